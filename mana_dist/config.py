@@ -1,0 +1,315 @@
+"""One typed configuration from top to bottom: presets, YAML files and the command line, through jsonargparse."""
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Literal, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from mana_dist import storage
+from mana_dist.errors import UserError
+from mana_dist.model.config import ModelConfig
+
+PRESETS = ("tiny", "paper")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage of the schedule.
+
+    Attributes:
+        steps: optimizer steps; 0 skips the stage.
+        lr: Adam's learning rate, constant over the stage.
+    """
+
+    steps: int
+    lr: float
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"schedule.*.steps must not be negative, got {self.steps}")
+        if not self.lr > 0:
+            raise ValueError(f"schedule.*.lr must be positive, got {self.lr}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The paper's three stages (section 3.4).
+
+    Attributes:
+        stage1: all but the memory module, L1 to the ground truth.
+        stage2: the memory bank alone, |Y - Q|_1.
+        stage3: everything, L1 to the ground truth.
+    """
+
+    stage1: StageConfig = field(default_factory=lambda: StageConfig(steps=90_000, lr=1e-4))
+    stage2: StageConfig = field(default_factory=lambda: StageConfig(steps=30_000, lr=1e-4))
+    stage3: StageConfig = field(default_factory=lambda: StageConfig(steps=30_000, lr=1e-5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What the training feed reads.
+
+    Attributes:
+        path: URI of the sample shards that ``pipelines.ingest`` wrote.
+        validation_path: URI of shards to validate on; without it there is no validation.
+        batch_size: samples per optimizer step over all workers together.
+        crop: side of the LR crop, pixels.
+        shuffle_groups: row groups whose samples are shuffled among each other.
+        prefetch: batches that each worker prepares ahead.
+    """
+
+    path: str | None = None
+    validation_path: str | None = None
+    batch_size: int = 16
+    crop: int = 64
+    shuffle_groups: int = 4
+    prefetch: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "crop", "shuffle_groups", "prefetch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where and how a training runs.
+
+    Attributes:
+        name: the run's name; the same name again resumes. Left out, one is made from the time.
+        storage: URI under which ``<storage>/<name>/`` holds everything of the run; for several nodes, shared by all.
+        workers: training workers, or ``MIN-MAX`` for an elastic run.
+        cpus_per_worker: CPU cores (and compute threads) of each worker.
+        device: ``auto`` takes the cluster's GPUs, one per worker, where it has any.
+        zero_stage: DeepSpeed ZeRO stage.
+        precision: ``bf16`` (with fp32 master weights) or ``fp32``.
+        seed: fixes the initial weights and, with the step, every sample, crop and flip.
+        checkpoint_every: optimizer steps between checkpoints.
+        keep_checkpoints: how many of the newest checkpoints are kept.
+        log_every: optimizer steps between log lines.
+        validate_every: optimizer steps between validations.
+        validate_samples: samples, evenly spaced over the validation set, that one validation looks at.
+        max_failures: failed workers or nodes that a run survives by restarting from its last checkpoint.
+    """
+
+    name: str | None = None
+    storage: str = "runs"
+    workers: int | str = 1
+    cpus_per_worker: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    precision: Literal["bf16", "fp32"] = "bf16"
+    seed: int = 0
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    log_every: int = 50
+    validate_every: int = 5000
+    validate_samples: int = 32
+    max_failures: int = 3
+
+    def __post_init__(self) -> None:
+        least = {"cpus_per_worker": 1, "checkpoint_every": 1, "keep_checkpoints": 1, "log_every": 1}
+        least |= {"validate_every": 1, "validate_samples": 1, "max_failures": 0, "seed": 0}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise ValueError(f"run.{name} must be at least {minimum}, got {getattr(self, name)}")
+        if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise ValueError(f"run.name may hold letters, digits, '.', '_' and '-', got {self.name!r}")
+        low, high = self.worker_range
+        if not 1 <= low <= high:
+            raise ValueError(f"run.workers must be at least 1 and MIN-MAX in order, got {self.workers}")
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """The least and the most workers; equal unless the run is elastic."""
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(self.workers))
+        if match is None:
+            raise ValueError(f"run.workers must be a number or MIN-MAX (like 2-8), got {self.workers}")
+        return int(match[1]), int(match[2] or match[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlflowConfig:
+    """Where results are tracked.
+
+    Attributes:
+        tracking_uri: MLflow server or database; left out, ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` (sqlite) in
+            the working folder.
+        experiment: MLflow experiment.
+        registered_model: name in the model registry under which finished models go.
+    """
+
+    tracking_uri: str | None = None
+    experiment: str = "mana"
+    registered_model: str = "mana-x4"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that a training is told."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    mlflow: MlflowConfig = field(default_factory=MlflowConfig)
+
+    def __post_init__(self) -> None:
+        if self.run.worker_range[1] > self.data.batch_size:
+            raise ValueError(
+                f"run.workers ({self.run.workers}) must not exceed data.batch_size ({self.data.batch_size}): "
+                "every worker needs a sample per step"
+            )
+
+
+def parse(arguments: Sequence[str], prog: str = "python -m mana_dist.train") -> Config:
+    """The configuration that a command line describes: ``--config PRESET|FILE.yaml``, then ``--key.path VALUE``.
+
+    Local paths come back absolute, since workers run in other folders.
+
+    Raises:
+        UserError: unknown key (names the nearest valid one), wrong type, invalid value, missing or broken file.
+    """
+    parser = _parser(prog)
+    command_line = [part for argument in arguments for part in _split_assignment(argument)]
+    _check_keys((part[2:] for part in command_line if part.startswith("--")), "command line", {"config", "help"})
+    try:
+        namespace = parser.parse_args(_with_config_file(command_line))
+        namespace.pop("config")
+        config = Config(**vars(parser.instantiate(namespace)))
+    except UserError:
+        raise
+    except Exception as error:  # jsonargparse wraps, and dataclasses raise, many kinds; all are the user's input
+        raise UserError(f"configuration: {_one_line(error)}") from error
+    return _resolved(config)
+
+
+def load(text: str, name: str) -> Config:
+    """The configuration that the YAML ``text`` holds; missing keys keep the paper's values.
+
+    Raises:
+        UserError: as :func:`parse`; names ``name``.
+    """
+    return from_mapping(_yaml_mapping(text, name), name)
+
+
+def from_mapping(values: Mapping[str, Any], name: str) -> Config:
+    """The configuration that nested ``values`` hold (what :func:`to_mapping` gives); errors name ``name``."""
+    _check_keys(_flat_keys(values), name, set())
+    parser = _parser(name)
+    try:
+        namespace = parser.parse_object(dict(values))
+        namespace.pop("config")
+        return Config(**vars(parser.instantiate(namespace)))
+    except Exception as error:
+        raise UserError(f"{name}: {_one_line(error)}") from error
+
+
+def to_mapping(config: Config) -> dict[str, Any]:
+    """The configuration as nested plain values, for YAML and for crossing process borders."""
+    return dataclasses.asdict(config)
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML, keys in their documented order."""
+    text: str = yaml.safe_dump(to_mapping(config), sort_keys=False)
+    return text
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested ``values`` as one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _parser(prog: str) -> ArgumentParser:
+    parser = ArgumentParser(prog=prog, exit_on_error=False, description=Config.__doc__)
+    parser.add_argument("--config", action="config", help=f"a preset ({', '.join(PRESETS)}) or a YAML file")
+    for section in dataclasses.fields(Config):
+        parser.add_class_arguments(get_type_hints(Config)[section.name], section.name)
+    return parser
+
+
+def _split_assignment(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith("--") and "=" in argument else [argument]
+
+
+def _with_config_file(command_line: list[str]) -> list[str]:
+    """Replace the value of ``--config`` by a file's path, having checked the file's keys."""
+    replaced = list(command_line)
+    for position, part in enumerate(replaced):
+        if part != "--config":
+            continue
+        if position + 1 == len(replaced):
+            raise UserError(f"--config needs a value: a preset ({', '.join(PRESETS)}) or a YAML file")
+        name = replaced[position + 1]
+        path = str(resources.files("mana_dist") / "presets" / f"{name}.yaml") if name in PRESETS else name
+        if not os.path.isfile(path):
+            raise UserError(f"--config {name}: no such file, nor a preset ({', '.join(PRESETS)})")
+        with open(path, encoding="utf-8") as stream:
+            values = _yaml_mapping(stream.read(), path)
+        _check_keys(_flat_keys(values), path, set())
+        replaced[position + 1] = path
+    return replaced
+
+
+def _yaml_mapping(text: str, name: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{name}: not valid YAML: {_one_line(error)}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{name}: must hold keys and values, not a {type(values).__name__}")
+    return values
+
+
+def _flat_keys(values: Mapping[str, Any]) -> Iterator[str]:
+    return iter(flatten(values))
+
+
+def _valid_keys() -> list[str]:
+    return list(flatten(to_mapping(Config())))
+
+
+def _check_keys(keys: Iterator[str], where: str, also: set[str]) -> None:
+    valid = _valid_keys()
+    sections = {".".join(key.split(".")[:depth]) for key in valid for depth in range(1, key.count(".") + 1)}
+    for key in keys:
+        if key in valid or key in also:
+            continue
+        if key in sections:
+            raise UserError(f"{where}: {key} is a group of keys, not a key; name one of its keys ({key}.…)")
+        nearest = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)[0]
+        raise UserError(f"{where}: unknown key {key}; did you mean {nearest}?")
+
+
+def _one_line(error: Exception) -> str:
+    """Jsonargparse's message in a user's words: 'run.seed: expected int, got value: x'."""
+    text = re.sub(r'Parser key "([^"]+)":', r"\1:", str(error))
+    text = re.sub(r"Expected a (?:<class '(\w+)'>|typing\.(\S+\]))\. Got", r"expected \1\2, got", text)
+    return " ".join(text.split())
+
+
+def _resolved(config: Config) -> Config:
+    data, run = config.data, config.run
+    data = dataclasses.replace(
+        data,
+        path=storage.resolve(data.path) if data.path else None,
+        validation_path=storage.resolve(data.validation_path) if data.validation_path else None,
+    )
+    return dataclasses.replace(config, data=data, run=dataclasses.replace(run, storage=storage.resolve(run.storage)))

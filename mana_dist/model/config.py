@@ -1,0 +1,38 @@
+"""The model's settings. Plain dataclass: this package imports torch alone."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """MANA's sizes (paper section 3.4; defaults are the paper's).
+
+    Attributes:
+        channels: C, the width of the features; even. The attention works in C' = C/2.
+        encoder_blocks: residual blocks of the per-frame encoder.
+        decoder_blocks: residual blocks of the decoder.
+        frames: T, the frames that a window holds, centre included; odd.
+        window: side of the spatial search window of the one-hot attention; odd.
+        memory_slots: N, columns of the memory bank; 0 leaves the memory module out (the paper's No_Mem).
+        scale: upscaling factor; the paper's network, and so ours, is built for 4.
+    """
+
+    channels: int = 128
+    encoder_blocks: int = 5
+    decoder_blocks: int = 40
+    frames: int = 7
+    window: int = 9
+    memory_slots: int = 256
+    scale: int = 4
+
+    def __post_init__(self) -> None:
+        if self.channels < 2 or self.channels % 2:
+            raise ValueError(f"model.channels must be even and at least 2, got {self.channels}")
+        for name in ("encoder_blocks", "decoder_blocks", "memory_slots"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"model.{name} must not be negative, got {getattr(self, name)}")
+        for name in ("frames", "window"):
+            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
+                raise ValueError(f"model.{name} must be odd and positive, got {getattr(self, name)}")
+        if self.scale != 4:
+            raise ValueError(f"model.scale must be 4 (the paper's network has two 2x pixel shuffles), got {self.scale}")

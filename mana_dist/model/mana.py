@@ -1,0 +1,227 @@
+"""MANA: a frame encoder, two attentions and a decoder (paper figure 2)."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mana_dist.model.config import ModelConfig
+from mana_dist.ops import one_hot_attention
+
+LEAKY_SLOPE = 0.1
+
+
+class FrameEmbedding(NamedTuple):
+    """What one frame contributes to every window it is in: computed once, used up to T times.
+
+    Attributes:
+        feature: F, (B, C, H, W), un-normalised.
+        key: K, (B, C', H, W).
+        value: V, (B, C', H, W).
+    """
+
+    feature: Tensor
+    key: Tensor
+    value: Tensor
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(ReLU(conv(x))), 3x3, no normalisation (paper figure 5a)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+class CrossFrameAttention(nn.Module):
+    """Cross-frame non-local attention (paper section 3.2, figure 3).
+
+    One GroupNorm (32 groups, or the largest divisor of C below that) serves query, key and value. The T one-hot
+    results are concatenated to T*C' channels and projected to C by a 1x1 convolution that starts at zero.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        channels, inner = config.channels, config.channels // 2
+        self.window = config.window
+        self.norm = nn.GroupNorm(max(g for g in range(1, 33) if channels % g == 0), channels)
+        self.to_query = nn.Conv2d(channels, inner, 1)
+        self.to_key = nn.Conv2d(channels, inner, 1)
+        self.to_value = nn.Conv2d(channels, inner, 1)
+        self.project = nn.Conv2d(config.frames * inner, channels, 1)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
+
+    def key_value(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """K and V of frames: (B, C, H, W) -> two (B, C', H, W)."""
+        normalised = self.norm(feature)
+        return self.to_key(normalised), self.to_value(normalised)
+
+    def query(self, feature: Tensor) -> Tensor:
+        """Q of centre frames: (B, C, H, W) -> (B, C', H, W)."""
+        query: Tensor = self.to_query(self.norm(feature))
+        return query
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Q (B, C', H, W), K and V (B, T, C', H, W) -> the projected X, (B, C, H, W)."""
+        matched = one_hot_attention(query, key, value, self.window)
+        projected: Tensor = self.project(matched.flatten(1, 2))
+        return projected
+
+
+class MemoryAttention(nn.Module):
+    """Memory-augmented attention over a learned bank M of N columns (paper section 3.3, equation 3).
+
+    Y = softmax(Q M) M^T with no extra scale, then a 1x1 convolution to C that starts at zero. M starts standard
+    normal, so that its columns lie where queries do and are told apart from the first step.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        inner = config.channels // 2
+        self.bank = nn.Parameter(torch.randn(inner, config.memory_slots))
+        self.project = nn.Conv2d(inner, config.channels, 1)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
+
+    def read(self, query: Tensor) -> Tensor:
+        """Q (B, C', H, W) -> Y (B, C', H, W), before the projection."""
+        batch, _, height, width = query.shape
+        rows = query.flatten(2).transpose(1, 2)
+        weights = (rows @ self.bank).softmax(-1)
+        return (weights @ self.bank.t()).transpose(1, 2).reshape(batch, -1, height, width)
+
+    def forward(self, query: Tensor, project: bool = True) -> Tensor:
+        """Q (B, C', H, W) -> the projected Y (B, C, H, W), or Y itself, (B, C', H, W), if not ``project``."""
+        reading = self.read(query)
+        return self.project(reading) if project else reading
+
+
+class Upsampler(nn.Module):
+    """Two 2x pixel shuffles, then two 3x3 convolutions to RGB (paper figure 5b).
+
+    Widths at C = 128: 128 -> 512 -> shuffle 128 -> 256 -> shuffle 64 -> 64 -> 3; other C keep the proportions.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.expand1 = nn.Conv2d(channels, 4 * channels, 3, padding=1)
+        self.expand2 = nn.Conv2d(channels, 2 * channels, 3, padding=1)
+        self.refine = nn.Conv2d(channels // 2, channels // 2, 3, padding=1)
+        self.to_rgb = nn.Conv2d(channels // 2, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 3, 4H, 4W), the residual."""
+        x = F.leaky_relu(F.pixel_shuffle(self.expand1(x), 2), LEAKY_SLOPE)
+        x = F.leaky_relu(F.pixel_shuffle(self.expand2(x), 2), LEAKY_SLOPE)
+        x = F.leaky_relu(self.refine(x), LEAKY_SLOPE)
+        residual: Tensor = self.to_rgb(x)
+        return residual
+
+
+class Mana(nn.Module):
+    """The whole network: T low-resolution frames in, the super-resolved centre frame out.
+
+    The encoder (3x3 convolution 3 -> C, LeakyReLU 0.1, residual blocks) is shared by all frames. The projected
+    results of both attentions are added to the un-normalised centre feature; the decoder turns the sum into a
+    residual on the bilinearly upsampled centre frame. At the paper's settings: 14.3 million parameters.
+
+    Call :meth:`forward` on windows; or, over a video, :meth:`embed` each frame once and :meth:`reconstruct` each
+    window from the embeddings: the same arithmetic without encoding a frame T times.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.channels
+        self.stem = nn.Conv2d(3, channels, 3, padding=1)
+        self.encoder = nn.Sequential(*(ResidualBlock(channels) for _ in range(config.encoder_blocks)))
+        self.attention = CrossFrameAttention(config)
+        self.decoder = nn.Sequential(*(ResidualBlock(channels) for _ in range(config.decoder_blocks)))
+        self.upsampler = Upsampler(channels)
+        # Last, so that the other weights' random start does not depend on the number of memory slots.
+        self.memory = MemoryAttention(config) if config.memory_slots else None
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """F of frames: (B, 3, H, W) in [0, 1] -> (B, C, H, W)."""
+        feature: Tensor = self.encoder(F.leaky_relu(self.stem(frames), LEAKY_SLOPE))
+        return feature
+
+    def embed(self, frames: Tensor) -> FrameEmbedding:
+        """Everything about frames that does not depend on their window.
+
+        Args:
+            frames: (B, 3, H, W), RGB in [0, 1].
+        """
+        feature = self.encode(frames)
+        return FrameEmbedding(feature, *self.attention.key_value(feature))
+
+    def reconstruct(self, centre: Tensor, feature: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Super-resolve centre frames from the embeddings of their windows.
+
+        Args:
+            centre: the centre frames, (B, 3, H, W), RGB in [0, 1].
+            feature: F of the centre frames, (B, C, H, W).
+            key: K of all frames, (B, T, C', H, W).
+            value: V of all frames, (B, T, C', H, W).
+
+        Returns:
+            (B, 3, 4H, 4W); not clamped to [0, 1].
+        """
+        query = self.attention.query(feature)
+        fused = feature + self.attention(query, key, value)
+        if self.memory is not None:
+            fused = fused + self.memory(query)
+        residual: Tensor = self.upsampler(self.decoder(fused))
+        upsampled = F.interpolate(centre, scale_factor=self.config.scale, mode="bilinear", align_corners=False)
+        return upsampled + residual
+
+    def memory_reading(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Y and Q of centre frames, what stage 2's loss compares (paper section 3.4).
+
+        Args:
+            frames: (B, 3, H, W), RGB in [0, 1].
+
+        Returns:
+            Y and Q, both (B, C', H, W).
+
+        Raises:
+            ValueError: the model has no memory (``memory_slots`` is 0).
+        """
+        if self.memory is None:
+            raise ValueError("the model has no memory module: model.memory_slots is 0")
+        query = self.attention.query(self.encode(frames))
+        return self.memory(query, project=False), query
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Super-resolve the centre frame of each window.
+
+        Args:
+            frames: (B, T, 3, H, W), RGB in [0, 1], any H and W; T as configured.
+
+        Returns:
+            (B, 3, 4H, 4W); not clamped to [0, 1].
+
+        Raises:
+            ValueError: not five dimensions, three channels and T frames.
+        """
+        expected = self.config.frames
+        if frames.dim() != 5 or frames.shape[1] != expected or frames.shape[2] != 3:
+            raise ValueError(f"frames must be (B, {expected}, 3, H, W), got {tuple(frames.shape)}")
+        batch = frames.shape[0]
+        feature, key, value = (tensor.unflatten(0, (batch, expected)) for tensor in self.embed(frames.flatten(0, 1)))
+        middle = expected // 2
+        return self.reconstruct(frames[:, middle], feature[:, middle], key, value)
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Parameters of the network that ``config`` describes, without allocating them."""
+    with torch.device("meta"):
+        return sum(math.prod(parameter.shape) for parameter in Mana(config).parameters())

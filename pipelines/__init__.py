@@ -1,0 +1,1 @@
+"""Whole pipelines over Ray Data and the demonstration that runs all commands."""

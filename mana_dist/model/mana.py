@@ -150,7 +150,9 @@ class Mana(nn.Module):
         self.memory = MemoryAttention(config) if config.memory_slots else None
 
     def encode(self, frames: Tensor) -> Tensor:
-        """F of frames: (B, 3, H, W) in [0, 1] -> (B, C, H, W)."""
+        """F of frames: (B, 3, H, W) in [0, 1] -> (B, C, H, W), in the weights' dtype."""
+        # Channels last is what convolutions run fastest in, on CPU and GPU; every later layer keeps it.
+        frames = frames.to(self.stem.weight.dtype, memory_format=torch.channels_last)
         feature: Tensor = self.encoder(F.leaky_relu(self.stem(frames), LEAKY_SLOPE))
         return feature
 
@@ -173,13 +175,14 @@ class Mana(nn.Module):
             value: V of all frames, (B, T, C', H, W).
 
         Returns:
-            (B, 3, 4H, 4W); not clamped to [0, 1].
+            (B, 3, 4H, 4W) in the dtype of ``centre`` (or the weights', if wider); not clamped to [0, 1].
         """
         query = self.attention.query(feature)
         fused = feature + self.attention(query, key, value)
         if self.memory is not None:
             fused = fused + self.memory(query)
         residual: Tensor = self.upsampler(self.decoder(fused))
+        # In the frames' dtype: bf16 could not tell all 256 levels apart.
         upsampled = F.interpolate(centre, scale_factor=self.config.scale, mode="bilinear", align_corners=False)
         return upsampled + residual
 

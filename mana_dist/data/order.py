@@ -1,0 +1,129 @@
+"""Which sample, crop and flip make up which slot of which global batch: a pure function of (seed, step, slot).
+
+Nothing here knows of workers, nodes or restarts: any of them may serve any slot at any time and gets the same sample,
+so a run resumes at step s by asking for step s.
+
+The order also reads sequentially. In each epoch the row groups are shuffled, and rows are shuffled inside windows of a
+few consecutive row groups; the resulting sequence is cut into as many contiguous pieces, *lanes*, as a batch has
+slots, and a slot walks along one lane. A worker that serves some slots therefore reads only their lanes, each one row
+group after the other, and holds no more than one window for each.
+
+Epochs follow each other without a gap: sample number k = step * batch_size + slot belongs to epoch k // total, every
+sample comes exactly once in it, and a batch may hold the end of one epoch and the start of the next (or, with a dataset
+smaller than a batch, several epochs).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Separate the random streams that share one seed.
+_GROUPS, _ROWS, _AUGMENT = 1, 2, 3
+
+
+class SampleRef(NamedTuple):
+    """A sample's place in the dataset: number of the row group over all shards, row in it."""
+
+    group: int
+    row: int
+
+
+class Augmentation(NamedTuple):
+    """What is done to a sample: LR crop offset in pixels, then flips, then transpose of height and width."""
+
+    top: int
+    left: int
+    flip_vertical: bool
+    flip_horizontal: bool
+    transpose: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Epoch:
+    """One epoch's sequence: shuffled groups, and where each shuffle window starts in the sequence."""
+
+    groups: NDArray[np.int64]
+    window_starts: NDArray[np.int64]
+
+
+class SampleOrder:
+    """The endless order of a dataset's samples (see the module's docstring).
+
+    Args:
+        group_rows: rows of each row group, in the dataset's order; all positive.
+        batch_size: slots of a global batch.
+        shuffle_groups: row groups to a shuffle window.
+        seed: the run's seed.
+    """
+
+    def __init__(self, group_rows: NDArray[np.int64], batch_size: int, shuffle_groups: int, seed: int) -> None:
+        self.group_rows = np.asarray(group_rows, dtype=np.int64)
+        if self.group_rows.size == 0 or self.group_rows.min() < 1:
+            raise ValueError("every row group must hold at least one row, and there must be one")
+        self.total = int(self.group_rows.sum())
+        self.batch_size = batch_size
+        self.shuffle_groups = shuffle_groups
+        self.seed = seed
+        # Two epochs can share a batch (more with a tiny dataset); a slot stays in one window for many steps.
+        self._epoch = lru_cache(maxsize=4)(self._make_epoch)
+        self._window = lru_cache(maxsize=4 * batch_size)(self._make_window)
+
+    def sample(self, step: int, slot: int) -> SampleRef:
+        """The sample in ``slot`` (0 to batch_size - 1) of global step ``step`` (from 0)."""
+        epoch, position = divmod(step * self.batch_size + slot, self.total)
+        sequence_index = lane_index(position, self.total, self.batch_size)
+        starts = self._epoch(epoch).window_starts
+        window = int(np.searchsorted(starts, sequence_index, side="right")) - 1
+        groups, rows = self._window(epoch, window)
+        offset = sequence_index - int(starts[window])
+        return SampleRef(int(groups[offset]), int(rows[offset]))
+
+    def _make_epoch(self, epoch: int) -> _Epoch:
+        groups = np.random.default_rng((_GROUPS, self.seed, epoch)).permutation(self.group_rows.size)
+        ends = np.cumsum(self.group_rows[groups])
+        starts = np.concatenate([[0], ends[:-1]])
+        return _Epoch(groups, starts[:: self.shuffle_groups])
+
+    def _make_window(self, epoch: int, window: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Group and row of each place of a window, in shuffled order."""
+        first = window * self.shuffle_groups
+        members = self._epoch(epoch).groups[first : first + self.shuffle_groups]
+        rows = self.group_rows[members]
+        order = np.random.default_rng((_ROWS, self.seed, epoch, window)).permutation(int(rows.sum()))
+        row_in_group = np.concatenate([np.arange(count) for count in rows])
+        return np.repeat(members, rows)[order], row_in_group[order]
+
+
+def lane_index(position: int, total: int, lanes: int) -> int:
+    """Where the ``position``-th sample of an epoch lies in its sequence of ``total``.
+
+    Lane l owns a contiguous piece of the sequence; the first ``total % lanes`` lanes are one longer. Positions deal
+    the lanes round robin, so this is a bijection of [0, total).
+    """
+    depth, lane = divmod(position, lanes)
+    length, longer = divmod(total, lanes)
+    return lane * length + min(lane, longer) + depth
+
+
+def augmentation(seed: int, sample_number: int, height: int, width: int, crop: int) -> Augmentation:
+    """The random crop, flips and transpose of global sample number step * batch_size + slot.
+
+    Args:
+        seed: the run's seed.
+        sample_number: the global sample number.
+        height: the LR frame's height, at least ``crop``.
+        width: the LR frame's width, at least ``crop``.
+        crop: side of the LR crop.
+    """
+    rng = np.random.default_rng((_AUGMENT, seed, sample_number))
+    top, left = rng.integers(height - crop + 1), rng.integers(width - crop + 1)
+    vertical, horizontal, transpose = rng.integers(2, size=3)
+    return Augmentation(int(top), int(left), bool(vertical), bool(horizontal), bool(transpose))
+
+
+def slots_of(rank: int, world_size: int, batch_size: int) -> range:
+    """The slots that worker ``rank`` of ``world_size`` serves: contiguous, sizes differing by one at most."""
+    return range(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)

@@ -1,0 +1,1 @@
+"""The paper's three-stage training on Ray Train with DeepSpeed."""

@@ -1,0 +1,208 @@
+"""One stage's DeepSpeed engine, with its whole state in and out as plain fp32 tensors.
+
+State enters and leaves by parameter name and in full, whatever the ZeRO stage, the number of workers or the precision,
+so that a checkpoint written under one setting continues under any other.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from mana_dist.config import RunConfig
+from mana_dist.data.feed import Batch
+from mana_dist.model import Mana, ModelConfig
+from mana_dist.train.schedule import ADAM_BETAS, Stage, StageObjective
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class StageEngine:
+    """Trains one stage: a fresh Adam and a fresh engine (DeepSpeed ignores later changes of what is trained).
+
+    All methods but :attr:`model` are collective: every worker calls them, in the same order.
+
+    Args:
+        model_config: the network.
+        run: ZeRO stage and precision.
+        stage: what to train.
+        weights: all parameters by name, fp32.
+        moments: Adam's moments as :meth:`moments` gives them; empty at a stage's start.
+        step: the global step that comes next.
+        device: where to train.
+    """
+
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        run: RunConfig,
+        stage: Stage,
+        weights: Mapping[str, Tensor],
+        moments: Mapping[str, Tensor],
+        step: int,
+        device: torch.device,
+    ) -> None:
+        deepspeed = _import_deepspeed()
+        self._fragments = deepspeed.utils
+        self._initial = weights
+        self._device = device
+        model = Mana(model_config)
+        model.load_state_dict(weights)
+        objective = StageObjective(model, stage).to(device)
+        self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        optimizer = torch.optim.Adam(self._trained.values(), lr=stage.lr, betas=ADAM_BETAS)
+        self._engine, *_ = deepspeed.initialize(
+            model=objective,
+            optimizer=optimizer,
+            model_parameters=list(self._trained.values()),
+            config=_deepspeed_config(run),
+        )
+        self._masters = self._find_masters(run)
+        # Without ZeRO, DeepSpeed's bf16 optimizer makes Adam's state by an empty step, which Adam then counts.
+        self._adam.state.clear()
+        if run.precision == "bf16":
+            # DeepSpeed makes the fp32 masters of weights that it has rounded already.
+            for name, parameter in self._trained.items():
+                self._set_master(name, parameter, weights[name].to(device))
+        if moments:
+            self._restore(moments, step - stage.start)
+
+    @property
+    def model(self) -> Mana:
+        """The network inside the engine."""
+        model: Mana = self._engine.module.model
+        return model
+
+    def step(self, batch: Batch, share: float) -> Tensor:
+        """One optimizer step.
+
+        Args:
+            batch: this worker's share of the global batch.
+            share: the share's size over the global batch's, (0, 1]; workers' shares sum to 1.
+
+        Returns:
+            This worker's part of the global batch's mean loss (the parts sum to it), a scalar on the device.
+        """
+        loss: Tensor = self._engine(batch.lr.to(self._device), batch.hr.to(self._device)) * share
+        # DeepSpeed averages gradients over workers; the parts must be summed.
+        self._engine.backward(loss * dist.get_world_size())
+        self._engine.step()
+        return loss.detach()
+
+    def weights(self) -> dict[str, Tensor]:
+        """All parameters by name, fp32 on the CPU: the trained ones' master copies, the frozen ones as they came."""
+        full = {name: tensor.detach().cpu() for name, tensor in self._initial.items()}
+        for name, parameter in self._trained.items():
+            if self._masters:
+                value = self._masters[name].detach()
+            else:
+                value = self._fragments.safe_get_full_fp32_param(parameter)
+            full[name] = _on_cpu(value)
+        return full
+
+    def moments(self) -> dict[str, Tensor]:
+        """Adam's moments as ``<moment>.<parameter>``, fp32 on the CPU; the stage must have made a step."""
+        moments = {}
+        for name, parameter in self._trained.items():
+            for moment in MOMENTS:
+                if self._masters:
+                    value = self._adam.state[self._masters[name]][moment]
+                else:
+                    value = self._fragments.safe_get_full_optimizer_state(parameter, moment)
+                moments[f"{moment}.{name}"] = _on_cpu(value)
+        return moments
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._engine.destroy()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _find_masters(self, run: RunConfig) -> dict[str, Tensor] | None:
+        """The fp32 tensors that Adam updates, by parameter; None where ZeRO has cut them into partitions."""
+        if run.zero_stage > 0:
+            return None
+        if run.precision == "fp32":
+            return dict(self._trained)
+        wrapped = self._engine.optimizer
+        rounded = [p for group in wrapped.fp16_groups for p in group]  # the name is historical: bf16 here
+        masters = [p for group in wrapped.fp32_groups for p in group]
+        master_of = {id(low): high for low, high in zip(rounded, masters, strict=True)}
+        return {name: master_of[id(parameter)] for name, parameter in self._trained.items()}
+
+    @property
+    def _adam(self) -> torch.optim.Optimizer:
+        """The Adam at the bottom, under whatever DeepSpeed wrapped around it."""
+        wrapped = self._engine.optimizer
+        adam: torch.optim.Optimizer = wrapped if isinstance(wrapped, torch.optim.Adam) else wrapped.optimizer
+        return adam
+
+    def _set_master(self, name: str, parameter: nn.Parameter, value: Tensor) -> None:
+        if self._masters:
+            self._masters[name].data.copy_(value)
+        else:
+            self._fragments.safe_set_full_fp32_param(parameter, value)
+
+    def _restore(self, moments: Mapping[str, Tensor], steps_done: int) -> None:
+        wrapped = self._engine.optimizer
+        if self._masters:
+            partitions = list(self._masters.values())
+        elif hasattr(wrapped, "fp32_partitioned_groups_flat"):  # ZeRO 3
+            partitions = wrapped.fp32_partitioned_groups_flat
+        else:
+            partitions = [p for group in self._adam.param_groups for p in group["params"]]
+        for partition in partitions:
+            # Adam makes its state at the first step; the moments need it now.
+            self._adam.state[partition] = {
+                "step": torch.tensor(float(steps_done)),
+                **{moment: torch.zeros_like(partition) for moment in MOMENTS},
+            }
+        if hasattr(wrapped, "_lazy_init_hp_params_optimizer_state"):
+            wrapped._lazy_init_hp_params_optimizer_state()
+        for name, parameter in self._trained.items():
+            for moment in MOMENTS:
+                value = moments[f"{moment}.{name}"].to(self._device)
+                if self._masters:
+                    self._adam.state[self._masters[name]][moment].copy_(value)
+                else:
+                    self._fragments.safe_set_full_optimizer_state(parameter, value, moment)
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    return tensor.cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _deepspeed_config(run: RunConfig) -> dict[str, Any]:
+    return {
+        # Only DeepSpeed's own bookkeeping (samples/s) reads it: shares may differ by a sample between workers.
+        "train_micro_batch_size_per_gpu": 1,
+        "zero_optimization": {"stage": run.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": run.precision == "bf16"},
+        "steps_per_print": 2**62,
+    }
+
+
+def _import_deepspeed() -> Any:
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    import deepspeed  # takes seconds, and needs no import to describe a stage
+    import deepspeed.ops
+
+    # A shared-memory reduction that DeepSpeed would compile for 40 s at first use on CPU; gloo does without.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def initial_weights(model_config: ModelConfig, seed: int) -> dict[str, Tensor]:
+    """The random start of all parameters by name, fp32; the same for a seed on any machine."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = Mana(model_config)
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,92 @@
+"""The three-stage schedule (paper section 3.4) and what each stage trains."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mana_dist.config import Config
+from mana_dist.model import Mana
+
+ADAM_BETAS = (0.5, 0.99)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage's place in the run.
+
+    Attributes:
+        number: 1, 2 or 3.
+        start: first global step.
+        stop: global step after the last.
+        lr: Adam's learning rate.
+    """
+
+    number: int
+    start: int
+    stop: int
+    lr: float
+
+    @property
+    def trains_memory_only(self) -> bool:
+        """Whether the loss is stage 2's."""
+        return self.number == 2
+
+    def trains(self, parameter: str) -> bool:
+        """Whether the named parameter of :class:`Mana` is trained in this stage.
+
+        Stage 1: all but the memory module. Stage 2: the memory bank, the only part of the memory module that
+        |Y - Q|_1 depends on, since Y is taken before the projection. Stage 3: everything.
+        """
+        if self.number == 1:
+            return not parameter.startswith("memory.")
+        if self.number == 2:
+            return parameter == "memory.bank"
+        return True
+
+
+def stages(config: Config) -> tuple[Stage, ...]:
+    """The stages of a run, in order, those without steps left out.
+
+    Without a memory module (``model.memory_slots`` 0) there is no stage 2; stage 3 follows stage 1.
+    """
+    planned = []
+    start = 0
+    for number, stage in enumerate((config.schedule.stage1, config.schedule.stage2, config.schedule.stage3), start=1):
+        steps = 0 if number == 2 and not config.model.memory_slots else stage.steps
+        if steps:
+            planned.append(Stage(number, start, start + steps, stage.lr))
+        start += steps
+    return tuple(planned)
+
+
+class StageObjective(nn.Module):
+    """The network with the loss of a stage, as one module, so that DeepSpeed wraps both.
+
+    Parameters that the stage does not train are frozen.
+    """
+
+    def __init__(self, model: Mana, stage: Stage) -> None:
+        super().__init__()
+        self.model = model
+        self.stage = stage
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(stage.trains(name))
+
+    def forward(self, lr: Tensor, hr: Tensor) -> Tensor:
+        """The stage's mean loss over a batch.
+
+        Args:
+            lr: (B, T, 3, h, w) uint8.
+            hr: (B, 3, 4h, 4w) uint8, the ground truth of the centre frames.
+
+        Returns:
+            Scalar, fp32: mean |O - G| with both in [0, 1] (stages 1 and 3), or mean |Y - Q| (stage 2).
+        """
+        # uint8 until here, so that no mixed-precision wrapper rounds the frames.
+        frames = lr.to(torch.float32) / 255
+        if self.stage.trains_memory_only:
+            reading, query = self.model.memory_reading(frames[:, frames.shape[1] // 2])
+            return F.l1_loss(reading.float(), query.float())
+        return F.l1_loss(self.model(frames).float(), hr.to(torch.float32) / 255)

@@ -1,0 +1,102 @@
+"""A training's MLflow run: opened and fed by the driver alone, so that there is one however many workers."""
+
+import logging
+import time
+from typing import Literal, Self
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+
+from mana_dist import config as configuration
+from mana_dist.config import Config
+from mana_dist.errors import UserError
+from mana_dist.tracking_uri import artifact_location
+from mana_dist.train.events import Checkpointed, Event, Progress, Started, Validated
+from mana_dist.train.run_record import RunRecord
+
+BATCH = 1000  # MLflow's limit of metrics per request
+
+
+class Tracker:
+    """One MLflow run.
+
+    Args:
+        tracking_uri: server or database.
+        run_id: an existing run.
+    """
+
+    def __init__(self, tracking_uri: str, run_id: str) -> None:
+        self._client = MlflowClient(tracking_uri)
+        self.run_id = run_id
+
+    @classmethod
+    def open(cls, config: Config, tracking_uri: str, record: RunRecord | None) -> Self:
+        """The run of ``record`` where it still exists, else a new one with all parameters and the whole config.
+
+        Raises:
+            UserError: the tracking server cannot be reached or refuses.
+        """
+        # A new sqlite database would tell of each of its migrations.
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        client = MlflowClient(tracking_uri)
+        try:
+            if record and record.tracking_uri == tracking_uri and _exists(client, record.mlflow_run_id):
+                client.update_run(record.mlflow_run_id, status="RUNNING")
+                return cls(tracking_uri, record.mlflow_run_id)
+            run = client.create_run(_experiment_id(client, config.mlflow.experiment), run_name=config.run.name)
+            values = configuration.flatten(configuration.to_mapping(config))
+            client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
+            client.log_text(run.info.run_id, configuration.to_yaml(config), "config.yaml")
+        except MlflowException as error:
+            raise UserError(f"mlflow.tracking_uri {tracking_uri}: {error.message}") from error
+        return cls(tracking_uri, run.info.run_id)
+
+    def log(self, event: Event) -> None:
+        """Log what an event holds."""
+        now = int(time.time() * 1000)
+        if isinstance(event, Progress):
+            first = event.step - len(event.losses) + 1
+            metrics = [Metric("train/loss", loss, now, first + i) for i, loss in enumerate(event.losses)]
+            values = {
+                "train/stage": float(event.stage),
+                "train/lr": event.lr,
+                "train/samples_per_second": event.samples_per_second,
+                "train/data_wait": event.data_wait,
+            }
+            metrics += [Metric(key, value, now, event.step) for key, value in values.items()]
+            for start in range(0, len(metrics), BATCH):
+                self._client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+        elif isinstance(event, Validated):
+            values = {
+                "val/psnr": event.psnr,
+                "val/ssim": event.ssim,
+                "val/psnr_bicubic": event.psnr_bicubic,
+                "val/ssim_bicubic": event.ssim_bicubic,
+                "val/psnr_gain": event.psnr - event.psnr_bicubic,
+            }
+            metrics = [Metric(key, value, now, event.step) for key, value in values.items()]
+            self._client.log_batch(self.run_id, metrics=metrics)
+            self._client.log_image(self.run_id, event.picture, key="validation", step=event.step)
+        elif isinstance(event, Checkpointed):
+            self._client.log_metric(self.run_id, "train/checkpoint_seconds", event.seconds, step=event.step)
+        elif isinstance(event, Started):
+            self._client.log_metric(self.run_id, "train/workers", event.workers, step=event.step)
+
+    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+        """End the run."""
+        self._client.set_terminated(self.run_id, status)
+
+
+def _exists(client: MlflowClient, run_id: str) -> bool:
+    try:
+        return client.get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException:
+        return False
+
+
+def _experiment_id(client: MlflowClient, name: str) -> str:
+    experiment = client.get_experiment_by_name(name)
+    if experiment:
+        return experiment.experiment_id
+    return client.create_experiment(name, artifact_location=artifact_location(client.tracking_uri))

@@ -1,0 +1,79 @@
+"""Validation while training: PSNR and SSIM of whole frames, shared out over the workers."""
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mana_dist import pictures
+from mana_dist.data.degradation import bicubic_upsample
+from mana_dist.data.feed import RowGroups, centre_frames
+from mana_dist.data.samples import load_manifest
+from mana_dist.metrics import psnr, ssim
+from mana_dist.model import Mana
+from mana_dist.train.events import Validated
+
+Sample = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+class Validation:
+    """A fixed, evenly spaced choice of validation samples; each worker holds and computes every R-th.
+
+    Args:
+        uri: the validation dataset's folder.
+        frames: T of the model.
+        samples: how many samples to look at.
+        rank: this worker's rank.
+        world_size: workers in all.
+    """
+
+    def __init__(self, uri: str, frames: int, samples: int, rank: int, world_size: int) -> None:
+        groups = RowGroups(uri, load_manifest(uri), capacity=1)
+        places = [(group, row) for group, rows in enumerate(groups.rows) for row in range(rows)]
+        chosen = np.unique(np.linspace(0, len(places) - 1, min(samples, len(places))).round().astype(int))
+        mine = [places[index] for index in chosen[rank::world_size]]
+        self._count = len(chosen)
+        self._samples = [
+            (centre_frames(groups[group].lr[row], frames).copy(), groups[group].hr[row].copy()) for group, row in mine
+        ]
+        # ZeRO 3 gathers weights in every forward, so all workers make equally many.
+        self._forwards = -(-len(chosen) // world_size)
+        self._bicubic = [_scores(bicubic_upsample(lr[frames // 2]), hr) for lr, hr in self._samples]
+
+    def run(self, model: Mana, step: int, device: torch.device) -> Validated:
+        """Measure the model; collective. Rank 0's first sample makes the picture."""
+        sums = torch.zeros(4, dtype=torch.float64)
+        picture = np.zeros((1, 1, 3), dtype=np.uint8)
+        idle = torch.zeros((1, model.config.frames, 3, 8, 8), device=device)
+        for index in range(self._forwards):
+            if index >= len(self._samples):
+                _forward(model, idle)
+                continue
+            lr, hr = self._samples[index]
+            frames = torch.from_numpy(lr).to(device).permute(0, 3, 1, 2).unsqueeze(0).to(torch.float32) / 255
+            output = _to_uint8(_forward(model, frames))
+            sums += torch.tensor([*_scores(output, hr), *self._bicubic[index]], dtype=torch.float64)
+            if index == 0:
+                centre = lr[lr.shape[0] // 2]
+                picture = pictures.side_by_side(centre, bicubic_upsample(centre), output, hr)
+        sums = sums.to(device)
+        dist.all_reduce(sums)
+        means = [float(value) / self._count for value in sums]
+        return Validated(step, means[0], means[1], means[2], means[3], picture)
+
+
+@torch.no_grad()
+def _forward(model: Mana, frames: Tensor) -> Tensor:
+    output: Tensor = model(frames)
+    return output
+
+
+def _to_uint8(output: Tensor) -> NDArray[np.uint8]:
+    rounded = (output[0].float().clamp(0, 1) * 255).round().to(torch.uint8)
+    array: NDArray[np.uint8] = rounded.permute(1, 2, 0).cpu().numpy()
+    return array
+
+
+def _scores(output: NDArray[np.uint8], hr: NDArray[np.uint8]) -> tuple[float, float]:
+    return psnr(output, hr), ssim(output, hr)

@@ -1,0 +1,175 @@
+"""What every training worker runs: the paper's schedule, step by step."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+
+from mana_dist import config as configuration
+from mana_dist.config import Config
+from mana_dist.data.feed import Feed
+from mana_dist.data.order import slots_of
+from mana_dist.train import checkpoint
+from mana_dist.train.checkpoint import TrainState
+from mana_dist.train.engine import StageEngine, initial_weights
+from mana_dist.train.events import Checkpointed, Event, Progress, Started
+from mana_dist.train.schedule import Stage, stages
+from mana_dist.train.validation import Validation
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """What the driver hands to every worker.
+
+    Attributes:
+        config: the run's configuration, nested plain values.
+        send: takes rank 0's events to the driver.
+    """
+
+    config: Mapping[str, Any]
+    send: Callable[[Event], None]
+
+
+def train_worker(task: WorkerTask) -> None:
+    """Train from the newest checkpoint, or from the start, to the schedule's end."""
+    Worker(configuration.from_mapping(task.config, "run"), task.send).train()
+
+
+class Worker:
+    """One worker's view of the run: its rank, its device, and the way to the driver."""
+
+    def __init__(self, config: Config, send: Callable[[Event], None]) -> None:
+        context = ray.train.get_context()
+        self.config = config
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
+        self.stages = stages(config)
+        self._send = send
+        self._validation = self._make_validation()
+
+    def train(self) -> None:
+        """The three stages in order, each from where the run stands."""
+        state = self._resume()
+        self.send(Started(state.step, self.world_size, self._device_name()))
+        for stage in self.stages:
+            if state.step < stage.stop:
+                state = self._train_stage(stage, state)
+
+    def _train_stage(self, stage: Stage, state: TrainState) -> TrainState:
+        config, run = self.config, self.config.run
+        assert config.data.path is not None
+        share = len(slots_of(self.rank, self.world_size, config.data.batch_size)) / config.data.batch_size
+        engine = StageEngine(config.model, run, stage, state.weights, state.moments, state.step, self.device)
+        feed = Feed(
+            config.data.path, config.data, config.model.frames, run.seed, self.rank, self.world_size, state.step
+        )
+        meter = _Meter(self, stage, feed)
+        with engine, feed:
+            for step in range(state.step + 1, stage.stop + 1):
+                meter.add(engine.step(next(feed), share))
+                if step % run.log_every == 0 or step == stage.stop:
+                    meter.report(step)
+                if self._validation and (step % run.validate_every == 0 or step == self.total):
+                    self.send(self._validation.run(engine.model, step, self.device))
+                    meter.restart()
+                if step % run.checkpoint_every == 0 or step == stage.stop:
+                    state = self._checkpoint(engine, stage, step)
+                    meter.restart()
+        return state
+
+    @property
+    def total(self) -> int:
+        """Global steps of the whole run."""
+        return self.stages[-1].stop
+
+    def send(self, event: Event) -> None:
+        """Tell the driver; rank 0 speaks for all."""
+        if self.rank == 0:
+            self._send(event)
+
+    def _resume(self) -> TrainState:
+        published = ray.train.get_checkpoint()
+        if published is None:
+            return TrainState(0, initial_weights(self.config.model, self.config.run.seed), {})
+        with published.as_directory() as folder:
+            return checkpoint.load(folder)
+
+    def _checkpoint(self, engine: StageEngine, stage: Stage, step: int) -> TrainState:
+        """Gather the state and publish it; Ray Train uploads rank 0's folder and waits for all."""
+        before = time.perf_counter()
+        # The next stage starts a new Adam.
+        moments = engine.moments() if step < stage.stop else {}
+        state = TrainState(step, engine.weights(), moments)
+        name = f"checkpoint_{step:08d}"
+        if self.rank == 0:
+            with tempfile.TemporaryDirectory() as folder:
+                checkpoint.save(folder, state, self.config)
+                published = ray.train.Checkpoint.from_directory(folder)
+                ray.train.report({"step": step}, checkpoint=published, checkpoint_dir_name=name)
+        else:
+            ray.train.report({"step": step}, checkpoint_dir_name=name)
+        self.send(Checkpointed(step, time.perf_counter() - before))
+        return state
+
+    def _make_validation(self) -> Validation | None:
+        path, run = self.config.data.validation_path, self.config.run
+        if path is None:
+            return None
+        return Validation(path, self.config.model.frames, run.validate_samples, self.rank, self.world_size)
+
+    def _device_name(self) -> str:
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"CPU, {os.environ.get('OMP_NUM_THREADS', torch.get_num_threads())} thread(s)"
+
+
+class _Meter:
+    """Losses and times between two reports; no synchronisation with the device until one is made."""
+
+    def __init__(self, worker: Worker, stage: Stage, feed: Feed) -> None:
+        self._worker = worker
+        self._stage = stage
+        self._feed = feed
+        self._losses: list[torch.Tensor] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new interval: what came before (a checkpoint, a report) is not training time."""
+        self._since = time.perf_counter()
+        self._waited = self._feed.waited
+        self._steps_before = len(self._losses)
+
+    def add(self, loss: torch.Tensor) -> None:
+        """Take this worker's part of one step's loss."""
+        self._losses.append(loss)
+
+    def report(self, step: int) -> None:
+        """Sum the parts over all workers and tell the driver; collective."""
+        losses = torch.stack(self._losses)
+        dist.all_reduce(losses)
+        timed = len(self._losses) - self._steps_before
+        elapsed = time.perf_counter() - self._since
+        pace = elapsed / timed
+        total, batch_size = self._worker.total, self._worker.config.data.batch_size
+        self._worker.send(
+            Progress(
+                stage=self._stage.number,
+                step=step,
+                total=total,
+                losses=tuple(losses.tolist()),
+                lr=self._stage.lr,
+                samples_per_second=batch_size / pace,
+                data_wait=(self._feed.waited - self._waited) / elapsed,
+                eta_seconds=(total - step) * pace,
+            )
+        )
+        self._losses = []
+        self.restart()

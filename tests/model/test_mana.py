@@ -1,0 +1,243 @@
+"""The network against a literal reimplementation of the paper's equations in double precision."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from mana_dist.model import Mana, ModelConfig
+from mana_dist.model.mana import parameter_count
+
+SMALL = ModelConfig(channels=6, encoder_blocks=1, decoder_blocks=2, frames=3, window=3, memory_slots=5)
+
+
+def random_model(config: ModelConfig) -> Mana:
+    """All parameters random, the zero-initialised ones too, in double precision."""
+    generator = torch.Generator().manual_seed(0)
+    model = Mana(config).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return model
+
+
+class Literal:
+    """Each layer by its definition: loops over pixels, taps and channels; weights looked up by name."""
+
+    def __init__(self, model: Mana) -> None:
+        self.config = model.config
+        self.weights = dict(model.named_parameters())
+
+    def conv(self, x: Tensor, name: str) -> Tensor:
+        weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
+        side = weight.shape[-1]
+        reach = side // 2
+        height, width = x.shape[1:]
+        rows = []
+        for y in range(height):
+            for col in range(width):
+                total = bias
+                for dy in range(-reach, reach + 1):
+                    for dx in range(-reach, reach + 1):
+                        if 0 <= y + dy < height and 0 <= col + dx < width:
+                            total = total + weight[:, :, dy + reach, dx + reach] @ x[:, y + dy, col + dx]
+                rows.append(total)
+        return torch.stack(rows, 1).view(-1, height, width)
+
+    def block(self, x: Tensor, name: str) -> Tensor:
+        return x + self.conv(self.conv(x, f"{name}.conv1").clamp(min=0), f"{name}.conv2")
+
+    def encode(self, frame: Tensor) -> Tensor:
+        x = leaky(self.conv(frame, "stem"))
+        for index in range(self.config.encoder_blocks):
+            x = self.block(x, f"encoder.{index}")
+        return x
+
+    def normalise(self, x: Tensor) -> Tensor:
+        # 32 groups, or the largest divisor of C below that: for C < 33 every channel is its own group.
+        groups = next(g for g in range(32, 0, -1) if x.shape[0] % g == 0)
+        split = x.reshape(groups, -1)
+        mean = split.mean(1, keepdim=True)
+        variance = ((split - mean) ** 2).mean(1, keepdim=True)
+        scaled = ((split - mean) / torch.sqrt(variance + 1e-5)).view(x.shape)
+        return scaled * self.weights["attention.norm.weight"][:, None, None] + self.weights["attention.norm.bias"][
+            :, None, None
+        ]
+
+    def one_hot(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        _, height, width = query.shape
+        reach = self.config.window // 2
+        picked = []
+        for y in range(height):
+            for x in range(width):
+                inside = [
+                    (y + dy, x + dx)
+                    for dy in range(-reach, reach + 1)
+                    for dx in range(-reach, reach + 1)
+                    if 0 <= y + dy < height and 0 <= x + dx < width
+                ]
+                scores = [query[:, y, x] @ key[:, i, j] for i, j in inside]
+                best = max(range(len(scores)), key=lambda n: scores[n].item())
+                picked.append(scores[best] * value[:, inside[best][0], inside[best][1]])
+        return torch.stack(picked, 1).view(-1, height, width)
+
+    def read_memory(self, query: Tensor) -> Tensor:
+        bank = self.weights["memory.bank"]
+        _, height, width = query.shape
+        out = []
+        for y in range(height):
+            for x in range(width):
+                scores = torch.exp(query[:, y, x] @ bank)
+                out.append((scores / scores.sum()) @ bank.T)
+        return torch.stack(out, 1).view(-1, height, width)
+
+    def shuffle(self, x: Tensor) -> Tensor:
+        channels, height, width = x.shape[0] // 4, x.shape[1], x.shape[2]
+        out = x.new_zeros(channels, 2 * height, 2 * width)
+        for i in range(2):
+            for j in range(2):
+                out[:, i::2, j::2] = x[2 * i + j :: 4]
+        return out
+
+    def bilinear(self, frame: Tensor) -> Tensor:
+        _, height, width = frame.shape
+        out = []
+        for y in range(4 * height):
+            for x in range(4 * width):
+                sy, sx = min(max((y + 0.5) / 4 - 0.5, 0), height - 1), min(max((x + 0.5) / 4 - 0.5, 0), width - 1)
+                y0, x0 = math.floor(sy), math.floor(sx)
+                y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
+                fy, fx = sy - y0, sx - x0
+                top = (1 - fx) * frame[:, y0, x0] + fx * frame[:, y0, x1]
+                bottom = (1 - fx) * frame[:, y1, x0] + fx * frame[:, y1, x1]
+                out.append((1 - fy) * top + fy * bottom)
+        return torch.stack(out, 1).view(3, 4 * height, 4 * width)
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        features = [self.encode(frame) for frame in frames]
+        middle = self.config.frames // 2
+        query = self.conv(self.normalise(features[middle]), "attention.to_query")
+        matched = []
+        for feature in features:
+            normalised = self.normalise(feature)
+            key, value = self.conv(normalised, "attention.to_key"), self.conv(normalised, "attention.to_value")
+            matched.append(self.one_hot(query, key, value))
+        x = features[middle] + self.conv(torch.cat(matched), "attention.project")
+        if self.config.memory_slots:
+            x = x + self.conv(self.read_memory(query), "memory.project")
+        for index in range(self.config.decoder_blocks):
+            x = self.block(x, f"decoder.{index}")
+        x = leaky(self.shuffle(self.conv(x, "upsampler.expand1")))
+        x = leaky(self.shuffle(self.conv(x, "upsampler.expand2")))
+        x = leaky(self.conv(x, "upsampler.refine"))
+        return self.bilinear(frames[middle]) + self.conv(x, "upsampler.to_rgb")
+
+
+def leaky(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, 0.1 * x)
+
+
+@pytest.mark.parametrize("slots", [5, 0])
+def test_output_and_gradients_equal_the_literal_network(slots: int) -> None:
+    config = ModelConfig(channels=6, encoder_blocks=1, decoder_blocks=2, frames=3, window=3, memory_slots=slots)
+    model = random_model(config)
+    frames = torch.rand(1, 3, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    frames.requires_grad_()
+    inputs = [frames, *model.parameters()]
+
+    expected = Literal(model)(frames[0])
+    expected_grads = torch.autograd.grad(expected.square().sum(), inputs)
+    output = model(frames)
+    grads = torch.autograd.grad(output.square().sum(), inputs)
+
+    torch.testing.assert_close(output[0], expected, rtol=1e-10, atol=1e-10)
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-8, atol=1e-8 * float(expected_grad.abs().max()))
+
+
+def test_memory_reading_equals_equation_3() -> None:
+    model = random_model(SMALL)
+    frame = torch.rand(1, 3, 4, 5, dtype=torch.float64)
+    literal = Literal(model)
+    expected = literal.conv(literal.normalise(literal.encode(frame[0])), "attention.to_query")
+    reading, query = model.memory_reading(frame)
+    torch.testing.assert_close(query[0], expected)
+    torch.testing.assert_close(reading[0], literal.read_memory(expected))
+
+
+def test_paper_settings_have_14_3_million_parameters() -> None:
+    # By hand: stem 3,584; encoder 1,475,840; norm and QKV 25,024; projections 57,472 + 8,320; bank 16,384;
+    # decoder 11,806,720; upsampler 590,336 + 295,168 + 36,928 + 1,731.
+    assert parameter_count(ModelConfig()) == 14_317_507
+
+
+def test_starts_as_if_without_attention() -> None:
+    """Both projections start at zero (paper section 3.4)."""
+    model = Mana(SMALL)
+    frames = torch.rand(1, 3, 3, 6, 6)
+    before = model(frames)
+    with torch.no_grad():
+        for layer in (model.attention.to_query, model.attention.to_key, model.attention.to_value):
+            layer.weight.normal_()
+        assert model.memory is not None
+        model.memory.bank.normal_()
+    assert torch.equal(model(frames), before)
+
+
+def test_other_weights_start_the_same_whatever_the_memory() -> None:
+    """So that a sweep over N can share stage 1."""
+    torch.manual_seed(0)
+    with_memory = Mana(ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, memory_slots=16)).state_dict()
+    torch.manual_seed(0)
+    without = Mana(ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, memory_slots=0)).state_dict()
+    assert all(torch.equal(with_memory[name], tensor) for name, tensor in without.items())
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 3), (2, 17)])
+@pytest.mark.parametrize("frames", [1, 3, 5])
+def test_any_size_and_any_odd_number_of_frames(height: int, width: int, frames: int) -> None:
+    model = Mana(ModelConfig(channels=4, encoder_blocks=1, decoder_blocks=1, frames=frames, window=5, memory_slots=3))
+    assert model(torch.rand(2, frames, 3, height, width)).shape == (2, 3, 4 * height, 4 * width)
+
+
+def test_embeddings_computed_once_give_the_same_frame() -> None:
+    model = random_model(SMALL)
+    frames = torch.rand(2, 3, 3, 5, 4, dtype=torch.float64)
+    each = [model.embed(frames[:, t]) for t in range(3)]
+    keys, values = torch.stack([e.key for e in each], 1), torch.stack([e.value for e in each], 1)
+    torch.testing.assert_close(model.reconstruct(frames[:, 1], each[1].feature, keys, values), model(frames))
+
+
+def test_bf16_keeps_all_256_levels_of_the_upsampled_frame() -> None:
+    model = Mana(SMALL)
+    with torch.no_grad():
+        model.upsampler.to_rgb.weight.zero_()
+        model.upsampler.to_rgb.bias.zero_()  # type: ignore[union-attr]
+    levels = torch.arange(256.0).view(1, 1, 1, 16, 16).expand(1, 3, 3, -1, -1) / 255
+    assert torch.equal(model.bfloat16()(levels), model.float()(levels))
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 3, 4, 4), (1, 3, 1, 4, 4), (3, 3, 4, 4)])
+def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"frames must be \(B, 3, 3, H, W\)"):
+        Mana(SMALL)(torch.rand(shape))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"window": 8}, {"frames": 4}, {"channels": 7}, {"scale": 2}, {"memory_slots": -1}, {"encoder_blocks": -1}],
+)
+def test_settings_that_make_no_network_are_refused(setting: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        ModelConfig(**setting)
+
+
+def test_imports_torch_alone() -> None:
+    """The model runs on any GPU box and inside any serving stack."""
+    banned = ["ray", "deepspeed", "mlflow", "pyarrow", "av", "smart_open", "lpips", "jsonargparse", "yaml", "cv2"]
+    script = f"import sys, mana_dist.model, mana_dist.ops; print([m for m in {banned} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

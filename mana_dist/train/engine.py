@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mana_dist.config import RunConfig
@@ -147,6 +148,8 @@ class StageEngine:
     def _set_master(self, name: str, parameter: nn.Parameter, value: Tensor) -> None:
         if self._masters:
             self._masters[name].data.copy_(value)
+        elif hasattr(parameter, "ds_id"):
+            self._fragments.safe_set_local_fp32_param(parameter, _zero3_partition(value))
         else:
             self._fragments.safe_set_full_fp32_param(parameter, value)
 
@@ -171,12 +174,25 @@ class StageEngine:
                 value = moments[f"{moment}.{name}"].to(self._device)
                 if self._masters:
                     self._adam.state[self._masters[name]][moment].copy_(value)
+                elif hasattr(parameter, "ds_id"):
+                    self._fragments.safe_set_local_optimizer_state(parameter, _zero3_partition(value), moment)
                 else:
                     self._fragments.safe_set_full_optimizer_state(parameter, value, moment)
 
 
 def _on_cpu(tensor: Tensor) -> Tensor:
     return tensor.cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _zero3_partition(value: Tensor) -> Tensor:
+    """This rank's piece of a tensor under ZeRO 3.
+
+    DeepSpeed's own setter of whole tensors fails where the workers do not divide the number of elements.
+    """
+    world_size = dist.get_world_size()
+    length = -(-value.numel() // world_size)
+    padded = F.pad(value.flatten(), (0, length * world_size - value.numel()))
+    return padded.narrow(0, dist.get_rank() * length, length)
 
 
 def _deepspeed_config(run: RunConfig) -> dict[str, Any]:

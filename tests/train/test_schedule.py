@@ -1,0 +1,85 @@
+"""The three stages (paper section 3.4)."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mana_dist.config import Config, ScheduleConfig, StageConfig, parse
+from mana_dist.model import Mana, ModelConfig
+from mana_dist.train.schedule import ADAM_BETAS, Stage, StageObjective, stages
+
+MODEL = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=5)
+
+
+def schedule(*steps: int, memory_slots: int = 5) -> Config:
+    parts = [StageConfig(steps=count, lr=1e-4) for count in steps]
+    return Config(
+        model=dataclasses.replace(MODEL, memory_slots=memory_slots),
+        schedule=ScheduleConfig(stage1=parts[0], stage2=parts[1], stage3=parts[2]),
+    )
+
+
+def test_the_papers_schedule() -> None:
+    planned = [(s.number, s.start, s.stop, s.lr) for s in stages(parse(["--config", "paper"]))]
+    assert planned == [(1, 0, 90_000, 1e-4), (2, 90_000, 120_000, 1e-4), (3, 120_000, 150_000, 1e-5)]
+    assert ADAM_BETAS == (0.5, 0.99)
+
+
+def test_stages_without_steps_are_left_out() -> None:
+    assert [(s.number, s.start, s.stop) for s in stages(schedule(5, 0, 2))] == [(1, 0, 5), (3, 5, 7)]
+    assert stages(schedule(0, 0, 0)) == ()
+
+
+def test_without_memory_there_is_no_stage_2() -> None:
+    assert [(s.number, s.start, s.stop) for s in stages(schedule(5, 3, 2, memory_slots=0))] == [(1, 0, 5), (3, 5, 7)]
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    lr = torch.randint(0, 256, (2, 3, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    return lr, torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_stages_1_and_3_compare_the_output_with_the_ground_truth(number: int) -> None:
+    model = Mana(MODEL)
+    lr, hr = batch()
+    loss = StageObjective(model, Stage(number, 0, 1, 1e-4))(lr, hr)
+    assert torch.equal(loss, (model(lr.float() / 255) - hr.float() / 255).abs().mean())
+
+
+def test_stage_2_compares_y_with_q() -> None:
+    model = Mana(MODEL)
+    assert model.memory is not None
+    lr, hr = batch()
+    loss = StageObjective(model, Stage(2, 0, 1, 1e-4))(lr, hr)
+    query = model.attention.query(model.encode(lr[:, 1].float() / 255))
+    rows = query.permute(0, 2, 3, 1)
+    reading = F.softmax(rows @ model.memory.bank, -1) @ model.memory.bank.T
+    torch.testing.assert_close(loss, (reading - rows).abs().mean())
+
+
+INTENDED = {
+    1: lambda name: not name.startswith("memory."),
+    2: lambda name: name == "memory.bank",
+    3: lambda name: True,
+}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_exactly_the_intended_tensors_change(number: int) -> None:
+    """Plain Adam on all parameters that require gradients; the engine's test shows the same under DeepSpeed."""
+    torch.manual_seed(0)
+    model = Mana(MODEL)
+    with torch.no_grad():  # zero projections would keep gradients from the layers before them
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    objective = StageObjective(model, Stage(number, 0, 1, 1e-2))
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2, betas=ADAM_BETAS)
+    objective(*batch()).backward()
+    optimizer.step()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]) != INTENDED[number](name), name

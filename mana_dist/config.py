@@ -183,7 +183,7 @@ def parse(arguments: Sequence[str], prog: str = "python -m mana_dist.train") -> 
     _check_keys((part[2:] for part in command_line if part.startswith("--")), "command line", {"config", "help"})
     try:
         namespace = parser.parse_args(_with_config_file(command_line))
-        namespace.pop("config")
+        namespace.pop("config", None)
         config = Config(**vars(parser.instantiate(namespace)))
     except UserError:
         raise
@@ -248,22 +248,21 @@ def _split_assignment(argument: str) -> list[str]:
 
 
 def _with_config_file(command_line: list[str]) -> list[str]:
-    """Replace the value of ``--config`` by a file's path, having checked the file's keys."""
-    replaced = list(command_line)
-    for position, part in enumerate(replaced):
-        if part != "--config":
-            continue
-        if position + 1 == len(replaced):
-            raise UserError(f"--config needs a value: a preset ({', '.join(PRESETS)}) or a YAML file")
-        name = replaced[position + 1]
-        path = str(resources.files("mana_dist") / "presets" / f"{name}.yaml") if name in PRESETS else name
-        if not os.path.isfile(path):
-            raise UserError(f"--config {name}: no such file, nor a preset ({', '.join(PRESETS)})")
-        with open(path, encoding="utf-8") as stream:
-            values = _yaml_mapping(stream.read(), path)
-        _check_keys(_flat_keys(values), path, set())
-        replaced[position + 1] = path
-    return replaced
+    """Replace ``--config NAME`` by the file's path, having checked the file's keys."""
+    if "--config" not in command_line:
+        return command_line
+    position = command_line.index("--config")
+    if position + 1 == len(command_line):
+        raise UserError(f"--config needs a value: a preset ({', '.join(PRESETS)}) or a YAML file")
+    name = command_line[position + 1]
+    path = str(resources.files("mana_dist") / "presets" / f"{name}.yaml") if name in PRESETS else name
+    if not os.path.isfile(path):
+        raise UserError(f"--config {name}: no such file, nor a preset ({', '.join(PRESETS)})")
+    with open(path, encoding="utf-8") as stream:
+        values = _yaml_mapping(stream.read(), path)
+    _check_keys(_flat_keys(values), path, set())
+    with_path = ["--config", path] if values else []  # jsonargparse refuses an empty file
+    return command_line[:position] + with_path + command_line[position + 2 :]
 
 
 def _yaml_mapping(text: str, name: str) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""One typed configuration: presets, files, command line, and errors that name the mend."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mana_dist.config import Config, flatten, from_mapping, load, parse, to_mapping, to_yaml
+from mana_dist.errors import UserError
+
+# CONTRACT: every documented key with the paper's value.
+PAPER = {
+    "model.channels": 128,
+    "model.encoder_blocks": 5,
+    "model.decoder_blocks": 40,
+    "model.frames": 7,
+    "model.window": 9,
+    "model.memory_slots": 256,
+    "model.scale": 4,
+    "schedule.stage1.steps": 90_000,
+    "schedule.stage1.lr": 1e-4,
+    "schedule.stage2.steps": 30_000,
+    "schedule.stage2.lr": 1e-4,
+    "schedule.stage3.steps": 30_000,
+    "schedule.stage3.lr": 1e-5,
+    "data.batch_size": 16,
+    "data.crop": 64,
+    "run.zero_stage": 1,
+    "run.precision": "bf16",
+    "run.seed": 0,
+    "mlflow.experiment": "mana",
+    "mlflow.registered_model": "mana-x4",
+}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--config", "paper"]])
+def test_defaults_and_the_paper_preset_are_the_papers(arguments: list[str]) -> None:
+    flat = flatten(to_mapping(parse(arguments)))
+    assert {key: flat[key] for key in PAPER} == PAPER
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {channels: 16}\nschedule: {stage1: {lr: 1e-3}}\ndata: {crop: 48}\n")
+    config = parse(["--config", str(file), "--data.crop", "32", "--run.workers=2-4"])
+    assert (config.model.channels, config.schedule.stage1.lr, config.data.crop) == (16, 1e-3, 32)
+    assert config.schedule.stage1.steps == 90_000
+    assert config.run.worker_range == (2, 4)
+
+
+def test_yaml_and_mappings_give_the_same_configuration_back() -> None:
+    config = parse(["--config", "tiny", "--data.path", "s3://bucket/samples", "--run.name", "x"])
+    assert load(to_yaml(config), "config.yaml") == config
+    assert from_mapping(to_mapping(config), "run") == config
+
+
+def test_local_paths_become_absolute_and_uris_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = parse(["--data.path", "samples", "--data.validation_path", "s3://bucket/val"])
+    assert config.data.path == str(tmp_path / "samples")
+    assert config.data.validation_path == "s3://bucket/val"
+    assert config.run.storage == str(tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.chanels", "64"], "unknown key model.chanels; did you mean model.channels?"),
+        (["--schedule.stage1.step=3"], "did you mean schedule.stage1.steps?"),
+        (["--crop", "3"], "unknown key crop; did you mean data.crop?"),
+        (["--model", "3"], "model is a group of keys"),
+        (["--model.channels", "many"], "model.channels: expected int, got value: many"),
+        (["--model.channels", "1.5"], "model.channels: expected int"),
+        (["--run.precision", "fp8"], "run.precision"),
+        (["--run.zero_stage", "4"], "run.zero_stage"),
+        (["--model.window", "8"], "model.window must be odd and positive, got 8"),
+        (["--model.frames", "6"], "model.frames must be odd"),
+        (["--data.crop", "0"], "data.crop must be at least 1"),
+        (["--schedule.stage1.lr", "-1"], r"schedule.*lr must be positive"),
+        (["--schedule.stage1.steps", "-1"], r"schedule.*steps must not be negative"),
+        (["--run.workers", "4-2"], "MIN-MAX"),
+        (["--run.workers", "few"], "run.workers must be a number or MIN-MAX"),
+        (["--run.workers", "17"], r"must not exceed data.batch_size \(16\)"),
+        (["--run.name", "../up"], "run.name may hold letters"),
+        (["--run.log_every", "0"], "run.log_every must be at least 1"),
+        (["--config", "nowhere.yaml"], "--config nowhere.yaml: no such file, nor a preset (tiny, paper)"),
+        (["--config"], "--config needs a value"),
+        (["--data.path"], "data.path"),
+        (["stray"], "stray"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_named(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(arguments)
+    assert re.search(message if ".*" in message or "\\" in message else re.escape(message), str(error.value))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {chanels: 3}", "unknown key model.chanels; did you mean model.channels?"),
+        ("model: [1]", "model is a group of keys"),
+        ("- 1", "must hold keys and values, not a list"),
+        ("model: {channels: three}", "model.channels"),
+        ("a: b: c", "not valid YAML"),
+    ],
+)
+def test_mistakes_in_a_file_are_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    for attempt in (lambda: parse(["--config", str(file)]), lambda: load(text, "broken.yaml")):
+        with pytest.raises(UserError) as error:
+            attempt()
+        assert message in str(error.value)
+
+
+def test_an_empty_file_is_the_papers_configuration(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    assert parse(["--config", str(tmp_path / "empty.yaml")]).model == Config().model

@@ -37,8 +37,15 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     Raises:
         UserError: no file system has this scheme.
     """
+    resolved = resolve(uri)
+    if not is_remote(uri):
+        return fs.LocalFileSystem(), resolved
+    # Only scheme and bucket are parsed as a URI: an object's name may hold spaces, '#', '?' and '%'.
+    scheme, _, location = resolved.partition("://")
+    bucket, slash, key = location.partition("/")
     try:
-        return fs.FileSystem.from_uri(resolve(uri))
+        filesystem_, root = fs.FileSystem.from_uri(f"{scheme}://{bucket}")
+        return filesystem_, root + slash + key
     except (ArrowException, OSError, ValueError) as error:
         raise UserError(f"cannot open storage {uri}: {error}") from error
 

@@ -51,6 +51,15 @@ def test_folders(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["from", "to"]
 
 
+@pytest.mark.parametrize("name", ["with space", "a#b", "a?b=c", "50%", "ü"])
+def test_odd_characters_are_part_of_the_name(tmp_path: Path, name: str) -> None:
+    uri = str(tmp_path / name)
+    storage.write_bytes(uri, b"data")
+    assert storage.read_bytes(uri) == b"data"
+    assert os.listdir(tmp_path) == [name]
+    assert storage.filesystem(f"mock://bucket/{name}")[1] == f"bucket/{name}"
+
+
 def test_an_unknown_scheme_is_a_users_mistake() -> None:
     with pytest.raises(UserError, match="cannot open storage nope://x"):
         storage.filesystem("nope://x")

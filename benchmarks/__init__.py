@@ -1,0 +1,1 @@
+"""Measurements, printed as ratios between things run side by side."""

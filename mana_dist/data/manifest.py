@@ -1,0 +1,169 @@
+"""The manifest beside the sample shards: what a dataset holds, from what and how it was made."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mana_dist import storage
+from mana_dist.errors import UserError
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+
+_SETTINGS = ("degradation", "degradation_version", "scale", "frames", "stride", "start", "stop")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file of samples, all of one size.
+
+    Attributes:
+        path: file name relative to the dataset's folder.
+        rows: samples.
+        group_rows: samples in every row group but the last, which may hold fewer.
+        height: LR height, pixels.
+        width: LR width, pixels.
+        bytes: size of the file.
+        source: URI of the video or frame folder that the samples come from.
+    """
+
+    path: str
+    rows: int
+    group_rows: int
+    height: int
+    width: int
+    bytes: int
+    source: str
+
+    @property
+    def groups(self) -> int:
+        """Row groups in the file."""
+        return -(-self.rows // self.group_rows)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video or frame folder whose samples are in the dataset.
+
+    Attributes:
+        uri: where it was read.
+        bytes: its size then, which tells a changed source from an unchanged one.
+        frames: frames decoded within the range asked for.
+        samples: samples made of them.
+    """
+
+    uri: str
+    bytes: int
+    frames: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A source that gave no samples, and why."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a dataset holds; written last, so that a dataset with a manifest is whole.
+
+    Attributes:
+        schema_version: version of this file's and the shards' layout.
+        degradation: name of the degradation that made LR of HR.
+        degradation_version: its version.
+        scale: HR side over LR side.
+        frames: LR frames per sample (T), odd.
+        stride: frames between the centres of neighbouring samples.
+        start: first frame used of every source.
+        stop: first frame not used any more; None for the source's end.
+        samples: samples in all shards together.
+        shards: the files.
+        sources: what the samples were made of.
+        rejected: what gave none.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    degradation: str
+    degradation_version: int
+    scale: int
+    frames: int
+    stride: int
+    start: int
+    stop: int | None
+    samples: int
+    shards: tuple[Shard, ...]
+    sources: tuple[Source, ...]
+    rejected: tuple[Rejected, ...]
+
+    def differences(self, other: "Manifest") -> list[str]:
+        """The settings in which ``other``'s samples were made differently, as 'name: mine -> theirs'."""
+        return [
+            f"{name}: {getattr(self, name)} -> {getattr(other, name)}"
+            for name in _SETTINGS
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+
+def find_manifest(uri: str) -> Manifest | None:
+    """The manifest of the dataset at ``uri``, or None where there is none.
+
+    Raises:
+        UserError: it cannot be read, or a newer version of this program made it.
+    """
+    try:
+        text = storage.read_bytes(storage.join(uri, MANIFEST_NAME))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"{uri}: cannot read its {MANIFEST_NAME} ({error})") from error
+    return _parse(text, storage.join(uri, MANIFEST_NAME))
+
+
+def load_manifest(uri: str) -> Manifest:
+    """The manifest of the dataset at ``uri``.
+
+    Raises:
+        UserError: there is none, it cannot be read, or a newer version of this program made it.
+    """
+    manifest = find_manifest(uri)
+    if manifest is None:
+        raise UserError(
+            f"{uri}: no finished sample dataset there (no {MANIFEST_NAME}); "
+            f"make it with: python -m pipelines.ingest --source VIDEO --out {uri}"
+        )
+    return manifest
+
+
+def save_manifest(uri: str, manifest: Manifest) -> None:
+    """Write ``manifest`` into the dataset's folder ``uri``; readers see the old one or the new."""
+    text = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False) + "\n"
+    storage.write_bytes(storage.join(uri, MANIFEST_NAME), text.encode())
+
+
+def _parse(text: bytes, name: str) -> Manifest:
+    try:
+        values: Mapping[str, Any] = json.loads(text)
+        version = int(values["schema_version"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{name}: not a manifest of sample shards; make the dataset again into a new folder") from error
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"{name}: made by a newer mana_dist (schema {version}, this one reads up to {SCHEMA_VERSION}); "
+            "upgrade mana_dist or make the dataset again"
+        )
+    try:
+        return Manifest(
+            **{
+                **values,
+                "shards": tuple(Shard(**shard) for shard in values["shards"]),
+                "sources": tuple(Source(**source) for source in values["sources"]),
+                "rejected": tuple(Rejected(**rejected) for rejected in values["rejected"]),
+            }
+        )
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{name}: damaged manifest ({error}); make the dataset again with --overwrite") from error

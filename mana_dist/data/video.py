@@ -1,0 +1,222 @@
+"""Reading video files and folders of frames as streams of RGB frames."""
+
+import errno
+import io
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from mana_dist import storage
+from mana_dist.errors import UserError
+
+Frame = NDArray[np.uint8]
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"),
+    *(".3gp", ".ogv", ".mxf", ".y4m", ".264", ".h264", ".265", ".h265", ".hevc", ".ivf"),
+)
+FRAME_SUFFIXES = (".png", ".jpg", ".jpeg")
+DEFAULT_RATE = Fraction(25)
+"""Frames per second taken where none is told: for folders of frames and raw streams."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video's header and first frame tell.
+
+    Attributes:
+        width: pixels, as shown (rotation applied).
+        height: pixels, as shown.
+        frames: the header's count; None where the header has none. A damaged file may hold fewer.
+        rate: frames per second.
+    """
+
+    width: int
+    height: int
+    frames: int | None
+    rate: Fraction
+
+
+def probe(uri: str) -> VideoInfo:
+    """Size, length and rate of the video file or folder of frames at ``uri``; decodes one frame.
+
+    Raises:
+        UserError: missing, unreadable, no video stream, no frame decodes, or an empty folder.
+    """
+    first = next(read_frames(uri, stop=1))
+    height, width = first.shape[:2]
+    if _is_folder(uri):
+        return VideoInfo(width, height, len(frame_files(uri)), DEFAULT_RATE)
+    with _open(uri) as (_, stream):
+        return VideoInfo(
+            width, height, stream.frames or None, stream.average_rate or stream.guessed_rate or DEFAULT_RATE
+        )
+
+
+def read_frames(uri: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+    """The frames ``start`` to ``stop`` (exclusive; None: the end) of a video file or a folder of PNG or JPEG frames.
+
+    Frames are decoded one by one, never all at once. Rotation told in the file is applied. A file that cannot be
+    decoded to its end gives the frames before, and a warning in the log. A folder's frames come in the order of
+    their names, numbers in them by value.
+
+    Args:
+        uri: a video file or a folder, local or with a scheme.
+        start: first frame, from 0.
+        stop: first frame not wanted any more.
+
+    Yields:
+        uint8 (H, W, 3), RGB, full range; all of one size.
+
+    Raises:
+        UserError: missing, unreadable, no video stream, no frame decodes, an empty folder, frames of several sizes.
+    """
+    frames = _folder_frames(uri, start, stop) if _is_folder(uri) else islice(_video_frames(uri), start, stop)
+    size: tuple[int, ...] | None = None
+    for number, frame in enumerate(frames, start):
+        if size is not None and frame.shape != size:
+            raise UserError(
+                f"{uri}: frame {number} is {frame.shape[1]}x{frame.shape[0]}, those before are {size[1]}x{size[0]}; "
+                "all frames of a clip must have one size"
+            )
+        size = frame.shape
+        yield frame
+
+
+def clip_name(uri: str) -> str:
+    """A short name for people, of the URI alone: a video's file name without its suffix, a folder's name."""
+    name = _base(uri.rstrip("/"))
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in VIDEO_SUFFIXES else name
+
+
+def frame_files(uri: str) -> list[str]:
+    """The URIs of the PNG and JPEG files directly in the folder ``uri``, by name, numbers in names by value."""
+    files = [file for file in storage.list_folder(uri) if file.lower().endswith(FRAME_SUFFIXES)]
+    return sorted((file for file in files if not _base(file).startswith(".")), key=_natural_key)
+
+
+def parse_frame_range(text: str) -> tuple[int, int | None]:
+    """A range of frames: ``100:132`` -> (100, 132), ``100:`` -> (100, None), ``:100`` -> (0, 100).
+
+    Raises:
+        UserError: not such a range, or an empty one.
+    """
+    match = re.fullmatch(r"(\d*):(\d*)", text.strip())
+    if match is None:
+        raise UserError(f"frame range {text!r}: write START:STOP, START: or :STOP, like 0:100 (STOP itself excluded)")
+    start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
+    if stop is not None and stop <= start:
+        raise UserError(f"frame range {text!r} is empty: STOP must be greater than START")
+    return start, stop
+
+
+def _is_folder(uri: str) -> bool:
+    try:
+        return storage.is_folder(uri)
+    except OSError as error:
+        raise UserError(f"{uri}: cannot be read ({error})") from error
+
+
+@contextmanager
+def _open(uri: str) -> Iterator[tuple[Any, Any]]:
+    """The PyAV container at ``uri`` and its first video stream that is no cover picture."""
+    try:
+        file = storage.open_read(uri)
+    except FileNotFoundError as error:
+        raise UserError(f"{uri}: no such file or folder") from error
+    except OSError as error:
+        raise UserError(f"{uri}: cannot be read ({error})") from error
+    with file:
+        try:
+            container = av.open(_Input(file))
+        except av.FFmpegError as error:
+            raise UserError(f"{uri}: not a video that can be read ({error.strerror})") from error
+        with container:
+            streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+            if not streams:
+                raise UserError(f"{uri}: has no video stream")
+            yield container, streams[0]
+
+
+class _Input:
+    """A file as FFmpeg's callbacks want it: a seek before its beginning, as damaged headers ask for, gives -1."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._seek, self.read, self.tell = file.seek, file.read, file.tell
+        self.name = str(getattr(file, "name", ""))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._seek(offset, whence)
+        except ValueError:
+            return -1
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return -1
+            raise
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _video_frames(uri: str) -> Iterator[Frame]:
+    with _open(uri) as (container, stream):
+        stream.thread_type = "AUTO"
+        count = 0
+        try:
+            for frame in container.decode(stream):
+                yield _upright(frame)
+                count += 1
+        except av.FFmpegError as error:
+            if count == 0:
+                raise UserError(f"{uri}: not one frame of it can be decoded ({error.strerror})") from error
+            _logger.warning("%s: cannot be decoded beyond its first %d frames (%s)", uri, count, error.strerror)
+        if count == 0:
+            raise UserError(f"{uri}: holds no video frame that can be decoded")
+
+
+def _upright(frame: Any) -> Frame:
+    """The frame's pixels, turned as its display matrix asks (PyAV gives degrees counterclockwise, as np.rot90)."""
+    pixels: Frame = frame.to_ndarray(format="rgb24")
+    quarter_turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
+
+
+def _folder_frames(uri: str, start: int, stop: int | None) -> Iterator[Frame]:
+    files = frame_files(uri)
+    if not files:
+        raise UserError(f"{uri}: a folder without PNG or JPEG frames")
+    for file in files[start:stop]:
+        yield _picture(file)
+
+
+def _picture(uri: str) -> Frame:
+    try:
+        with Image.open(io.BytesIO(storage.read_bytes(uri))) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises
+        raise UserError(f"{uri}: not a picture that can be read ({error})") from error
+
+
+def _natural_key(uri: str) -> list[tuple[int, str]]:
+    """Sorts 'im2' before 'im10'."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", _base(uri))]
+
+
+def _base(uri: str) -> str:
+    return uri.rsplit("/", 1)[-1]

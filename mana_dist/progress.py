@@ -1,0 +1,58 @@
+"""One live line on the console: how far, how fast, how long still."""
+
+import sys
+import time
+from typing import TextIO
+
+TERMINAL_INTERVAL = 0.2  # seconds between updates of a line that is overwritten
+LOG_INTERVAL = 5.0  # and between lines of a log
+
+
+class Progress:
+    """Counts frames and says so from time to time: overwriting one line on a terminal, line by line elsewhere."""
+
+    def __init__(self, label: str, total: int | None, stream: TextIO | None = None) -> None:
+        """Start the clock.
+
+        Args:
+            label: begins the line.
+            total: frames expected, or None if that is not known.
+            stream: where to write; stderr unless given.
+        """
+        self._label, self._total = label, total
+        self._stream = stream or sys.stderr
+        self._terminal = self._stream.isatty()
+        self._start = self._said = time.monotonic()
+        self.count = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._start
+
+    @property
+    def rate(self) -> float:
+        """Frames per second since the start."""
+        return self.count / max(self.seconds, 1e-9)
+
+    def step(self) -> None:
+        """One frame more is done."""
+        self.count += 1
+        now = time.monotonic()
+        if now - self._said >= (TERMINAL_INTERVAL if self._terminal else LOG_INTERVAL):
+            self._said = now
+            self._stream.write(f"\r{self._line()}" if self._terminal else f"{self._line().rstrip()}\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Leave a terminal's line clear for what comes next."""
+        if self._terminal:
+            self._stream.write("\r" + " " * len(self._line()) + "\r")
+            self._stream.flush()
+
+    def _line(self) -> str:
+        if self._total is None or self._total < self.count:
+            return f"{self._label}: frame {self.count}, {self.rate:.2f} frames/s  "
+        left = round((self._total - self.count) / max(self.rate, 1e-9))
+        eta = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}" if left >= 3600 else f"{left // 60}:{left % 60:02}"
+        return f"{self._label}: frame {self.count}/{self._total}, {self.rate:.2f} frames/s, ETA {eta}  "

@@ -1,0 +1,156 @@
+"""Sample shards and their manifest: what is written reads back by plain pyarrow; what is wrong says so."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from mana_dist import storage
+from mana_dist.data.manifest import Manifest, Rejected, Shard, Source, find_manifest, load_manifest, save_manifest
+from mana_dist.data.samples import Sample, ShardWriter, read_row_group
+from mana_dist.errors import UserError
+from tests.data.videos import noise_frames
+
+RAW_BYTES = 7 * 8 * 12 * 3 + 32 * 48 * 3  # of one sample below
+
+
+def some_samples(count: int) -> list[Sample]:
+    lr = noise_frames(count * 7, 8, 12).reshape(count, 7, 8, 12, 3)
+    hr = noise_frames(count, 32, 48, seed=1)
+    return [Sample(lr[i], hr[i], centre=3 + 2 * i, flow=0.25 * i) for i in range(count)]
+
+
+def write(folder: Path, samples: list[Sample]) -> tuple[Shard, ...]:
+    """Row groups of 2 samples, shards of 6."""
+    with ShardWriter(
+        str(folder),
+        stem="clip",
+        clip="bunny",
+        source="s3://b/bunny.mp4",
+        group_bytes=2 * RAW_BYTES + 1,
+        shard_bytes=6 * RAW_BYTES,
+    ) as writer:
+        for sample in samples:
+            writer.add(sample)
+        return writer.close()
+
+
+def test_plain_pyarrow_reads_what_was_written(tmp_path: Path) -> None:
+    samples = some_samples(3)
+    (shard,) = write(tmp_path, samples)
+    table = pq.read_table(tmp_path / shard.path)
+    assert table.column_names == ["lr", "hr", "clip", "centre", "source", "flow"]
+    lr, hr = (table[name].combine_chunks().to_numpy_ndarray() for name in ("lr", "hr"))
+    assert lr.dtype == hr.dtype == np.uint8
+    np.testing.assert_array_equal(lr, [sample.lr for sample in samples])
+    np.testing.assert_array_equal(hr, [sample.hr for sample in samples])
+    assert table["clip"].to_pylist() == ["bunny"] * 3
+    assert table["source"].to_pylist() == ["s3://b/bunny.mp4"] * 3
+    assert table["centre"].to_pylist() == [3, 5, 7]
+    assert table["flow"].to_pylist() == [0.0, 0.25, 0.5]
+
+
+def test_shards_fill_up_and_say_what_they_hold(tmp_path: Path) -> None:
+    shards = write(tmp_path, some_samples(15))
+    assert [shard.path for shard in shards] == [f"clip-{i:05d}.parquet" for i in range(3)]
+    assert [shard.rows for shard in shards] == [6, 6, 3]
+    assert [shard.groups for shard in shards] == [3, 3, 2]
+    for shard in shards:
+        file = pq.ParquetFile(tmp_path / shard.path)
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        assert sizes == [2] * (shard.rows // 2) + [1] * (shard.rows % 2)
+        assert (shard.group_rows, shard.height, shard.width) == (2, 8, 12)
+        assert shard.bytes == (tmp_path / shard.path).stat().st_size
+
+
+def test_a_sample_larger_than_a_group_is_a_group(tmp_path: Path) -> None:
+    with ShardWriter(str(tmp_path), stem="s", clip="c", source="u", group_bytes=10) as writer:
+        for sample in some_samples(3):
+            writer.add(sample)
+        (shard,) = writer.close()
+    assert (shard.group_rows, shard.groups) == (1, 3)
+
+
+def test_row_group_reads_back(tmp_path: Path) -> None:
+    samples = some_samples(5)
+    (shard,) = write(tmp_path, samples)
+    filesystem, folder = storage.filesystem(str(tmp_path))
+    for index, part in enumerate((samples[0:2], samples[2:4], samples[4:5])):
+        group = read_row_group(filesystem, f"{folder}/{shard.path}", index)
+        np.testing.assert_array_equal(group.lr, [sample.lr for sample in part])
+        np.testing.assert_array_equal(group.hr, [sample.hr for sample in part])
+        assert group.clips == ("bunny",) * len(part)
+        np.testing.assert_array_equal(group.centres, [sample.centre for sample in part])
+
+
+def test_same_samples_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name, some_samples(5))
+    assert (tmp_path / "a/clip-00000.parquet").read_bytes() == (tmp_path / "b/clip-00000.parquet").read_bytes()
+
+
+def test_unfinished_shards_never_have_their_name(tmp_path: Path) -> None:
+    def fail_halfway() -> None:
+        with ShardWriter(str(tmp_path), stem="s", clip="c", source="u", group_bytes=1) as writer:
+            writer.add(some_samples(1)[0])
+            assert not list(tmp_path.glob("*.parquet"))
+            raise RuntimeError("decoder died")
+
+    with pytest.raises(RuntimeError, match="decoder died"):
+        fail_halfway()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def some_manifest() -> Manifest:
+    return Manifest(
+        degradation="BI",
+        degradation_version=1,
+        scale=4,
+        frames=7,
+        stride=2,
+        start=0,
+        stop=None,
+        samples=3,
+        shards=(Shard("a.parquet", 3, 2, 8, 12, 4567, "s3://b/ä.mp4"),),
+        sources=(Source("s3://b/ä.mp4", 99, 11, 3),),
+        rejected=(Rejected("notes.txt", "not a video"),),
+    )
+
+
+def test_manifest_round_trip(tmp_path: Path) -> None:
+    save_manifest(str(tmp_path), some_manifest())
+    assert load_manifest(str(tmp_path)) == some_manifest()
+    assert load_manifest(f"file://{tmp_path}/") == some_manifest()
+    plain = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    assert (plain["schema_version"], plain["degradation"], plain["degradation_version"]) == (1, "BI", 1)
+    assert plain["shards"][0]["rows"] == 3
+    assert plain["rejected"] == [{"source": "notes.txt", "reason": "not a video"}]
+
+
+def test_missing_manifest_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    assert find_manifest(str(tmp_path)) is None
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=rf"python -m pipelines.ingest --source VIDEO --out {folder}"):
+            load_manifest(str(folder))
+
+
+def test_newer_schema_is_refused(tmp_path: Path) -> None:
+    save_manifest(str(tmp_path), dataclasses.replace(some_manifest(), schema_version=2))
+    with pytest.raises(UserError, match="newer mana_dist"):
+        load_manifest(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema_version": 1}', '{"schema_version": 1, "shards": [3]}'])
+def test_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        load_manifest(str(tmp_path))
+
+
+def test_differences_name_the_settings() -> None:
+    other = dataclasses.replace(some_manifest(), degradation="BD", stride=1, samples=0, shards=())
+    assert some_manifest().differences(other) == ["degradation: BI -> BD", "stride: 2 -> 1"]
+    assert some_manifest().differences(some_manifest()) == []

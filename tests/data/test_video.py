@@ -1,0 +1,177 @@
+"""Reading clips: lossless synthetic videos must come back to the bit; bad ones must say what is wrong."""
+
+import os
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from mana_dist.data.video import VideoInfo, clip_name, parse_frame_range, probe, read_frames
+from mana_dist.errors import UserError
+from tests.data.videos import noise_frames, write_pictures, write_video
+
+
+def read(path: Path | str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    return np.stack(list(read_frames(str(path), start, stop)))
+
+
+def test_video_comes_back_to_the_bit(tmp_path: Path) -> None:
+    frames = noise_frames(9)
+    np.testing.assert_array_equal(read(write_video(tmp_path / "a.mp4", frames)), frames)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 3), (4, 7), (5, None), (8, 100)])
+def test_frame_range(tmp_path: Path, start: int, stop: int | None) -> None:
+    frames = noise_frames(9)
+    video = write_video(tmp_path / "a.mkv", frames)
+    folder = write_pictures(tmp_path / "a", frames)
+    np.testing.assert_array_equal(read(video, start, stop), frames[start:stop])
+    np.testing.assert_array_equal(read(folder, start, stop), frames[start:stop])
+
+
+def test_range_beyond_the_end_gives_nothing(tmp_path: Path) -> None:
+    assert list(read_frames(str(write_video(tmp_path / "a.mp4", noise_frames(3))), 3)) == []
+
+
+def test_probe(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", noise_frames(9), rate=30)
+    assert probe(str(video)) == VideoInfo(width=96, height=64, frames=9, rate=Fraction(30))
+    stream = write_video(tmp_path / "a.h264", noise_frames(9))
+    assert probe(str(stream)).frames is None  # a raw stream has no header to tell
+    folder = write_pictures(tmp_path / "f", noise_frames(4))
+    assert probe(str(folder)) == VideoInfo(width=96, height=64, frames=4, rate=Fraction(25))
+
+
+# The top left 2x2 of the mp4 track header's matrix, as 16.16 fixed point: where the x and the y axis go.
+@pytest.mark.parametrize(
+    ("matrix", "quarter_turns_left"),
+    [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1), ((1, 0, 0, 1), 0)],
+)
+def test_rotation_in_the_header_is_applied(
+    tmp_path: Path, matrix: tuple[int, int, int, int], quarter_turns_left: int
+) -> None:
+    frames = noise_frames(3)
+    video = write_video(tmp_path / "phone.mp4", frames)
+    data = bytearray(video.read_bytes())
+    offset = data.index(b"tkhd") + 44
+    a, b, c, d = (value * 65536 for value in matrix)
+    data[offset : offset + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    video.write_bytes(data)
+    expected = np.rot90(frames, quarter_turns_left, axes=(1, 2))
+    np.testing.assert_array_equal(read(video), expected)
+    assert (probe(str(video)).height, probe(str(video)).width) == expected.shape[1:3]
+
+
+def test_numbers_in_frame_names_count_by_value(tmp_path: Path) -> None:
+    frames = noise_frames(12)
+    folder = write_pictures(tmp_path / "f", frames)  # im1, im2, ..., im12: by letters im10 would follow im1
+    (folder / "notes.txt").write_text("not a frame")
+    (folder / "._im1.png").write_text("what macOS leaves on other file systems")
+    np.testing.assert_array_equal(read(folder), frames)
+
+
+def test_grey_and_transparent_pictures_become_rgb(tmp_path: Path) -> None:
+    grey = noise_frames(1)[0, :, :, 0]
+    folder = tmp_path / "f"
+    folder.mkdir()
+    Image.fromarray(grey).save(folder / "1.png")
+    Image.fromarray(np.dstack([grey, grey, grey, np.full_like(grey, 255)])).save(folder / "2.png")
+    np.testing.assert_array_equal(read(folder), np.repeat(grey[None, ..., None], 3, axis=3).repeat(2, axis=0))
+
+
+def test_file_uri_and_spaces(tmp_path: Path) -> None:
+    frames = noise_frames(2)
+    video = write_video(tmp_path / "my clip.mp4", frames)
+    np.testing.assert_array_equal(read(f"file://{video}"), frames)
+
+
+def test_truncated_video_gives_the_frames_before(tmp_path: Path) -> None:
+    frames = noise_frames(20)
+    video = write_video(tmp_path / "a.mkv", frames)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    decoded = read(video)
+    assert 5 <= len(decoded) < 20
+    np.testing.assert_array_equal(decoded[:5], frames[:5])
+
+
+def audio_file(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+    return path
+
+
+def several_sizes(folder: Path) -> Path:
+    write_pictures(folder, noise_frames(2), "a{}.png")
+    return write_pictures(folder, noise_frames(1, 32, 32), "b{}.png")
+
+
+def renamed_text(path: Path) -> Path:
+    path.write_text("this is no video\n" * 100)
+    return path
+
+
+def empty_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def broken_picture(folder: Path) -> Path:
+    write_pictures(folder, noise_frames(1))
+    (folder / "im2.png").write_bytes((folder / "im1.png").read_bytes()[:500])
+    return folder
+
+
+def test_bad_inputs_say_what_is_wrong(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    cases = {
+        tmp_path / "missing.mp4": "no such file",
+        renamed_text(tmp_path / "text.mp4"): "not a video",
+        empty: "not a video",
+        audio_file(tmp_path / "sound.wav"): "has no video stream",
+        empty_folder(tmp_path / "empty"): "a folder without PNG or JPEG frames",
+        several_sizes(tmp_path / "sizes"): "must have one size",
+        broken_picture(tmp_path / "broken"): "im2.png: not a picture",
+    }
+    for path, message in cases.items():
+        with pytest.raises(UserError, match=message) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [("s3://b/bunny.final.mp4", "bunny.final"), ("/a/take.2/", "take.2"), ("x.MKV", "x"), ("s3://b/frames", "frames")],
+)
+def test_clip_name(uri: str, name: str) -> None:
+    assert clip_name(uri) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("100:132", (100, 132)), ("100:", (100, None)), (":100", (0, 100)), (":", (0, None))]
+)
+def test_parse_frame_range(text: str, expected: tuple[int, int | None]) -> None:
+    assert parse_frame_range(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "100", "a:b", "5:5", "9:3", "-1:5", "1:2:3"])
+def test_wrong_frame_ranges_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="frame range"):
+        parse_frame_range(text)
+
+
+@pytest.mark.skipif("MANA_TEST_CLIPS" not in os.environ, reason="MANA_TEST_CLIPS names no folder of real clips")
+def test_real_clips_stand_upright() -> None:
+    folder = Path(os.environ["MANA_TEST_CLIPS"])
+    # The second was filmed sideways: 3840x2160 with a quarter turn in its header.
+    for name, size in {"flutter_bee.mp4": (1280, 720), "androidx_portrait_4k60.mp4": (2160, 3840)}.items():
+        info = probe(str(folder / name))
+        assert (info.width, info.height) == size

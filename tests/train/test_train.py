@@ -1,0 +1,235 @@
+"""The whole of ``python -m mana_dist.train``, in processes of its own, on a private Ray cluster."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from mana_dist import model_folder
+from tests.train.datasets import make_dataset
+
+TINY = [
+    *["--model.channels", "8", "--model.encoder_blocks", "1", "--model.decoder_blocks", "1", "--model.window", "3"],
+    *["--model.memory_slots", "4", "--data.batch_size", "5", "--data.crop", "12", "--run.precision", "fp32"],
+    *["--schedule.stage1.steps", "20", "--schedule.stage2.steps", "8", "--schedule.stage3.steps", "12"],
+    *["--schedule.stage1.lr", "1e-3", "--run.workers", "2", "--run.log_every", "4", "--run.checkpoint_every", "6"],
+    *["--run.validate_every", "20", "--run.validate_samples", "3"],
+]
+STEPS = 40
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "mana_dist.train", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
+
+
+def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with data, as a user has it."""
+    folder = tmp_path_factory.mktemp("workplace")
+    make_dataset(str(folder / "samples"), 22)
+    make_dataset(str(folder / "held-out"), 5)
+    return folder
+
+
+DATA = ["--data.path", "samples", "--data.validation_path", "held-out"]
+
+
+@pytest.fixture(scope="module")
+def finished(workplace: Path) -> subprocess.CompletedProcess[str]:
+    """An undisturbed run."""
+    done = train(workplace, *TINY, *DATA, "--run.name", "whole")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def history(workplace: Path, run_name: str, key: str) -> dict[int, float]:
+    client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
+    experiment = client.get_experiment_by_name("mana")
+    (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{run_name}'")
+    assert run.info.status == "FINISHED"
+    points = client.get_metric_history(run.info.run_id, key)
+    return {point.step: point.value for point in points}
+
+
+@pytest.mark.slow
+def test_the_console_tells_the_story(finished: subprocess.CompletedProcess[str]) -> None:
+    out = finished.stdout
+    assert "steps: stage 1: 20, stage 2: 8, stage 3: 12" in out
+    assert "data: 22 samples, batch 5, so 9.1 passes over them" in out
+    assert "starting: 2 worker(s)" in out
+    lines = re.findall(
+        r"stage (\d)  step +(\d+)/40  loss [\d.]+  [\d.]+ samples/s  data-wait [\d.]+%  ETA \d+:\d\d", out
+    )
+    # Once for all workers, at every fourth step; stages end at steps that are reported anyway.
+    assert [(int(stage), int(step)) for stage, step in lines] == [
+        (1 if step <= 20 else 2 if step <= 28 else 3, step) for step in range(4, 41, 4)
+    ]
+    assert out.count("validation at step") == 2
+    assert "alias 'candidate'" in out
+    assert finished.stderr == ""
+
+
+@pytest.mark.slow
+def test_mlflow_holds_one_run_with_everything(workplace: Path, finished: subprocess.CompletedProcess[str]) -> None:
+    client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
+    experiment = client.get_experiment_by_name("mana")
+    (run,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'whole'")
+    assert run.data.params["model.channels"] == "8"
+    assert run.data.params["schedule.stage3.lr"] == "1e-05"
+    artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert "config.yaml" in artifacts
+    assert sorted(history(workplace, "whole", "train/loss")) == list(range(1, STEPS + 1))
+    assert sorted(history(workplace, "whole", "val/psnr")) == [20, 40]
+    pictures = [item.path for item in client.list_artifacts(run.info.run_id, "images")]
+    assert sum(path.endswith(".png") for path in pictures) == 2
+    assert client.get_model_version_by_alias("mana-x4", "candidate").run_id == run.info.run_id
+
+
+@pytest.mark.slow
+def test_the_registered_model_serves_in_a_process_of_its_own(
+    workplace: Path, finished: subprocess.CompletedProcess[str]
+) -> None:
+    script = (
+        "import mlflow, numpy as np; model = mlflow.pyfunc.load_model('models:/mana-x4@candidate'); "
+        "frame = model.predict(np.full((7, 6, 9, 3), 128, np.uint8)); print(frame.shape, frame.dtype)"
+    )
+    served = subprocess.run(
+        [sys.executable, "-c", script], cwd=workplace, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert served.stdout.strip().splitlines()[-1] == "(24, 36, 3) uint8"
+
+
+@pytest.mark.slow
+def test_the_finished_model_is_a_model_folder(workplace: Path, finished: subprocess.CompletedProcess[str]) -> None:
+    folder = workplace / "runs" / "whole" / "model"
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "model.safetensors"]
+    model, config = model_folder.load(str(folder))
+    assert config.model.channels == model.config.channels == 8
+
+
+@pytest.mark.slow
+def test_the_same_command_again_does_nothing(workplace: Path, finished: subprocess.CompletedProcess[str]) -> None:
+    again = train(workplace, *TINY, *DATA, "--run.name", "whole")
+    assert again.returncode == 0
+    assert "run whole is finished already" in again.stdout
+    assert "starting" not in again.stdout
+    assert finished.stdout.splitlines()[-1] == again.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_is_the_same_training_to_the_last_bit(
+    workplace: Path, finished: subprocess.CompletedProcess[str]
+) -> None:
+    """Also: same seed and same number of workers, so two runs give the same losses."""
+    arguments = [*TINY, *DATA, "--run.name", "killed"]
+    log = workplace / "killed.log"
+    with (
+        log.open("w") as stream,
+        subprocess.Popen(command(*arguments), cwd=workplace, env=environment(), stdout=stream) as run,
+    ):
+        deadline = time.monotonic() + 200
+        while "checkpoint at step 12" not in log.read_text() and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        run.send_signal(signal.SIGKILL)
+    assert run.returncode == -signal.SIGKILL, log.read_text()
+    resumed = train(workplace, *arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    start = int(re.findall(r"resuming after step (\d+): 2 worker", resumed.stdout)[0])
+    assert 6 <= start < STEPS
+    assert history(workplace, "killed", "train/loss") == history(workplace, "whole", "train/loss")
+    for name in ("model.safetensors",):
+        one, other = (workplace / "runs" / run_name / "model" / name for run_name in ("whole", "killed"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(workplace: Path) -> None:
+    arguments = [*TINY, *DATA, "--run.name", "interrupted", "--schedule.stage1.steps", "5000"]
+    log = workplace / "interrupted.log"
+    with (
+        log.open("w") as stream,
+        subprocess.Popen(
+            command(*arguments), cwd=workplace, env=environment(), stdout=stream, stderr=stream, start_new_session=True
+        ) as run,
+    ):
+        deadline = time.monotonic() + 200
+        while "checkpoint at step" not in log.read_text() and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(60) == 130, log.read_text()
+    assert log.read_text().splitlines()[-1] == "interrupted; run the same command again to go on"
+    assert not processes_with(str(workplace / "runs"), "interrupted")
+
+
+def processes_with(*words: str) -> list[str]:
+    """Command lines of running processes that hold all of ``words``, or that are Ray workers of ours."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            directory = os.readlink(entry / "cwd")
+        except OSError:
+            continue
+        if all(word in line for word in words) or all(word in directory for word in words):
+            found.append(line)
+    return found
+
+
+def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.chanels", "3"], "unknown key model.chanels; did you mean model.channels?"),
+        (["--model.window", "4", *DATA], "model.window must be odd and positive, got 4"),
+        (["--data.crop", "large", *DATA], "data.crop: expected int, got value: large"),
+        ([], "data.path is missing; make samples with `python -m pipelines.ingest"),
+        (["--data.path", "nowhere"], "no finished sample dataset there"),
+        ([*DATA, "--data.crop", "17"], "LR frames of 16x16, smaller than data.crop 17; lower data.crop to 16"),
+        ([*DATA, "--model.frames", "9"], "samples in"),
+        ([*DATA, "--run.storage", "a-file/below"], "run.storage: cannot write to"),
+        ([*DATA, "--mlflow.tracking_uri", "nope://x"], "mlflow.tracking_uri nope://x"),
+    ],
+)
+def test_mistakes_end_with_one_line_before_ray_starts(workplace: Path, arguments: list[str], message: str) -> None:
+    (workplace / "a-file").touch()
+    done = train(workplace, *TINY, *arguments)
+    assert message in one_line_error(done)
+    assert "starting" not in done.stdout
+
+
+def test_another_configuration_under_the_same_name_is_refused(
+    workplace: Path, finished: subprocess.CompletedProcess[str]
+) -> None:
+    done = train(workplace, *TINY, *DATA, "--run.name", "whole", "--model.channels", "16")
+    assert "run whole was started with model.channels 8, now it is 16" in one_line_error(done)
+
+
+def test_the_model_learns(workplace: Path, finished: subprocess.CompletedProcess[str]) -> None:
+    """Stage 1 lowers its loss, and stage 2 its own."""
+    losses = history(workplace, "whole", "train/loss")
+    assert np.mean([losses[step] for step in range(16, 21)]) < np.mean([losses[step] for step in range(1, 6)])
+    assert losses[28] < losses[21]

@@ -57,7 +57,7 @@ def test_odd_characters_are_part_of_the_name(tmp_path: Path, name: str) -> None:
     storage.write_bytes(uri, b"data")
     assert storage.read_bytes(uri) == b"data"
     assert os.listdir(tmp_path) == [name]
-    assert storage.filesystem(f"mock://bucket/{name}")[1] == f"bucket/{name}"
+    assert storage.filesystem(f"gs://bucket/{name}")[1] == f"bucket/{name}"
 
 
 def test_an_unknown_scheme_is_a_users_mistake() -> None:

@@ -1,0 +1,1 @@
+"""Evaluation of super-resolution methods under one stated protocol."""

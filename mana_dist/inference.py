@@ -1,0 +1,139 @@
+"""Super-resolution of videos frame by frame: each frame is encoded once and memory does not grow with the length."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mana_dist.errors import UserError
+from mana_dist.model import FrameEmbedding, Mana, Padding, window_indices
+
+Frame = NDArray[np.uint8]  # (H, W, 3) RGB
+Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
+
+
+class _Embedded(NamedTuple):
+    pixels: Tensor  # (1, 3, h, w) in [0, 1]
+    embedding: FrameEmbedding
+
+
+def super_resolve(
+    model: Mana, frames: Iterable[Frame], device: str | torch.device = "cpu", padding: Padding = "reflection"
+) -> Iterator[Frame]:
+    """Super-resolve a video of any length, also one whose length is not known in advance.
+
+    Every frame is embedded once; at most T frames' embeddings are held. The result is that of
+    :meth:`mana_dist.model.Mana.forward` on the windows of :func:`mana_dist.model.window_indices`, to rounding.
+
+    Args:
+        model: in evaluation mode; it is moved to ``device``.
+        frames: (h, w, 3) uint8 RGB, all of one size; read T//2 frames ahead of what is yielded.
+        device: where the model runs.
+        padding: the rule for windows that reach beyond the clip's ends.
+
+    Yields:
+        (4h, 4w, 3) uint8 RGB, one for each frame, in order.
+
+    Raises:
+        ValueError: a frame is not uint8 (h, w, 3), or its size differs from the first one's.
+    """
+    size = model.config.frames
+    radius = size // 2
+    model = _placed(model, device)
+    held: deque[_Embedded] = deque(maxlen=size)
+    count = emitted = 0
+    for frame in _same_size(frames):
+        held.append(_embed(model, frame, device))
+        count += 1
+        # The first T//2 windows reach before the clip, and the rules look up to T frames into it for them.
+        while count >= size and emitted + radius < count:
+            yield _reconstruct(model, held, count - len(held), window_indices(emitted, count, size, padding))
+            emitted += 1
+    for centre in range(emitted, count):
+        yield _reconstruct(model, held, count - len(held), window_indices(centre, count, size, padding))
+
+
+def super_resolve_window(model: Mana, frames: Frames, device: str | torch.device = "cpu") -> Frame:
+    """Super-resolve the centre frame of one window.
+
+    Args:
+        model: in evaluation mode; it is moved to ``device``.
+        frames: (T, h, w, 3) uint8 RGB, T as the model's configuration says.
+        device: where the model runs.
+
+    Returns:
+        (4h, 4w, 3) uint8 RGB.
+
+    Raises:
+        ValueError: another shape or dtype.
+    """
+    expected = model.config.frames
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[0] != expected or frames.shape[3] != 3:
+        raise ValueError(
+            f"frames must be uint8 ({expected}, H, W, 3): this model takes windows of {expected} RGB frames; "
+            f"got {frames.dtype} {frames.shape}"
+        )
+    with torch.inference_mode():
+        window = to_tensor(frames).to(device)
+        return to_frame(_placed(model, device)(window[None]))
+
+
+def choose_device(name: str) -> str:
+    """The device that ``auto``, ``cpu`` or ``cuda`` means here.
+
+    Raises:
+        UserError: ``cuda`` is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu or auto")
+    return "cuda" if name == "cuda" or (name == "auto" and available) else "cpu"
+
+
+def to_tensor(frames: NDArray[np.uint8]) -> Tensor:
+    """(..., H, W, 3) uint8 -> (..., 3, H, W) float32 in [0, 1], contiguous."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, -3).float().div(255).contiguous()
+
+
+def to_frame(image: Tensor) -> Frame:
+    """(1, 3, H, W), any range -> (H, W, 3) uint8: clamped to [0, 1], times 255, rounded half up."""
+    quantised = image[0].float().clamp(0, 1).mul(255).add(0.5).to(torch.uint8)
+    return quantised.movedim(0, -1).contiguous().cpu().numpy()
+
+
+def _placed(model: Mana, device: str | torch.device) -> Mana:
+    # Convolutions over whole frames run several times faster with the channels innermost, on CPUs most of all.
+    return model.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _same_size(frames: Iterable[Frame]) -> Iterator[Frame]:
+    first: tuple[int, ...] | None = None
+    for number, frame in enumerate(frames):
+        first = first or frame.shape
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != first:
+            raise ValueError(
+                f"frame {number} is {frame.dtype} {frame.shape}; all frames must be uint8 (h, w, 3) of one size, "
+                f"as the first is {first}"
+            )
+        yield frame
+
+
+def _embed(model: Mana, frame: Frame, device: str | torch.device) -> _Embedded:
+    # inference_mode only around the arithmetic: as a generator's context it would leak into the caller's code.
+    with torch.inference_mode():
+        pixels = to_tensor(frame)[None].to(device)
+        return _Embedded(pixels, model.embed(pixels))
+
+
+def _reconstruct(model: Mana, held: deque[_Embedded], first: int, window: list[int]) -> Frame:
+    """The centre of ``window`` (frame numbers) from the held frames, the first of which is number ``first``."""
+    with torch.inference_mode():
+        chosen = [held[index - first] for index in window]
+        centre = chosen[len(chosen) // 2]
+        key = torch.stack([entry.embedding.key for entry in chosen], dim=1)
+        value = torch.stack([entry.embedding.value for entry in chosen], dim=1)
+        return to_frame(model.reconstruct(centre.pixels, centre.embedding.feature, key, value))

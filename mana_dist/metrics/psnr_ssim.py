@@ -1,0 +1,106 @@
+"""PSNR and SSIM of 8-bit RGB frames, and of their luma."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+PEAK = 255.0
+SSIM_SIZE = 11  # side of the Gaussian window, pixels
+SSIM_SIGMA = 1.5
+SSIM_K1, SSIM_K2 = 0.01, 0.03
+
+_LUMA = np.array([65.481, 128.553, 24.966])  # ITU-R BT.601, to the studio range 16..235
+
+
+def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Peak signal-to-noise ratio, dB: one mean squared error over all pixels and channels, peak 255.
+
+    Args:
+        a: (H, W, 3) uint8, RGB.
+        b: of the same shape.
+
+    Returns:
+        dB; infinite for equal frames.
+
+    Raises:
+        ValueError: not two uint8 frames of one shape.
+    """
+    _check(a, b)
+    return _psnr(a.astype(np.float64), b.astype(np.float64))
+
+
+def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Structural similarity (Wang et al. 2004), the mean of the three channels' values.
+
+    Gaussian window 11x11, sigma 1.5, K1 0.01, K2 0.03, L 255; population covariance; only pixels whose whole window
+    lies in the frame count (MATLAB's 'valid').
+
+    Args:
+        a: (H, W, 3) uint8, RGB, at least 11x11.
+        b: of the same shape.
+
+    Returns:
+        At most 1, which equal frames have.
+
+    Raises:
+        ValueError: not two uint8 frames of one shape, or smaller than the window.
+    """
+    _check(a, b)
+    # Channel by channel: OpenCV blurs interleaved float64 four times slower.
+    channels = (_ssim(a[..., c].astype(np.float64), b[..., c].astype(np.float64)) for c in range(3))
+    return sum(channels) / 3
+
+
+def luma(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Y of MATLAB's rgb2ycbcr (BT.601), not rounded, as BasicSR and the field's Y-channel tables use it.
+
+    Args:
+        frame: (H, W, 3) uint8, RGB.
+
+    Returns:
+        (H, W), 16 for black to 235 for white.
+    """
+    return frame.astype(np.float64) @ (_LUMA / 255) + 16
+
+
+def psnr_y(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """:func:`psnr` of the :func:`luma` of two (H, W, 3) uint8 RGB frames; the peak is 255 as the field has it."""
+    _check(a, b)
+    return _psnr(luma(a), luma(b))
+
+
+def ssim_y(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """:func:`ssim` of the :func:`luma` of two (H, W, 3) uint8 RGB frames, L 255."""
+    _check(a, b)
+    return _ssim(luma(a), luma(b))
+
+
+def _check(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> None:
+    if a.dtype != np.uint8 or b.dtype != np.uint8 or a.shape != b.shape or a.ndim != 3 or a.shape[2] != 3:
+        raise ValueError(
+            f"frames must be uint8 (H, W, 3) of one shape, got {a.dtype} {a.shape} and {b.dtype} {b.shape}"
+        )
+
+
+def _psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    error = float(np.mean((a - b) ** 2))
+    return float(10 * np.log10(PEAK**2 / error)) if error else float("inf")
+
+
+def _ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    if min(a.shape[:2]) < SSIM_SIZE:
+        raise ValueError(f"SSIM needs frames of at least {SSIM_SIZE}x{SSIM_SIZE}, got {a.shape[1]}x{a.shape[0]}")
+    c1, c2 = (SSIM_K1 * PEAK) ** 2, (SSIM_K2 * PEAK) ** 2
+    mean_a, mean_b = _window_mean(a), _window_mean(b)
+    product, squares = mean_a * mean_b, mean_a**2 + mean_b**2
+    covariance = _window_mean(a * b) - product
+    variances = _window_mean(a * a + b * b) - squares  # the formula needs only their sum
+    similarity = (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+    return float(similarity.mean())
+
+
+def _window_mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    margin = SSIM_SIZE // 2
+    blurred = cv2.GaussianBlur(image, (SSIM_SIZE, SSIM_SIZE), SSIM_SIGMA)
+    inside: NDArray[np.float64] = blurred[margin:-margin, margin:-margin]
+    return inside

@@ -1,0 +1,159 @@
+"""A finished model: a folder with ``model.safetensors`` and ``config.yaml``, enough to evaluate and upscale.
+
+Loading runs no code from the files: weights are safetensors, the configuration is plain YAML.
+"""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from mana_dist import config as configuration
+from mana_dist import storage
+from mana_dist.config import Config
+from mana_dist.errors import UserError
+from mana_dist.model import Mana, ModelConfig
+from mana_dist.tracking_uri import resolve_tracking_uri, sqlite_file
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.yaml"
+REGISTRY_SCHEME = "models:/"
+
+
+def save(folder: str, weights: Mapping[str, Tensor], config: Config) -> None:
+    """Write a model folder; each file is whole under its name or not there, the weights last.
+
+    Args:
+        folder: a local folder; made if it is not there, and other files in it stay.
+        weights: the model's state, any floating dtype and device; stored as fp32.
+        config: the configuration that the model was trained with.
+    """
+    tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
+    storage.write_bytes(storage.join(folder, CONFIG_FILE), configuration.to_yaml(config).encode())
+    storage.write_bytes(storage.join(folder, WEIGHTS_FILE), to_safetensors(tensors))
+
+
+def load(model: str, tracking_uri: str | None = None) -> tuple[Mana, Config]:
+    """The model that a folder or the MLflow registry holds, on the CPU, fp32, in evaluation mode.
+
+    Args:
+        model: the URI of a model or checkpoint folder, or ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+        tracking_uri: of the registry; by default as :func:`mana_dist.tracking_uri.resolve_tracking_uri` says.
+
+    Raises:
+        UserError: there is no such model, a file is missing or damaged, or the weights do not fit the configuration.
+    """
+    with fetched(model, tracking_uri) as folder:
+        config = configuration.load(
+            _read(folder, CONFIG_FILE, model).decode(errors="replace"), f"{model}/{CONFIG_FILE}"
+        )
+        try:
+            weights = parse_safetensors(_read(folder, WEIGHTS_FILE, model))
+        except SafetensorError as error:
+            raise UserError(
+                f"{model}/{WEIGHTS_FILE} is damaged ({error}); copy it again or name another checkpoint"
+            ) from error
+    return _build(config.model, weights, model), config
+
+
+@contextmanager
+def fetched(model: str, tracking_uri: str | None = None) -> Iterator[str]:
+    """The URI of the folder that holds the model's two files, for as long as the context is open.
+
+    A folder is its own; a registered model is downloaded to a temporary folder.
+
+    Raises:
+        UserError: no such folder or registered model.
+    """
+    if not model.startswith(REGISTRY_SCHEME):
+        if not _exists(model):
+            raise UserError(f"model {model}: no such folder; name one that holds {WEIGHTS_FILE}, or models:/NAME@ALIAS")
+        yield model
+        return
+    with tempfile.TemporaryDirectory(prefix="mana_dist-model-") as temporary:
+        downloaded = _download(model, resolve_tracking_uri(tracking_uri), temporary)
+        holding = (path for path, _, files in os.walk(downloaded) if WEIGHTS_FILE in files)
+        folder = next(holding, None)
+        if folder is None:
+            raise UserError(f"model {model}: holds no {WEIGHTS_FILE}; name a model that mana_dist.train registered")
+        yield folder
+
+
+def copy(model: str, folder: str, tracking_uri: str | None = None) -> None:
+    """Copy the two files of a model, and nothing else, to a local folder that appears whole or not at all.
+
+    Raises:
+        UserError: no such model, or a file of it is missing.
+    """
+    partial = f"{folder}.partial-{uuid.uuid4().hex[:8]}"
+    os.makedirs(partial)
+    try:
+        with fetched(model, tracking_uri) as source:
+            for name in (CONFIG_FILE, WEIGHTS_FILE):
+                storage.write_bytes(storage.join(partial, name), _read(source, name, model))
+        os.rename(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _exists(uri: str) -> bool:
+    try:
+        return storage.exists(uri)
+    except OSError as error:
+        raise UserError(f"model {uri}: cannot be reached ({error})") from error
+
+
+def _read(folder: str, name: str, model: str) -> bytes:
+    try:
+        return storage.read_bytes(storage.join(folder, name))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"model {model}: {name} is missing; a model folder holds {WEIGHTS_FILE} and {CONFIG_FILE}"
+        ) from error
+    except OSError as error:
+        raise UserError(f"model {model}: {name} cannot be read ({error})") from error
+
+
+def _download(model: str, tracking_uri: str, folder: str) -> str:
+    database = sqlite_file(tracking_uri)
+    # MLflow would make an empty database here, and the next look-up would find it.
+    if database is not None and not os.path.isfile(database):
+        raise UserError(
+            f"model {model}: there is no MLflow database {database}; "
+            "go to the folder of the training, or set --tracking-uri or MLFLOW_TRACKING_URI"
+        )
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    from mana_dist.registry import tracking
+
+    try:
+        with tracking(tracking_uri):
+            path: str = download_artifacts(artifact_uri=model, dst_path=folder)
+    except (MlflowException, OSError) as error:
+        raise UserError(f"model {model}: not in the MLflow registry at {tracking_uri} ({error})") from error
+    return path
+
+
+def _build(config: ModelConfig, weights: Mapping[str, Tensor], name: str) -> Mana:
+    # On the meta device nothing is initialised, so the caller's random state stays as it was.
+    with torch.device("meta"):
+        model = Mana(config)
+    expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in weights.items()}
+    for key in [*expected, *found]:
+        if expected.get(key) != found.get(key):
+            raise UserError(
+                f"model {name}: {WEIGHTS_FILE} does not fit {CONFIG_FILE}: tensor {key} should be "
+                f"{expected.get(key, 'absent')} and is {found.get(key, 'absent')}"
+            )
+    model.load_state_dict({key: tensor.float() for key, tensor in weights.items()}, assign=True)
+    return model.eval()

@@ -1,0 +1,140 @@
+"""Side-by-side pictures for people: labelled panels, and which part of a video to show."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Frame = NDArray[np.uint8]  # (H, W, 3) RGB
+
+LABEL_HEIGHT = 22  # pixels
+LABEL_SIZE = 15
+GAP = 4  # pixels between panels
+LEAST_WIDTH = 240  # a panel narrower than this is enlarged, pixel by pixel
+BACKGROUND = (24, 24, 24)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a row.
+
+    Attributes:
+        label: what it is.
+        image: (H, W, 3) uint8, RGB; the row's tallest image sets its height, smaller ones are enlarged by nearest
+            neighbour to it.
+    """
+
+    label: str
+    image: Frame
+
+
+def side_by_side(lr: Frame, bicubic: Frame, mana: Frame, hr: Frame) -> Frame:
+    """LR | bicubic | MANA | HR, labelled.
+
+    Args:
+        lr: (h, w, 3) uint8 RGB, shown enlarged by nearest neighbour.
+        bicubic: (4h, 4w, 3).
+        mana: (4h, 4w, 3).
+        hr: (4h, 4w, 3).
+
+    Returns:
+        One uint8 RGB picture.
+    """
+    return row([Panel("LR", lr), Panel("bicubic", bicubic), Panel("MANA", mana), Panel("HR", hr)])
+
+
+def row(panels: Sequence[Panel]) -> Frame:
+    """The panels side by side, each under its label: one uint8 RGB picture."""
+    height = max(panel.image.shape[0] for panel in panels)
+    width = max(panel.image.shape[1] for panel in panels)
+    height, width = (side * -(-LEAST_WIDTH // width) for side in (height, width))
+    canvas = Image.new("RGB", (len(panels) * (width + GAP) - GAP, height + LABEL_HEIGHT), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(LABEL_SIZE)
+    for position, panel in enumerate(panels):
+        left = position * (width + GAP)
+        canvas.paste(
+            Image.fromarray(panel.image).resize((width, height), Image.Resampling.NEAREST), (left, LABEL_HEIGHT)
+        )
+        draw.text((left + 4, 2), _fitting(panel.label, width - 8, font), fill="white", font=font)
+    return np.asarray(canvas)
+
+
+def column(rows: Sequence[Frame]) -> Frame:
+    """Rows of equal or different width, one below the other, on the left."""
+    width = max(picture.shape[1] for picture in rows)
+    canvas = Image.new("RGB", (width, sum(picture.shape[0] + GAP for picture in rows) - GAP), BACKGROUND)
+    top = 0
+    for picture in rows:
+        canvas.paste(Image.fromarray(picture), (0, top))
+        top += picture.shape[0] + GAP
+    return np.asarray(canvas)
+
+
+def to_png(picture: Frame) -> bytes:
+    """The PNG file of a (H, W, 3) uint8 RGB picture."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Region:
+    """A square part of an HR frame; its sides and position are multiples of 4, so that it has an LR counterpart.
+
+    Attributes:
+        top: first row, HR pixels.
+        left: first column.
+        height: rows.
+        width: columns.
+        difference: mean absolute difference of the two frames in it, of 255.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    difference: float
+
+    def of(self, frame: Frame) -> Frame:
+        """This part of an HR frame."""
+        return frame[self.top : self.top + self.height, self.left : self.left + self.width]
+
+    def of_lr(self, frame: Frame) -> Frame:
+        """The counterpart in an LR frame."""
+        return frame[self.top // 4 : (self.top + self.height) // 4, self.left // 4 : (self.left + self.width) // 4]
+
+
+def most_different_region(a: Frame, b: Frame, side: int = 160) -> Region:
+    """Where two HR frames of one size (multiples of 4) differ most.
+
+    Args:
+        a: (H, W, 3) uint8.
+        b: of the same shape.
+        side: of the region, HR pixels, a multiple of 4; less where the frame is smaller.
+
+    Returns:
+        The region with the largest mean absolute difference among those at multiples of 4.
+    """
+    # Work on the LR grid: sums over 4x4 blocks, then every window of blocks from a summed-area table.
+    difference = np.abs(a.astype(np.int32) - b).sum(axis=2)
+    rows, columns = difference.shape[0] // 4, difference.shape[1] // 4
+    blocks = difference.reshape(rows, 4, columns, 4).sum(axis=(1, 3))
+    table = np.zeros((rows + 1, columns + 1), np.int64)
+    table[1:, 1:] = blocks.cumsum(0).cumsum(1)
+    height, width = min(side // 4, rows), min(side // 4, columns)
+    sums = table[height:, width:] - table[:-height, width:] - table[height:, :-width] + table[:-height, :-width]
+    top, left = np.unravel_index(int(sums.argmax()), sums.shape)
+    mean = float(sums[top, left]) / (height * width * 16 * 3)
+    return Region(int(top) * 4, int(left) * 4, height * 4, width * 4, mean)
+
+
+def _fitting(label: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The label, or its end behind an ellipsis: the end of a checkpoint's path tells more than its beginning."""
+    if font.getlength(label) <= width:
+        return label
+    ends = ("…" + label[start:] for start in range(1, len(label)))
+    return next((end for end in ends if font.getlength(end) <= width), "")

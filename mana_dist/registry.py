@@ -1,0 +1,106 @@
+"""Finished models into the MLflow registry, as pyfunc models that need nothing of this machine."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from importlib.metadata import version
+
+import mana_dist
+from mana_dist import model_folder
+from mana_dist.config import Config, flatten, to_mapping
+
+# What mana_dist.serving imports, beside MLflow itself.
+SERVING_PACKAGES = ("torch", "numpy", "safetensors", "pyyaml")
+EXAMPLE_SIZE = (8, 8)  # of the input example's frames: a black window that shows a request's form
+
+
+@contextmanager
+def tracking(tracking_uri: str) -> Iterator[None]:
+    """MLflow's fluent calls go to ``tracking_uri`` in this context, and where they went before after it."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")  # MLflow mirrors its own setting there
+    mlflow.set_tracking_uri(tracking_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def log_and_register(
+    folder: str,
+    config: Config,
+    run_id: str,
+    tracking_uri: str,
+    alias: str = "candidate",
+    metrics: Mapping[str, float] | None = None,
+) -> int:
+    """Log a model folder as a LoggedModel of a run and register it.
+
+    ``mlflow.pyfunc.load_model("models:/NAME@ALIAS")`` then gives a model whose ``predict`` turns (T, H, W, 3) uint8
+    frames into the (4H, 4W, 3) uint8 super-resolved centre frame, also where mana_dist is not installed.
+
+    Args:
+        folder: URI of the model folder; of a checkpoint folder only the model's two files are taken.
+        config: names the registered model, and goes to the LoggedModel as parameters.
+        run_id: the training's run; it may be open here, elsewhere, or finished, and stays so.
+        tracking_uri: of the run and the registry.
+        alias: points at the new version afterwards.
+        metrics: final results, for the LoggedModel.
+
+    Returns:
+        The registered version.
+
+    Raises:
+        UserError: ``folder`` is no model folder.
+    """
+    import mlflow
+    import numpy as np
+
+    name = config.mlflow.registered_model
+    with tempfile.TemporaryDirectory(prefix="mana_dist-register-") as temporary, tracking(tracking_uri):
+        local = os.path.join(temporary, "model")
+        model_folder.copy(folder, local)
+        client = mlflow.MlflowClient()
+        with _run(run_id):
+            info = mlflow.pyfunc.log_model(
+                name=name,
+                python_model=os.path.join(os.path.dirname(mana_dist.__file__), "serving.py"),
+                artifacts={"model": local},
+                code_paths=[os.path.dirname(mana_dist.__file__)],
+                signature=_signature(),
+                input_example=np.zeros((config.model.frames, *EXAMPLE_SIZE, 3), np.uint8),
+                pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", *SERVING_PACKAGES)],
+                registered_model_name=name,
+                params={key: str(value) for key, value in flatten(to_mapping(config)).items()},
+            )
+            if metrics:
+                mlflow.log_metrics(dict(metrics), model_id=info.model_id)
+        client.set_registered_model_alias(name, alias, str(info.registered_model_version))
+    return int(info.registered_model_version)
+
+
+@contextmanager
+def _run(run_id: str) -> Iterator[None]:
+    """The run is MLflow's active one, as a LoggedModel's experiment and source are taken from it."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    active = mlflow.active_run()
+    status = client.get_run(run_id).info.status
+    with nullcontext() if active and active.info.run_id == run_id else mlflow.start_run(run_id=run_id, nested=True):
+        yield
+    client.update_run(run_id, status=status)  # leaving start_run marks the run as finished
+
+
+def _signature() -> object:
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    pixel = np.dtype(np.uint8)
+    return ModelSignature(
+        inputs=Schema([TensorSpec(pixel, (-1, -1, -1, 3))]),
+        outputs=Schema([TensorSpec(pixel, (-1, -1, 3))]),
+    )

@@ -1,0 +1,37 @@
+"""Which MLflow server or database is meant, and where its artifacts go. Imports no MLflow."""
+
+import os
+
+SQLITE = "sqlite:///"
+
+
+def resolve_tracking_uri(value: str | None = None) -> str:
+    """The tracking URI: ``value``, else ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` (sqlite) in the working folder.
+
+    Args:
+        value: what the configuration or the command line names; ``None`` or empty if nothing.
+
+    Returns:
+        The URI; a sqlite file's path comes back absolute, since workers run in other folders.
+    """
+    uri = value or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    path = sqlite_file(uri)
+    return uri if path is None else SQLITE + path
+
+
+def sqlite_file(tracking_uri: str) -> str | None:
+    """The absolute path of the database file of a sqlite tracking URI; ``None`` for any other URI."""
+    if not tracking_uri.startswith(SQLITE):
+        return None
+    return os.path.abspath(tracking_uri.removeprefix(SQLITE))
+
+
+def artifact_location(tracking_uri: str) -> str | None:
+    """Where a new experiment of this tracking URI keeps its artifacts.
+
+    Returns:
+        ``mlruns`` beside a sqlite database, which is where ``mlflow ui`` started in that folder looks for them;
+        ``None`` for a server, which knows by itself.
+    """
+    path = sqlite_file(tracking_uri)
+    return None if path is None else f"file://{os.path.join(os.path.dirname(path), 'mlruns')}"

@@ -1,0 +1,1 @@
+"""A video file in, a 4x video file out."""

@@ -1,0 +1,117 @@
+"""The model folder's round trip, and every way in which a folder can be wrong."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mana_dist import config as configuration
+from mana_dist import model_folder
+from mana_dist.config import Config
+from mana_dist.errors import UserError
+from mana_dist.model import Mana, ModelConfig
+
+CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=4))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "model"
+    model_folder.save(str(path), Mana(CONFIG.model).state_dict(), CONFIG)
+    return path
+
+
+def test_round_trip_is_exact_and_leaves_the_random_state_alone(folder: Path) -> None:
+    torch.manual_seed(0)
+    expected = Mana(CONFIG.model)
+    before = torch.get_rng_state()
+    model, config = model_folder.load(str(folder))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert config == CONFIG
+    assert not model.training
+    assert all(parameter.requires_grad and parameter.device.type == "cpu" for parameter in model.parameters())
+    assert model.state_dict().keys() == expected.state_dict().keys()
+    for key, tensor in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[key], tensor), key
+
+
+def test_files_are_plain_safetensors_fp32_and_yaml(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "model.safetensors"]
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float32}
+    assert configuration.load((folder / "config.yaml").read_text(), "test") == CONFIG
+
+
+def test_bf16_weights_are_stored_as_fp32(tmp_path: Path) -> None:
+    state = Mana(CONFIG.model).to(torch.bfloat16).state_dict()
+    model_folder.save(str(tmp_path), state, CONFIG)
+    model, _ = model_folder.load(f"file://{tmp_path}")
+    for key, tensor in state.items():
+        assert torch.equal(model.state_dict()[key], tensor.float()), key
+
+
+def test_copy_takes_the_models_two_files_alone(folder: Path, tmp_path: Path) -> None:
+    (folder / "optimizer.pt").write_bytes(b"large")
+    model_folder.copy(str(folder), str(tmp_path / "copy"))
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == ["config.yaml", "model.safetensors"]
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors is missing"):
+        model_folder.copy(str(folder), str(tmp_path / "second"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "model"]
+
+
+def test_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such folder; name one that holds model\.safetensors"):
+        model_folder.load(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.yaml"])
+def test_missing_file(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=f"{name} is missing"):
+        model_folder.load(str(folder))
+
+
+@pytest.mark.parametrize("keep", [0, 5, 300, -1])
+def test_truncated_weights(folder: Path, keep: int) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
+        model_folder.load(str(folder))
+
+
+def test_pickled_weights_are_refused_unread(folder: Path) -> None:
+    torch.save(Mana(CONFIG.model).state_dict(), folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
+        model_folder.load(str(folder))
+
+
+def test_weights_of_another_width(folder: Path) -> None:
+    other = ModelConfig(channels=16, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=4)
+    save_file(Mana(other).state_dict(), folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"does not fit config\.yaml: tensor stem\.weight should be \(8, 3, 3, 3\)"):
+        model_folder.load(str(folder))
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_weights_with_tensors_missing_or_too_many(folder: Path, blocks: int) -> None:
+    other = ModelConfig(channels=8, encoder_blocks=blocks, decoder_blocks=1, frames=3, window=3, memory_slots=4)
+    save_file(Mana(other).state_dict(), folder / "model.safetensors")
+    with pytest.raises(UserError, match="absent"):
+        model_folder.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    "text", ["model: [", "model: {chanels: 8}", "model: {window: 4}", "!!python/object:os.system {}"]
+)
+def test_broken_configuration(folder: Path, text: str) -> None:
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        model_folder.load(str(folder))
+
+
+def test_looking_for_a_registry_that_is_not_there_makes_no_database(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no MLflow database"):
+        model_folder.load("models:/mana-x4@candidate", f"sqlite:///{tmp_path}/mlflow.db")
+    assert not list(tmp_path.iterdir())

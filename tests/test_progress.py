@@ -1,0 +1,52 @@
+"""The progress line on a terminal and in a log."""
+
+import io
+
+import pytest
+
+from mana_dist.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
+def test_log_gets_a_line_every_five_seconds_with_rate_and_time_left(clock: list[float]) -> None:
+    stream = io.StringIO()
+    progress = Progress("clip", 100, stream)
+    for _ in range(20):
+        clock[0] += 0.5
+        progress.step()
+    progress.close()
+    assert stream.getvalue().splitlines() == [
+        "clip: frame 10/100, 2.00 frames/s, ETA 0:45",
+        "clip: frame 20/100, 2.00 frames/s, ETA 0:40",
+    ]
+    assert (progress.count, progress.seconds, progress.rate) == (20, 10.0, 2.0)
+
+
+def test_terminal_line_is_overwritten_and_cleared(clock: list[float]) -> None:
+    stream = Terminal()
+    progress = Progress("clip", 20_000, stream)
+    clock[0] += 1
+    progress.step()
+    progress.close()
+    assert stream.getvalue().startswith("\rclip: frame 1/20000, 1.00 frames/s, ETA 5:33:19")
+    assert stream.getvalue().endswith(" \r")
+    assert "\n" not in stream.getvalue()
+
+
+def test_without_a_total_there_is_no_guess(clock: list[float]) -> None:
+    stream = io.StringIO()
+    progress = Progress("clip", None, stream)
+    clock[0] += 10
+    progress.step()
+    assert stream.getvalue() == "clip: frame 1, 0.10 frames/s\n"

@@ -64,6 +64,8 @@ class DataConfig:
         crop: side of the LR crop, pixels.
         shuffle_groups: row groups whose samples are shuffled among each other.
         prefetch: batches that each worker prepares ahead.
+        cache_mb: decoded samples that each worker keeps, MiB; a dataset that fits is decoded once. Never less than
+            the shuffle windows that the worker is walking through.
     """
 
     path: str | None = None
@@ -72,11 +74,13 @@ class DataConfig:
     crop: int = 64
     shuffle_groups: int = 4
     prefetch: int = 4
+    cache_mb: int = 1024
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "crop", "shuffle_groups", "prefetch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        least = {"batch_size": 1, "crop": 1, "shuffle_groups": 1, "prefetch": 1, "cache_mb": 0}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise ValueError(f"data.{name} must be at least {minimum}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,12 @@ class Progress:
     def _line(self) -> str:
         if self._total is None or self._total < self.count:
             return f"{self._label}: frame {self.count}, {self.rate:.2f} frames/s  "
-        left = round((self._total - self.count) / max(self.rate, 1e-9))
-        eta = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}" if left >= 3600 else f"{left // 60}:{left % 60:02}"
-        return f"{self._label}: frame {self.count}/{self._total}, {self.rate:.2f} frames/s, ETA {eta}  "
+        left = (self._total - self.count) / max(self.rate, 1e-9)
+        return f"{self._label}: frame {self.count}/{self._total}, {self.rate:.2f} frames/s, ETA {duration(left)}  "
+
+
+def duration(seconds: float) -> str:
+    """``h:mm:ss``, or ``m:ss`` below an hour."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"

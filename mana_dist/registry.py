@@ -1,14 +1,16 @@
 """Finished models into the MLflow registry, as pyfunc models that need nothing of this machine."""
 
+import io
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from importlib.metadata import version
 
 import mana_dist
 from mana_dist import model_folder
 from mana_dist.config import Config, flatten, to_mapping
+from mana_dist.tracking_uri import quiet_mlflow
 
 # What mana_dist.serving imports, beside MLflow itself.
 SERVING_PACKAGES = ("torch", "numpy", "safetensors", "pyyaml")
@@ -18,6 +20,7 @@ EXAMPLE_SIZE = (8, 8)  # of the input example's frames: a black window that show
 @contextmanager
 def tracking(tracking_uri: str) -> Iterator[None]:
     """MLflow's fluent calls go to ``tracking_uri`` in this context, and where they went before after it."""
+    quiet_mlflow()
     import mlflow
 
     before = os.environ.get("MLFLOW_TRACKING_URI")  # MLflow mirrors its own setting there
@@ -63,7 +66,8 @@ def log_and_register(
         local = os.path.join(temporary, "model")
         model_folder.copy(folder, local)
         client = mlflow.MlflowClient()
-        with _run(run_id):
+        # MLflow prints its successes to stderr; failures are exceptions.
+        with _run(run_id), redirect_stderr(io.StringIO()):
             info = mlflow.pyfunc.log_model(
                 name=name,
                 python_model=os.path.join(os.path.dirname(mana_dist.__file__), "serving.py"),

@@ -1,5 +1,6 @@
-"""Which MLflow server or database is meant, and where its artifacts go. Imports no MLflow."""
+"""Which MLflow server or database is meant, and where its artifacts go."""
 
+import logging
 import os
 
 SQLITE = "sqlite:///"
@@ -35,3 +36,17 @@ def artifact_location(tracking_uri: str) -> str | None:
     """
     path = sqlite_file(tracking_uri)
     return None if path is None else f"file://{os.path.join(os.path.dirname(path), 'mlruns')}"
+
+
+def quiet_mlflow() -> None:
+    """Import MLflow without its telemetry, progress bars and news: the console is for our lines.
+
+    Call it before anything else imports MLflow in the process.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow  # noqa: F401  # sets its loggers' levels when imported
+
+    # Alembic would tell of each migration of a new sqlite database.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)

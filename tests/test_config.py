@@ -109,10 +109,12 @@ def test_mistakes_on_the_command_line_are_named(arguments: list[str], message: s
 def test_mistakes_in_a_file_are_named(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "broken.yaml"
     file.write_text(text)
-    for attempt in (lambda: parse(["--config", str(file)]), lambda: load(text, "broken.yaml")):
-        with pytest.raises(UserError) as error:
-            attempt()
-        assert message in str(error.value)
+    with pytest.raises(UserError) as error:
+        parse(["--config", str(file)])
+    assert message in str(error.value)
+    with pytest.raises(UserError) as error:
+        load(text, "broken.yaml")
+    assert message in str(error.value)
 
 
 def test_an_empty_file_is_the_papers_configuration(tmp_path: Path) -> None:

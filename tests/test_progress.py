@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from mana_dist.progress import Progress
+from mana_dist.progress import Progress, duration
 
 
 class Terminal(io.StringIO):
@@ -50,3 +50,7 @@ def test_without_a_total_there_is_no_guess(clock: list[float]) -> None:
     clock[0] += 10
     progress.step()
     assert stream.getvalue() == "clip: frame 1, 0.10 frames/s\n"
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (0, 59.6, 3599, 3600, 86_399)] == ["0:00", "1:00", "59:59", "1:00:00", "23:59:59"]

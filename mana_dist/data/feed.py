@@ -45,10 +45,11 @@ class RowGroups:
     Args:
         uri: the dataset's folder.
         manifest: its manifest.
-        capacity: row groups to keep in memory, least recently used out first.
+        least: row groups to keep in memory in any case.
+        budget: bytes of row groups to keep beyond that, least recently used out first.
     """
 
-    def __init__(self, uri: str, manifest: Manifest, capacity: int) -> None:
+    def __init__(self, uri: str, manifest: Manifest, least: int, budget: int) -> None:
         self._filesystem, self._root = storage.filesystem(uri)
         self._locations: list[_GroupLocation] = []
         rows: list[int] = []
@@ -57,8 +58,9 @@ class RowGroups:
             rows += counts
             self._locations += [_GroupLocation(shard, index) for index in range(len(counts))]
         self.rows: NDArray[np.int64] = np.array(rows, dtype=np.int64)
-        self._capacity = capacity
+        self._least, self._budget = least, budget
         self._cache: OrderedDict[int, SampleGroup] = OrderedDict()
+        self._bytes = 0
 
     def __getitem__(self, group: int) -> SampleGroup:
         """Row group number ``group``."""
@@ -68,9 +70,14 @@ class RowGroups:
         location = self._locations[group]
         read = read_row_group(self._filesystem, storage.join(self._root, location.shard.path), location.index)
         self._cache[group] = read
-        if len(self._cache) > self._capacity:
-            self._cache.popitem(last=False)
+        self._bytes += _size(read)
+        while len(self._cache) > self._least and self._bytes > self._budget:
+            self._bytes -= _size(self._cache.popitem(last=False)[1])
         return read
+
+
+def _size(group: SampleGroup) -> int:
+    return group.lr.nbytes + group.hr.nbytes
 
 
 def group_sizes(shard: Shard) -> list[int]:
@@ -99,9 +106,9 @@ class Feed:
         self._frames = frames
         self._seed = seed
         self._slots = slots_of(rank, world_size, config.batch_size)
-        # Each lane walks through one shuffle window at a time; the one more is the window it walks into.
-        capacity = len(self._slots) * (config.shuffle_groups + 1)
-        self._groups = RowGroups(uri, load_manifest(uri), capacity)
+        # Each lane walks through one shuffle window at a time; the group more is of the window it walks into.
+        least = len(self._slots) * (config.shuffle_groups + 1)
+        self._groups = RowGroups(uri, load_manifest(uri), least, config.cache_mb * 2**20)
         self._order = SampleOrder(self._groups.rows, config.batch_size, config.shuffle_groups, seed)
         # One thread: pyarrow decodes without the interpreter lock, and the cache needs no lock of its own.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed")

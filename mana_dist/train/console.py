@@ -1,5 +1,6 @@
 """A training's lines on the console."""
 
+from mana_dist.progress import duration
 from mana_dist.train.events import Checkpointed, Event, Progress, Started, Validated
 
 
@@ -23,10 +24,3 @@ def line(event: Event) -> str:
         )
     assert isinstance(event, Checkpointed)
     return f"checkpoint at step {event.step} ({event.seconds:.1f} s)"
-
-
-def duration(seconds: float) -> str:
-    """``h:mm:ss``, or ``m:ss`` below an hour."""
-    minutes, second = divmod(round(seconds), 60)
-    hour, minute = divmod(minutes, 60)
-    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"

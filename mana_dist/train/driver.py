@@ -12,9 +12,10 @@ from mana_dist import config as configuration
 from mana_dist import model_folder, ray_runtime, registry, storage
 from mana_dist.config import Config
 from mana_dist.data.feed import check_dataset
+from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
 from mana_dist.model.mana import parameter_count
-from mana_dist.tracking_uri import resolve_tracking_uri
+from mana_dist.tracking_uri import quiet_mlflow, resolve_tracking_uri
 from mana_dist.train import console, run_record
 from mana_dist.train.events import Event
 from mana_dist.train.run_record import RunRecord
@@ -50,13 +51,16 @@ def train(config: Config) -> Trained:
     """
     config = _named(config)
     tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
-    _check(config)
+    manifest = _check(config)
+    resumed = run_record.bind_config(config)
     record = run_record.load_record(config)
     model = run_record.model_folder_of(config)
     if record and record.registered_version and storage.exists(model):
         print(f"run {config.run.name} is finished already")
         return Trained(model, f"models:/{config.mlflow.registered_model}/{record.registered_version}")
+    _print_plan(config, manifest, resumed)
 
+    quiet_mlflow()
     from mana_dist.train.tracking import Tracker  # MLflow takes seconds to import
 
     tracker = Tracker.open(config, tracking_uri, record)
@@ -85,8 +89,8 @@ def _named(config: Config) -> Config:
     return dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
 
 
-def _check(config: Config) -> None:
-    """Everything that can be wrong and can be seen without Ray; prints what will be done."""
+def _check(config: Config) -> Manifest:
+    """Everything that can be wrong and can be seen without Ray; gives the training data's manifest."""
     data, run = config.data, config.run
     if not data.path:
         raise UserError("data.path is missing; make samples with `python -m pipelines.ingest --source … --out PATH`")
@@ -96,7 +100,12 @@ def _check(config: Config) -> None:
     if data.validation_path:
         check_dataset(data.validation_path, "data.validation_path", config.model.frames, crop=1)
     storage.check_writable(run.storage, "run.storage")
-    resumed = run_record.bind_config(config)
+    return manifest
+
+
+def _print_plan(config: Config, manifest: Manifest, resumed: bool) -> None:
+    """What will be done."""
+    data, run = config.data, config.run
     planned = ", ".join(f"stage {stage.number}: {stage.stop - stage.start}" for stage in stages(config))
     epochs = stages(config)[-1].stop * data.batch_size / manifest.samples
     print(f"run {run.name} in {run_record.run_folder(config)}{' (exists: resuming)' if resumed else ''}")

@@ -1,6 +1,5 @@
 """A training's MLflow run: opened and fed by the driver alone, so that there is one however many workers."""
 
-import logging
 import time
 from typing import Literal, Self
 
@@ -37,8 +36,6 @@ class Tracker:
         Raises:
             UserError: the tracking server cannot be reached or refuses.
         """
-        # A new sqlite database would tell of each of its migrations.
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         client = MlflowClient(tracking_uri)
         try:
             if record and record.tracking_uri == tracking_uri and _exists(client, record.mlflow_run_id):

@@ -10,6 +10,7 @@ from mana_dist import pictures
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.data.feed import RowGroups, centre_frames
 from mana_dist.data.samples import load_manifest
+from mana_dist.inference import to_frame, to_tensor
 from mana_dist.metrics import psnr, ssim
 from mana_dist.model import Mana
 from mana_dist.train.events import Validated
@@ -29,7 +30,7 @@ class Validation:
     """
 
     def __init__(self, uri: str, frames: int, samples: int, rank: int, world_size: int) -> None:
-        groups = RowGroups(uri, load_manifest(uri), capacity=1)
+        groups = RowGroups(uri, load_manifest(uri), least=1, budget=0)
         places = [(group, row) for group, rows in enumerate(groups.rows) for row in range(rows)]
         chosen = np.unique(np.linspace(0, len(places) - 1, min(samples, len(places))).round().astype(int))
         mine = [places[index] for index in chosen[rank::world_size]]
@@ -51,8 +52,7 @@ class Validation:
                 _forward(model, idle)
                 continue
             lr, hr = self._samples[index]
-            frames = torch.from_numpy(lr).to(device).permute(0, 3, 1, 2).unsqueeze(0).to(torch.float32) / 255
-            output = _to_uint8(_forward(model, frames))
+            output = to_frame(_forward(model, to_tensor(lr)[None].to(device)))
             sums += torch.tensor([*_scores(output, hr), *self._bicubic[index]], dtype=torch.float64)
             if index == 0:
                 centre = lr[lr.shape[0] // 2]
@@ -63,16 +63,11 @@ class Validation:
         return Validated(step, means[0], means[1], means[2], means[3], picture)
 
 
+# Not inference_mode: ZeRO 3 gathers weights here that training uses again.
 @torch.no_grad()
 def _forward(model: Mana, frames: Tensor) -> Tensor:
     output: Tensor = model(frames)
     return output
-
-
-def _to_uint8(output: Tensor) -> NDArray[np.uint8]:
-    rounded = (output[0].float().clamp(0, 1) * 255).round().to(torch.uint8)
-    array: NDArray[np.uint8] = rounded.permute(1, 2, 0).cpu().numpy()
-    return array
 
 
 def _scores(output: NDArray[np.uint8], hr: NDArray[np.uint8]) -> tuple[float, float]:

@@ -1,15 +1,17 @@
 """The feed delivers exactly what the order prescribes, whatever the number of workers."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pyarrow import fs
 
 from mana_dist.config import DataConfig
 from mana_dist.data.feed import Feed, augment, centre_frames, check_dataset
 from mana_dist.data.order import Augmentation, SampleOrder, augmentation
-from mana_dist.data.samples import Manifest, Sample, Shard, ShardWriter, save_manifest
+from mana_dist.data.samples import Manifest, Sample, SampleGroup, Shard, ShardWriter, read_row_group, save_manifest
 from mana_dist.errors import UserError
 
 FRAMES, HEIGHT, WIDTH = 7, 10, 12
@@ -119,6 +121,28 @@ def test_shapes_and_types(dataset: str) -> None:
     assert batch.lr.shape == (5, 3, 3, 4, 4)
     assert batch.hr.shape == (5, 3, 16, 16)
     assert batch.lr.dtype == batch.hr.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("cache_mb", [0, 1])
+def test_the_cache_changes_nothing_but_the_reading(
+    dataset: str, cache_mb: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All 9 row groups of 16 samples fit into a MiB; without it, two slots keep the groups of two windows and more."""
+    reads: list[str] = []
+
+    def counting(filesystem: fs.FileSystem, path: str, index: int) -> SampleGroup:
+        reads.append(f"{path}:{index}")
+        return read_row_group(filesystem, path, index)
+
+    monkeypatch.setattr("mana_dist.data.feed.read_row_group", counting)
+    config = dataclasses.replace(CONFIG, cache_mb=cache_mb, prefetch=1)
+    with Feed(dataset, config, FRAMES, seed=3, rank=0, world_size=3, start_step=0) as batches:
+        delivered = [next(batches).lr for _ in range(30)]
+    monkeypatch.undo()
+    with feed(dataset) as whole:
+        assert all(torch.equal(lr, next(whole).lr[:1]) for lr in delivered)
+    assert len(set(reads)) <= 9
+    assert (len(reads) == len(set(reads))) == bool(cache_mb)
 
 
 def test_waiting_is_measured(dataset: str) -> None:

@@ -29,7 +29,7 @@ class Literal:
 
     def __init__(self, model: Mana) -> None:
         self.config = model.config
-        self.weights = dict(model.named_parameters())
+        self.weights: dict[str, Tensor] = dict(model.named_parameters())
 
     def conv(self, x: Tensor, name: str) -> Tensor:
         weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
@@ -63,9 +63,10 @@ class Literal:
         mean = split.mean(1, keepdim=True)
         variance = ((split - mean) ** 2).mean(1, keepdim=True)
         scaled = ((split - mean) / torch.sqrt(variance + 1e-5)).view(x.shape)
-        return scaled * self.weights["attention.norm.weight"][:, None, None] + self.weights["attention.norm.bias"][
-            :, None, None
-        ]
+        return (
+            scaled * self.weights["attention.norm.weight"][:, None, None]
+            + self.weights["attention.norm.bias"][:, None, None]
+        )
 
     def one_hot(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         _, height, width = query.shape

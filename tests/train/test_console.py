@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mana_dist.train.console import duration, line
+from mana_dist.train.console import line
 from mana_dist.train.events import Checkpointed, Progress, Started, Validated
 
 
@@ -16,7 +16,3 @@ def test_lines() -> None:
     assert line(Validated(20, 31.5, 0.91, 30.25, 0.9, np.zeros((1, 1, 3), np.uint8))) == (
         "validation at step 20: PSNR 31.50 dB (+1.25 over bicubic), SSIM 0.9100 (+0.0100)"
     )
-
-
-def test_durations() -> None:
-    assert [duration(s) for s in (0, 59.6, 3599, 3600, 86_399)] == ["0:00", "1:00", "59:59", "1:00:00", "23:59:59"]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from mana_dist.config import RunConfig
 from mana_dist.data.feed import Batch
@@ -72,8 +72,8 @@ def engine_loop(
 
 
 SETTINGS = [
-    *[RunConfig(zero_stage=zero, precision="fp32") for zero in (0, 1, 2, 3)],  # type: ignore[arg-type]
-    *[RunConfig(zero_stage=zero, precision="bf16") for zero in (0, 1, 3)],  # type: ignore[arg-type]
+    *[RunConfig(zero_stage=zero, precision="fp32") for zero in (0, 1, 2, 3)],
+    *[RunConfig(zero_stage=zero, precision="bf16") for zero in (0, 1, 3)],
 ]
 
 
@@ -99,7 +99,7 @@ def worker(rank: int, world_size: int, folder: str) -> None:
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str, int], tuple[State, State, State]]:
     """All settings, run by two workers with one and two samples of each batch."""
     folder: Path = tmp_path_factory.mktemp("engine")
-    mp.spawn(worker, args=(2, str(folder)), nprocs=2)
+    spawn(worker, args=(2, str(folder)), nprocs=2)
     return torch.load(folder / "results.pt", weights_only=True)
 
 

@@ -189,8 +189,9 @@ class _OpenShard:
         )
 
     def write(self, samples: list[Sample], clip: str, source: str) -> None:
-        lr = np.stack([sample.lr for sample in samples])
-        hr = np.stack([sample.hr for sample in samples])
+        # Stacked arrays keep the order in memory of their parts, which Arrow would take for another type.
+        lr = np.ascontiguousarray([sample.lr for sample in samples])
+        hr = np.ascontiguousarray([sample.hr for sample in samples])
         columns = [
             pa.FixedShapeTensorArray.from_numpy_ndarray(lr),
             pa.FixedShapeTensorArray.from_numpy_ndarray(hr),

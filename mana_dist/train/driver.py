@@ -4,9 +4,11 @@ import dataclasses
 import os
 import tempfile
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mana_dist import config as configuration
 from mana_dist import model_folder, ray_runtime, registry, storage
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from mana_dist.train.tracking import Tracker
 
 _END = None  # the queue's last item
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -148,19 +152,35 @@ def _fit(config: Config, tracker: "Tracker") -> None:
             worker_runtime_env={"env_vars": _worker_environment(run.cpus_per_worker, use_gpu)},
         ),
     )
-    listener = _Listener(events, tracker)
     try:
-        result = trainer.fit()
+        with _Listener(events, tracker):
+            result = _in_thread(trainer.fit)
+        assert result.checkpoint is not None
+        with result.checkpoint.as_directory() as folder, tempfile.TemporaryDirectory() as temporary:
+            finished = os.path.join(temporary, "model")
+            model_folder.copy(folder, finished)
+            storage.copy_folder(finished, run_record.model_folder_of(config))
     except ray.train.TrainingFailedError as error:
         raise _mended(error) from error
     finally:
-        listener.stop()
-    assert result.checkpoint is not None
-    with result.checkpoint.as_directory() as folder, tempfile.TemporaryDirectory() as temporary:
-        finished = os.path.join(temporary, "model")
-        model_folder.copy(folder, finished)
-        storage.copy_folder(finished, run_record.model_folder_of(config))
-    ray.shutdown()
+        ray.shutdown()  # takes the workers along
+
+
+def _in_thread(call: Callable[[], Result]) -> Result:
+    """The result of ``call``, made in a thread of its own.
+
+    Ray Train catches Ctrl-C, if called in the main thread, and leaves the process by its own ways.
+    """
+    future: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="fit", daemon=True).start()
+    return future.result()
 
 
 class _Listener:
@@ -172,10 +192,14 @@ class _Listener:
         self._thread = threading.Thread(target=self._listen, name="events", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Handle what is still on its way, then end."""
-        self._events.put(_END)
-        self._thread.join(timeout=60)
+        if self._thread.is_alive():
+            self._events.put(_END)
+            self._thread.join(timeout=60)
 
     def _listen(self) -> None:
         while (event := self._events.get()) is not _END:

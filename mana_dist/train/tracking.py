@@ -36,8 +36,8 @@ class Tracker:
         Raises:
             UserError: the tracking server cannot be reached or refuses.
         """
-        client = MlflowClient(tracking_uri)
         try:
+            client = MlflowClient(tracking_uri)
             if record and record.tracking_uri == tracking_uri and _exists(client, record.mlflow_run_id):
                 client.update_run(record.mlflow_run_id, status="RUNNING")
                 return cls(tracking_uri, record.mlflow_run_id)
@@ -46,7 +46,9 @@ class Tracker:
             client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
             client.log_text(run.info.run_id, configuration.to_yaml(config), "config.yaml")
         except MlflowException as error:
-            raise UserError(f"mlflow.tracking_uri {tracking_uri}: {error.message}") from error
+            raise UserError(
+                f"mlflow.tracking_uri {tracking_uri} cannot be used ({error.message}); start that server or name another"
+            ) from error
         return cls(tracking_uri, run.info.run_id)
 
     def log(self, event: Event) -> None:

@@ -211,7 +211,7 @@ def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
         ([*DATA, "--data.crop", "17"], "LR frames of 16x16, smaller than data.crop 17; lower data.crop to 16"),
         ([*DATA, "--model.frames", "9"], "samples in"),
         ([*DATA, "--run.storage", "a-file/below"], "run.storage: cannot write to"),
-        ([*DATA, "--mlflow.tracking_uri", "nope://x"], "mlflow.tracking_uri nope://x"),
+        ([*DATA, "--mlflow.tracking_uri", "nope://x"], "mlflow.tracking_uri nope://x cannot be used"),
     ],
 )
 def test_mistakes_end_with_one_line_before_ray_starts(workplace: Path, arguments: list[str], message: str) -> None:

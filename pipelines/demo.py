@@ -1,5 +1,6 @@
 """``make demo``: the whole of mana_dist, small, on a real clip; every step is a command that a user can run as well."""
 
+import itertools
 import json
 import os
 import shlex
@@ -8,8 +9,6 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-
-import numpy as np
 
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.data.video import read_frames
@@ -41,13 +40,17 @@ def main(arguments: list[str]) -> None:
         *["--data.path", str(train), "--data.validation_path", str(held_out)],
     )
     step("3. Held-out frames: bicubic against the registered model")
-    if not (compared / "metrics.json").exists():
+    if (compared / "metrics.json").exists():
+        print(f"done before: {compared}")
+    else:
         run(
             *["mana_dist.evaluate", "--data", clip, "--frames", f"{HELD_OUT}:"],
             *["--method", "bicubic", MODEL, "--out", str(compared)],
         )
     step("4. A low-resolution video of the held-out frames, upscaled")
-    if not upscaled.exists():
+    if upscaled.exists():
+        print(f"done before: {upscaled}")
+    else:
         write_small_video(clip, small)
         run("mana_dist.upscale", str(small), str(upscaled), "--model", MODEL)
     print_summary(compared, small, upscaled)
@@ -98,15 +101,15 @@ def write_small_video(clip: str, path: Path) -> None:
     """The held-out frames, degraded as in training, as a lossless video; whole under its name or not there."""
     import av
 
+    small = (degrade(frame, Degradation.BI) for frame in read_frames(clip, HELD_OUT))
+    first = next(small)
     partial = path.with_name(f".{path.name}")
     with av.open(str(partial), "w", format="matroska") as container:
         stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "bgr0"
-        for frame in read_frames(clip, HELD_OUT):
-            small = degrade(frame, Degradation.BI)
-            stream.height, stream.width = small.shape[:2]
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(small), format="rgb24")
-            container.mux(stream.encode(picture))
+        for frame in itertools.chain([first], small):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     os.replace(partial, path)
 

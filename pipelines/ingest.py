@@ -276,7 +276,7 @@ def _print_summary(manifest: Manifest, rejected: list[Rejected], options: Option
         f"{options.out}: {manifest.samples} samples of {_count(len(manifest.sources), 'clip')} in "
         f"{_count(len(manifest.shards), 'shard')}, {size:.1f} MB; {len(rejected)} rejected; {seconds:.1f} s"
     )
-    print(f"next: python -m mana_dist.train --config tiny --data.path {shlex.quote(options.out)}")
+    print(f"train on it: python -m mana_dist.train --config tiny --data.path {shlex.quote(options.out)}")
 
 
 def _count(number: int, what: str) -> str:

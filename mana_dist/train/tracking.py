@@ -47,7 +47,7 @@ class Tracker:
             client.log_text(run.info.run_id, configuration.to_yaml(config), "config.yaml")
         except MlflowException as error:
             raise UserError(
-                f"mlflow.tracking_uri {tracking_uri} cannot be used ({error.message}); start that server or name another"
+                f"mlflow.tracking_uri {tracking_uri} cannot be used ({error.message}); start it or name another"
             ) from error
         return cls(tracking_uri, run.info.run_id)
 

@@ -320,7 +320,7 @@ def test_end_to_end_on_ray(tmp_path: Path, clips: list[Path]) -> None:
     assert result.stderr.splitlines() == [
         f"rejected: {bad}: not a video that can be read (Invalid data found when processing input)"
     ]
-    assert f"next: python -m mana_dist.train --config tiny --data.path {out}" in result.stdout
+    assert f"train on it: python -m mana_dist.train --config tiny --data.path {out}" in result.stdout
     manifest = load_manifest(str(out))
     assert [(Path(source.uri).name, source.samples) for source in manifest.sources] == [
         ("a.mp4", 3),

@@ -152,11 +152,13 @@ def test_killed_and_resumed_is_the_same_training_to_the_last_bit(
     resumed = train(workplace, *arguments)
     assert resumed.returncode == 0, resumed.stderr
     start = int(re.findall(r"resuming after step (\d+): 2 worker", resumed.stdout)[0])
-    assert 6 <= start < STEPS
-    assert history(workplace, "killed", "train/loss") == history(workplace, "whole", "train/loss")
-    for name in ("model.safetensors",):
-        one, other = (workplace / "runs" / run_name / "model" / name for run_name in ("whole", "killed"))
-        assert one.read_bytes() == other.read_bytes()
+    assert start >= 6
+    # What the killed driver had not logged yet is missing; all that is there is the same.
+    losses, expected = history(workplace, "killed", "train/loss"), history(workplace, "whole", "train/loss")
+    assert losses == {step: expected[step] for step in losses}
+    assert set(range(start + 1, STEPS + 1)) <= set(losses)
+    one, other = (workplace / "runs" / name / "model" / "model.safetensors" for name in ("whole", "killed"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.slow

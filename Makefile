@@ -18,6 +18,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: install
+	$(BIN)/python -m benchmarks.feed
+
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt

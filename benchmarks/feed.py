@@ -18,8 +18,9 @@ import torch
 from mana_dist import ray_runtime
 from mana_dist.config import DataConfig
 from mana_dist.data.feed import Feed, augment
+from mana_dist.data.manifest import load_manifest
 from mana_dist.data.order import augmentation
-from mana_dist.data.samples import Manifest, Sample, ShardWriter, load_manifest, save_manifest
+from mana_dist.data.samples import Sample, write_dataset
 
 BATCH, CROP, FRAMES = 8, 32, 7
 
@@ -54,7 +55,7 @@ def rate(batches: Iterator[torch.Tensor], seconds: float) -> float:
 def feed_batches(data: str, cache_mb: int) -> Iterator[torch.Tensor]:
     """The training feed, one worker."""
     config = DataConfig(path=data, batch_size=BATCH, crop=CROP, cache_mb=cache_mb)
-    with Feed(data, config, FRAMES, seed=0, rank=0, world_size=1, start_step=0) as feed:
+    with Feed(data, load_manifest(data), config, FRAMES, 0, rank=0, world_size=1, start_step=0) as feed:
         for batch in feed:
             yield batch.lr
 
@@ -84,27 +85,12 @@ def _crop(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def make_samples(folder: str, samples: int = 96, height: int = 180, width: int = 320) -> str:
     """A dataset of noise (which does not compress: the hardest to read)."""
     rng = np.random.default_rng(0)
-    with ShardWriter(folder, stem="noise", clip="noise", source="noise") as writer:
-        for index in range(samples):
-            lr = rng.integers(0, 256, (FRAMES, height, width, 3), dtype=np.uint8)
-            writer.add(Sample(lr, rng.integers(0, 256, (4 * height, 4 * width, 3), dtype=np.uint8), index, 0.0))
-    shards = writer.close()
-    save_manifest(
-        folder,
-        Manifest(
-            degradation="BI",
-            degradation_version=1,
-            scale=4,
-            frames=FRAMES,
-            stride=1,
-            start=0,
-            stop=None,
-            samples=samples,
-            shards=shards,
-            sources=(),
-            rejected=(),
-        ),
-    )
+
+    def sample(index: int) -> Sample:
+        lr = rng.integers(0, 256, (FRAMES, height, width, 3), dtype=np.uint8)
+        return Sample(lr, rng.integers(0, 256, (4 * height, 4 * width, 3), dtype=np.uint8), index, 0.0)
+
+    write_dataset(folder, map(sample, range(samples)), clip="noise", frames=FRAMES)
     return folder
 
 

@@ -252,9 +252,11 @@ def _split_assignment(argument: str) -> list[str]:
 
 
 def _with_config_file(command_line: list[str]) -> list[str]:
-    """Replace ``--config NAME`` by the file's path, having checked the file's keys."""
+    """``--config NAME`` as the file's path, its keys checked, and first: every other argument wins over it."""
     if "--config" not in command_line:
         return command_line
+    if command_line.count("--config") > 1:
+        raise UserError("--config is given twice; put both into one YAML file")
     position = command_line.index("--config")
     if position + 1 == len(command_line):
         raise UserError(f"--config needs a value: a preset ({', '.join(PRESETS)}) or a YAML file")
@@ -266,7 +268,7 @@ def _with_config_file(command_line: list[str]) -> list[str]:
         values = _yaml_mapping(stream.read(), path)
     _check_keys(_flat_keys(values), path, set())
     with_path = ["--config", path] if values else []  # jsonargparse refuses an empty file
-    return command_line[:position] + with_path + command_line[position + 2 :]
+    return with_path + command_line[:position] + command_line[position + 2 :]
 
 
 def _yaml_mapping(text: str, name: str) -> dict[str, Any]:
@@ -304,7 +306,8 @@ def _check_keys(keys: Iterator[str], where: str, also: set[str]) -> None:
 def _one_line(error: Exception) -> str:
     """Jsonargparse's message in a user's words: 'run.seed: expected int, got value: x'."""
     text = re.sub(r'Parser key "([^"]+)":', r"\1:", str(error))
-    text = re.sub(r"Expected a (?:<class '(\w+)'>|typing\.(\S+\]))\. Got", r"expected \1\2, got", text)
+    text = re.sub(r"Expected a (?:<class '(\w+)'>|typing\.(.+?\]))\. Got", r"expected \1\2, got", text)
+    text = text.replace("Literal[", "one of [")
     return " ".join(text.split())
 
 

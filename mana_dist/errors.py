@@ -20,5 +20,5 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -4,9 +4,7 @@ Loading runs no code from the files: weights are safetensors, the configuration 
 """
 
 import os
-import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -88,20 +86,19 @@ def fetched(model: str, tracking_uri: str | None = None) -> Iterator[str]:
 
 
 def copy(model: str, folder: str, tracking_uri: str | None = None) -> None:
-    """Copy the two files of a model, and nothing else, to a local folder that appears whole or not at all.
+    """Copy the two files of a model, and nothing else, to another folder, the weights last.
+
+    Args:
+        model: as for :func:`load`.
+        folder: URI of the folder to write.
+        tracking_uri: as for :func:`load`.
 
     Raises:
         UserError: no such model, or a file of it is missing.
     """
-    partial = f"{folder}.partial-{uuid.uuid4().hex[:8]}"
-    os.makedirs(partial)
-    try:
-        with fetched(model, tracking_uri) as source:
-            for name in (CONFIG_FILE, WEIGHTS_FILE):
-                storage.write_bytes(storage.join(partial, name), _read(source, name, model))
-        os.rename(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with fetched(model, tracking_uri) as source:
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            storage.write_bytes(storage.join(folder, name), _read(source, name, model))
 
 
 def _exists(uri: str) -> bool:

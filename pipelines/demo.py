@@ -18,7 +18,7 @@ FOLDER = Path("demo")
 CLIP = "bigbuckbunny.mp4"
 HELD_OUT = 100
 """The first frame that training does not see."""
-MODEL = "models:/mana-x4@candidate"
+RUN = "demo"
 
 
 def main(arguments: list[str]) -> None:
@@ -27,6 +27,8 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"the demo takes no arguments, got {' '.join(arguments)}")
     clip = find_clip()
     train, held_out = FOLDER / "samples-train", FOLDER / "samples-heldout"
+    runs, tracking = FOLDER / "runs", "sqlite:///mlflow.db"
+    model = str(runs / RUN / "model")
     small, upscaled, compared = FOLDER / "lowres.mkv", FOLDER / "upscaled.mp4", FOLDER / "evaluation"
 
     print(f"The clip: {clip} (Big Buck Bunny, 1280x720, CC-BY 3.0, Blender Foundation).")
@@ -36,23 +38,23 @@ def main(arguments: list[str]) -> None:
     run("pipelines.ingest", "--source", clip, "--out", str(held_out), "--frames", f"{HELD_OUT}:")
     step("2. The paper's three stages, two workers (Ray Train, DeepSpeed); tracked and registered (MLflow)")
     run(
-        *["mana_dist.train", "--config", "tiny", "--run.name", "demo", "--run.storage", str(FOLDER / "runs")],
-        *["--data.path", str(train), "--data.validation_path", str(held_out)],
+        *["mana_dist.train", "--config", "tiny", "--run.name", RUN, "--run.storage", str(runs)],
+        *["--data.path", str(train), "--data.validation_path", str(held_out), "--mlflow.tracking_uri", tracking],
     )
-    step("3. Held-out frames: bicubic against the registered model")
+    step("3. Held-out frames: bicubic against the trained model")
     if (compared / "metrics.json").exists():
         print(f"done before: {compared}")
     else:
         run(
             *["mana_dist.evaluate", "--data", clip, "--frames", f"{HELD_OUT}:"],
-            *["--method", "bicubic", MODEL, "--out", str(compared)],
+            *["--method", "bicubic", model, "--out", str(compared)],
         )
     step("4. A low-resolution video of the held-out frames, upscaled")
     if upscaled.exists():
         print(f"done before: {upscaled}")
     else:
         write_small_video(clip, small)
-        run("mana_dist.upscale", str(small), str(upscaled), "--model", MODEL)
+        run("mana_dist.upscale", str(small), str(upscaled), "--model", model)
     print_summary(compared, small, upscaled)
 
 
@@ -91,8 +93,6 @@ def run(module: str, *arguments: str) -> None:
             process.wait()
             signal.signal(signal.SIGINT, before)
             raise
-    if code == 130:
-        raise KeyboardInterrupt
     if code:
         sys.exit(code)
 
@@ -129,11 +129,13 @@ def print_summary(compared: Path, small: Path, upscaled: Path) -> None:
 low resolution      {small}
 upscaled video      {upscaled}
 side by side        {compared / "side_by_side.png"}
-runs, curves, model `mlflow ui` in this folder, then open the address that it prints
+model               models:/mana-x4@candidate in the registry
+runs and curves     `mlflow ui` in this folder, then open the address that it prints
 
 Next, on your own videos (a file, a folder of videos, or s3://bucket/prefix):
+  . .venv/bin/activate
   python -m pipelines.ingest --source VIDEOS --out samples
-  python -m mana_dist.train --config paper --data.path samples --run.name first
+  python -m mana_dist.train --config tiny --data.path samples --run.name first    # --config paper on GPUs
   python -m mana_dist.upscale VIDEO OUT.mp4 --model models:/mana-x4@candidate""")
 
 

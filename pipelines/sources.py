@@ -1,31 +1,32 @@
-"""What a user's ``--source`` stands for: video files, folders of frames, folders of either."""
+"""What a user's ``--source`` stands for, and which of it the ingest can use."""
 
 from collections.abc import Iterable
 
 from mana_dist import storage
 from mana_dist.data.manifest import Rejected
-from mana_dist.data.video import VIDEO_SUFFIXES, frame_files, probe
+from mana_dist.data.sources import clips_at
+from mana_dist.data.video import frame_files, probe
 from mana_dist.errors import UserError
 
 
 def expand(arguments: Iterable[str]) -> tuple[list[str], list[Rejected]]:
     """The clips that the URIs in ``arguments`` stand for, each once, in order, and what stands for nothing.
 
-    A file is a clip. A folder that holds videos stands for these; else one that holds PNG or JPEG frames is a clip;
-    else it stands for those of its folders that hold frames.
+    :func:`mana_dist.data.sources.clips_at` says what a folder stands for.
     """
     clips: dict[str, None] = {}
     rejected: list[Rejected] = []
     for argument in arguments:
         uri = storage.resolve(argument)
         try:
-            found = _clips_at(uri)
+            found = clips_at(uri)
         except OSError as error:
             rejected.append(Rejected(uri, f"cannot be read ({error})"))
             continue
         clips |= dict.fromkeys(found)
         if not found:
-            reason = "neither videos nor PNG or JPEG frames in this folder" if storage.exists(uri) else "does not exist"
+            nothing = "no videos and no PNG or JPEG frames in this folder or below"
+            reason = nothing if storage.exists(uri) else "does not exist"
             rejected.append(Rejected(uri, reason))
     return list(clips), rejected
 
@@ -71,15 +72,3 @@ def check_header(uri: str, frames: int, start: int, stop: int | None, least_side
 def too_short(uri: str, frames: int, needed: int) -> str:
     """The reason for which a clip of too few frames is refused."""
     return f"{uri}: only {frames} frames in the range asked for; a sample needs {needed}"
-
-
-def _clips_at(uri: str) -> list[str]:
-    if not storage.is_folder(uri):
-        return [uri] if storage.exists(uri) else []
-    entries = [entry for entry in storage.list_folder(uri) if not entry.rsplit("/", 1)[-1].startswith(".")]
-    videos = [entry for entry in entries if entry.lower().endswith(VIDEO_SUFFIXES)]
-    if videos:
-        return videos
-    if frame_files(uri):
-        return [uri]
-    return [entry for entry in entries if storage.is_folder(entry) and frame_files(entry)]

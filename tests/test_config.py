@@ -42,7 +42,7 @@ def test_defaults_and_the_paper_preset_are_the_papers(arguments: list[str]) -> N
 def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("model: {channels: 16}\nschedule: {stage1: {lr: 1e-3}}\ndata: {crop: 48}\n")
-    config = parse(["--config", str(file), "--data.crop", "32", "--run.workers=2-4"])
+    config = parse(["--data.crop", "32", "--config", str(file), "--run.workers=2-4"])
     assert (config.model.channels, config.schedule.stage1.lr, config.data.crop) == (16, 1e-3, 32)
     assert config.schedule.stage1.steps == 90_000
     assert config.run.worker_range == (2, 4)
@@ -71,7 +71,8 @@ def test_local_paths_become_absolute_and_uris_stay(monkeypatch: pytest.MonkeyPat
         (["--model", "3"], "model is a group of keys"),
         (["--model.channels", "many"], "model.channels: expected int, got value: many"),
         (["--model.channels", "1.5"], "model.channels: expected int"),
-        (["--run.precision", "fp8"], "run.precision"),
+        (["--run.precision", "fp8"], "run.precision: expected one of ['bf16', 'fp32'], got value: fp8"),
+        (["--config", "tiny", "--config", "paper"], "--config is given twice"),
         (["--run.zero_stage", "4"], "run.zero_stage"),
         (["--model.window", "8"], "model.window must be odd and positive, got 8"),
         (["--model.frames", "6"], "model.frames must be odd"),

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mana_dist import storage
 from mana_dist.config import DataConfig
-from mana_dist.data.order import Augmentation, SampleOrder, SampleRef, augmentation, slots_of
-from mana_dist.data.samples import Manifest, SampleGroup, Shard, load_manifest, read_row_group
+from mana_dist.data.manifest import Manifest, Shard, load_manifest
+from mana_dist.data.order import Augmentation, SampleOrder, augmentation, slots_of
+from mana_dist.data.samples import SampleGroup, read_row_group
 from mana_dist.errors import UserError
 
 
@@ -91,6 +92,7 @@ class Feed:
 
     Args:
         uri: the dataset's folder.
+        manifest: the dataset's manifest, as the run was started with.
         config: batch size, crop, shuffle window and batches ahead.
         frames: T, the frames that the model takes; the centre T of the samples' frames.
         seed: the run's seed.
@@ -100,7 +102,16 @@ class Feed:
     """
 
     def __init__(
-        self, uri: str, config: DataConfig, frames: int, seed: int, rank: int, world_size: int, start_step: int
+        self,
+        uri: str,
+        manifest: Manifest,
+        config: DataConfig,
+        frames: int,
+        seed: int,
+        *,
+        rank: int,
+        world_size: int,
+        start_step: int,
     ) -> None:
         self._config = config
         self._frames = frames
@@ -108,7 +119,7 @@ class Feed:
         self._slots = slots_of(rank, world_size, config.batch_size)
         # Each lane walks through one shuffle window at a time; the group more is of the window it walks into.
         least = len(self._slots) * (config.shuffle_groups + 1)
-        self._groups = RowGroups(uri, load_manifest(uri), least, config.cache_mb * 2**20)
+        self._groups = RowGroups(uri, manifest, least, config.cache_mb * 2**20)
         self._order = SampleOrder(self._groups.rows, config.batch_size, config.shuffle_groups, seed)
         # One thread: pyarrow decodes without the interpreter lock, and the cache needs no lock of its own.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed")
@@ -141,10 +152,6 @@ class Feed:
         lr = torch.from_numpy(np.stack([lr for lr, _ in samples])).permute(0, 1, 4, 2, 3)
         hr = torch.from_numpy(np.stack([hr for _, hr in samples])).permute(0, 3, 1, 2)
         return Batch(lr, hr)
-
-    def references(self, step: int) -> list[SampleRef]:
-        """The samples of this worker's share of global step ``step``."""
-        return [self._order.sample(step, slot) for slot in self._slots]
 
     def _sample(self, step: int, slot: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         reference = self._order.sample(step, slot)
@@ -207,11 +214,11 @@ def check_dataset(uri: str, key: str, frames: int, crop: int) -> Manifest:
             f"{key}: samples in {uri} have {manifest.frames} frames, model.frames is {frames}; "
             f"ingest with --frames-per-sample {frames} or lower model.frames"
         )
-    smallest = min((shard.height, shard.width) for shard in manifest.shards)
-    side = min(min(shard.height, shard.width) for shard in manifest.shards)
+    smallest = min(manifest.shards, key=lambda shard: min(shard.height, shard.width))
+    side = min(smallest.height, smallest.width)
     if side < crop:
         raise UserError(
-            f"{key}: {uri} holds LR frames of {smallest[1]}x{smallest[0]}, smaller than data.crop {crop}; "
+            f"{key}: {uri} holds LR frames of {smallest.width}x{smallest.height}, smaller than data.crop {crop}; "
             f"lower data.crop to {side} or less, or leave the small clips out"
         )
     return manifest

@@ -8,6 +8,7 @@ magnitude, LR pixels per frame). All samples of a shard have one size; a dataset
 import contextlib
 import os
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -18,23 +19,15 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from mana_dist import storage
-from mana_dist.data.manifest import Manifest, Rejected, Shard, Source, find_manifest, load_manifest, save_manifest
-
-__all__ = [
-    "Manifest",
-    "Rejected",
-    "Sample",
-    "SampleGroup",
-    "Shard",
-    "ShardWriter",
-    "Source",
-    "find_manifest",
-    "load_manifest",
-    "read_row_group",
-    "save_manifest",
-]
+from mana_dist.data.degradation import Degradation
+from mana_dist.data.manifest import Manifest, Shard, find_manifest, save_manifest
+from mana_dist.errors import UserError
 
 PARTIAL_FOLDER = ".partial"
+GROUP_BYTES = 8 * 2**20
+"""Raw size of a row group unless told otherwise."""
+
+_SCALE = 4
 
 
 @dataclass(frozen=True)
@@ -61,14 +54,10 @@ class SampleGroup:
     Attributes:
         lr: uint8 (n, T, h, w, 3), RGB; read-only.
         hr: uint8 (n, 4h, 4w, 3), RGB, the centre frames; read-only.
-        clips: the clips' names.
-        centres: int64 (n,), frame numbers in the clips.
     """
 
     lr: NDArray[np.uint8]
     hr: NDArray[np.uint8]
-    clips: tuple[str, ...]
-    centres: NDArray[np.int64]
 
 
 def read_row_group(filesystem: fs.FileSystem, path: str, index: int) -> SampleGroup:
@@ -80,13 +69,66 @@ def read_row_group(filesystem: fs.FileSystem, path: str, index: int) -> SampleGr
         OSError: the shard cannot be read.
     """
     with pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True) as file:
-        table = file.read_row_group(index, columns=["lr", "hr", "clip", "centre"], use_threads=False)
+        table = file.read_row_group(index, columns=["lr", "hr"], use_threads=False)
     return SampleGroup(
         lr=table["lr"].combine_chunks().to_numpy_ndarray(),
         hr=table["hr"].combine_chunks().to_numpy_ndarray(),
-        clips=tuple(table["clip"].to_pylist()),
-        centres=table["centre"].to_numpy(),
     )
+
+
+def write_dataset(
+    folder: str,
+    samples: Iterable[Sample],
+    *,
+    clip: str,
+    frames: int = 7,
+    group_bytes: int = GROUP_BYTES,
+    degradation: Degradation = Degradation.BI,
+) -> Manifest:
+    """Write ``samples``, however they came about, as a whole dataset to train on: shards, then the manifest.
+
+    Args:
+        folder: URI of the dataset; holds none yet.
+        samples: all of one size; taken one by one.
+        clip: a name for where they come from, for the columns ``clip`` and ``source``.
+        frames: LR frames per sample (T).
+        group_bytes: raw size of a row group, the unit of reading and of shuffling.
+        degradation: how their LR frames were made.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        UserError: there is a dataset already, or a sample has other shapes than these settings or the first one.
+    """
+    if find_manifest(folder) is not None:
+        raise UserError(f"{folder}: holds a sample dataset already; name another folder")
+    with ShardWriter(folder, stem="samples", clip=clip, source=clip, group_bytes=group_bytes) as writer:
+        shape: tuple[int, ...] | None = None
+        for number, sample in enumerate(samples):
+            shape = shape or (frames, *sample.lr.shape[1:])
+            if sample.lr.shape != shape or sample.hr.shape != (_SCALE * shape[1], _SCALE * shape[2], 3):
+                raise UserError(
+                    f"sample {number}: lr {sample.lr.shape} and hr {sample.hr.shape} do not fit; lr must be "
+                    f"({frames}, h, w, 3), hr ({_SCALE}h, {_SCALE}w, 3), with one h and w for all samples"
+                )
+            writer.add(sample)
+        shards = writer.close()
+    manifest = Manifest(
+        degradation=degradation.value,
+        degradation_version=degradation.version,
+        scale=_SCALE,
+        frames=frames,
+        stride=1,
+        start=0,
+        stop=None,
+        samples=sum(shard.rows for shard in shards),
+        shards=shards,
+        sources=(),
+        rejected=(),
+    )
+    save_manifest(folder, manifest)
+    return manifest
 
 
 class ShardWriter:
@@ -111,7 +153,7 @@ class ShardWriter:
         stem: str,
         clip: str,
         source: str,
-        group_bytes: int = 8 * 2**20,
+        group_bytes: int = GROUP_BYTES,
         shard_bytes: int = 256 * 2**20,
     ) -> None:
         self._filesystem, self._folder = storage.filesystem(folder)

@@ -1,4 +1,8 @@
-"""Reading video files and folders of frames as streams of RGB frames."""
+"""Reading video files and folders of frames as streams of RGB frames.
+
+Colours: a video's matrix and range are taken as its file tags them. An untagged matrix is BT.709 from 720 coded lines
+on, else BT.601; an untagged range is limited. Primaries and transfer are left as coded.
+"""
 
 import errno
 import io
@@ -14,6 +18,7 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -29,6 +34,9 @@ VIDEO_SUFFIXES = (
 FRAME_SUFFIXES = (".png", ".jpg", ".jpeg")
 DEFAULT_RATE = Fraction(25)
 """Frames per second taken where none is told: for folders of frames and raw streams."""
+
+_HD_LINES = 720
+_UNTAGGED = 2  # ffmpeg's number of an unspecified matrix
 
 _logger = logging.getLogger(__name__)
 
@@ -58,9 +66,9 @@ def probe(uri: str) -> VideoInfo:
     """
     first = next(read_frames(uri, stop=1))
     height, width = first.shape[:2]
-    if _is_folder(uri):
+    if is_folder(uri):
         return VideoInfo(width, height, len(frame_files(uri)), DEFAULT_RATE)
-    with _open(uri) as (_, stream):
+    with open_video(uri) as (_, stream):
         return VideoInfo(
             width, height, stream.frames or None, stream.average_rate or stream.guessed_rate or DEFAULT_RATE
         )
@@ -69,7 +77,7 @@ def probe(uri: str) -> VideoInfo:
 def read_frames(uri: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
     """The frames ``start`` to ``stop`` (exclusive; None: the end) of a video file or a folder of PNG or JPEG frames.
 
-    Frames are decoded one by one, never all at once. Rotation told in the file is applied. A file that cannot be
+    Frames are decoded one by one, never all at once, and are as :func:`to_rgb` makes them. A file that cannot be
     decoded to its end gives the frames before, and a warning in the log. A folder's frames come in the order of
     their names, numbers in them by value.
 
@@ -84,7 +92,7 @@ def read_frames(uri: str, start: int = 0, stop: int | None = None) -> Iterator[F
     Raises:
         UserError: missing, unreadable, no video stream, no frame decodes, an empty folder, frames of several sizes.
     """
-    frames = _folder_frames(uri, start, stop) if _is_folder(uri) else islice(_video_frames(uri), start, stop)
+    frames = _folder_frames(uri, start, stop) if is_folder(uri) else islice(_video_frames(uri), start, stop)
     size: tuple[int, ...] | None = None
     for number, frame in enumerate(frames, start):
         if size is not None and frame.shape != size:
@@ -94,6 +102,65 @@ def read_frames(uri: str, start: int = 0, stop: int | None = None) -> Iterator[F
             )
         size = frame.shape
         yield frame
+
+
+def is_folder(uri: str) -> bool:
+    """Whether ``uri`` is a folder.
+
+    Raises:
+        UserError: the storage cannot be reached.
+    """
+    try:
+        return storage.is_folder(uri)
+    except OSError as error:
+        raise UserError(f"{uri}: cannot be read ({error})") from error
+
+
+@contextmanager
+def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
+    """The PyAV container of the file at ``uri`` and its first video stream that is no cover picture.
+
+    Raises:
+        UserError: missing, unreadable, no video stream.
+    """
+    try:
+        file = storage.open_read(uri)
+    except FileNotFoundError as error:
+        raise UserError(f"{uri}: no such file or folder") from error
+    except OSError as error:
+        raise UserError(f"{uri}: cannot be read ({error})") from error
+    with file:
+        try:
+            container = av.open(_Input(file))
+        except av.FFmpegError as error:
+            raise UserError(f"{uri}: not a video that can be read ({error.strerror})") from error
+        with container:
+            streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+            if not streams:
+                raise UserError(f"{uri}: has no video stream")
+            streams[0].thread_type = "AUTO"
+            yield container, streams[0]
+
+
+def to_rgb(frame: Any) -> Frame:
+    """A decoded PyAV frame's pixels, upright: the one way from a video's colours to ours.
+
+    Matrix and range are those tagged in the file. Untagged: BT.709 where the frame, as coded, has 720 lines or more,
+    else BT.601; limited range unless tagged full. The display matrix's rotation is applied.
+
+    Returns:
+        uint8 (H, W, 3), RGB, full range.
+    """
+    matrix = None  # as tagged
+    if frame.colorspace == _UNTAGGED and not frame.format.is_rgb:
+        matrix = Colorspace.ITU709 if frame.height >= _HD_LINES else Colorspace.ITU601
+    rgb = frame.reformat(format="rgb24", src_colorspace=matrix, dst_color_range=ColorRange.JPEG)
+    return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), quarter_turns(frame)))
+
+
+def quarter_turns(frame: Any) -> int:
+    """Of the frame's display matrix, 0 to 3, counterclockwise as np.rot90 counts them."""
+    return round(frame.rotation / 90) % 4
 
 
 def clip_name(uri: str) -> str:
@@ -124,34 +191,6 @@ def parse_frame_range(text: str) -> tuple[int, int | None]:
     return start, stop
 
 
-def _is_folder(uri: str) -> bool:
-    try:
-        return storage.is_folder(uri)
-    except OSError as error:
-        raise UserError(f"{uri}: cannot be read ({error})") from error
-
-
-@contextmanager
-def _open(uri: str) -> Iterator[tuple[Any, Any]]:
-    """The PyAV container at ``uri`` and its first video stream that is no cover picture."""
-    try:
-        file = storage.open_read(uri)
-    except FileNotFoundError as error:
-        raise UserError(f"{uri}: no such file or folder") from error
-    except OSError as error:
-        raise UserError(f"{uri}: cannot be read ({error})") from error
-    with file:
-        try:
-            container = av.open(_Input(file))
-        except av.FFmpegError as error:
-            raise UserError(f"{uri}: not a video that can be read ({error.strerror})") from error
-        with container:
-            streams = [stream for stream in container.streams.video if not _is_cover(stream)]
-            if not streams:
-                raise UserError(f"{uri}: has no video stream")
-            yield container, streams[0]
-
-
 class _Input:
     """A file as FFmpeg's callbacks want it: a seek before its beginning, as damaged headers ask for, gives -1."""
 
@@ -175,12 +214,11 @@ def _is_cover(stream: Any) -> bool:
 
 
 def _video_frames(uri: str) -> Iterator[Frame]:
-    with _open(uri) as (container, stream):
-        stream.thread_type = "AUTO"
+    with open_video(uri) as (container, stream):
         count = 0
         try:
             for frame in container.decode(stream):
-                yield _upright(frame)
+                yield to_rgb(frame)
                 count += 1
         except av.FFmpegError as error:
             if count == 0:
@@ -188,13 +226,6 @@ def _video_frames(uri: str) -> Iterator[Frame]:
             _logger.warning("%s: cannot be decoded beyond its first %d frames (%s)", uri, count, error.strerror)
         if count == 0:
             raise UserError(f"{uri}: holds no video frame that can be decoded")
-
-
-def _upright(frame: Any) -> Frame:
-    """The frame's pixels, turned as its display matrix asks (PyAV gives degrees counterclockwise, as np.rot90)."""
-    pixels: Frame = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
 
 
 def _folder_frames(uri: str, start: int, stop: int | None) -> Iterator[Frame]:

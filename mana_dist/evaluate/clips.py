@@ -1,15 +1,15 @@
 """Which clips an evaluation's ``--data`` means."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mana_dist import storage
 from mana_dist.data import video
 from mana_dist.data.degradation import crop_to_multiple
+from mana_dist.data.sources import clips_at
 from mana_dist.errors import UserError
 from mana_dist.inference import Frame
-
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".264", ".h264", ".265", ".hevc", ".y4m")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def find_clips(uris: Sequence[str], start: int = 0, stop: int | None = None) -> 
     """The clips that lie at ``uris``, in the order given; within a folder, by name.
 
     Args:
-        uris: video files, folders of frames, or folders that hold several of either.
+        uris: video files, folders of frames, or folders that hold either at any depth; what a folder stands for is
+            said at :func:`mana_dist.data.sources.clips_at`.
         start: first frame of each clip.
         stop: the frame after the last; None for the end.
 
@@ -73,27 +74,23 @@ def find_clips(uris: Sequence[str], start: int = 0, stop: int | None = None) -> 
 
 def _clips_at(uri: str) -> list[str]:
     try:
-        if not storage.exists(uri):
-            raise UserError(f"--data {uri}: no such file or folder")
-        if not storage.is_folder(uri) or video.frame_files(uri):
-            return [uri]
-        inside = [
-            entry
-            for entry in storage.list_folder(uri)
-            if entry.lower().endswith(VIDEO_SUFFIXES) or (storage.is_folder(entry) and video.frame_files(entry))
-        ]
+        clips = clips_at(uri)
+        missing = not clips and not storage.exists(uri)
     except OSError as error:
         raise UserError(f"--data {uri}: cannot be read ({error})") from error
-    if not inside:
-        raise UserError(f"--data {uri}: holds neither frames (PNG, JPEG) nor videos nor folders of frames")
-    return inside
+    if missing:
+        raise UserError(f"--data {uri}: no such file or folder")
+    if not clips:
+        raise UserError(f"--data {uri}: holds neither frames (PNG, JPEG) nor videos, nor does any folder in it")
+    return clips
 
 
 def _unique_names(uris: Sequence[str]) -> list[str]:
     """Short names where they tell clips apart, else the URIs."""
-    names = [video.clip_name(uri) for uri in uris]
-    names = [name if names.count(name) == 1 else uri for name, uri in zip(names, uris, strict=True)]
-    for name in names:
-        if names.count(name) > 1:
+    short = [video.clip_name(uri) for uri in uris]
+    count = Counter(short)
+    names = [name if count[name] == 1 else uri for name, uri in zip(short, uris, strict=True)]
+    for name, times in Counter(names).items():
+        if times > 1:
             raise UserError(f"--data names {name} twice")
     return names

@@ -16,6 +16,7 @@ class Protocol:
         lpips: the metric's version and trunk, or why there is none.
         padding: the rule for windows beyond a clip's ends.
         device: where the methods ran.
+        colour: how a video's frames become RGB; folders of pictures are RGB as they are.
         scale: HR side over LR side.
         size: what is done to frames whose sides do not divide by the scale.
         quantised: what methods give before they are compared.
@@ -36,6 +37,7 @@ class Protocol:
     padding: str
     device: str
     mana_dist: str
+    colour: str = "matrix and range as tagged; untagged: BT.709 from 720 lines, else BT.601; limited range"
     scale: int = 4
     size: str = "HR cropped to multiples of 4 at the bottom and the right"
     quantised: str = "uint8, clamped, rounded half up"

@@ -30,11 +30,13 @@ class TrainState:
         step: global optimizer steps done.
         weights: all parameters by name, fp32.
         moments: Adam's moments as ``<moment>.<parameter>``; empty at the start of a stage.
+        losses: of the steps since the checkpoint before, oldest first.
     """
 
     step: int
     weights: dict[str, Tensor]
     moments: dict[str, Tensor]
+    losses: tuple[float, ...] = ()
 
 
 def save(folder: str, state: TrainState, config: Config) -> None:
@@ -43,7 +45,8 @@ def save(folder: str, state: TrainState, config: Config) -> None:
     if state.moments:
         save_file(state.moments, os.path.join(folder, OPTIMIZER_FILE))
     with open(os.path.join(folder, PROGRESS_FILE), "w", encoding="utf-8") as stream:
-        json.dump({"format": FORMAT, "step": state.step, "moments": bool(state.moments)}, stream)
+        progress = {"format": FORMAT, "step": state.step, "moments": bool(state.moments), "losses": state.losses}
+        json.dump(progress, stream)
 
 
 def load(folder: str) -> TrainState:
@@ -60,5 +63,5 @@ def load(folder: str) -> TrainState:
         weights = load_file(os.path.join(folder, model_folder.WEIGHTS_FILE))
         moments = load_file(os.path.join(folder, OPTIMIZER_FILE)) if progress["moments"] else {}
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise UserError(f"checkpoint {folder} is damaged ({error}); delete it to go on from the one before") from error
-    return TrainState(progress["step"], weights, moments)
+        raise UserError(f"checkpoint {folder} is damaged ({error}); start anew under another run.name") from error
+    return TrainState(progress["step"], weights, moments, tuple(progress["losses"]))

@@ -1,7 +1,7 @@
 """A training's lines on the console."""
 
 from mana_dist.progress import duration
-from mana_dist.train.events import Checkpointed, Event, Progress, Started, Validated
+from mana_dist.train.events import Checkpointed, Event, Failed, Progress, Started, Validated
 
 
 def line(event: Event) -> str:
@@ -9,6 +9,8 @@ def line(event: Event) -> str:
     if isinstance(event, Started):
         begins = f"resuming after step {event.step}" if event.step else "starting"
         return f"{begins}: {event.workers} worker(s) on {event.device}"
+    if isinstance(event, Failed):
+        return f"worker {event.rank} failed: {event.reason}"
     if isinstance(event, Progress):
         width = len(str(event.total))
         return (

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,7 +16,7 @@ from mana_dist.data.feed import check_dataset
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
 from mana_dist.model.mana import parameter_count
-from mana_dist.tracking_uri import quiet_mlflow, resolve_tracking_uri
+from mana_dist.tracking_uri import quiet_mlflow, resolve_tracking_uri, sqlite_file
 from mana_dist.train import console, run_record
 from mana_dist.train.events import Event
 from mana_dist.train.run_record import RunRecord
@@ -54,35 +53,48 @@ def train(config: Config) -> Trained:
             Ray is started wherever that is possible.
     """
     config = _named(config)
-    tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
     manifest = _check(config)
-    resumed = run_record.bind_config(config)
-    record = run_record.load_record(config)
+    tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
     model = run_record.model_folder_of(config)
-    if record and record.registered_version and storage.exists(model):
-        print(f"run {config.run.name} is finished already")
-        return Trained(model, f"models:/{config.mlflow.registered_model}/{record.registered_version}")
-    _print_plan(config, manifest, resumed)
+    record = run_record.load(config)
+    if record:
+        run_record.check_same_training(config, manifest, record)
+        if record.registered and _is_registered_in(record, tracking_uri, config) and _is_finished(model):
+            print(f"run {config.run.name} is finished already")
+            return Trained(model, record.registered)
+    _print_plan(config, manifest, tracking_uri, resumed=record is not None)
 
     quiet_mlflow()
     from mana_dist.train.tracking import Tracker  # MLflow takes seconds to import
 
     tracker = Tracker.open(config, tracking_uri, record)
-    record = RunRecord(tracking_uri, tracker.run_id)
-    run_record.save_record(config, record)
+    record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id)
+    run_record.save(config, record)
     try:
-        if not storage.exists(model):
-            _fit(config, tracker)
+        if not _is_finished(model):
+            _fit(config, manifest, tracker)
         version = registry.log_and_register(model, config, tracker.run_id, tracking_uri)
-        run_record.save_record(config, dataclasses.replace(record, registered_version=str(version)))
+        registered = f"models:/{config.mlflow.registered_model}/{version}"
+        run_record.save(config, dataclasses.replace(record, registered=registered))
     except KeyboardInterrupt:
         tracker.close("KILLED")
+        print(f"\nrun {config.run.name} stopped; the same command with --run.name {config.run.name} goes on with it")
         raise
     except BaseException:
         tracker.close("FAILED")
         raise
     tracker.close("FINISHED")
-    return Trained(model, f"models:/{config.mlflow.registered_model}/{version}")
+    return Trained(model, registered)
+
+
+def _is_finished(model: str) -> bool:
+    # The last file to be written.
+    return storage.exists(storage.join(model, model_folder.WEIGHTS_FILE))
+
+
+def _is_registered_in(record: RunRecord, tracking_uri: str, config: Config) -> bool:
+    name = f"models:/{config.mlflow.registered_model}/"
+    return record.tracking_uri == tracking_uri and str(record.registered).startswith(name)
 
 
 def _named(config: Config) -> Config:
@@ -107,36 +119,35 @@ def _check(config: Config) -> Manifest:
     return manifest
 
 
-def _print_plan(config: Config, manifest: Manifest, resumed: bool) -> None:
-    """What will be done."""
+def _print_plan(config: Config, manifest: Manifest, tracking_uri: str, *, resumed: bool) -> None:
+    """What will be done, and what of it would be lost."""
     data, run = config.data, config.run
     planned = ", ".join(f"stage {stage.number}: {stage.stop - stage.start}" for stage in stages(config))
     epochs = stages(config)[-1].stop * data.batch_size / manifest.samples
     print(f"run {run.name} in {run_record.run_folder(config)}{' (exists: resuming)' if resumed else ''}")
     print(f"model: {parameter_count(config.model):,} parameters; steps: {planned}")
     print(f"data: {manifest.samples} samples, batch {data.batch_size}, so {epochs:.1f} passes over them", flush=True)
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and run.storage.startswith(os.getcwd() + os.sep):
-        print(
-            "warning: run.storage lies in this Ray job's temporary folder and goes with it; "
-            "give an absolute path or a bucket that all nodes share"
-        )
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # a job's working folder is deleted after it
+        lost = {"run.storage": run.storage, "mlflow.tracking_uri": sqlite_file(tracking_uri) or ""}
+        for key, path in lost.items():
+            if path.startswith(os.getcwd() + os.sep):
+                print(f"warning: {key} ({path}) lies in this Ray job's temporary folder and goes with it; name another")
 
 
-def _fit(config: Config, tracker: "Tracker") -> None:
+def _fit(config: Config, manifest: Manifest, tracker: "Tracker") -> None:
     """Run the schedule on Ray Train; the finished model then lies in the run's folder."""
     run = config.run
     low, high = run.worker_range
     ray_runtime.start_ray(cpus=high * run.cpus_per_worker)
-    use_gpu = _use_gpu(config)
 
     import ray.train
     from ray.train.torch import TorchTrainer
-    from ray.util.queue import Queue
 
-    from mana_dist.train.worker import WorkerTask, train_worker
+    from mana_dist.train.worker import ReportFailures, WorkerTask, train_worker
 
-    events = Queue(actor_options={"num_cpus": 0})
-    task = WorkerTask(configuration.to_mapping(config), events.put)
+    use_gpu = _use_gpu(config)
+    events = _event_queue()
+    task = WorkerTask(configuration.to_mapping(config), manifest, events.put)
     trainer = TorchTrainer(
         lambda: train_worker(task),
         scaling_config=ray.train.ScalingConfig(
@@ -149,6 +160,7 @@ def _fit(config: Config, tracker: "Tracker") -> None:
             storage_path=run.storage,
             failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=run.keep_checkpoints),
+            callbacks=[ReportFailures(events.put)],
             worker_runtime_env={"env_vars": _worker_environment(run.cpus_per_worker, use_gpu)},
         ),
     )
@@ -156,14 +168,22 @@ def _fit(config: Config, tracker: "Tracker") -> None:
         with _Listener(events, tracker):
             result = _in_thread(trainer.fit)
         assert result.checkpoint is not None
-        with result.checkpoint.as_directory() as folder, tempfile.TemporaryDirectory() as temporary:
-            finished = os.path.join(temporary, "model")
-            model_folder.copy(folder, finished)
-            storage.copy_folder(finished, run_record.model_folder_of(config))
+        with result.checkpoint.as_directory() as folder:
+            model_folder.copy(folder, run_record.model_folder_of(config))
     except ray.train.TrainingFailedError as error:
         raise _mended(error) from error
     finally:
         ray.shutdown()  # takes the workers along
+
+
+def _event_queue() -> "Queue":
+    """A queue on the driver's own node: the one node that the run cannot do without anyway."""
+    import ray
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 def _in_thread(call: Callable[[], Result]) -> Result:
@@ -210,25 +230,30 @@ class _Listener:
         try:
             self._tracker.log(event)
         except Exception as error:  # training goes on without its tracking
-            print(f"warning: MLflow did not take {type(event).__name__} at step {event.step}: {error}", flush=True)
+            print(f"warning: MLflow did not take {event}: {error}"[:500], flush=True)
 
 
 def _use_gpu(config: Config) -> bool:
-    """Whether workers get a GPU each; refuses what the cluster can never hold."""
+    """Whether workers get a GPU each.
+
+    Raises:
+        UserError: this machine's private cluster, which cannot grow, has less than the workers need.
+    """
     import ray
 
     run, have = config.run, ray.cluster_resources()
-    gpus = int(have.get("GPU", 0))
-    use_gpu = run.device == "cuda" or (run.device == "auto" and gpus > 0)
-    need = {"CPU": run.cpus_per_worker} | ({"GPU": 1} if use_gpu else {})
-    least = run.worker_range[0]
-    for resource, each in need.items():
-        if have.get(resource, 0) < each * least:
-            print(
-                f"waiting: {least} worker(s) need {each * least} {resource}, the cluster has "
-                f"{have.get(resource, 0):g}; lower run.workers unless an autoscaler adds nodes",
-                flush=True,
-            )
+    least, gpus = run.worker_range[0], int(have.get("GPU", 0))
+    use_gpu = run.device == "cuda" or (run.device == "auto" and gpus >= least)
+    if gpus and not use_gpu and run.device == "auto":
+        print(f"training on CPU: run.workers {run.workers}, but {gpus} GPU(s); lower run.workers to train on GPU")
+    need = {"CPU": run.cpus_per_worker * least} | ({"GPU": least} if use_gpu else {})
+    for resource, amount in need.items():
+        if have.get(resource, 0) >= amount:
+            continue
+        shortage = f"{least} worker(s) need {amount} {resource}(s), there are {have.get(resource, 0):g}"
+        if "RAY_ADDRESS" not in os.environ:
+            raise UserError(f"{shortage}; lower run.workers or change run.device")
+        print(f"waiting: {shortage} in the cluster now; without an autoscaler, lower run.workers", flush=True)
     return use_gpu
 
 

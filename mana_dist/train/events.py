@@ -14,11 +14,27 @@ class Started:
         step: global steps already done.
         workers: workers in this attempt.
         device: what a worker computes on.
+        losses: of the last steps done, as the checkpoint remembers them: a driver that was killed may not have
+            logged them.
     """
 
     step: int
     workers: int
     device: str
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A worker failed; Ray Train restarts all of them from the newest checkpoint, or gives up.
+
+    Attributes:
+        rank: the worker's.
+        reason: what it died of, one line.
+    """
+
+    rank: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -80,4 +96,4 @@ class Checkpointed:
     seconds: float
 
 
-Event = Started | Progress | Validated | Checkpointed
+Event = Started | Failed | Progress | Validated | Checkpointed

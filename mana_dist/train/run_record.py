@@ -1,12 +1,14 @@
-"""What a run's folder remembers beside its checkpoints: its configuration and where it is tracked."""
+"""What a run's folder remembers beside its checkpoints: its configuration, its data, and where it is tracked."""
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 
 from mana_dist import config as configuration
 from mana_dist import storage
 from mana_dist.config import Config
+from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
 
 # What may differ between the attempts of one run: it moves neither the samples nor the arithmetic of a step
@@ -17,17 +19,19 @@ _BOUND_KEYS = ("run.seed",)
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run's tie to MLflow.
+    """What ties a run to its data and to MLflow.
 
     Attributes:
+        data_fingerprint: of the shards that it trains on.
         tracking_uri: where its MLflow run lives.
         mlflow_run_id: its MLflow run.
-        registered_version: the registry's version of its finished model, once there is one.
+        registered: its finished model in the registry, ``models:/NAME/VERSION``, once it is there.
     """
 
+    data_fingerprint: str
     tracking_uri: str
     mlflow_run_id: str
-    registered_version: str | None = None
+    registered: str | None = None
 
 
 def run_folder(config: Config) -> str:
@@ -41,21 +45,28 @@ def model_folder_of(config: Config) -> str:
     return storage.join(run_folder(config), "model")
 
 
-def bind_config(config: Config) -> bool:
-    """Tie the run's folder to ``config``, or check that it is tied to the same training already.
+def fingerprint(manifest: Manifest) -> str:
+    """Of everything about a dataset that the order of samples depends on: its shards, their rows and row groups."""
+    shards = [(shard.path, shard.rows, shard.group_rows, shard.bytes) for shard in manifest.shards]
+    return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
 
-    Returns:
-        Whether the run existed before.
+
+def load(config: Config) -> RunRecord | None:
+    """The record of the run, None if the run is new."""
+    try:
+        return RunRecord(**json.loads(storage.read_bytes(_record_uri(config))))
+    except FileNotFoundError:
+        return None
+
+
+def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -> None:
+    """Check that resuming would go on with the same training.
 
     Raises:
-        UserError: the run was started with other settings; names the first key that differs.
+        UserError: the run was started with other settings or other data; names the first key that differs.
     """
-    uri = storage.join(run_folder(config), "config.yaml")
-    try:
-        before = configuration.load(storage.read_bytes(uri).decode(), uri)
-    except FileNotFoundError:
-        storage.write_bytes(uri, configuration.to_yaml(config).encode())
-        return False
+    uri = _config_uri(config)
+    before = configuration.load(storage.read_bytes(uri).decode(), uri)
     old = configuration.flatten(configuration.to_mapping(before))
     new = configuration.flatten(configuration.to_mapping(config))
     for key, value in new.items():
@@ -66,20 +77,21 @@ def bind_config(config: Config) -> bool:
                 f"run {config.run.name} was started with {key} {old[key]}, now it is {value}; "
                 "give the old value to resume it, or another run.name to start anew"
             )
-    return True
+    if record.data_fingerprint != fingerprint(manifest):
+        raise UserError(
+            f"run {config.run.name}: the shards in data.path {config.data.path} have changed since it was started, "
+            "so it cannot go on with the same samples; restore them, or give another run.name to start anew"
+        )
 
 
-def load_record(config: Config) -> RunRecord | None:
-    """The run's record, if it has one."""
-    try:
-        return RunRecord(**json.loads(storage.read_bytes(_record_uri(config))))
-    except FileNotFoundError:
-        return None
-
-
-def save_record(config: Config, record: RunRecord) -> None:
-    """Write the run's record."""
+def save(config: Config, record: RunRecord) -> None:
+    """Write the run's configuration and record; the record last, so that a run with a record is whole."""
+    storage.write_bytes(_config_uri(config), configuration.to_yaml(config).encode())
     storage.write_bytes(_record_uri(config), json.dumps(dataclasses.asdict(record), indent=2).encode())
+
+
+def _config_uri(config: Config) -> str:
+    return storage.join(run_folder(config), "config.yaml")
 
 
 def _record_uri(config: Config) -> str:

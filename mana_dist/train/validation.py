@@ -9,7 +9,7 @@ from torch import Tensor
 from mana_dist import pictures
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.data.feed import RowGroups, centre_frames
-from mana_dist.data.samples import load_manifest
+from mana_dist.data.manifest import load_manifest
 from mana_dist.inference import to_frame, to_tensor
 from mana_dist.metrics import psnr, ssim
 from mana_dist.model import Mana

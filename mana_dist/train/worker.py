@@ -15,11 +15,12 @@ import torch.distributed as dist
 from mana_dist import config as configuration
 from mana_dist.config import Config
 from mana_dist.data.feed import Feed
+from mana_dist.data.manifest import Manifest
 from mana_dist.data.order import slots_of
 from mana_dist.train import checkpoint
 from mana_dist.train.checkpoint import TrainState
 from mana_dist.train.engine import StageEngine, initial_weights
-from mana_dist.train.events import Checkpointed, Event, Progress, Started
+from mana_dist.train.events import Checkpointed, Event, Failed, Progress, Started
 from mana_dist.train.schedule import Stage, stages
 from mana_dist.train.validation import Validation
 
@@ -30,24 +31,39 @@ class WorkerTask:
 
     Attributes:
         config: the run's configuration, nested plain values.
+        data: the training data's manifest, as it was when the run was started.
         send: takes rank 0's events to the driver.
     """
 
     config: Mapping[str, Any]
+    data: Manifest
     send: Callable[[Event], None]
 
 
 def train_worker(task: WorkerTask) -> None:
     """Train from the newest checkpoint, or from the start, to the schedule's end."""
-    Worker(configuration.from_mapping(task.config, "run"), task.send).train()
+    Worker(configuration.from_mapping(task.config, "run"), task.data, task.send).train()
+
+
+class ReportFailures(ray.train.UserCallback):  # type: ignore[misc]  # Ray comes without types
+    """Tells the driver of failed workers, which Ray Train otherwise restarts without a word."""
+
+    def __init__(self, send: Callable[[Event], None]) -> None:
+        self._send = send
+
+    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
+        """Called by Ray Train's controller."""
+        for rank, error in worker_exceptions.items():
+            self._send(Failed(rank, str(error).strip().splitlines()[-1]))
 
 
 class Worker:
     """One worker's view of the run: its rank, its device, and the way to the driver."""
 
-    def __init__(self, config: Config, send: Callable[[Event], None]) -> None:
+    def __init__(self, config: Config, data: Manifest, send: Callable[[Event], None]) -> None:
         context = ray.train.get_context()
         self.config = config
+        self._data = data
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
@@ -58,7 +74,7 @@ class Worker:
     def train(self) -> None:
         """The three stages in order, each from where the run stands."""
         state = self._resume()
-        self.send(Started(state.step, self.world_size, self._device_name()))
+        self.send(Started(state.step, self.world_size, self._device_name(), state.losses))
         for stage in self.stages:
             if state.step < stage.stop:
                 state = self._train_stage(stage, state)
@@ -69,19 +85,27 @@ class Worker:
         share = len(slots_of(self.rank, self.world_size, config.data.batch_size)) / config.data.batch_size
         engine = StageEngine(config.model, run, stage, state.weights, state.moments, state.step, self.device)
         feed = Feed(
-            config.data.path, config.data, config.model.frames, run.seed, self.rank, self.world_size, state.step
+            config.data.path,
+            self._data,
+            config.data,
+            config.model.frames,
+            run.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+            start_step=state.step,
         )
         meter = _Meter(self, stage, feed)
         with engine, feed:
             for step in range(state.step + 1, stage.stop + 1):
                 meter.add(engine.step(next(feed), share))
-                if step % run.log_every == 0 or step == stage.stop:
+                is_checkpoint = step % run.checkpoint_every == 0 or step == stage.stop
+                if is_checkpoint or step % run.log_every == 0:
                     meter.report(step)
                 if self._validation and (step % run.validate_every == 0 or step == self.total):
                     self.send(self._validation.run(engine.model, step, self.device))
                     meter.restart()
-                if step % run.checkpoint_every == 0 or step == stage.stop:
-                    state = self._checkpoint(engine, stage, step)
+                if is_checkpoint:
+                    state = self._checkpoint(engine, stage, step, meter.take_losses())
                     meter.restart()
         return state
 
@@ -102,12 +126,12 @@ class Worker:
         with published.as_directory() as folder:
             return checkpoint.load(folder)
 
-    def _checkpoint(self, engine: StageEngine, stage: Stage, step: int) -> TrainState:
+    def _checkpoint(self, engine: StageEngine, stage: Stage, step: int, losses: tuple[float, ...]) -> TrainState:
         """Gather the state and publish it; Ray Train uploads rank 0's folder and waits for all."""
         before = time.perf_counter()
         # The next stage starts a new Adam.
         moments = engine.moments() if step < stage.stop else {}
-        state = TrainState(step, engine.weights(), moments)
+        state = TrainState(step, engine.weights(), moments, losses)
         name = f"checkpoint_{step:08d}"
         if self.rank == 0:
             with tempfile.TemporaryDirectory() as folder:
@@ -139,6 +163,7 @@ class _Meter:
         self._stage = stage
         self._feed = feed
         self._losses: list[torch.Tensor] = []
+        self._since_checkpoint: list[float] = []
         self.restart()
 
     def restart(self) -> None:
@@ -153,8 +178,9 @@ class _Meter:
 
     def report(self, step: int) -> None:
         """Sum the parts over all workers and tell the driver; collective."""
-        losses = torch.stack(self._losses)
-        dist.all_reduce(losses)
+        summed = torch.stack(self._losses)
+        dist.all_reduce(summed)
+        losses = summed.tolist()  # waits for the device, so before the clock is read
         timed = len(self._losses) - self._steps_before
         elapsed = time.perf_counter() - self._since
         pace = elapsed / timed
@@ -164,7 +190,7 @@ class _Meter:
                 stage=self._stage.number,
                 step=step,
                 total=total,
-                losses=tuple(losses.tolist()),
+                losses=tuple(losses),
                 lr=self._stage.lr,
                 samples_per_second=batch_size / pace,
                 data_wait=(self._feed.waited - self._waited) / elapsed,
@@ -172,4 +198,10 @@ class _Meter:
             )
         )
         self._losses = []
+        self._since_checkpoint += losses
         self.restart()
+
+    def take_losses(self) -> tuple[float, ...]:
+        """The losses of all steps since the last call; all of them must have been reported."""
+        losses, self._since_checkpoint = tuple(self._since_checkpoint), []
+        return losses

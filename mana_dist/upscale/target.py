@@ -132,7 +132,7 @@ def open_target(destination: str, source: Source, crf: int) -> Iterator[Target]:
             target.finish()
         _publish(partial, destination)
     except (OSError, av.FFmpegError) as error:
-        raise UserError(f"{destination}: cannot be written ({error.strerror})") from error
+        raise UserError(f"{destination}: cannot be written ({error.strerror or error})") from error
     finally:
         if os.path.exists(partial):
             os.unlink(partial)
@@ -150,8 +150,7 @@ def _publish(partial: str, destination: str) -> None:
     if not storage.is_remote(destination):
         os.replace(partial, storage.resolve(destination))
         return
-    filesystem, path = storage.filesystem(destination)
-    with open(partial, "rb") as local, filesystem.open_output_stream(path) as stream:
+    with open(partial, "rb") as local, storage.open_write(destination) as stream:
         shutil.copyfileobj(local, stream, 1 << 20)
 
 

@@ -10,8 +10,9 @@ from pyarrow import fs
 
 from mana_dist.config import DataConfig
 from mana_dist.data.feed import Feed, augment, centre_frames, check_dataset
+from mana_dist.data.manifest import Manifest, Shard, load_manifest, save_manifest
 from mana_dist.data.order import Augmentation, SampleOrder, augmentation
-from mana_dist.data.samples import Manifest, Sample, SampleGroup, Shard, ShardWriter, read_row_group, save_manifest
+from mana_dist.data.samples import Sample, SampleGroup, ShardWriter, read_row_group
 from mana_dist.errors import UserError
 
 FRAMES, HEIGHT, WIDTH = 7, 10, 12
@@ -62,7 +63,9 @@ CONFIG = DataConfig(batch_size=5, crop=4, shuffle_groups=2, prefetch=2)
 
 
 def feed(dataset: str, rank: int = 0, world_size: int = 1, start_step: int = 0, frames: int = FRAMES) -> Feed:
-    return Feed(dataset, CONFIG, frames, seed=3, rank=rank, world_size=world_size, start_step=start_step)
+    return Feed(
+        dataset, load_manifest(dataset), CONFIG, frames, 3, rank=rank, world_size=world_size, start_step=start_step
+    )
 
 
 def test_batches_hold_the_prescribed_crops(dataset: str) -> None:
@@ -136,7 +139,7 @@ def test_the_cache_changes_nothing_but_the_reading(
 
     monkeypatch.setattr("mana_dist.data.feed.read_row_group", counting)
     config = dataclasses.replace(CONFIG, cache_mb=cache_mb, prefetch=1)
-    with Feed(dataset, config, FRAMES, seed=3, rank=0, world_size=3, start_step=0) as batches:
+    with Feed(dataset, load_manifest(dataset), config, FRAMES, 3, rank=0, world_size=3, start_step=0) as batches:
         delivered = [next(batches).lr for _ in range(30)]
     monkeypatch.undo()
     with feed(dataset) as whole:

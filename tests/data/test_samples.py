@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mana_dist import storage
+from mana_dist.data.degradation import Degradation
 from mana_dist.data.manifest import Manifest, Rejected, Shard, Source, find_manifest, load_manifest, save_manifest
-from mana_dist.data.samples import Sample, ShardWriter, read_row_group
+from mana_dist.data.samples import Sample, ShardWriter, read_row_group, write_dataset
 from mana_dist.errors import UserError
 from tests.data.videos import noise_frames
 
@@ -82,8 +83,6 @@ def test_row_group_reads_back(tmp_path: Path) -> None:
         group = read_row_group(filesystem, f"{folder}/{shard.path}", index)
         np.testing.assert_array_equal(group.lr, [sample.lr for sample in part])
         np.testing.assert_array_equal(group.hr, [sample.hr for sample in part])
-        assert group.clips == ("bunny",) * len(part)
-        np.testing.assert_array_equal(group.centres, [sample.centre for sample in part])
 
 
 def test_same_samples_same_bytes(tmp_path: Path) -> None:
@@ -102,6 +101,35 @@ def test_unfinished_shards_never_have_their_name(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="decoder died"):
         fail_halfway()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_dataset_made_in_python_is_whole(tmp_path: Path) -> None:
+    samples = some_samples(3)
+    folder = str(tmp_path / "made")
+    manifest = write_dataset(
+        folder, iter(samples), clip="renders/take 1", group_bytes=2 * RAW_BYTES, degradation=Degradation.BD
+    )
+    assert load_manifest(folder) == manifest
+    assert (manifest.degradation, manifest.frames, manifest.scale, manifest.samples) == ("BD", 7, 4, 3)
+    assert [(shard.rows, shard.group_rows, shard.height, shard.width) for shard in manifest.shards] == [(3, 2, 8, 12)]
+    table = pq.read_table(tmp_path / "made" / manifest.shards[0].path)
+    np.testing.assert_array_equal(table["hr"].combine_chunks().to_numpy_ndarray(), [one.hr for one in samples])
+    assert table["clip"].to_pylist() == ["renders/take 1"] * 3
+    with pytest.raises(UserError, match="holds a sample dataset already"):
+        write_dataset(folder, samples, clip="again")
+
+
+def test_samples_of_other_shapes_are_refused_and_leave_no_manifest(tmp_path: Path) -> None:
+    (one,) = some_samples(1)
+    wrong = {
+        "frames": Sample(one.lr[:5], one.hr, 0, 0.0),
+        "scale": Sample(one.lr, one.hr[::2, ::2], 0, 0.0),
+        "size": Sample(one.lr[:, :4], one.hr[:16], 0, 0.0),
+    }
+    for name, sample in wrong.items():
+        with pytest.raises(UserError, match="sample 1: .* do not fit"):
+            write_dataset(str(tmp_path / name), [one, sample], clip=name)
+        assert find_manifest(str(tmp_path / name)) is None
 
 
 def some_manifest() -> Manifest:

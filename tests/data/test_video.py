@@ -1,7 +1,6 @@
 """Reading clips: lossless synthetic videos must come back to the bit; bad ones must say what is wrong."""
 
 import os
-import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from PIL import Image
 
 from mana_dist.data.video import VideoInfo, clip_name, parse_frame_range, probe, read_frames
 from mana_dist.errors import UserError
-from tests.data.videos import noise_frames, write_pictures, write_video
+from mana_dist.upscale.source import TimedFrame, open_source
+from tests.data.videos import noise_frames, turn_header, write_flat_yuv, write_pictures, write_video
 
 
 def read(path: Path | str, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -46,7 +46,6 @@ def test_probe(tmp_path: Path) -> None:
     assert probe(str(folder)) == VideoInfo(width=96, height=64, frames=4, rate=Fraction(25))
 
 
-# The top left 2x2 of the mp4 track header's matrix, as 16.16 fixed point: where the x and the y axis go.
 @pytest.mark.parametrize(
     ("matrix", "quarter_turns_left"),
     [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1), ((1, 0, 0, 1), 0)],
@@ -56,14 +55,52 @@ def test_rotation_in_the_header_is_applied(
 ) -> None:
     frames = noise_frames(3)
     video = write_video(tmp_path / "phone.mp4", frames)
-    data = bytearray(video.read_bytes())
-    offset = data.index(b"tkhd") + 44
-    a, b, c, d = (value * 65536 for value in matrix)
-    data[offset : offset + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    video.write_bytes(data)
+    turn_header(video, matrix)
     expected = np.rot90(frames, quarter_turns_left, axes=(1, 2))
     np.testing.assert_array_equal(read(video), expected)
     assert (probe(str(video)).height, probe(str(video)).width) == expected.shape[1:3]
+
+
+BT601, BT709 = (0.299, 0.114), (0.2126, 0.0722)  # weights of red and blue in luma
+YUV = (120, 90, 180)
+
+
+def analytic_rgb(weights: tuple[float, float], full_range: bool) -> list[float]:
+    """Of YUV, by the definitions in ITU-R BT.601 and BT.709."""
+    red_weight, blue_weight = weights
+    offset, luma_steps, chroma_steps = (0, 255, 255) if full_range else (16, 219, 224)
+    luma = (YUV[0] - offset) / luma_steps
+    blue_difference, red_difference = ((value - 128) / chroma_steps for value in YUV[1:])
+    red = luma + 2 * (1 - red_weight) * red_difference
+    blue = luma + 2 * (1 - blue_weight) * blue_difference
+    green = (luma - red_weight * red - blue_weight * blue) / (1 - red_weight - blue_weight)
+    return [255 * red, 255 * green, 255 * blue]
+
+
+# ffmpeg's numbers of matrices: 1 BT.709, 5 and 6 BT.601; of ranges: 1 limited, 2 full.
+@pytest.mark.parametrize(
+    ("height", "matrix", "value_range", "weights"),
+    [
+        (718, None, None, BT601),
+        (720, None, None, BT709),
+        (718, None, 2, BT601),
+        (720, None, 2, BT709),
+        (64, 1, 1, BT709),
+        (720, 5, 1, BT601),
+        (720, 6, None, BT601),
+        (64, 1, 2, BT709),
+        (720, 6, 2, BT601),
+    ],
+)
+def test_colours_are_as_tagged_or_by_the_number_of_lines(
+    tmp_path: Path, height: int, matrix: int | None, value_range: int | None, weights: tuple[float, float]
+) -> None:
+    path = write_flat_yuv(tmp_path / "a.mp4", YUV, height, matrix, value_range)
+    expected = analytic_rgb(weights, full_range=value_range == 2)
+    assert np.abs(read(path) - expected).max() <= 2
+    with open_source(str(path)) as source:  # the upscaler's reader
+        pixels = [item.pixels for item in source.read() if isinstance(item, TimedFrame)]
+    np.testing.assert_array_equal(pixels, read(path))
 
 
 def test_numbers_in_frame_names_count_by_value(tmp_path: Path) -> None:

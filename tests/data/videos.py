@@ -1,5 +1,6 @@
 """Small synthetic clips for the tests: lossless, so that decoded values compare exactly."""
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,6 +34,40 @@ def write_video(path: Path, frames: Frames, rate: int = 25, faststart: bool = Fa
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def write_flat_yuv(
+    path: Path, yuv: tuple[int, int, int], height: int, matrix: int | None = None, value_range: int | None = None
+) -> Path:
+    """Three frames of one YUV colour, 64 pixels wide, without loss; matrix and range tagged by ffmpeg's numbers."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
+        if matrix is not None:
+            stream.codec_context.colorspace = matrix
+        if value_range is not None:
+            stream.codec_context.color_range = value_range
+        for number in range(3):
+            frame = av.VideoFrame(64, height, "yuv420p")
+            for plane, value in zip(frame.planes, yuv, strict=True):
+                plane.update(bytes([value]) * plane.buffer_size)
+            frame.pts = number
+            if matrix is not None:
+                frame.colorspace = matrix
+            if value_range is not None:
+                frame.color_range = value_range
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def turn_header(video: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Write a rotation into an mp4's track header: the top left 2x2 of its matrix, where the x and the y axis go."""
+    data = bytearray(video.read_bytes())
+    offset = data.index(b"tkhd") + 44
+    a, b, c, d = (value * 65536 for value in matrix)  # 16.16 fixed point
+    data[offset : offset + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    video.write_bytes(data)
 
 
 def write_pictures(folder: Path, frames: Frames, name: str = "im{}.png") -> Path:

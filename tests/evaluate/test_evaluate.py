@@ -20,6 +20,7 @@ from mana_dist.config import Config
 from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.__main__ import main
+from mana_dist.evaluate.clips import find_clips
 from mana_dist.model import Mana, ModelConfig
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=4))
@@ -98,6 +99,7 @@ def test_protocol_names_every_choice_and_why_lpips_is_missing(tmp_path: Path) ->
     assert protocol["degradation_version"] == Degradation.BD.version
     assert protocol["frames"] == "1:"
     assert protocol["border_crop"] == 0
+    assert "untagged: BT.709 from 720 lines" in protocol["colour"]
     assert protocol["padding"] == "reflection"
     assert protocol["lpips"].startswith("not available: ")
     assert "offline" in protocol["lpips"]
@@ -147,6 +149,17 @@ def test_perfect_frames_are_valid_json(tmp_path: Path) -> None:
     assert "null" in report["protocol"]["infinite_psnr"]
 
 
+def test_clips_are_found_at_any_depth(tmp_path: Path) -> None:
+    sequences = tmp_path / "vim" / "sequences"
+    for name in ("00001/0001", "00001/0002", ".hidden/0001"):
+        write_folder(sequences / name, frames_of(2, 0))
+    for start in (tmp_path / "vim", sequences):
+        clips = find_clips([str(start)])
+        assert [(clip.name, clip.uri) for clip in clips] == [
+            (name, str(sequences / "00001" / name)) for name in ("0001", "0002")
+        ]
+
+
 def test_files_and_console(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(tmp_path / "clip", frames_of(3, 0))
     report = evaluate(tmp_path / "out", "--data", str(tmp_path / "clip"), "--method", "bicubic", model)
@@ -179,7 +192,7 @@ def test_lpips_with_a_trunk_file(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--data", "nowhere", "--method", "bicubic"], "--data nowhere: no such file or folder"),
-        (["--data", "empty", "--method", "bicubic"], "holds neither frames"),
+        (["--data", "empty", "--method", "bicubic"], "holds neither frames.* nor does any folder in it"),
         (["--data", "clip", "--method", "nowhere"], "model nowhere: no such folder"),
         (["--data", "clip", "--method", "bicubic", "bicubic"], "--method names bicubic twice"),
         (["--data", "clip", "clip", "--method", "bicubic"], "--data names clip twice"),

@@ -45,8 +45,9 @@ def test_clip_becomes_shards_of_its_windows(tmp_path: Path) -> None:
     assert shard.path.startswith("my_clip-")
     filesystem, folder = storage.filesystem(str(tmp_path / "out"))
     group = read_row_group(filesystem, f"{folder}/{shard.path}", 0)
-    assert group.clips == ("my clip",) * 3
-    assert group.centres.tolist() == [3, 5, 7]
+    table = pq.read_table(tmp_path / "out" / shard.path)
+    assert table["clip"].to_pylist() == ["my clip"] * 3
+    assert table["centre"].to_pylist() == [3, 5, 7]
     np.testing.assert_array_equal(group.hr, frames[[3, 5, 7], :68])
     np.testing.assert_array_equal(group.lr[1], degrade(frames[2:9, :68], Degradation.BI))
 
@@ -124,9 +125,24 @@ def test_folders_stand_for_what_they_hold(tmp_path: Path) -> None:
     )
     assert clips == [str(path) for path in (videos / "a.mkv", videos / "b.MP4", takes / "one", takes / "two")]
     assert [(Path(item.source).name, item.reason) for item in rejected] == [
-        ("empty", "neither videos nor PNG or JPEG frames in this folder"),
+        ("empty", "no videos and no PNG or JPEG frames in this folder or below"),
         ("gone.mp4", "does not exist"),
     ]
+
+
+def test_folders_are_searched_at_any_depth(tmp_path: Path) -> None:
+    """Vimeo90K's layout, and beside it a folder that holds videos as well as pictures."""
+    sequences = [tmp_path / "vim" / "sequences" / name for name in ("00001/0001", "00001/0002", "00002/0001")]
+    for folder in sequences:
+        write_pictures(folder, noise_frames(1))
+    write_pictures(tmp_path / "vim" / ".cache" / "0001", noise_frames(1))
+    takes = tmp_path / "vim" / "takes"
+    takes.mkdir()
+    for name in ("b.wmv", "a.flv", "cover.png"):
+        (takes / name).touch()
+    found = [*map(str, sequences), str(takes / "a.flv"), str(takes / "b.wmv")]
+    assert expand([str(tmp_path / "vim")]) == (found, [])
+    assert expand([str(tmp_path / "vim" / "sequences")]) == (found[:3], [])
 
 
 # The manifest

@@ -19,7 +19,8 @@ CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1
 
 def state(*, moments: bool = True) -> TrainState:
     weights = initial_weights(CONFIG.model, 0)
-    return TrainState(7, weights, {f"exp_avg.{k}": torch.randn_like(v) for k, v in weights.items()} if moments else {})
+    adam = {f"exp_avg.{name}": torch.randn_like(tensor) for name, tensor in weights.items()} if moments else {}
+    return TrainState(7, weights, adam, losses=(0.1, 1 / 3))
 
 
 @pytest.mark.parametrize("moments", [True, False])
@@ -27,7 +28,7 @@ def test_comes_back_to_the_bit(tmp_path: Path, moments: bool) -> None:
     written = state(moments=moments)
     checkpoint.save(str(tmp_path), written, CONFIG)
     read = checkpoint.load(str(tmp_path))
-    assert read.step == 7
+    assert (read.step, read.losses) == (7, (0.1, 1 / 3))
     for before, after in ((written.weights, read.weights), (written.moments, read.moments)):
         assert before.keys() == after.keys()
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items())

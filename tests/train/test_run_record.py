@@ -1,4 +1,4 @@
-"""A run's folder remembers its configuration and its MLflow run."""
+"""A run's folder remembers its configuration, its data and its MLflow run."""
 
 import dataclasses
 from pathlib import Path
@@ -6,27 +6,49 @@ from pathlib import Path
 import pytest
 
 from mana_dist.config import Config, parse
+from mana_dist.data.manifest import Manifest, load_manifest
 from mana_dist.errors import UserError
 from mana_dist.train import run_record
 from mana_dist.train.run_record import RunRecord
+from tests.train.datasets import make_dataset
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    folder = str(tmp_path_factory.mktemp("samples"))
+    make_dataset(folder, 6)
+    return load_manifest(folder)
 
 
 def config(tmp_path: Path, *arguments: str) -> Config:
     return parse(["--config", "tiny", "--run.storage", str(tmp_path), "--run.name", "one", *arguments])
 
 
-def test_a_new_run_is_bound_and_the_same_again_resumes(tmp_path: Path) -> None:
-    assert run_record.bind_config(config(tmp_path)) is False
-    assert run_record.bind_config(config(tmp_path)) is True
+def started(tmp_path: Path, manifest: Manifest) -> RunRecord:
+    record = RunRecord(run_record.fingerprint(manifest), "sqlite:///x", "abc")
+    run_record.save(config(tmp_path), record)
+    return record
+
+
+def test_the_record_comes_back(tmp_path: Path, manifest: Manifest) -> None:
+    assert run_record.load(config(tmp_path)) is None
+    record = started(tmp_path, manifest)
+    assert run_record.load(config(tmp_path)) == record
+    finished = dataclasses.replace(record, registered="models:/mana-x4/3")
+    run_record.save(config(tmp_path), finished)
+    assert run_record.load(config(tmp_path)) == finished
 
 
 @pytest.mark.parametrize(
     "change",
-    ["--run.workers=1", "--run.zero_stage=3", "--run.precision=bf16", "--run.log_every=7", "--mlflow.experiment=e"],
+    [
+        *["--run.workers=1", "--run.zero_stage=3", "--run.precision=bf16", "--run.log_every=7"],
+        *["--mlflow.experiment=e", "--data.cache_mb=7", "--run.seed=0"],
+    ],
 )
-def test_what_moves_no_sample_may_change(tmp_path: Path, change: str) -> None:
-    run_record.bind_config(config(tmp_path))
-    assert run_record.bind_config(config(tmp_path, change)) is True
+def test_what_moves_no_sample_may_change(tmp_path: Path, manifest: Manifest, change: str) -> None:
+    record = started(tmp_path, manifest)
+    run_record.check_same_training(config(tmp_path, change), manifest, record)
 
 
 @pytest.mark.parametrize(
@@ -39,17 +61,15 @@ def test_what_moves_no_sample_may_change(tmp_path: Path, change: str) -> None:
         ("--run.seed=1", "run.seed 0, now it is 1"),
     ],
 )
-def test_what_changes_the_training_is_refused(tmp_path: Path, change: str, message: str) -> None:
-    run_record.bind_config(config(tmp_path))
+def test_what_changes_the_training_is_refused(tmp_path: Path, manifest: Manifest, change: str, message: str) -> None:
+    record = started(tmp_path, manifest)
     with pytest.raises(UserError, match=message):
-        run_record.bind_config(config(tmp_path, change))
+        run_record.check_same_training(config(tmp_path, change), manifest, record)
 
 
-def test_the_record_comes_back(tmp_path: Path) -> None:
-    assert run_record.load_record(config(tmp_path)) is None
-    record = RunRecord("sqlite:///x", "abc")
-    run_record.save_record(config(tmp_path), record)
-    assert run_record.load_record(config(tmp_path)) == record
-    finished = dataclasses.replace(record, registered_version="3")
-    run_record.save_record(config(tmp_path), finished)
-    assert run_record.load_record(config(tmp_path)) == finished
+def test_data_that_changed_since_the_start_are_refused(tmp_path: Path, manifest: Manifest) -> None:
+    """An appended clip would move every sample of the order."""
+    record = started(tmp_path, manifest)
+    grown = dataclasses.replace(manifest, shards=(*manifest.shards, *manifest.shards))
+    with pytest.raises(UserError, match="have changed since it was started"):
+        run_record.check_same_training(config(tmp_path), grown, record)

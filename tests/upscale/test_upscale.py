@@ -7,15 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pyarrow import fs
 
-from mana_dist import inference, model_folder
+from mana_dist import inference, model_folder, storage
 from mana_dist.config import Config
 from mana_dist.data import video
 from mana_dist.errors import UserError
@@ -24,6 +25,7 @@ from mana_dist.upscale.__main__ import main
 from mana_dist.upscale.source import open_source
 from mana_dist.upscale.target import open_target
 from mana_dist.upscale.transcode import transcode
+from tests.data.videos import turn_header, write_video
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=5, window=3, memory_slots=4))
 TICKS = 90_000
@@ -44,10 +46,8 @@ def synthesise(
     path: Path,
     pts: Sequence[int] = CONSTANT,
     audio: str | None = "aac",
-    size: tuple[int, int] = (48, 32),
-    flat: bool = False,
 ) -> Path:
-    """A clip of a drifting gradient (or one colour) with a tone, frames at ``pts`` ticks of 1/90000 s."""
+    """A clip of a drifting gradient with a tone, frames at ``pts`` ticks of 1/90000 s."""
     width, height = 48, 32
     options = {} if path.suffix == ".mkv" else {"movie_timescale": str(TICKS)}
     with av.open(str(path), "w", options=options) as container:
@@ -58,8 +58,6 @@ def synthesise(
         for number, time in enumerate(pts):
             rows, columns = np.mgrid[:height, :width]
             pixels = np.stack([rows * 7 + number * 20, columns * 5, rows + columns], axis=2).astype(np.uint8)
-            if flat:
-                pixels[:] = FLAT
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, TICKS)
             container.mux(stream.encode(frame))
@@ -148,12 +146,14 @@ def test_audio_that_the_container_does_not_take_is_left_out_and_named(tmp_path: 
     assert read(tmp_path / "b.mkv").audio == before.audio
 
 
-def test_colours_survive_and_are_told_in_the_file(tmp_path: Path) -> None:
-    synthesise(tmp_path / "a.mp4", flat=True)  # untagged and small: BT.601, as players take it
+@pytest.mark.parametrize("height", [32, 720])
+@pytest.mark.parametrize("colour", [FLAT, (20, 150, 90), (128, 128, 128), (255, 255, 255), (40, 60, 220)])
+def test_colours_survive_and_are_told_in_the_file(tmp_path: Path, height: int, colour: tuple[int, int, int]) -> None:
+    write_video(tmp_path / "a.mp4", np.full((3, height, 48, 3), colour, np.uint8))  # RGB, without loss
     run(tmp_path / "a.mp4", tmp_path / "b.mp4", crf=5)
-    after = read(tmp_path / "b.mp4")
-    assert after.colours == (1, 1, 1, 1)  # BT.709 matrix, primaries and transfer, studio range
-    assert np.abs(after.frames[5].astype(int) - FLAT).max() <= 4
+    assert read(tmp_path / "b.mp4").colours == (1, 1, 1, 1)  # BT.709 matrix, primaries and transfer, studio range
+    for frame in video.read_frames(str(tmp_path / "b.mp4")):
+        assert np.abs(frame.astype(int) - colour).max() <= 2
 
 
 def test_pictures_arrive_in_order_and_nearly_unchanged(tmp_path: Path) -> None:
@@ -165,10 +165,10 @@ def test_pictures_arrive_in_order_and_nearly_unchanged(tmp_path: Path) -> None:
         assert int(np.argmin(errors)) == number
 
 
-def test_a_rotated_clip_comes_out_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = synthesise(tmp_path / "a.mp4")
+def test_a_rotated_clip_comes_out_upright(tmp_path: Path) -> None:
+    source = synthesise(tmp_path / "a.mp4", audio=None)
     plain = list(video.read_frames(str(source)))
-    monkeypatch.setattr("mana_dist.upscale.source._quarter_turns", lambda frame: 1)
+    turn_header(source, (0, -1, 1, 0))
     run(source, tmp_path / "b.mp4", crf=5)
     turned = read(tmp_path / "b.mp4").frames
     assert turned[0].shape == (48, 32, 3)
@@ -209,6 +209,36 @@ def test_nothing_stays_under_any_name_when_the_work_breaks_off(tmp_path: Path) -
         transcode(opened, target, breaks_off, lambda *_: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
     assert (tmp_path / "b.mp4").read_bytes() == b"an earlier result"
+
+
+def test_remote_destination_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = synthesise(tmp_path / "a.mp4", CONSTANT[:2])
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    store = fs.SubTreeFileSystem(str(bucket), fs.LocalFileSystem())
+    local = storage.filesystem
+    monkeypatch.setattr(
+        storage,
+        "filesystem",
+        lambda uri: (store, uri.removeprefix("mock://")) if storage.is_remote(uri) else local(uri),
+    )
+
+    def upload() -> None:
+        with open_source(str(source)) as opened, open_target("mock://b.mp4", opened, 16) as target:
+            transcode(opened, target, unchanged, lambda *_: None)
+
+    def breaks_off(local: IO[bytes], remote: IO[bytes], _: int) -> None:
+        remote.write(local.read(100))
+        raise OSError("connection reset")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mana_dist.upscale.target.shutil.copyfileobj", breaks_off)
+        with pytest.raises(UserError, match="mock://b.mp4: cannot be written .connection reset"):
+            upload()
+    assert list(bucket.iterdir()) == []
+    upload()
+    assert [path.name for path in bucket.iterdir()] == ["b.mp4"]
+    assert len(read(bucket / "b.mp4").frames) == 2
 
 
 @pytest.mark.parametrize(

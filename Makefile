@@ -19,6 +19,8 @@ lint: install
 	$(BIN)/mypy
 
 bench: install
+	$(BIN)/python -m benchmarks.attention
+	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks.model
 	$(BIN)/python -m benchmarks.feed
 
 install: $(INSTALLED)

@@ -95,6 +95,8 @@ class RunConfig:
         device: ``auto`` takes the cluster's GPUs, one per worker, where it has any.
         zero_stage: DeepSpeed ZeRO stage.
         precision: ``bf16`` (with fp32 master weights) or ``fp32``.
+        checkpoint_activations: less memory for about a third more time (see :class:`mana_dist.model.Mana`).
+        compile: run the residual blocks and the upsampler through ``torch.compile``; takes minutes at the start.
         seed: fixes the initial weights and, with the step, every sample, crop and flip.
         checkpoint_every: optimizer steps between checkpoints.
         keep_checkpoints: how many of the newest checkpoints are kept.
@@ -111,6 +113,8 @@ class RunConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     zero_stage: Literal[0, 1, 2, 3] = 1
     precision: Literal["bf16", "fp32"] = "bf16"
+    checkpoint_activations: bool = False
+    compile: bool = False
     seed: int = 0
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mana_dist.errors import UserError
-from mana_dist.model import FrameEmbedding, Mana, Padding, window_indices
+from mana_dist.model import FrameEmbedding, Mana, Padding, tiling, window_indices
+from mana_dist.model.tiling import Tiling
 
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
+Precision = Literal["fp32", "bf16"]
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 
 
@@ -22,7 +24,12 @@ class _Embedded(NamedTuple):
 
 
 def super_resolve(
-    model: Mana, frames: Iterable[Frame], device: str | torch.device = "cpu", padding: Padding = "reflection"
+    model: Mana,
+    frames: Iterable[Frame],
+    device: str | torch.device = "cpu",
+    padding: Padding = "reflection",
+    memory: int | None = None,
+    precision: Precision = "fp32",
 ) -> Iterator[Frame]:
     """Super-resolve a video of any length, also one whose length is not known in advance.
 
@@ -34,6 +41,10 @@ def super_resolve(
         frames: (h, w, 3) uint8 RGB, all of one size; read T//2 frames ahead of what is yielded.
         device: where the model runs.
         padding: the rule for windows that reach beyond the clip's ends.
+        memory: bytes that the convolutions' activations may take; a frame that needs more is done in overlapping tiles
+            (:mod:`mana_dist.model.tiling`). None: never tiled.
+        precision: ``bf16`` runs convolutions and attention in bfloat16 (autocast); the upsampled frame that the
+            network's residual is added to stays fp32.
 
     Yields:
         (4h, 4w, 3) uint8 RGB, one for each frame, in order.
@@ -46,15 +57,26 @@ def super_resolve(
     model = _placed(model, device)
     held: deque[_Embedded] = deque(maxlen=size)
     count = emitted = 0
+    cut: Tiling | None = None
+    lean = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
     for frame in _same_size(frames):
-        held.append(_embed(model, frame, device))
+        if memory is not None and not count:
+            element_size = 2 if precision == "bf16" else 4
+            cut = tiling.tiling_for(model.config, frame.shape[0], frame.shape[1], memory, element_size)
+        with lean:
+            held.append(_embed(model, frame, device, cut))
         count += 1
         # The first T//2 windows reach before the clip, and the rules look up to T frames into it for them.
         while count >= size and emitted + radius < count:
-            yield _reconstruct(model, held, count - len(held), window_indices(emitted, count, size, padding))
+            window = window_indices(emitted, count, size, padding)
+            with lean:
+                result = _reconstruct(model, held, count - len(held), window, cut)
+            yield result
             emitted += 1
     for centre in range(emitted, count):
-        yield _reconstruct(model, held, count - len(held), window_indices(centre, count, size, padding))
+        with lean:
+            result = _reconstruct(model, held, count - len(held), window_indices(centre, count, size, padding), cut)
+        yield result
 
 
 def super_resolve_window(model: Mana, frames: Frames, device: str | torch.device = "cpu") -> Frame:
@@ -122,18 +144,19 @@ def _same_size(frames: Iterable[Frame]) -> Iterator[Frame]:
         yield frame
 
 
-def _embed(model: Mana, frame: Frame, device: str | torch.device) -> _Embedded:
+def _embed(model: Mana, frame: Frame, device: str | torch.device, cut: Tiling | None) -> _Embedded:
     # inference_mode only around the arithmetic: as a generator's context it would leak into the caller's code.
     with torch.inference_mode():
         pixels = to_tensor(frame)[None].to(device)
-        return _Embedded(pixels, model.embed(pixels))
+        return _Embedded(pixels, tiling.embed(model, pixels, cut) if cut else model.embed(pixels))
 
 
-def _reconstruct(model: Mana, held: deque[_Embedded], first: int, window: list[int]) -> Frame:
+def _reconstruct(model: Mana, held: deque[_Embedded], first: int, window: list[int], cut: Tiling | None) -> Frame:
     """The centre of ``window`` (frame numbers) from the held frames, the first of which is number ``first``."""
     with torch.inference_mode():
         chosen = [held[index - first] for index in window]
         centre = chosen[len(chosen) // 2]
         key = torch.stack([entry.embedding.key for entry in chosen], dim=1)
         value = torch.stack([entry.embedding.value for entry in chosen], dim=1)
-        return to_frame(model.reconstruct(centre.pixels, centre.embedding.feature, key, value))
+        embedded = (centre.pixels, centre.embedding.feature, key, value)
+        return to_frame(tiling.reconstruct(model, *embedded, cut) if cut else model.reconstruct(*embedded))

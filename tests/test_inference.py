@@ -48,6 +48,28 @@ def test_streaming_equals_plain_forward_for_every_length_and_padding(length: int
         assert np.abs(frame - exact).max() <= 0.5 + 255e-5
 
 
+def test_a_small_memory_budget_gives_the_same_frames_in_tiles() -> None:
+    model = random_model()
+    frames = clip(6, height=70, width=50)
+    whole, tiled = list(super_resolve(model, iter(frames))), list(super_resolve(model, iter(frames), memory=1))
+    for one, other in zip(whole, tiled, strict=True):
+        assert np.abs(one.astype(int) - other.astype(int)).max() <= 1  # a value on the edge may round the other way
+
+
+@pytest.mark.parametrize("memory", [None, 1])
+def test_bf16_is_close_and_leaves_autocast_off(memory: int | None) -> None:
+    model = random_model()
+    with torch.no_grad():
+        model.upsampler.to_rgb.weight.mul_(0.1)  # a residual of the size that a trained network's has
+    frames = clip(6, height=40, width=30)
+    exact = list(super_resolve(model, iter(frames)))
+    for one, other in zip(exact, super_resolve(model, iter(frames), memory=memory, precision="bf16"), strict=True):
+        assert not torch.is_autocast_enabled("cpu")
+        difference = np.abs(one.astype(int) - other.astype(int))
+        assert difference.mean() < 0.5
+        assert (difference > 2).mean() < 0.01  # where two scores are close, another position may win
+
+
 def test_cached_embeddings_give_the_forward_pass_within_1e_5() -> None:
     model = random_model()
     images = torch.rand(1, 5, 3, 9, 7)

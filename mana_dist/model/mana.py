@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mana_dist.model.config import ModelConfig
 from mana_dist.ops import one_hot_attention
@@ -135,11 +136,16 @@ class Mana(nn.Module):
 
     Call :meth:`forward` on windows; or, over a video, :meth:`embed` each frame once and :meth:`reconstruct` each
     window from the embeddings: the same arithmetic without encoding a frame T times.
+
+    Attributes:
+        checkpoint_activations: in training, keep only the residual blocks' inputs and compute the rest again in the
+            backward pass: about a third more time for a fraction of the memory.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpoint_activations = False
         channels = config.channels
         self.stem = nn.Conv2d(3, channels, 3, padding=1)
         self.encoder = nn.Sequential(*(ResidualBlock(channels) for _ in range(config.encoder_blocks)))
@@ -153,8 +159,7 @@ class Mana(nn.Module):
         """F of frames: (B, 3, H, W) in [0, 1] -> (B, C, H, W), in the weights' dtype."""
         # Channels last is what convolutions run fastest in, on CPU and GPU; every later layer keeps it.
         frames = frames.to(self.stem.weight.dtype, memory_format=torch.channels_last)
-        feature: Tensor = self.encoder(F.leaky_relu(self.stem(frames), LEAKY_SLOPE))
-        return feature
+        return self._blocks(self.encoder, F.leaky_relu(self.stem(frames), LEAKY_SLOPE))
 
     def embed(self, frames: Tensor) -> FrameEmbedding:
         """Everything about frames that does not depend on their window.
@@ -178,13 +183,39 @@ class Mana(nn.Module):
             (B, 3, 4H, 4W) in the dtype of ``centre`` (or the weights', if wider); not clamped to [0, 1].
         """
         query = self.attention.query(feature)
-        fused = feature + self.attention(query, key, value)
-        if self.memory is not None:
-            fused = fused + self.memory(query)
-        residual: Tensor = self.upsampler(self.decoder(fused))
-        # In the frames' dtype: bf16 could not tell all 256 levels apart.
-        upsampled = F.interpolate(centre, scale_factor=self.config.scale, mode="bilinear", align_corners=False)
-        return upsampled + residual
+        return self.upsample(centre) + self.decode(self.fuse(feature, query, key, value))
+
+    def fuse(self, feature: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Both attentions' results added to the centre feature: (B, C, H, W).
+
+        Args:
+            feature: F of the centre frames, (B, C, H, W), un-normalised.
+            query: Q of the centre frames, (B, C', H, W).
+            key: K of all frames, (B, T, C', H, W).
+            value: V of all frames, (B, T, C', H, W).
+        """
+        fused: Tensor = feature + self.attention(query, key, value)
+        return fused if self.memory is None else fused + self.memory(query)
+
+    def decode(self, fused: Tensor) -> Tensor:
+        """The residual of fused features: (B, C, H, W) -> (B, 3, 4H, 4W)."""
+        residual: Tensor = self.upsampler(self._blocks(self.decoder, fused))
+        return residual
+
+    def _blocks(self, blocks: nn.Sequential, x: Tensor) -> Tensor:
+        if not (self.checkpoint_activations and torch.is_grad_enabled()):
+            whole: Tensor = blocks(x)
+            return whole
+        for block in blocks:
+            x = checkpoint(block, x, use_reentrant=False)
+        return x
+
+    def upsample(self, centre: Tensor) -> Tensor:
+        """The blurry frame that the residual adds to, (B, 3, H, W) -> (B, 3, 4H, 4W).
+
+        In the dtype of ``centre``: bf16 could not tell all 256 levels apart.
+        """
+        return F.interpolate(centre, scale_factor=self.config.scale, mode="bilinear", align_corners=False)
 
     def memory_reading(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Y and Q of centre frames, what stage 2's loss compares (paper section 3.4).

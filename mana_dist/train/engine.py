@@ -52,6 +52,10 @@ class StageEngine:
         self._device = device
         model = Mana(model_config)
         model.load_state_dict(weights)
+        model.checkpoint_activations = run.checkpoint_activations
+        if run.compile:
+            for part in (model.encoder, model.decoder, model.upsampler):
+                part.compile()
         objective = StageObjective(model, stage).to(device)
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimizer = torch.optim.Adam(self._trained.values(), lr=stage.lr, betas=ADAM_BETAS)

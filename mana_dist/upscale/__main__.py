@@ -20,6 +20,8 @@ def main(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     if not 0 <= options.crf <= 51:
         raise UserError(f"--crf must be from 0 (lossless) to 51, got {options.crf}")
+    if options.memory is not None and options.memory < 1:
+        raise UserError(f"--memory must be at least 1 MiB, got {options.memory}")
     _upscale(options)
 
 
@@ -30,6 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     add("destination", metavar="DST", help="the file to write; .mp4, .mov, .m4v or .mkv (H.264)")
     add("--model", required=True, help="a model folder, models:/NAME/VERSION or models:/NAME@ALIAS")
     add("--crf", type=int, default=16, help="x264's quality, 0 to 51; less is better and larger (default %(default)s)")
+    add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 on a GPU, else fp32")
+    add("--memory", type=int, metavar="MIB", help="memory for the network's activations; a frame that needs more is "
+        "done in overlapping tiles (default: never tiled)")  # fmt: skip
     add("--compare", action="store_true", help="also write DST.compare.png: source, bicubic and MANA where they differ "
         "most")  # fmt: skip
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default %(default)s)")
@@ -60,8 +65,11 @@ def _upscale(options: argparse.Namespace) -> None:
             if comparison is not None:
                 comparison.add(lr, result)
 
+        lean = options.precision == "bf16" or (options.precision == "auto" and device == "cuda")
+        memory = None if options.memory is None else options.memory * 2**20
         with open_target(options.destination, source, options.crf) as target:
-            transcode(source, target, partial(super_resolve, model, device=device), each)
+            upscale = partial(super_resolve, model, device=device, memory=memory, precision="bf16" if lean else "fp32")
+            transcode(source, target, upscale, each)
     progress.close()
     audio = f"; audio left out: {', '.join(target.dropped_audio)} does not go into this container, .mkv may take it"
     print(

@@ -212,6 +212,17 @@ def test_embeddings_computed_once_give_the_same_frame() -> None:
     torch.testing.assert_close(model.reconstruct(frames[:, 1], each[1].feature, keys, values), model(frames))
 
 
+def test_checkpointed_activations_give_the_same_gradients() -> None:
+    model = random_model(SMALL)
+    frames = torch.rand(1, 3, 3, 5, 4, dtype=torch.float64)
+    grads = []
+    for flag in (False, True):
+        model.checkpoint_activations = flag
+        grads.append(torch.autograd.grad(model(frames).square().sum(), list(model.parameters())))
+    for plain, checkpointed in zip(*grads, strict=True):
+        assert torch.equal(plain, checkpointed)
+
+
 def test_bf16_keeps_all_256_levels_of_the_upsampled_frame() -> None:
     model = Mana(SMALL)
     with torch.no_grad():

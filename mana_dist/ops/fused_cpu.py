@@ -1,0 +1,287 @@
+"""One-hot attention on a CPU in one fused pass: ``fused_cpu.c``, compiled at first use.
+
+The C file needs nothing but a C compiler (``$CC``, or else cc, gcc or clang) and compiles in about two seconds. The
+library is kept in the user's cache folder, ``$XDG_CACHE_HOME`` or ``~/.cache``, under a name that tells the source, the
+compiler and the processor apart, so that a home folder shared by different machines is no trouble.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+# NaN and infinities keep their meaning: no -ffast-math.
+_FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+# The first that the compiler takes; some compilers for ARM know the second alone.
+_TUNING = (("-march=native",), ("-mcpu=native",), ())
+# A further thread must have this many multiply-adds to be worth its start.
+_WORK_PER_THREAD = 2_000_000
+
+
+def available() -> bool:
+    """Whether :func:`forward` and :func:`backward` can run; compiles them at the first call.
+
+    Where they cannot, the first call warns and says why.
+    """
+    return _library() is not None
+
+
+def forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
+    """One-hot attention, as :func:`mana_dist.ops.one_hot_attention` defines it, computed in float32.
+
+    Args:
+        query: (B, C, H, W), float32 or bfloat16, any strides; fastest with the channels innermost in memory.
+        key: (B, T, C, H, W), likewise.
+        value: (B, T, C, H, W), likewise.
+        window: side of the search window, odd and positive.
+
+    Returns:
+        The output (B, T, C, H, W) in the dtype of ``query``, which in memory is (B, H, W, T, C), so that
+        ``output.flatten(1, 2)`` is a channels-last view; the winning score (B, T, H, W), float32; and its flat position
+        y * W + x in the frame (B, T, H, W), int32.
+    """
+    batch, frames, channels, height, width = key.shape
+    sizes = _sizes(key, window)
+    queries, keys, values = _frames(query, frames), _channels_last(key), _channels_last(value)
+    output = torch.empty(batch, height, width, frames, channels)
+    score = torch.empty(batch, frames, height, width)
+    index = torch.empty(batch, frames, height, width, dtype=torch.int32)
+    library = _loaded()
+    units = batch * library.one_hot_forward_rows(sizes)
+    scratch_size = library.one_hot_forward_scratch(sizes)
+    tensors = [_described(tensor) for tensor in (queries, keys, values, output.permute(0, 3, 1, 2, 4))]
+
+    def work(begin: int, end: int) -> None:
+        scratch = torch.empty(scratch_size)
+        library.one_hot_forward(*tensors, score.data_ptr(), index.data_ptr(), sizes, begin, end, scratch.data_ptr())
+
+    shifts = (2 * sizes.reach_y + 1) * (2 * sizes.reach_x + 1)
+    _share(work, units, key.numel() * shifts)
+    return output.permute(0, 3, 4, 1, 2).to(query.dtype), score, index
+
+
+def backward(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score: Tensor,
+    index: Tensor,
+    window: int,
+    needs: tuple[bool, bool, bool] = (True, True, True),
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of query, key and value, computed in float32; the same bits for any number of threads.
+
+    Args:
+        grad_output: gradient of the output, (B, T, C, H, W), any dtype and strides.
+        query: what :func:`forward` was given.
+        key: likewise.
+        value: likewise.
+        score: what :func:`forward` returned.
+        index: likewise.
+        window: what :func:`forward` was given.
+        needs: which of the three gradients to compute.
+
+    Returns:
+        For each of query, key and value its gradient, in its shape and dtype and with the channels innermost in memory,
+        or None where it was not asked for.
+    """
+    batch, frames, channels, height, _ = key.shape
+    for_query, for_key, for_value = needs
+    sizes, library = _sizes(key, window), _loaded()
+    grad, queries, keys, values = (
+        _channels_last(grad_output),
+        _frames(query, frames),
+        _channels_last(key),
+        _channels_last(value),
+    )
+    grad_query = torch.empty(queries[:, 0].shape) if for_query else None
+    grad_key = torch.empty(keys.shape) if for_key else None
+    grad_value = torch.empty(values.shape) if for_value else None
+    grad_score = torch.empty_like(score) if for_query or for_key else None
+
+    def frame_rows(begin: int, end: int) -> None:
+        scratch = torch.empty(3, channels)
+        library.one_hot_backward_frames(
+            *(_described(tensor) for tensor in (grad, queries, values)),
+            *(score.data_ptr(), index.data_ptr(), sizes, begin, end),
+            None if grad_score is None else grad_score.data_ptr(),
+            *(None if tensor is None else _described(tensor) for tensor in (grad_key, grad_value)),
+            scratch.data_ptr(),
+        )
+
+    _share(frame_rows, batch * frames * height, 4 * key.numel())
+    if grad_query is not None and grad_score is not None:
+        scores, result = grad_score.data_ptr(), _described(grad_query.unsqueeze(1))
+
+        def query_rows(begin: int, end: int) -> None:
+            scratch = torch.empty(channels)
+            arrays = (_described(keys), index.data_ptr(), scores)
+            library.one_hot_backward_query(*arrays, sizes, begin, end, result, scratch.data_ptr())
+
+        _share(query_rows, batch * height, 4 * key.numel())
+    return (
+        None if grad_query is None else grad_query.movedim(-1, 1).to(query.dtype),
+        None if grad_key is None else grad_key.movedim(-1, 2).to(key.dtype),
+        None if grad_value is None else grad_value.movedim(-1, 2).to(value.dtype),
+    )
+
+
+class _Tensor(ctypes.Structure):
+    """``struct tensor`` of fused_cpu.c."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("batch", "frame", "row", "column", "channel")),
+    )
+
+
+class _Sizes(ctypes.Structure):
+    """``struct sizes`` of fused_cpu.c."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("frames", "channels", "height", "width", "reach_y", "reach_x"))
+
+
+def _described(tensor: Tensor) -> _Tensor:
+    """Address and strides of a (B, T, H, W, C) tensor."""
+    return _Tensor(tensor.data_ptr(), *tensor.stride())
+
+
+def _sizes(key: Tensor, window: int) -> _Sizes:
+    _, frames, channels, height, width = key.shape
+    reach = window // 2
+    return _Sizes(frames, channels, height, width, max(0, min(reach, height - 1)), max(0, min(reach, width - 1)))
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """(..., C, H, W) as float32 (..., H, W, C), whatever the layout in memory: a view of a float32 tensor."""
+    return tensor.movedim(-3, -1).to(torch.float32)
+
+
+def _frames(query: Tensor, frames: int) -> Tensor:
+    """The query as one (B, T, H, W, C) tensor whose frames all lie in one place."""
+    return _channels_last(query).unsqueeze(1).expand(-1, frames, -1, -1, -1)
+
+
+def _share(work: Callable[[int, int], None], units: int, multiply_adds: int) -> None:
+    """Calls ``work(begin, end)`` on parts of range(units), a thread each, and returns when all are done."""
+    threads = max(1, min(torch.get_num_threads(), units, multiply_adds // _WORK_PER_THREAD))
+    if threads == 1:
+        work(0, units)
+        return
+    bounds = [units * thread // threads for thread in range(threads + 1)]
+    # New threads for each call: starting one takes some 60 microseconds, and a kept pool does not survive a fork.
+    with ThreadPoolExecutor(threads - 1) as pool:
+        parts = [pool.submit(work, bounds[thread], bounds[thread + 1]) for thread in range(1, threads)]
+        work(bounds[0], bounds[1])
+    for part in parts:
+        part.result()
+
+
+def _loaded() -> ctypes.CDLL:
+    library = _library()
+    if library is None:
+        raise RuntimeError("the fused CPU implementation is not available: ask available() first")
+    return library
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    try:
+        return _with_signatures(_build())
+    except (OSError, ValueError, _NotBuiltError) as error:
+        warnings.warn(
+            f"one-hot attention falls back to its slow CPU implementation: {error}", RuntimeWarning, stacklevel=3
+        )
+        return None
+
+
+class _NotBuiltError(Exception):
+    """There is no compiler, or it failed."""
+
+
+def _build() -> ctypes.CDLL:
+    """The library from the user's cache folder, compiled where it is not there yet."""
+    compiler = _compiler()
+    source = Path(__file__).with_suffix(".c").read_bytes()
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
+    kind = repr((source, _FLAGS, _TUNING, compiler, version, _processor()))
+    name = f"one_hot_{hashlib.sha256(kind.encode()).hexdigest()[:16]}.so"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mana_dist"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (folder / name).exists():
+            with contextlib.suppress(OSError):  # broken: it is compiled anew
+                return ctypes.CDLL(str(folder / name))
+        return _compile(compiler, source, folder / name)
+    except (OSError, RuntimeError):  # not writable, not executable, or no home folder: for this process alone
+        with tempfile.TemporaryDirectory() as private:
+            return _compile(compiler, source, Path(private) / name)
+
+
+def _compiler() -> list[str]:
+    if chosen := shlex.split(os.environ.get("CC", "")):
+        return chosen
+    for name in ("cc", "gcc", "clang"):
+        if found := shutil.which(name):
+            return [found]
+    raise _NotBuiltError("no C compiler found (cc, gcc or clang; or name one in CC)")
+
+
+def _processor() -> str:
+    """What -march=native looks at."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    told = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
+    return "\n".join([platform.machine(), platform.processor(), *sorted(told)])
+
+
+def _compile(compiler: list[str], source: bytes, path: Path) -> ctypes.CDLL:
+    """Compiles into a temporary file that then takes its name at once: other processes may be doing the same."""
+    handle, temporary = tempfile.mkstemp(suffix=".so", dir=path.parent)
+    os.close(handle)
+    try:
+        for tuning in _TUNING:
+            command = [*compiler, *_FLAGS, *tuning, "-x", "c", "-", "-o", temporary, "-lm"]
+            result = subprocess.run(command, input=source, capture_output=True, check=False)
+            if result.returncode == 0:
+                os.replace(temporary, path)
+                return ctypes.CDLL(str(path))
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    errors = result.stderr.decode(errors="replace").strip().splitlines()
+    raise _NotBuiltError(f"{shlex.join(compiler)} failed: {errors[0] if errors else f'exit {result.returncode}'}")
+
+
+def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
+    tensor, sizes = ctypes.POINTER(_Tensor), ctypes.POINTER(_Sizes)
+    address, count = ctypes.c_void_p, ctypes.c_int64
+    library.one_hot_forward_rows.argtypes = [sizes]
+    library.one_hot_forward_rows.restype = count
+    library.one_hot_forward_scratch.argtypes = [sizes]
+    library.one_hot_forward_scratch.restype = count
+    library.one_hot_forward.argtypes = [tensor, tensor, tensor, tensor, address, address, sizes, count, count, address]
+    library.one_hot_forward.restype = None
+    library.one_hot_backward_frames.argtypes = [
+        *(tensor, tensor, tensor, address, address, sizes),
+        *(count, count, address, tensor, tensor, address),
+    ]
+    library.one_hot_backward_frames.restype = None
+    library.one_hot_backward_query.argtypes = [tensor, address, address, sizes, count, count, tensor, address]
+    library.one_hot_backward_query.restype = None
+    return library

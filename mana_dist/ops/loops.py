@@ -1,0 +1,93 @@
+"""One-hot attention as a loop over the window's shifts: plain torch, any device, any floating dtype.
+
+The fallback where neither a C compiler nor Triton is to be had, and what the fused kernels are compared with. Memory
+beyond inputs and output is a few copies of ``key``; windows are never materialised.
+"""
+
+import torch
+from torch import Tensor
+
+
+def forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
+    """One-hot attention as :func:`mana_dist.ops.one_hot_attention` defines it.
+
+    Args:
+        query: (B, C, H, W).
+        key: (B, T, C, H, W).
+        value: (B, T, C, H, W).
+        window: side of the search window, odd and positive.
+
+    Returns:
+        The output (B, T, C, H, W) in the dtype of ``query``; the winning score (B, T, H, W), float32 or wider; its
+        flat position y * W + x in the frame, (B, T, H, W), int64.
+    """
+    score, index = _best_match(_widened(query), _widened(key), window)
+    return (score.unsqueeze(2) * _gather(value, index)).to(query.dtype), score, index
+
+
+def backward(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score: Tensor,
+    index: Tensor,
+    window: int,  # for the fused kernels
+    needs: tuple[bool, bool, bool] = (True, True, True),
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of query, key and value, None where ``needs`` does not ask for one."""
+    grad_output = _widened(grad_output)
+    grad_query = grad_key = grad_value = None
+    if needs[2]:
+        grad_value = _scatter(score.unsqueeze(2) * grad_output, index).to(value.dtype)
+    if needs[0] or needs[1]:
+        grad_score = (grad_output * _gather(value, index)).sum(2, keepdim=True)
+        if needs[0]:
+            grad_query = (grad_score * _gather(key, index)).sum(1).to(query.dtype)
+        if needs[1]:
+            grad_key = _scatter(grad_score * query.unsqueeze(1), index).to(key.dtype)
+    return grad_query, grad_key, grad_value
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _best_match(query: Tensor, key: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """The best score and its flat position y * W + x in the frame, both (B, T, H, W)."""
+    batch, frames, _, height, width = key.shape
+    best = query.new_full((batch, frames, height, width), -torch.inf)
+    index = torch.zeros((batch, frames, height, width), dtype=torch.int64, device=query.device)
+    position = torch.arange(height * width, device=query.device).view(height, width)
+    seen = torch.zeros((height, width), dtype=torch.bool, device=query.device)
+    reach = window // 2
+    for dy in range(-min(reach, height - 1), min(reach, height - 1) + 1):
+        rows, key_rows = _overlap(dy, height)
+        for dx in range(-min(reach, width - 1), min(reach, width - 1) + 1):
+            columns, key_columns = _overlap(dx, width)
+            # A product and a sum: einsum turns this into a batch of tiny matrix products, five times slower on CPU.
+            score = (query[:, None, :, rows, columns] * key[:, :, :, key_rows, key_columns]).sum(2)
+            running = best[:, :, rows, columns]
+            # A pixel's first position inside the frame is taken whatever its score, -inf included.
+            wins = (score > running) | ~seen[rows, columns] | (score.isnan() & ~running.isnan())
+            best[:, :, rows, columns] = torch.where(wins, score, running)
+            index[:, :, rows, columns] = torch.where(wins, position[key_rows, key_columns], index[:, :, rows, columns])
+            seen[rows, columns] = True
+    return best, index
+
+
+def _overlap(shift: int, size: int) -> tuple[slice, slice]:
+    """Where positions i and i + shift both lie in [0, size): the slice of i and the slice of i + shift."""
+    return slice(max(0, -shift), size - max(0, shift)), slice(max(0, shift), size + min(0, shift))
+
+
+def _gather(frames: Tensor, index: Tensor) -> Tensor:
+    """``frames`` (B, T, C, H, W) at the flat positions ``index`` (B, T, H, W)."""
+    flat = index.flatten(2).unsqueeze(2).expand(-1, -1, frames.shape[2], -1)
+    return frames.flatten(3).gather(3, flat).view(frames.shape)
+
+
+def _scatter(updates: Tensor, index: Tensor) -> Tensor:
+    """The adjoint of :func:`_gather`: sums ``updates`` (B, T, C, H, W) into the positions ``index``."""
+    flat = index.flatten(2).unsqueeze(2).expand(-1, -1, updates.shape[2], -1)
+    return torch.zeros_like(updates.flatten(3)).scatter_add_(3, flat, updates.flatten(3)).view(updates.shape)

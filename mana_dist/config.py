@@ -28,8 +28,8 @@ class StageConfig:
         lr: Adam's learning rate, constant over the stage.
     """
 
-    steps: int
-    lr: float
+    steps: int = 0
+    lr: float = 1e-4
 
     def __post_init__(self) -> None:
         if self.steps < 0:

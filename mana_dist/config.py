@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal, get_type_hints
@@ -211,7 +211,7 @@ def load(text: str, name: str) -> Config:
 
 def from_mapping(values: Mapping[str, Any], name: str) -> Config:
     """The configuration that nested ``values`` hold (what :func:`to_mapping` gives); errors name ``name``."""
-    _check_keys(_flat_keys(values), name, set())
+    _check_keys(flatten(values), name, set())
     parser = _parser(name)
     try:
         namespace = parser.parse_object(dict(values))
@@ -270,7 +270,7 @@ def _with_config_file(command_line: list[str]) -> list[str]:
         raise UserError(f"--config {name}: no such file, nor a preset ({', '.join(PRESETS)})")
     with open(path, encoding="utf-8") as stream:
         values = _yaml_mapping(stream.read(), path)
-    _check_keys(_flat_keys(values), path, set())
+    _check_keys(flatten(values), path, set())
     with_path = ["--config", path] if values else []  # jsonargparse refuses an empty file
     return with_path + command_line[:position] + command_line[position + 2 :]
 
@@ -287,15 +287,11 @@ def _yaml_mapping(text: str, name: str) -> dict[str, Any]:
     return values
 
 
-def _flat_keys(values: Mapping[str, Any]) -> Iterator[str]:
-    return iter(flatten(values))
-
-
 def _valid_keys() -> list[str]:
     return list(flatten(to_mapping(Config())))
 
 
-def _check_keys(keys: Iterator[str], where: str, also: set[str]) -> None:
+def _check_keys(keys: Iterable[str], where: str, also: set[str]) -> None:
     valid = _valid_keys()
     sections = {".".join(key.split(".")[:depth]) for key in valid for depth in range(1, key.count(".") + 1)}
     for key in keys:

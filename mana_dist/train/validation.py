@@ -15,8 +15,6 @@ from mana_dist.metrics import psnr, ssim
 from mana_dist.model import Mana
 from mana_dist.train.events import Validated
 
-Sample = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-
 
 class Validation:
     """A fixed, evenly spaced choice of validation samples; each worker holds and computes every R-th.

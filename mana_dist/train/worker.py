@@ -75,27 +75,17 @@ class Worker:
         """The three stages in order, each from where the run stands."""
         state = self._resume()
         self.send(Started(state.step, self.world_size, self._device_name(), state.losses))
-        for stage in self.stages:
-            if state.step < stage.stop:
-                state = self._train_stage(stage, state)
+        # One feed for all stages: what it has decoded and prepared serves the next stage too.
+        with self._feed_from(state.step) as feed:
+            for stage in self.stages:
+                if state.step < stage.stop:
+                    state = self._train_stage(stage, state, feed)
 
-    def _train_stage(self, stage: Stage, state: TrainState) -> TrainState:
+    def _train_stage(self, stage: Stage, state: TrainState, feed: Feed) -> TrainState:
         config, run = self.config, self.config.run
-        assert config.data.path is not None
         share = len(slots_of(self.rank, self.world_size, config.data.batch_size)) / config.data.batch_size
-        engine = StageEngine(config.model, run, stage, state.weights, state.moments, state.step, self.device)
-        feed = Feed(
-            config.data.path,
-            self._data,
-            config.data,
-            config.model.frames,
-            run.seed,
-            rank=self.rank,
-            world_size=self.world_size,
-            start_step=state.step,
-        )
-        meter = _Meter(self, stage, feed)
-        with engine, feed:
+        with StageEngine(config.model, run, stage, state.weights, state.moments, state.step, self.device) as engine:
+            meter = _Meter(self, stage, feed)
             for step in range(state.step + 1, stage.stop + 1):
                 meter.add(engine.step(next(feed), share))
                 is_checkpoint = step % run.checkpoint_every == 0 or step == stage.stop
@@ -118,6 +108,20 @@ class Worker:
         """Tell the driver; rank 0 speaks for all."""
         if self.rank == 0:
             self._send(event)
+
+    def _feed_from(self, step: int) -> Feed:
+        config = self.config
+        assert config.data.path is not None
+        return Feed(
+            config.data.path,
+            self._data,
+            config.data,
+            config.model.frames,
+            config.run.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+            start_step=step,
+        )
 
     def _resume(self) -> TrainState:
         published = ray.train.get_checkpoint()

@@ -1,28 +1,72 @@
-"""Files by URI: a local path or anything with a scheme, through pyarrow's file systems and smart-open."""
+"""Files by URI: a local path or anything with a scheme, through pyarrow's file systems and smart-open.
+
+After ``s3://`` and ``gs://`` everything is part of the name as it is: spaces, '#', '?', '%', '..'. Only ``http://`` and
+``https://`` URLs are URLs, with query and escapes; they can be read, one file at a time.
+"""
 
 import contextlib
+import errno
+import io
 import os
+import re
+import stat as modes
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, NamedTuple, cast
 
-import smart_open
 from pyarrow import ArrowException, fs
 
+from mana_dist import http_files, s3_store
 from mana_dist.errors import UserError
 
 _GCS_RETRY_SECONDS = 60  # without a limit a store that is out of reach hangs the program, silently
+_BUFFER_BYTES = 4 * 1024 * 1024  # of files that pyarrow reads: it asks a store for no more than it is asked for
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_WILDCARD = re.compile(r"[*?[]")
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """What a storage knows of a file or a folder without reading it.
+
+    Attributes:
+        uri: its URI.
+        folder: whether it is a folder; then the rest is None.
+        bytes: size; None where a web server does not tell.
+        modified: time of the last change, seconds since the epoch; None where a web server does not tell.
+    """
+
+    uri: str
+    folder: bool
+    bytes: int | None = None
+    modified: float | None = None
+
+
+class ListedFile(NamedTuple):
+    """A file in the listing of a folder: its path relative to that, its size, and its last change as FileStat's."""
+
+    path: str
+    bytes: int | None
+    modified: float | None
 
 
 def is_remote(uri: str) -> bool:
     """Whether ``uri`` has a scheme other than ``file``."""
-    return "://" in uri and not uri.startswith("file://")
+    return _SCHEME.match(uri) is not None and not uri.startswith("file://")
+
+
+def is_web(uri: str) -> bool:
+    """Whether ``uri`` is a URL of a web server."""
+    return uri.startswith(("http://", "https://"))
 
 
 def resolve(uri: str) -> str:
-    """An absolute local path, or the URI unchanged (``file://`` becomes a path)."""
+    """An absolute local path, or the URI unchanged but for slashes at its end (``file://`` becomes a path)."""
+    if is_web(uri):
+        return uri
     if is_remote(uri):
         return uri.rstrip("/")
     return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
@@ -44,63 +88,167 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     resolved = resolve(uri)
     if not is_remote(uri):
         return fs.LocalFileSystem(), resolved
-    # Only scheme and bucket are parsed as a URI: an object's name may hold spaces, '#', '?' and '%'.
-    scheme, _, location = resolved.partition("://")
-    bucket, slash, key = location.partition("/")
-    options = f"?retry_limit_seconds={_GCS_RETRY_SECONDS}" if scheme in ("gs", "gcs") else ""
+    scheme, bucket, key = _split(resolved)
+    path = f"{bucket}/{key}" if key else bucket
     try:
+        if scheme == "s3":
+            return s3_store.filesystem(bucket), path
+        if is_web(uri):
+            raise NotImplementedError("files on web servers can be read by their URLs, not written or listed")
+        # Only scheme and bucket are parsed as a URI: an object's name may hold spaces, '#', '?' and '%'.
+        options = f"?retry_limit_seconds={_GCS_RETRY_SECONDS}" if scheme in ("gs", "gcs") else ""
         filesystem_, root = fs.FileSystem.from_uri(f"{scheme}://{bucket}{options}")
-        return filesystem_, root + slash + key
+        return filesystem_, f"{root}/{key}" if key else root
     except (ArrowException, OSError, ValueError, ImportError, NotImplementedError) as error:
         raise UserError(f"cannot open storage {uri}: {error}") from error
 
 
-def exists(uri: str) -> bool:
-    """Whether a file or a folder lies at ``uri``."""
-    filesystem_, path = filesystem(uri)
-    return filesystem_.get_file_info(path).type != fs.FileType.NotFound
-
-
-def is_folder(uri: str) -> bool:
-    """Whether ``uri`` is a folder."""
-    filesystem_, path = filesystem(uri)
-    return filesystem_.get_file_info(path).type == fs.FileType.Directory
-
-
-def list_folder(uri: str) -> list[str]:
-    """The full URIs of everything directly in the folder ``uri``, sorted; folders without a trailing slash."""
-    filesystem_, path = filesystem(uri)
-    infos = filesystem_.get_file_info(fs.FileSelector(path))
-    return sorted(join(resolve(uri), info.base_name) for info in infos)
-
-
-def list_files(uri: str) -> list[str]:
-    """Everything at any depth below the folder ``uri`` that is no folder, as paths relative to it; in no order."""
-    filesystem_, path = filesystem(uri)
-    infos = filesystem_.get_file_info(fs.FileSelector(path, recursive=True))
-    root = path.rstrip("/")
-    return [info.path[len(root) + 1 :] for info in infos if info.type != fs.FileType.Directory]
-
-
-def open_read(uri: str) -> BinaryIO:
-    """A seekable binary stream of the file at ``uri``.
+def stat(uri: str) -> FileStat:
+    """Whether a file or a folder lies at ``uri``, and what is known of a file: one request, two for a folder.
 
     Raises:
         UserError: nothing here reads this scheme.
-        OSError: the file cannot be read.
+        OSError: it cannot be reached; FileNotFoundError where there is nothing.
     """
     resolved = resolve(uri)
     if not is_remote(uri):
-        return open(resolved, "rb")
-    scheme = resolved.partition("://")[0]
+        with _local_errors(resolved):
+            local = os.stat(resolved)
+        if modes.S_ISDIR(local.st_mode):
+            return FileStat(resolved, folder=True)
+        return FileStat(resolved, False, local.st_size, local.st_mtime)
+    scheme, bucket, key = _split(resolved)
+    if is_web(uri):
+        return FileStat(uri, False, *http_files.head(uri))
+    if scheme == "s3":
+        found = s3_store.head(bucket, key)
+        return FileStat(resolved, folder=True) if found is None else FileStat(resolved, False, *found)
+    filesystem_, path = filesystem(uri)
+    with _arrow_errors(uri):
+        info = filesystem_.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise FileNotFoundError(errno.ENOENT, "no such file or folder", uri)
+    if info.type == fs.FileType.Directory:
+        return FileStat(resolved, folder=True)
+    return FileStat(resolved, False, info.size, info.mtime_ns and info.mtime_ns / 1e9)
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or a folder lies at ``uri``.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
     try:
-        if scheme in ("s3", "http", "https"):
-            stream: BinaryIO = smart_open.open(resolved, "rb", compression="disable")
-            return stream
-        filesystem_, path = filesystem(uri)
-        return filesystem_.open_input_file(path)
-    except (ImportError, NotImplementedError) as error:
+        stat(uri)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def is_folder(uri: str) -> bool:
+    """Whether ``uri`` is a folder; without a request for a URL of a web server, which never is.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
+    try:
+        return not is_web(uri) and stat(uri).folder
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def list_folder(uri: str) -> list[str]:
+    """The full URIs of everything directly in the folder ``uri``, sorted; folders without a trailing slash.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    filesystem_, path = filesystem(uri)
+    with _arrow_errors(uri):
+        infos = filesystem_.get_file_info(fs.FileSelector(path))
+    return sorted(join(resolve(uri), info.base_name) for info in infos)
+
+
+def list_files(uri: str, unreadable: Callable[[OSError], None] | None = None) -> list[ListedFile]:
+    """Everything at any depth below the folder ``uri`` that is no folder; in no order.
+
+    One listing: an object store is asked once per 1000 objects. Local links are followed, but not into a folder
+    that they lie in, and those that lead nowhere are left out.
+
+    Args:
+        uri: the folder.
+        unreadable: told of a local folder below ``uri`` that cannot be read; without it that is an error.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    if not is_remote(uri):
+        return list(_walk(resolve(uri), "", (), unreadable))
+    filesystem_, path = filesystem(uri)
+    with _arrow_errors(uri):
+        infos = filesystem_.get_file_info(fs.FileSelector(path, recursive=True))
+    skip = len(path.rstrip("/")) + 1
+    return [
+        ListedFile(info.path[skip:], info.size, info.mtime_ns and info.mtime_ns / 1e9)
+        for info in infos
+        if info.type != fs.FileType.Directory
+    ]
+
+
+def has_wildcards(uri: str) -> bool:
+    """Whether the path in ``uri`` reads as a pattern: holds '*', '?' or '['. It may be a name nonetheless."""
+    return not is_web(uri) and _WILDCARD.search(uri) is not None
+
+
+def split_pattern(uri: str) -> tuple[str, re.Pattern[str]]:
+    """The folder in which all that a pattern like ``s3://b/films/*/[ab]?.mp4`` can match lies, and the rest of it.
+
+    '*' and '?' match within a name, '**' any number of folders. A wildcard matches no name that begins with a dot,
+    unless a dot before it says so.
+
+    Returns:
+        The folder's URI, and what matches paths relative to it as a whole (``re.Pattern.fullmatch``).
+
+    Raises:
+        UserError: not a pattern.
+    """
+    from fsspec.utils import glob_translate
+
+    parts = resolve(uri).split("/")
+    literal = next(index for index, part in enumerate(parts) if _WILDCARD.search(part))
+    folder, pattern = "/".join(parts[:literal]), "/".join(parts[literal:])
+    if is_remote(uri) and literal < 3:
+        raise UserError(f"{uri}: the bucket's name must stand without wildcards")
+    visible = "" if "/." in f"/{pattern}" else r"(?!(?s:.*/)?\.)"
+    try:
+        return folder or "/", re.compile(visible + glob_translate(pattern))
+    except (ValueError, re.error) as error:
+        raise UserError(f"{uri}: not a pattern that can be matched ({error})") from error
+
+
+def open_read(uri: str) -> BinaryIO:
+    """A seekable binary stream of the file at ``uri``. Remote ones outlive an outage of some seconds.
+
+    Raises:
+        UserError: nothing here reads this scheme.
+        OSError: the file cannot be read; FileNotFoundError where there is none. So for all reads of the stream.
+    """
+    resolved = resolve(uri)
+    if not is_remote(uri):
+        with _local_errors(resolved):
+            return open(resolved, "rb")
+    scheme, bucket, key = _split(resolved)
+    try:
+        if is_web(uri):
+            return http_files.open_read(uri)
+        if scheme == "s3":
+            return s3_store.open_read(bucket, key)
+    except ImportError as error:
         raise UserError(f"cannot read {uri}: nothing installed reads {scheme}:// ({error})") from error
+    filesystem_, path = filesystem(uri)
+    with _arrow_errors(uri):
+        return cast("BinaryIO", io.BufferedReader(filesystem_.open_input_file(path), _BUFFER_BYTES))
 
 
 def read_bytes(uri: str) -> bytes:
@@ -108,11 +256,13 @@ def read_bytes(uri: str) -> bytes:
 
     Raises:
         FileNotFoundError: there is none.
+        OSError: it cannot be read.
     """
-    filesystem_, path = filesystem(uri)
-    with filesystem_.open_input_file(path) as stream:
-        data: bytes = stream.read()
-    return data
+    if uri.startswith("s3://"):
+        _, bucket, key = _split(resolve(uri))
+        return s3_store.read_bytes(bucket, key)
+    with open_read(uri) as stream:
+        return stream.read()
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -177,3 +327,55 @@ def check_writable(uri: str, key: str) -> None:
         raise UserError(
             f"{key}: cannot write to {uri} ({error}); name a folder or bucket that can be written"
         ) from error
+
+
+def _split(uri: str) -> tuple[str, str, str]:
+    """Scheme, bucket and key of a remote URI, nothing of it decoded."""
+    scheme, _, location = uri.partition("://")
+    bucket, _, key = location.partition("/")
+    return scheme, bucket, key
+
+
+def _walk(
+    root: str, relative: str, above: tuple[tuple[int, int], ...], unreadable: Callable[[OSError], None] | None
+) -> Iterator[ListedFile]:
+    """By hand: pyarrow's listing gives up at a name that is not UTF-8, and goes around a circle of links 40 times."""
+    folder = os.path.join(root, relative)
+    try:
+        itself = os.stat(folder)
+        with os.scandir(folder) as scan:
+            entries = list(scan)
+    except OSError as error:
+        if unreadable is None or not relative:
+            raise
+        unreadable(error)
+        return
+    identity = itself.st_dev, itself.st_ino
+    if identity in above:
+        return
+    for entry in entries:
+        path = f"{relative}{entry.name}"
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            continue
+        if entry.is_dir():
+            yield from _walk(root, f"{path}/", (*above, identity), unreadable)
+        else:
+            with contextlib.suppress(FileNotFoundError):  # deleted just now
+                found = entry.stat()
+                yield ListedFile(path, found.st_size, found.st_mtime)
+
+
+@contextlib.contextmanager
+def _arrow_errors(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except ArrowException as error:  # names that pyarrow cannot hold, like 'a//b'
+        raise OSError(errno.EINVAL, " ".join(str(error).split()), uri) from error
+
+
+@contextlib.contextmanager
+def _local_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:  # a zero byte or half a character in the name
+        raise FileNotFoundError(errno.ENOENT, f"no file can have this name ({error})", path) from error

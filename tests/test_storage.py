@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from mana_dist import storage
+from mana_dist import s3_store, storage
 from mana_dist.data.video import read_frames
 from mana_dist.errors import UserError
 from tests.data.videos import noise_frames, write_video
@@ -19,7 +19,7 @@ def test_local_paths_and_file_uris_are_one(tmp_path: Path, monkeypatch: pytest.M
     assert storage.resolve("a/b") == storage.resolve(f"file://{tmp_path}/a/b") == str(tmp_path / "a/b")
     assert storage.resolve("s3://bucket/key/") == "s3://bucket/key"
     assert storage.join("s3://bucket/", "a/", "/b") == "s3://bucket/a/b"
-    assert [storage.is_remote(uri) for uri in ("gs://x", "file:///x", "x")] == [True, False, False]
+    assert [storage.is_remote(uri) for uri in ("gs://x", "file:///x", "x", "/a/b://x")] == [True, False, False, False]
 
 
 def test_bytes_come_back_and_replace_the_old_ones(tmp_path: Path) -> None:
@@ -104,10 +104,103 @@ def test_remote_videos_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(list(read_frames("mock://a.mp4")), frames)
 
 
-def test_all_files_below_a_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("remote", [True, False])
+def test_all_files_below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool) -> None:
     for name in ("a", "b/c/d", "b/e"):
+        storage.write_bytes(str(tmp_path / name), name.encode())
+        os.utime(tmp_path / name, (0, 1234.5))
+    if remote:
+        remote_store(tmp_path, monkeypatch)
+    found = storage.list_files("mock://." if remote else str(tmp_path))
+    assert sorted(found) == [("a", 1, 1234.5), ("b/c/d", 5, 1234.5), ("b/e", 3, 1234.5)]
+
+
+def test_links_are_followed_but_not_around_and_around(tmp_path: Path) -> None:
+    storage.write_bytes(str(tmp_path / "tree" / "deep" / "a"), b"")
+    storage.write_bytes(str(tmp_path / "elsewhere" / "b"), b"")
+    (tmp_path / "tree" / "deep" / "up").symlink_to(tmp_path / "tree")
+    (tmp_path / "tree" / "other").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "tree" / "nowhere").symlink_to(tmp_path / "gone")
+    (tmp_path / "tree" / "itself").symlink_to(tmp_path / "tree" / "itself")
+    assert sorted(file.path for file in storage.list_files(str(tmp_path / "tree"))) == ["deep/a", "other/b"]
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "locked/b"):
         storage.write_bytes(str(tmp_path / name), b"")
-    assert sorted(storage.list_files(str(tmp_path))) == ["a", "b/c/d", "b/e"]
+    scan = os.scandir
+
+    def refuse(path: str) -> object:  # what the tests may run as, root, is refused nothing
+        if str(path).rstrip("/").endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    told: list[OSError] = []
+    assert [file.path for file in storage.list_files(str(tmp_path), told.append)] == ["a"]
+    assert [error.filename for error in told] == [f"{tmp_path}/locked/"]
+    for folder in (tmp_path, tmp_path / "locked"):
+        with pytest.raises(PermissionError):
+            storage.list_files(str(folder))
+
+
+def test_names_that_are_not_utf8_are_listed(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff")).touch()
+    assert [os.fsencode(file.path) for file in storage.list_files(str(tmp_path))] == [b"a\xff"]
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_stat_tells_files_from_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool) -> None:
+    storage.write_bytes(str(tmp_path / "folder" / "file"), b"12345")
+    os.utime(tmp_path / "folder" / "file", (0, 1234.5))
+    if remote:
+        remote_store(tmp_path, monkeypatch)
+    root = "mock:/" if remote else str(tmp_path)
+    assert storage.stat(f"{root}/folder") == storage.FileStat(f"{root}/folder", folder=True)
+    uri = f"{root}/folder/file"
+    assert storage.stat(uri) == storage.FileStat(uri, folder=False, bytes=5, modified=1234.5)
+    assert [storage.is_folder(f"{root}/{name}") for name in ("folder", "folder/file", "gone")] == [True, False, False]
+    assert [storage.exists(f"{root}/{name}") for name in ("folder", "folder/file", "gone")] == [True, True, False]
+    with pytest.raises(FileNotFoundError):
+        storage.stat(f"{root}/gone")
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    for name in ("a\0b", "x" * 300):
+        assert not storage.exists(str(tmp_path / "gone" / name))
+    with pytest.raises(FileNotFoundError, match="no file can have this name"):
+        storage.open_read(str(tmp_path / "a\0b"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "folder", "matches", "others"),
+    [
+        ("s3://b/films/*.mp4", "s3://b/films", ["a.mp4", "a b#.mp4"], ["a.mkv", "c/a.mp4", ".a.mp4"]),
+        ("s3://b/*/x/[ab]?.mp4", "s3://b", ["c/x/a1.mp4"], ["c/x/c1.mp4", "x/a1.mp4", ".c/x/a1.mp4"]),
+        ("s3://b/**/*.mp4", "s3://b", ["a.mp4", "c/d/a.mp4"], ["c/d/a.mkv", "c/.d/a.mp4"]),
+        ("/films/[!a].mp4", "/films", ["b.mp4"], ["a.mp4"]),
+        ("/*/a.mp4", "/", ["b/a.mp4"], ["a.mp4"]),
+        ("/films/.*/a.mp4", "/films", [".b/a.mp4"], ["b/a.mp4"]),
+        ("/films/a[*].mp4", "/films", ["a*.mp4"], ["ab.mp4"]),
+    ],
+)
+def test_patterns(pattern: str, folder: str, matches: list[str], others: list[str]) -> None:
+    assert storage.has_wildcards(pattern)
+    found, expression = storage.split_pattern(pattern)
+    assert found == folder
+    assert [name for name in matches + others if expression.fullmatch(name)] == matches
+
+
+def test_wrong_patterns_are_a_users_mistake() -> None:
+    for pattern, message in (("s3://b*/a.mp4", "without wildcards"), ("/a/b**c/d", "not a pattern")):
+        with pytest.raises(UserError, match=message):
+            storage.split_pattern(pattern)
+    assert not storage.has_wildcards("http://host/a?b=*")
+
+
+def test_web_servers_can_only_be_read() -> None:
+    with pytest.raises(UserError, match="cannot open storage https://host/a: .*not written or listed"):
+        storage.filesystem("https://host/a")
 
 
 def test_google_storage_gives_up_after_a_minute() -> None:
@@ -123,7 +216,7 @@ def test_a_scheme_that_nothing_reads_is_a_users_mistake(monkeypatch: pytest.Monk
     def no_library(*_: object, **__: object) -> None:
         raise ImportError("no boto3")
 
-    monkeypatch.setattr("smart_open.open", no_library)
+    monkeypatch.setattr(s3_store, "_client", no_library)
     with pytest.raises(UserError, match=r"cannot read s3://b/x: nothing installed reads s3:// \(no boto3\)"):
         storage.open_read("s3://b/x")
 

@@ -10,9 +10,12 @@ from mana_dist import storage
 from mana_dist.errors import UserError
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-_SETTINGS = ("degradation", "degradation_version", "scale", "frames", "stride", "start", "stop")
+_SETTINGS = (
+    *("degradation", "degradation_version", "scale", "frames", "stride", "patch", "cut_detector"),
+    *("min_change", "min_detail"),
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Shard:
         height: LR height, pixels.
         width: LR width, pixels.
         bytes: size of the file.
-        source: URI of the video or frame folder that the samples come from.
+        unit: the sources that it was made of go by this name in the table of sources; they come and go together.
     """
 
     path: str
@@ -35,29 +38,12 @@ class Shard:
     height: int
     width: int
     bytes: int
-    source: str
+    unit: str
 
     @property
     def groups(self) -> int:
         """Row groups in the file."""
         return -(-self.rows // self.group_rows)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A video or frame folder whose samples are in the dataset.
-
-    Attributes:
-        uri: where it was read.
-        bytes: its size then, which tells a changed source from an unchanged one.
-        frames: frames decoded within the range asked for.
-        samples: samples made of them.
-    """
-
-    uri: str
-    bytes: int
-    frames: int
-    samples: int
 
 
 @dataclass(frozen=True)
@@ -79,11 +65,14 @@ class Manifest:
         scale: HR side over LR side.
         frames: LR frames per sample (T), odd.
         stride: frames between the centres of neighbouring samples.
-        start: first frame used of every source.
-        stop: first frame not used any more; None for the source's end.
+        patch: LR side of the patches that frames were cut into; 0 for whole frames.
+        cut_detector: name and version of what found the shot cuts; empty if nothing looked for them.
+        min_change: below this change of every block a frame is a duplicate; grey levels.
+        min_detail: samples whose centre frame has less detail were left out; grey levels.
         samples: samples in all shards together.
+        clips: sources that gave samples.
+        sources: file name of the table of sources (Parquet) beside the manifest; None for samples made in Python.
         shards: the files.
-        sources: what the samples were made of.
         rejected: what gave none.
     """
 
@@ -92,12 +81,15 @@ class Manifest:
     degradation_version: int
     scale: int
     frames: int
-    stride: int
-    start: int
-    stop: int | None
+    stride: int = 1
+    patch: int = 0
+    cut_detector: str = ""
+    min_change: float = 0.0
+    min_detail: float = 0.0
     samples: int
+    clips: int
+    sources: str | None
     shards: tuple[Shard, ...]
-    sources: tuple[Source, ...]
     rejected: tuple[Rejected, ...]
 
     def differences(self, other: "Manifest") -> list[str]:
@@ -151,9 +143,14 @@ def _parse(text: bytes, name: str) -> Manifest:
         version = int(values["schema_version"])
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{name}: not a manifest of sample shards; make the dataset again into a new folder") from error
+    if version < SCHEMA_VERSION:
+        raise UserError(
+            f"{name}: made by an older mana_dist (schema {version}, this one reads {SCHEMA_VERSION}); "
+            "make the dataset again with --overwrite"
+        )
     if version > SCHEMA_VERSION:
         raise UserError(
-            f"{name}: made by a newer mana_dist (schema {version}, this one reads up to {SCHEMA_VERSION}); "
+            f"{name}: made by a newer mana_dist (schema {version}, this one reads {SCHEMA_VERSION}); "
             "upgrade mana_dist or make the dataset again"
         )
     try:
@@ -161,7 +158,6 @@ def _parse(text: bytes, name: str) -> Manifest:
             **{
                 **values,
                 "shards": tuple(Shard(**shard) for shard in values["shards"]),
-                "sources": tuple(Source(**source) for source in values["sources"]),
                 "rejected": tuple(Rejected(**rejected) for rejected in values["rejected"]),
             }
         )

@@ -1,6 +1,7 @@
 """MATLAB's ``imresize`` (bicubic, antialiased), the resampling on which published super-resolution numbers rest."""
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ def imresize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
         uint8 (height, width, C).
     """
     rows, columns = image.shape[:2]
+    vertical, horizontal = _exact_blocks(rows, height), _exact_blocks(columns, width)
+    if vertical and horizontal:
+        return _apply_exact(image, height, width, vertical, horizontal)
     rows_first = height / rows <= width / columns
     return apply_separable(image, bicubic_matrix(rows, height), bicubic_matrix(columns, width), rows_first)
 
@@ -87,6 +91,64 @@ def apply_separable(
     values = image.astype(np.float64)
     for axis in (0, 1) if rows_first else (1, 0):
         values = _along(values, vertical if axis == 0 else horizontal, axis)
+    return _rounded(values)
+
+
+class _Block(NamedTuple):
+    """Some lines of the result: ``weights`` (stop - start, last - first) times the lines first..last of the image."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    weights: NDArray[np.float32]
+
+
+@lru_cache(maxsize=64)
+def _exact_blocks(length: int, output: int) -> tuple[_Block, ...]:
+    """:func:`bicubic_matrix` as small dense blocks; empty unless all its weights are multiples of 1/4096.
+
+    So they are for the scales 1/2, 1/4 and 4.
+    """
+    matrix = bicubic_matrix(length, output)
+    if np.any(matrix.data * 4096 % 1):
+        return ()
+    blocks = []
+    lines = 8 if output < length else 32
+    for start in range(0, output, lines):
+        part = matrix[start : start + lines]
+        first, last = int(part.indices.min()), int(part.indices.max()) + 1
+        weights = np.ascontiguousarray(part[:, first:last].toarray(), np.float32)
+        blocks.append(_Block(start, start + part.shape[0], first, last, weights))
+    return tuple(blocks)
+
+
+def _apply_exact(
+    image: NDArray[np.uint8], height: int, width: int, vertical: tuple[_Block, ...], horizontal: tuple[_Block, ...]
+) -> NDArray[np.uint8]:
+    """What :func:`apply_separable` gives, up to three times as fast: no step of it rounds, so none depends on order.
+
+    Weights are multiples of 2^-12 and their magnitudes sum to less than 2: the first pass's sums have at most 21 bits,
+    which float32 holds, the second pass's at most 34, which float64 holds.
+    """
+    import cv2  # transposes many times faster than NumPy
+
+    lines = image.reshape(len(image), -1)
+    between = np.empty((height, lines.shape[1]), np.float32)
+    for block in vertical:
+        np.matmul(
+            block.weights, lines[block.first : block.last].astype(np.float32), out=between[block.start : block.stop]
+        )
+    columns = cv2.transpose(between.reshape(height, *image.shape[1:])).reshape(image.shape[1], -1)
+    result = np.empty((width, columns.shape[1]), np.float64)
+    for block in horizontal:
+        part = columns[block.first : block.last].astype(np.float64)
+        np.matmul(block.weights.astype(np.float64), part, out=result[block.start : block.stop])
+    return cv2.transpose(_rounded(result).reshape(width, height, -1)).reshape(height, width, -1)
+
+
+def _rounded(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """To the nearest integer, halves upwards, within 0..255; changes ``values``."""
     values += 0.5
     np.clip(values, 0, 255, out=values)  # truncation of x + 0.5 rounds halves up, for x >= 0
     return values.astype(np.uint8)

@@ -1,69 +1,264 @@
 """Cutting a stream of frames into training samples: windows of degraded frames with their centre frame."""
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mana_dist.data.degradation import Degradation, crop_to_multiple, degrade
+from mana_dist.data.degradation import crop_to_multiple, degrade
+from mana_dist.data.resize import imresize
 from mana_dist.data.samples import Sample
+from mana_dist.data.settings import MIN_LR_SIDE, SCALE, SampleSettings
+from mana_dist.data.shots import mark_cuts
+
+_BLOCK = 8
+"""Side of the blocks, LR pixels, in which a frame must differ from the one before."""
 
 
-def make_samples(
-    frames: Iterable[NDArray[np.uint8]],
-    degradation: Degradation,
-    *,
-    scale: int = 4,
-    frames_per_sample: int = 7,
-    stride: int = 1,
-    first: int = 0,
-) -> Iterator[Sample]:
-    """Stream samples out of a clip: every ``stride``-th centre that has its whole window in the clip; no padding.
+@dataclass(frozen=True)
+class Tally:
+    """What became of the frames; tallies add up.
 
-    Holds ``frames_per_sample`` LR and half as many HR frames; every frame is degraded once. HR frames are cropped,
-    top left kept, to multiples of ``scale``.
-
-    Args:
-        frames: uint8 (H, W, 3), RGB, all of one size.
-        degradation: how LR is made.
-        scale: HR side over LR side.
-        frames_per_sample: T, odd.
-        stride: frames between neighbouring centres.
-        first: frame number of the first of ``frames`` in its source.
-
-    Yields:
-        samples in the order of their centres.
+    Attributes:
+        frames: frames seen.
+        duplicates: of those, left out because they repeat the one before.
+        small: of those, left out because they are smaller than a patch, or than :data:`MIN_LR_SIDE`.
+        cuts: shot cuts found.
+        flat: samples (patches, where frames are cut into them) left out for want of detail.
+        samples: samples made.
     """
-    cv2.setNumThreads(1)  # one CPU per clip: parallelism comes from many clips
-    half = frames_per_sample // 2
-    lr_window: deque[NDArray[np.uint8]] = deque(maxlen=frames_per_sample)
-    motion: deque[float] = deque(maxlen=frames_per_sample - 1)
-    hr_window: deque[NDArray[np.uint8]] = deque(maxlen=half + 1)
-    for number, frame in enumerate(frames):
-        hr = crop_to_multiple(frame, scale)
-        lr = degrade(hr, degradation, scale)
-        if lr_window:
-            motion.append(flow_magnitude(lr_window[-1], lr))
-        lr_window.append(lr)
-        hr_window.append(hr)
-        windows_before = number + 1 - frames_per_sample
-        if windows_before >= 0 and windows_before % stride == 0:
-            flow = float(np.mean(motion)) if motion else 0.0
-            yield Sample(lr=np.stack(lr_window), hr=hr_window[0], centre=first + number - half, flow=flow)
+
+    frames: int = 0
+    duplicates: int = 0
+    small: int = 0
+    cuts: int = 0
+    flat: int = 0
+    samples: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
-def flow_magnitude(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
-    """Mean length of Farneback's dense optical flow between two frames, pixels.
+class Sampler:
+    """Makes the samples of one clip's, or one segment's, frames.
+
+    Frames are shrunk, cropped (top left kept) to multiples of 4, and degraded once each. A run of frames ends at a
+    jump in their numbers, at another size and at a shot cut; inside it, a frame that repeats the one before is left
+    out. Every window of T neighbouring frames of a run may give a sample, of a slot of ``stride`` frame numbers the
+    first with detail enough. T LR frames are held and, for shot cuts looked ahead for, about half as many HR frames.
 
     Args:
-        before: uint8 (h, w, 3), RGB.
+        settings: how samples are made.
+        downscale: frames are shrunk by this (see :func:`imresize`) before they are taken as HR.
+    """
+
+    def __init__(self, settings: SampleSettings, downscale: int = 1) -> None:
+        self._settings, self._downscale = settings, downscale
+        self._tally = Tally()
+
+    @property
+    def tally(self) -> Tally:
+        """What became of the frames so far; whole once :meth:`samples` has ended."""
+        return self._tally
+
+    def samples(
+        self, frames: Iterable[tuple[int, NDArray[np.uint8]]], *, first: int = 0, centres: range | None = None
+    ) -> Iterator[Sample]:
+        """Stream the samples of ``frames``, in the order of their centres.
+
+        Segments of a clip give together what the whole clip gives, but for repeated frames, and slots, across their
+        borders: let each have :data:`mana_dist.data.settings.CUT_MARGIN` frames more than the windows of its centres
+        need.
+
+        Args:
+            frames: (frame number in the source, uint8 (H, W, 3) RGB), the numbers rising.
+            first: number of the first frame used of the clip (not of the segment): slots count from it.
+            centres: only these frame numbers may be centres, and what happens at these alone goes into
+                :attr:`tally`; None: all. A slot that begins before them is left to the segment before.
+        """
+        cv2.setNumThreads(1)  # one CPU per clip: parallelism comes from many clips
+        half = self._settings.frames_per_sample // 2
+        done = -1
+        for run in self._full_windows(frames, centres):
+            slot = (run.centre - first - half) // self._settings.stride
+            begin = first + half + slot * self._settings.stride
+            if slot == done or (centres is not None and (run.centre not in centres or begin < centres.start)):
+                continue
+            for sample in self._of_window(run):
+                done = slot
+                self._tally += Tally(samples=1)
+                yield sample
+
+    def _full_windows(self, frames: Iterable[tuple[int, NDArray[np.uint8]]], centres: range | None) -> Iterator["_Run"]:
+        distinct = self._without_repeats(self._prepared(frames, centres), centres)
+        for _, stretch in itertools.groupby(distinct, key=lambda frame: frame.stretch):
+            run = _Run(self._settings.frames_per_sample)
+            for frame, is_cut in self._marked(stretch):
+                if is_cut:
+                    run = _Run(self._settings.frames_per_sample)
+                    self._count(Tally(cuts=1), frame.number, centres)
+                run.push(frame)
+                if run.is_full:
+                    yield run
+
+    def _prepared(self, frames: Iterable[tuple[int, NDArray[np.uint8]]], centres: range | None) -> Iterator["_Frame"]:
+        stretch, follows = 0, (-1, tuple[int, ...]())
+        least = SCALE * max(self._settings.patch, MIN_LR_SIDE)
+        for number, pixels in frames:
+            self._count(Tally(frames=1), number, centres)
+            hr = self._shrunk(pixels)
+            if min(hr.shape[:2]) < least:
+                self._count(Tally(small=1), number, centres)
+                continue
+            if follows != (number, hr.shape):
+                stretch += 1
+            follows = (number + 1, hr.shape)
+            lr = degrade(hr, self._settings.degradation, SCALE)
+            yield _Frame(number, stretch, hr, lr, cv2.cvtColor(lr, cv2.COLOR_RGB2GRAY))
+
+    def _shrunk(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self._downscale > 1:
+            whole = crop_to_multiple(pixels, self._downscale)
+            pixels = imresize(whole, whole.shape[0] // self._downscale, whole.shape[1] // self._downscale)
+        return crop_to_multiple(pixels, SCALE)
+
+    def _without_repeats(self, frames: Iterable["_Frame"], centres: range | None) -> Iterator["_Frame"]:
+        kept: _Frame | None = None
+        for frame in frames:
+            if (
+                kept is not None
+                and kept.stretch == frame.stretch
+                and greatest_change(kept.grey, frame.grey) < self._settings.min_change
+            ):
+                self._count(Tally(duplicates=1), frame.number, centres)
+                continue
+            kept = frame
+            yield frame
+
+    def _marked(self, frames: Iterable["_Frame"]) -> Iterator[tuple["_Frame", bool]]:
+        if self._settings.detect_cuts:
+            return mark_cuts(frames, lambda frame: frame.lr)
+        return ((frame, False) for frame in frames)
+
+    def _of_window(self, run: "_Run") -> Iterator[Sample]:
+        side = self._settings.patch
+        lr: NDArray[np.uint8] | None = None
+        for top, left, height, width in _patches(run.hr.shape[0] // SCALE, run.hr.shape[1] // SCALE, side):
+            hr = run.hr[SCALE * top : SCALE * (top + height), SCALE * left : SCALE * (left + width)]
+            if detail(hr) < self._settings.min_detail:
+                self._tally += Tally(flat=1)
+                continue
+            lr = run.lr() if lr is None else lr
+            area = (slice(top, top + height), slice(left, left + width))
+            yield Sample(lr[:, *area], hr, run.centre, run.flow(area), top, left)
+
+    def _count(self, what: Tally, number: int, centres: range | None) -> None:
+        if centres is None or number in centres:
+            self._tally += what
+
+
+def detail(hr: NDArray[np.uint8]) -> float:
+    """Mean absolute difference of neighbouring luma pixels of a frame, mean of down and across; grey levels.
+
+    Args:
+        hr: uint8 (H, W, 3), RGB.
+    """
+    grey = cv2.cvtColor(hr, cv2.COLOR_RGB2GRAY)
+    down, across = (grey[1:], grey[:-1]), (grey[:, 1:], grey[:, :-1])
+    return sum(cv2.norm(*pair, cv2.NORM_L1) / max(1, pair[0].size) for pair in (down, across)) / 2
+
+
+def greatest_change(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
+    """The greatest mean absolute difference of any 8x8 block, wherever it lies, of two frames; grey levels.
+
+    Args:
+        before: uint8 (h, w), luma.
+        after: the other frame, of the same size.
+    """
+    height, width = (min(_BLOCK, side) for side in before.shape)
+    sums = cv2.boxFilter(cv2.absdiff(before, after), cv2.CV_32F, (width, height), anchor=(0, 0), normalize=False)
+    inside = sums[: before.shape[0] - height + 1, : before.shape[1] - width + 1]
+    return float(inside.max()) / (height * width)
+
+
+def flow_magnitude(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Length of Farneback's dense optical flow between two frames, at every pixel.
+
+    Args:
+        before: uint8 (h, w), luma.
         after: the next frame, of the same size.
+
+    Returns:
+        float32 (h, w), pixels.
     """
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, after)]
     # OpenCV's usual settings: three pyramid levels follow motion of some tens of pixels.
     flow = cv2.calcOpticalFlowFarneback(
-        grey[0], grey[1], None, pyr_scale=0.5, levels=3, winsize=15, iterations=3, poly_n=5, poly_sigma=1.2, flags=0
+        before, after, None, pyr_scale=0.5, levels=3, winsize=15, iterations=3, poly_n=5, poly_sigma=1.2, flags=0
     )
-    return float(np.mean(np.hypot(flow[..., 0], flow[..., 1])))
+    return np.hypot(flow[..., 0], flow[..., 1])
+
+
+class _Frame(NamedTuple):
+    """One frame: its number in the source, the stretch of unbroken numbers it is in, its pictures."""
+
+    number: int
+    stretch: int
+    hr: NDArray[np.uint8]
+    lr: NDArray[np.uint8]
+    grey: NDArray[np.uint8]
+
+
+class _Run:
+    """The newest frames of one shot: up to T LR frames, and the HR frames from their centre on."""
+
+    def __init__(self, frames_per_sample: int) -> None:
+        self._half = frames_per_sample // 2
+        self._low: deque[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]] = deque(maxlen=frames_per_sample)
+        self._hr: deque[NDArray[np.uint8]] = deque(maxlen=self._half + 1)
+        self._motion: deque[NDArray[np.float32] | None] = deque(maxlen=frames_per_sample - 1)
+
+    def push(self, frame: _Frame) -> None:
+        if self._low:
+            self._motion.append(None)
+        self._low.append((frame.number, frame.lr, frame.grey))
+        self._hr.append(frame.hr)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._low) == self._low.maxlen
+
+    @property
+    def centre(self) -> int:
+        return self._low[self._half][0]
+
+    @property
+    def hr(self) -> NDArray[np.uint8]:
+        return self._hr[0]
+
+    def lr(self) -> NDArray[np.uint8]:
+        return np.stack([lr for _, lr, _ in self._low])
+
+    def flow(self, area: tuple[slice, slice]) -> float:
+        """Mean flow inside ``area`` between the window's frames; each pair's is computed once, if at all."""
+        means = []
+        for index, (before, after) in enumerate(itertools.pairwise(grey for _, _, grey in self._low)):
+            motion = self._motion[index]
+            if motion is None:
+                motion = self._motion[index] = flow_magnitude(before, after)
+            means.append(float(np.mean(motion[area])))
+        return float(np.mean(means)) if means else 0.0
+
+
+def _patches(height: int, width: int, side: int) -> Iterator[tuple[int, int, int, int]]:
+    """(top, left, height, width) of the patches that cover a frame; the last row and column are shifted in to fit."""
+    if side == 0:
+        yield 0, 0, height, width
+        return
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            yield min(top, height - side), min(left, width - side), side, side

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mana_dist.data.resize import bicubic_matrix, imresize
+from mana_dist.data.resize import apply_separable, bicubic_matrix, imresize
 
 
 def keys_kernel(x: Fraction) -> Fraction:
@@ -103,3 +103,15 @@ def test_interior_equals_pytorchs_antialiased_bicubic(height: int, width: int) -
     border = max(2, 2 * height // 96)  # PyTorch drops taps outside instead of mirroring them
     inside = np.s_[border:-border, border:-border]
     assert np.abs(imresize(image, height, width)[inside] - expected[inside]).max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "scale"), [(720, 1280, 1 / 4), (270, 480, 1 / 2), (90, 164, 4), (96, 128, 1 / 3)]
+)
+def test_the_exact_way_gives_the_same_bits_as_the_sparse_matrices(height: int, width: int, scale: float) -> None:
+    size = (round(height * scale), round(width * scale))
+    matrices = bicubic_matrix(height, size[0]), bicubic_matrix(width, size[1])
+    random = np.random.default_rng(0)
+    for image in (random.integers(0, 256, (height, width, 3)), 255 * random.integers(0, 2, (height, width, 3))):
+        pixels = image.astype(np.uint8)
+        np.testing.assert_array_equal(imresize(pixels, *size), apply_separable(pixels, *matrices))

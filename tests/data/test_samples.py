@@ -10,7 +10,7 @@ import pytest
 
 from mana_dist import storage
 from mana_dist.data.degradation import Degradation
-from mana_dist.data.manifest import Manifest, Rejected, Shard, Source, find_manifest, load_manifest, save_manifest
+from mana_dist.data.manifest import Manifest, Rejected, Shard, find_manifest, load_manifest, save_manifest
 from mana_dist.data.samples import Sample, ShardWriter, read_row_group, write_dataset
 from mana_dist.errors import UserError
 from tests.data.videos import noise_frames
@@ -21,21 +21,16 @@ RAW_BYTES = 7 * 8 * 12 * 3 + 32 * 48 * 3  # of one sample below
 def some_samples(count: int) -> list[Sample]:
     lr = noise_frames(count * 7, 8, 12).reshape(count, 7, 8, 12, 3)
     hr = noise_frames(count, 32, 48, seed=1)
-    return [Sample(lr[i], hr[i], centre=3 + 2 * i, flow=0.25 * i) for i in range(count)]
+    return [Sample(lr[i], hr[i], centre=3 + 2 * i, flow=0.25 * i, top=8 * i, left=12 * i) for i in range(count)]
 
 
 def write(folder: Path, samples: list[Sample]) -> tuple[Shard, ...]:
     """Row groups of 2 samples, shards of 6."""
     with ShardWriter(
-        str(folder),
-        stem="clip",
-        clip="bunny",
-        source="s3://b/bunny.mp4",
-        group_bytes=2 * RAW_BYTES + 1,
-        shard_bytes=6 * RAW_BYTES,
+        str(folder), stem="clip", unit="u1", group_bytes=2 * RAW_BYTES + 1, shard_bytes=6 * RAW_BYTES
     ) as writer:
         for sample in samples:
-            writer.add(sample)
+            writer.add(sample, clip="bunny", source="s3://b/bunny.mp4")
         return writer.close()
 
 
@@ -43,7 +38,7 @@ def test_plain_pyarrow_reads_what_was_written(tmp_path: Path) -> None:
     samples = some_samples(3)
     (shard,) = write(tmp_path, samples)
     table = pq.read_table(tmp_path / shard.path)
-    assert table.column_names == ["lr", "hr", "clip", "centre", "source", "flow"]
+    assert table.column_names == ["lr", "hr", "clip", "centre", "source", "flow", "top", "left"]
     lr, hr = (table[name].combine_chunks().to_numpy_ndarray() for name in ("lr", "hr"))
     assert lr.dtype == hr.dtype == np.uint8
     np.testing.assert_array_equal(lr, [sample.lr for sample in samples])
@@ -52,6 +47,34 @@ def test_plain_pyarrow_reads_what_was_written(tmp_path: Path) -> None:
     assert table["source"].to_pylist() == ["s3://b/bunny.mp4"] * 3
     assert table["centre"].to_pylist() == [3, 5, 7]
     assert table["flow"].to_pylist() == [0.0, 0.25, 0.5]
+    assert table["top"].to_pylist() == [0, 8, 16]
+    assert table["left"].to_pylist() == [0, 12, 24]
+
+
+def test_a_shard_takes_the_samples_of_several_clips(tmp_path: Path) -> None:
+    with ShardWriter(str(tmp_path), stem="pack", unit="u") as writer:
+        for number, sample in enumerate(some_samples(4)):
+            writer.add(sample, clip=f"clip{number // 2}", source=f"/clips/{number // 2}.mp4")
+        (shard,) = writer.close()
+    assert (shard.path, shard.rows, shard.unit) == ("pack-00000.parquet", 4, "u")
+    table = pq.read_table(tmp_path / shard.path)
+    assert table["clip"].to_pylist() == ["clip0", "clip0", "clip1", "clip1"]
+    assert table["source"].to_pylist() == ["/clips/0.mp4", "/clips/0.mp4", "/clips/1.mp4", "/clips/1.mp4"]
+
+
+def test_a_sample_of_another_size_begins_a_shard(tmp_path: Path) -> None:
+    (one,) = some_samples(1)
+    small = Sample(one.lr[..., ::2, :], one.hr[..., ::2, :], 9, 0.0)
+    shards = write(tmp_path, [*some_samples(3), small, small, one])
+    assert [(shard.rows, shard.group_rows, shard.height, shard.width) for shard in shards] == [
+        (3, 2, 8, 12),
+        (2, 4, 8, 6),
+        (1, 2, 8, 12),
+    ]
+    assert [shard.path for shard in shards] == [f"clip-{i:05d}.parquet" for i in range(3)]
+    for shard in shards:
+        table = pq.read_table(tmp_path / shard.path)
+        assert table["lr"].combine_chunks().to_numpy_ndarray().shape == (shard.rows, 7, 8, shard.width, 3)
 
 
 def test_shards_fill_up_and_say_what_they_hold(tmp_path: Path) -> None:
@@ -68,9 +91,9 @@ def test_shards_fill_up_and_say_what_they_hold(tmp_path: Path) -> None:
 
 
 def test_a_sample_larger_than_a_group_is_a_group(tmp_path: Path) -> None:
-    with ShardWriter(str(tmp_path), stem="s", clip="c", source="u", group_bytes=10) as writer:
+    with ShardWriter(str(tmp_path), stem="s", unit="u", group_bytes=10) as writer:
         for sample in some_samples(3):
-            writer.add(sample)
+            writer.add(sample, clip="c", source="s")
         (shard,) = writer.close()
     assert (shard.group_rows, shard.groups) == (1, 3)
 
@@ -85,6 +108,31 @@ def test_row_group_reads_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(group.hr, [sample.hr for sample in part])
 
 
+def test_a_byte_gone_wrong_is_found_when_asked_for(tmp_path: Path) -> None:
+    (shard,) = write(tmp_path, some_samples(2))
+    path = tmp_path / shard.path
+    data = bytearray(path.read_bytes())
+    place = pq.ParquetFile(path).metadata.row_group(0).column(1).data_page_offset + 2000  # noise does not compress
+    data[place] ^= 4
+    path.write_bytes(data)
+    filesystem, folder = storage.filesystem(str(tmp_path))
+    read_row_group(filesystem, f"{folder}/{shard.path}", 0)  # wrong pixels, and nobody says so
+    with pytest.raises(OSError, match=r"(?i)crc"):
+        read_row_group(filesystem, f"{folder}/{shard.path}", 0, verify=True)
+
+
+def test_neighbouring_samples_share_the_bytes_of_their_common_frames(tmp_path: Path) -> None:
+    frames = noise_frames(8, 180, 320)
+    hr = np.zeros((720, 1280, 3), np.uint8)
+    samples = [Sample(frames[i : i + 7], hr, 3 + i, 0.0) for i in range(2)]
+    with ShardWriter(str(tmp_path), stem="s", unit="u") as writer:
+        for sample in samples:
+            writer.add(sample, clip="c", source="s")
+        (shard,) = writer.close()
+    assert shard.group_rows == 2
+    assert shard.bytes == pytest.approx(frames.nbytes, rel=0.1)  # eight frames, not fourteen
+
+
 def test_same_samples_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / name, some_samples(5))
@@ -93,8 +141,8 @@ def test_same_samples_same_bytes(tmp_path: Path) -> None:
 
 def test_unfinished_shards_never_have_their_name(tmp_path: Path) -> None:
     def fail_halfway() -> None:
-        with ShardWriter(str(tmp_path), stem="s", clip="c", source="u", group_bytes=1) as writer:
-            writer.add(some_samples(1)[0])
+        with ShardWriter(str(tmp_path), stem="s", unit="u", group_bytes=1) as writer:
+            writer.add(some_samples(1)[0], clip="c", source="s")
             assert not list(tmp_path.glob("*.parquet"))
             raise RuntimeError("decoder died")
 
@@ -139,11 +187,10 @@ def some_manifest() -> Manifest:
         scale=4,
         frames=7,
         stride=2,
-        start=0,
-        stop=None,
         samples=3,
-        shards=(Shard("a.parquet", 3, 2, 8, 12, 4567, "s3://b/ä.mp4"),),
-        sources=(Source("s3://b/ä.mp4", 99, 11, 3),),
+        clips=1,
+        sources="sources-0123.parquet",
+        shards=(Shard("a.parquet", 3, 2, 8, 12, 4567, "ä"),),
         rejected=(Rejected("notes.txt", "not a video"),),
     )
 
@@ -153,7 +200,7 @@ def test_manifest_round_trip(tmp_path: Path) -> None:
     assert load_manifest(str(tmp_path)) == some_manifest()
     assert load_manifest(f"file://{tmp_path}/") == some_manifest()
     plain = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
-    assert (plain["schema_version"], plain["degradation"], plain["degradation_version"]) == (1, "BI", 1)
+    assert (plain["schema_version"], plain["degradation"], plain["degradation_version"]) == (2, "BI", 1)
     assert plain["shards"][0]["rows"] == 3
     assert plain["rejected"] == [{"source": "notes.txt", "reason": "not a video"}]
 
@@ -166,12 +213,18 @@ def test_missing_manifest_names_the_command_that_makes_one(tmp_path: Path) -> No
 
 
 def test_newer_schema_is_refused(tmp_path: Path) -> None:
-    save_manifest(str(tmp_path), dataclasses.replace(some_manifest(), schema_version=2))
+    save_manifest(str(tmp_path), dataclasses.replace(some_manifest(), schema_version=3))
     with pytest.raises(UserError, match="newer mana_dist"):
         load_manifest(str(tmp_path))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema_version": 1}', '{"schema_version": 1, "shards": [3]}'])
+def test_older_schema_says_how_to_go_on(tmp_path: Path) -> None:
+    save_manifest(str(tmp_path), dataclasses.replace(some_manifest(), schema_version=1))
+    with pytest.raises(UserError, match="older mana_dist .* --overwrite"):
+        load_manifest(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema_version": 2}', '{"schema_version": 2, "shards": [3]}'])
 def test_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(UserError, match=r"manifest\.json"):

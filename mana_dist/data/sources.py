@@ -1,43 +1,102 @@
 """Which clips a file or folder that a user names stands for."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from mana_dist import storage
 from mana_dist.data.video import FRAME_SUFFIXES, VIDEO_SUFFIXES
+from mana_dist.storage import ListedFile
 
-_Path = tuple[str, ...]
+_HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")  # in an object's name '.' and '..' mean nothing
+
+
+class FoundClip(NamedTuple):
+    """A video or a folder of frames in the listing of a folder.
+
+    Attributes:
+        path: relative to the listed folder; empty for that itself.
+        files: names of a folder's frame files in order, numbers in them by value; None for a video.
+        bytes: size of the video, or of all frames together.
+        modified: newest change, seconds since the epoch.
+    """
+
+    path: str
+    files: tuple[str, ...] | None
+    bytes: int | None
+    modified: float | None
 
 
 def clips_at(uri: str) -> list[str]:
     """The URIs of the clips (video files and folders of frames) that ``uri`` stands for, sorted; none: there are none.
 
-    A file is a clip. A folder that holds videos stands for these; else one that holds PNG or JPEG frames is a clip;
-    else it stands for what its folders stand for, at any depth. Names that begin with a dot are skipped.
+    A file is a clip. A folder stands for what :func:`clips_in` finds in it.
 
     Raises:
         UserError: no storage has this scheme.
         OSError: the folder cannot be read.
     """
     if storage.is_folder(uri):
-        return [storage.join(uri, *path) for path in _clips_of(storage.list_files(uri))]
+        found, _ = clips_in(storage.list_files(uri))
+        return [below(uri, clip.path) for clip in found]
     return [uri] if storage.exists(uri) else []
 
 
-def _clips_of(files: Iterable[str]) -> list[_Path]:
-    """Of a whole tree's files at once: listing it folder by folder would cost an object store a request for each."""
-    folders: dict[_Path, list[str]] = {}
+def clips_in(files: Iterable[ListedFile]) -> tuple[list[FoundClip], list[str]]:
+    """The clips in a folder's listing, at any depth, sorted by path.
+
+    Every video is a clip, and so is every folder with PNG or JPEG frames directly in it, unless videos lie there too or
+    in a folder above: such pictures are taken for previews. Names that begin with a dot are skipped.
+
+    Returns:
+        The clips, and the folders of pictures that were taken for previews.
+    """
+    videos: list[FoundClip] = []
+    pictures: dict[str, list[ListedFile]] = {}
     for file in files:
-        *parents, name = parts = file.split("/")
-        if name.lower().endswith((*VIDEO_SUFFIXES, *FRAME_SUFFIXES)) and not any(map(_is_hidden, parts)):
-            folders.setdefault(tuple(parents), []).append(name)
-    clips: list[_Path] = []
-    for folder in sorted(folders):
-        if any(folder[:depth] in folders for depth in range(len(folder))):
-            continue  # a folder above has clips of its own
-        videos = [name for name in folders[folder] if name.lower().endswith(VIDEO_SUFFIXES)]
-        clips += [(*folder, name) for name in sorted(videos)] or [folder]
-    return clips
+        path = file.path
+        _, dot, ending = path.rpartition(".")
+        suffix = dot + ending.lower()
+        if _HIDDEN.search(path):
+            continue
+        if suffix in VIDEO_SUFFIXES:
+            videos.append(FoundClip(path, None, file.bytes, file.modified))
+        elif suffix in FRAME_SUFFIXES:
+            folder, _, name = path.rpartition("/")
+            pictures.setdefault(folder, []).append(ListedFile(name, file.bytes, file.modified))
+    of_videos = {_parent(video.path) for video in videos}
+    previews = {folder for folder in pictures if of_videos and any(above in of_videos for above in _upwards(folder))}
+    folders = [frame_folder(folder, frames) for folder, frames in pictures.items() if folder not in previews]
+    return sorted([*videos, *folders], key=lambda clip: clip.path), sorted(previews)
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+def frame_folder(path: str, frames: Iterable[ListedFile]) -> FoundClip:
+    """The folder ``path`` of ``frames`` as a clip; the paths in ``frames`` are names in it."""
+    ordered = sorted(frames, key=lambda frame: natural_key(frame.path))
+    changes = [frame.modified for frame in ordered if frame.modified is not None]
+    size = sum(frame.bytes or 0 for frame in ordered)
+    return FoundClip(path, tuple(frame.path for frame in ordered), size, max(changes, default=None))
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Sorts 'im2' before 'im10', and 'im01' before 'im1'."""
+    parts: list[str | int] = list(re.split(r"([0-9]+)", name))
+    parts[1::2] = map(int, parts[1::2])
+    return parts, name
+
+
+def below(folder: str, path: str) -> str:
+    """The URI of ``path``, which is relative to the folder with the URI ``folder``; nothing of it is changed."""
+    return f"{folder.rstrip('/')}/{path}" if path else folder
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _upwards(folder: str) -> Iterator[str]:
+    """The folder itself, then those above it; the last is ''."""
+    while folder:
+        yield folder
+        folder = _parent(folder)
+    yield ""

@@ -1,0 +1,121 @@
+"""``python -m pipelines.ingest``: see the package."""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+
+from mana_dist import storage
+from mana_dist.data.manifest import MANIFEST_NAME, Manifest, Rejected
+from mana_dist.errors import UserError, run_command
+from pipelines.ingest import contact_sheet, dataset, dry_run, job, options
+from pipelines.ingest.console import Report, count
+from pipelines.ingest.header import look
+from pipelines.ingest.ledger import Ledger
+from pipelines.ingest.options import Options, Verify
+from pipelines.ingest.sources import Clip, expand
+from pipelines.ingest.units import UnitResult
+
+
+def main(argv: list[str]) -> None:
+    """Run the command; ``argv`` without the program's name."""
+    asked = options.parse(argv)
+    if isinstance(asked, Verify):
+        verify(asked.uri)
+    else:
+        ingest(asked)
+
+
+def ingest(asked: Options) -> None:
+    """Bring the dataset up to the sources: what is new or changed is ingested, what is there stays."""
+    begun = time.monotonic()
+    before = dataset.open_dataset(asked.out, asked.settings, overwrite=asked.overwrite)
+    clips, rejected, notes = expand(asked.sources, start=asked.start, stop=asked.stop, downscale=asked.downscale)
+    for note in notes:
+        print(note, flush=True)
+    todo = dataset.to_do(before, clips)
+    there = len({clip.uri for clip in clips} - {clip.uri for clip in todo})
+    if asked.dry_run:
+        print(dry_run.plan(todo, asked.settings, rejected=rejected, segment_frames=asked.segment_frames))
+        print(f"{count(there, 'clip')} there already; nothing was written")
+        return
+    _check_usable(todo, rejected, asked, anything_there=there > 0)
+    results = _work(todo, there, asked) if todo else []
+    manifest, rows = dataset.merge(before, todo, results, rejected)
+    if not manifest.samples:
+        raise UserError(_nothing_usable(manifest.rejected))
+    changed = manifest.shards != before.manifest.shards
+    manifest = dataset.publish(before, manifest, rows, finished=not any(result.failure for result in results))
+    if changed or not storage.exists(storage.join(asked.out, contact_sheet.SHEET_NAME)):
+        contact_sheet.write(asked.out, manifest)
+    _print_summary(manifest, asked, time.monotonic() - begun)
+
+
+def verify(uri: str) -> None:
+    """Check a finished dataset against its manifest.
+
+    Raises:
+        UserError: something is missing, damaged or too much.
+    """
+    from pipelines.ingest.verify import verify as problems_of
+
+    problems = problems_of(uri)
+    for problem in problems[1:]:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise UserError(problems[0])
+    print(f"{uri}: whole")
+
+
+def _work(todo: Sequence[Clip], there: int, asked: Options) -> list[UnitResult]:
+    """Ingest the clips ``todo``; what an earlier run that was stopped has done of them is taken over."""
+    storage.check_writable(asked.out, "--out")
+    planned = job.plan(todo, asked.settings, asked.segment_frames)
+    done = Ledger(asked.out).find(unit.name for unit in planned)
+    report = Report(planned, asked.settings, clips=len(todo), done=len(done), there=there)
+    results = list(done.values())
+    for result in job.run([unit for unit in planned if unit.name not in done], asked.out, asked.settings):
+        if result.fatal:
+            raise UserError(f"{result.failure}; mend it, and the same command goes on where this one stopped")
+        results.append(result)
+        report.add(result)
+    return results
+
+
+def _check_usable(todo: Sequence[Clip], rejected: Sequence[Rejected], asked: Options, *, anything_there: bool) -> None:
+    """End before Ray starts if nothing can be used: a look at headers, up to the first usable clip.
+
+    Raises:
+        UserError: no source can be used.
+    """
+    refused = list(rejected)
+    for clip in todo[:100]:
+        reason = look(clip, asked.settings)
+        if not reason:
+            return
+        refused.append(Rejected(clip.uri, reason))
+    if not anything_there and len(todo) <= 100:
+        raise UserError(_nothing_usable(refused))
+
+
+def _nothing_usable(rejected: Sequence[Rejected]) -> str:
+    first = f"{rejected[0].source}: {rejected[0].reason}"
+    return first if len(rejected) == 1 else f"none of the {len(rejected)} sources is usable; the first: {first}"
+
+
+def _print_summary(manifest: Manifest, asked: Options, seconds: float) -> None:
+    for item in manifest.rejected[:20]:
+        print(f"rejected: {item.source}: {item.reason}", file=sys.stderr)
+    if len(manifest.rejected) > 20:
+        print(f"... and {len(manifest.rejected) - 20} more: see {MANIFEST_NAME}", file=sys.stderr)
+    size = sum(shard.bytes for shard in manifest.shards) / 1e6
+    print(
+        f"{asked.out}: {manifest.samples} samples of {count(manifest.clips, 'clip')} in "
+        f"{count(len(manifest.shards), 'shard')}, {size:.1f} MB; {len(manifest.rejected)} rejected; {seconds:.1f} s"
+    )
+    print(f"look at some of them: {storage.join(asked.out, contact_sheet.SHEET_NAME)}")
+    print(f"train on them: python -m mana_dist.train --config tiny --data.path {shlex.quote(asked.out)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,70 @@
+"""The ledger of an unfinished run: a small record for every unit that is done, beside the dataset until it is whole."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from pyarrow import fs
+
+from mana_dist import storage
+from mana_dist.data.manifest import Shard
+from pipelines.ingest.units import UnitResult
+
+FOLDER = ".work"
+_READERS = 16
+
+
+class Ledger:
+    """The records in ``<out>/.work/``; a unit with a record need not be done again.
+
+    A unit's name stands for its sources and settings, so records of other work are simply not asked for.
+
+    Args:
+        out: URI of the dataset's folder.
+    """
+
+    def __init__(self, out: str) -> None:
+        self._out = out
+        self._folder = storage.join(out, FOLDER)
+
+    def save(self, result: UnitResult) -> None:
+        """Record that a unit is done; its shards are all there by now."""
+        storage.write_bytes(storage.join(self._folder, f"{result.name}.json"), result.to_json().encode())
+
+    def find(self, names: Iterable[str]) -> dict[str, UnitResult]:
+        """The records of those among the units ``names`` that are done and whose shards are whole."""
+        recorded = self._recorded() & set(names)
+        if not recorded:
+            return {}
+        sizes = shard_sizes(self._out)
+        with ThreadPoolExecutor(_READERS) as readers:
+            results = list(readers.map(self._read, sorted(recorded)))
+        return {result.name: result for result in results if result and are_whole(result.shards, sizes)}
+
+    def clear(self) -> None:
+        """Forget all records: the manifest says it all now."""
+        filesystem, folder = storage.filesystem(self._folder)
+        if filesystem.get_file_info(folder).type == fs.FileType.Directory:
+            filesystem.delete_dir(folder)
+
+    def _recorded(self) -> set[str]:
+        filesystem, folder = storage.filesystem(self._folder)
+        infos = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+        return {info.base_name.removesuffix(".json") for info in infos if info.base_name.endswith(".json")}
+
+    def _read(self, name: str) -> UnitResult | None:
+        try:
+            return UnitResult.from_json(storage.read_bytes(storage.join(self._folder, f"{name}.json")))
+        except ValueError:
+            return None  # a record that cannot be read is no record
+
+
+def shard_sizes(out: str) -> dict[str, int]:
+    """Bytes of the files directly in the folder ``out``, by name; one listing."""
+    filesystem, folder = storage.filesystem(out)
+    infos = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    return {info.base_name: info.size for info in infos if info.type == fs.FileType.File}
+
+
+def are_whole(shards: Iterable[Shard], sizes: dict[str, int]) -> bool:
+    """Whether all ``shards`` are there, with their bytes."""
+    return all(sizes.get(shard.path) == shard.bytes for shard in shards)

@@ -1,0 +1,100 @@
+"""What lies at many URIs, at the cost of few requests."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from mana_dist import storage
+from mana_dist.errors import UserError
+from mana_dist.storage import FileStat, ListedFile
+
+_LIST_FROM = 100
+"""So many names in one folder of an object store are looked up by listing it (one request per 1000 objects)."""
+_THREADS = 32
+
+
+@dataclass(frozen=True)
+class Place:
+    """What lies at a URI.
+
+    Attributes:
+        uri: where.
+        file: what is known of a file; None if none lies there.
+        files: all files below a folder; None if there is no folder.
+        unreadable: the folders below that cannot be read, and why.
+        error: why it cannot be read; empty if it can, or if nothing lies there.
+    """
+
+    uri: str
+    file: FileStat | None = None
+    files: Sequence[ListedFile] | None = None
+    unreadable: tuple[tuple[str, str], ...] = ()
+    error: str = ""
+
+    @property
+    def missing(self) -> bool:
+        """Whether nothing lies there."""
+        return self.file is None and self.files is None and not self.error
+
+
+def look_up(uris: Sequence[str]) -> list[Place]:
+    """What lies at each of ``uris``, which are resolved (:func:`mana_dist.storage.resolve`)."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for uri in uris:
+        names[uri.rpartition("/")[0]].add(uri.rpartition("/")[2])
+    listed = [folder for folder, wanted in names.items() if len(wanted) >= _LIST_FROM and _is_listed(folder)]
+    places: dict[str, Place] = {}
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for several in threads.map(_list, listed, [names[folder] for folder in listed]):
+            places |= several
+        single = [uri for uri in dict.fromkeys(uris) if uri not in places]
+        one_by_one: Callable[..., Iterable[Place]] = threads.map if any(map(storage.is_remote, single)) else map
+        places |= {place.uri: place for place in one_by_one(look_at, single)}
+    return [places[uri] for uri in uris]
+
+
+def look_at(uri: str) -> Place:
+    """What lies at ``uri``: one or two requests, and for a folder its listing."""
+    unreadable: list[tuple[str, str]] = []
+    try:
+        found = storage.stat(uri)
+        if not found.folder:
+            return Place(uri, found)
+        files = storage.list_files(uri, lambda error: unreadable.append((str(error.filename), _line(error))))
+        return Place(uri, files=files, unreadable=tuple(unreadable))
+    except (FileNotFoundError, NotADirectoryError):
+        return Place(uri)
+    except (OSError, UnicodeError, UserError) as error:
+        return Place(uri, error=_line(error))
+
+
+def _is_listed(folder: str) -> bool:
+    """Whether ``folder`` is one of an object store: local files are looked up at no cost, web servers have no lists."""
+    return storage.is_remote(folder) and not storage.is_web(folder) and folder.count("/") >= 2
+
+
+def _list(folder: str, names: Iterable[str]) -> dict[str, Place]:
+    """What lies at each of ``names`` in ``folder``."""
+    listing = look_at(folder)
+    files: dict[str, ListedFile] = {}
+    folders: dict[str, list[ListedFile]] = defaultdict(list)
+    for file in listing.files or ():
+        name, slash, rest = file.path.partition("/")
+        if slash:
+            folders[name].append(ListedFile(rest, file.bytes, file.modified))
+        else:
+            files[name] = file
+    places = {}
+    for name in names:
+        uri = f"{folder}/{name}"
+        if name in files:
+            stat = FileStat(uri, folder=False, bytes=files[name].bytes, modified=files[name].modified)
+            places[uri] = Place(uri, file=stat)
+        else:
+            places[uri] = Place(uri, files=folders.get(name), error=listing.error)
+    return places
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,192 @@
+"""One unit into its shards: the task that the ingest runs, with nothing of Ray in it."""
+
+import sys
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from mana_dist import storage
+from mana_dist.data.decode import Damage, DamageFound, NumberedFrame, folder_frames, numbered_frames, survey
+from mana_dist.data.manifest import Shard
+from mana_dist.data.samples import Sample, ShardWriter
+from mana_dist.data.settings import MIN_LR_SIDE, SCALE, SampleSettings
+from mana_dist.errors import UserError
+from pipelines.ingest.ledger import Ledger
+from pipelines.ingest.sources import Clip
+from pipelines.ingest.units import ClipResult, Unit, UnitResult
+
+if TYPE_CHECKING:
+    from mana_dist.data.sampling import Tally
+
+RETRY_SECONDS = (2, 4, 8, 16, 30)
+"""Pauses before a unit is tried again whose storage failed: a minute in all."""
+
+
+class _SpoiledError(Exception):
+    """A clip of the unit turned out to be damaged while its samples were being written."""
+
+    def __init__(self, clip: Clip) -> None:
+        super().__init__(clip.uri)
+        self.clip = clip
+
+
+class _WriteError(Exception):
+    """The output cannot be written."""
+
+
+def run_unit(unit: Unit, out: str, settings: SampleSettings) -> UnitResult:
+    """Make all samples of ``unit`` and write its shards into the folder ``out``; never raises.
+
+    The unit's record goes into the ledger last. A storage that fails is tried again for a minute; what cannot be used
+    of a clip goes into its result.
+    """
+    for pause in (*RETRY_SECONDS, None):
+        try:
+            result = _run(unit, out, settings)
+            _record(result, out)
+            return result
+        except _WriteError as error:
+            failure = unfinished(unit, f"{out} cannot be written: {_line(error)}", fatal=True)
+        except OSError as error:
+            failure = unfinished(unit, f"the storage failed ({_line(error)}); run the same command again")
+        if pause is None or not storage.is_remote(out if failure.fatal else unit.clips[0].uri):
+            break
+        time.sleep(pause)
+    return failure
+
+
+def unfinished(unit: Unit, failure: str, *, fatal: bool = False) -> UnitResult:
+    """The result of a unit that could not be finished."""
+    clips = tuple(ClipResult(clip.uri, reason=failure) for clip in unit.clips)
+    return UnitResult(unit.name, unit.group, clips=clips, failure=failure, fatal=fatal)
+
+
+def _record(result: UnitResult, out: str) -> None:
+    try:
+        Ledger(out).save(result)
+    except OSError as error:
+        raise _WriteError(error) from error
+
+
+def _run(unit: Unit, out: str, settings: SampleSettings) -> UnitResult:
+    """Write the unit; begin again, knowing which frames to leave out, whenever a clip turns out to be damaged."""
+    damage: dict[str, Damage] = {}
+    while True:
+        try:
+            return _write(unit, out, settings, damage)
+        except _SpoiledError as spoiled:
+            clip = spoiled.clip
+            damage[clip.uri] = survey(clip.uri, unit.segment, start=clip.start, stop=clip.stop)
+
+
+def _write(unit: Unit, out: str, settings: SampleSettings, damage: dict[str, Damage]) -> UnitResult:
+    with _Writer(out, unit) as writer:
+        results = [_write_clip(clip, unit, settings, damage.get(clip.uri), writer) for clip in unit.clips]
+        shards = writer.close()
+    return UnitResult(unit.name, unit.group, shards, tuple(results))
+
+
+def _write_clip(
+    clip: Clip, unit: Unit, settings: SampleSettings, damage: Damage | None, writer: "_Writer"
+) -> ClipResult:
+    from mana_dist.data.sampling import Sampler  # imports OpenCV: slow, and of use in the workers alone
+
+    sampler = Sampler(settings, clip.downscale)
+    source = _Watched(_frames(clip, unit, damage))
+    begin, end = unit.centres
+    centres = range(begin, sys.maxsize if end is None else end)
+    trouble = damage.reason if damage is not None else ""
+    try:
+        for sample in sampler.samples(source, first=clip.start, centres=centres):
+            writer.add(sample, clip)
+    except DamageFound as error:
+        if damage is not None:
+            raise AssertionError(f"{clip.uri}: damage found again") from error
+        raise _SpoiledError(clip) from error
+    except UserError as error:
+        trouble = bare_reason(error, clip.uri)
+    except (OSError, _WriteError):
+        raise
+    except Exception as error:  # one clip must not take the job down
+        trouble = f"{type(error).__name__}: {_line(error)}"
+    tally = sampler.tally
+    counts = {"cuts": tally.cuts, "duplicates": tally.duplicates, "flat": tally.flat}
+    reason = "" if tally.samples else trouble or _too_small(source.size, clip, settings) or _too_few(tally, settings)
+    return ClipResult(clip.uri, tally.frames, tally.samples, **counts, note=trouble, reason=reason)
+
+
+def _frames(clip: Clip, unit: Unit, damage: Damage | None) -> Iterator[NumberedFrame]:
+    if clip.files is not None:
+        return folder_frames(clip.uri, clip.files, clip.start, clip.stop)
+    return numbered_frames(clip.uri, unit.segment, start=clip.start, stop=clip.stop, damage=damage)
+
+
+def bare_reason(error: UserError, uri: str) -> str:
+    """The error's line without the URI in front, which stands beside it in every record."""
+    return " ".join(str(error).removeprefix(f"{uri}: ").split())
+
+
+def _too_small(size: tuple[int, int], clip: Clip, settings: SampleSettings) -> str:
+    least = least_side(clip, settings)
+    return f"{size[0]}x{size[1]} is too small; both sides must be at least {least}" if 0 < min(size) < least else ""
+
+
+def least_side(clip: Clip, settings: SampleSettings) -> int:
+    """The least height and width of frames that samples can be made of, pixels."""
+    return SCALE * max(MIN_LR_SIDE, settings.patch) * clip.downscale
+
+
+def _too_few(tally: "Tally", settings: SampleSettings) -> str:
+    needed = f"a sample needs {settings.frames_per_sample}"
+    if tally.frames < settings.frames_per_sample:
+        return f"only {tally.frames} frames in the range asked for; {needed}"
+    why = {"repeat the one before (--min-change)": tally.duplicates, "are shot cuts (--keep-cuts)": tally.cuts}
+    why |= {"samples have no detail (--min-detail)": tally.flat}
+    found = ", ".join(f"{number} {what}" for what, number in why.items() if number)
+    return f"no sample in its {tally.frames} frames: {found or needed + ' in a row'}"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+class _Watched(Iterator[NumberedFrame]):
+    """Passes frames on and remembers the size of the last, width and height."""
+
+    def __init__(self, frames: Iterator[NumberedFrame]) -> None:
+        self._frames = frames
+        self.size = (0, 0)
+
+    def __next__(self) -> NumberedFrame:
+        frame = next(self._frames)
+        height, width = frame.pixels.shape[:2]
+        self.size = (width, height)
+        return frame
+
+
+class _Writer:
+    """The unit's shard writer, whose failures are told apart from those of reading."""
+
+    def __init__(self, out: str, unit: Unit) -> None:
+        self._writer = ShardWriter(out, stem=unit.name, unit=unit.group)
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._writer.__exit__(kind, error, traceback)
+
+    def add(self, sample: Sample, clip: Clip) -> None:
+        try:
+            self._writer.add(sample, clip=clip.name, source=clip.uri)
+        except OSError as error:
+            raise _WriteError(error) from error
+
+    def close(self) -> tuple[Shard, ...]:
+        try:
+            return self._writer.close()
+        except OSError as error:
+            raise _WriteError(error) from error

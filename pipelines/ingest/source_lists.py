@@ -1,0 +1,137 @@
+"""Lists of sources: a URI a line (``.txt``), tables (``.csv``), or a JSON object a line (``.jsonl``)."""
+
+import csv
+import io
+import json
+import os
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import urljoin, urlsplit
+
+from mana_dist import storage
+from mana_dist.data.video import parse_frame_range
+from mana_dist.errors import UserError
+
+LIST_SUFFIXES = (".txt", ".csv", ".jsonl")
+_KEYS = ("uri", "frames", "downscale")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A source that a user names, and what to use of it.
+
+    Attributes:
+        uri: a video, a folder, a pattern or a list; absolute.
+        start: first frame to use.
+        stop: first frame not to use any more; None for the end.
+        downscale: what to shrink frames by.
+        origin: where it is named, for people.
+    """
+
+    uri: str
+    start: int
+    stop: int | None
+    downscale: int
+    origin: str
+
+
+def is_list(uri: str) -> bool:
+    """Whether a file of this name is a list of sources."""
+    path = urlsplit(uri).path if storage.is_web(uri) else uri
+    return path.lower().endswith(LIST_SUFFIXES)
+
+
+def read_list(default: Entry) -> list[Entry]:
+    """The entries of the list at ``default.uri``, in its order; what they leave open is as in ``default``.
+
+    ``.txt``: a URI a line, without the spaces around it; lines that begin with '#' are comments. ``.csv``: a header
+    with ``uri`` and, if wanted, ``frames`` (START:STOP) and ``downscale``. ``.jsonl``: objects with the same keys.
+    A relative URI is relative to the list's own folder.
+
+    Raises:
+        UserError: a wrong line.
+        OSError: the list cannot be read.
+    """
+    uri = default.uri
+    try:
+        text = storage.read_bytes(uri).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{uri}: not a list of sources ({error}); save it as UTF-8 text") from error
+    suffix = os.path.splitext(urlsplit(uri).path if storage.is_web(uri) else uri)[1].lower()
+    rows = {".txt": _text_rows, ".csv": _csv_rows, ".jsonl": _json_rows}[suffix]
+    return [_entry(values, f"{uri}, line {line}", default) for line, values in rows(text, uri)]
+
+
+def _text_rows(text: str, _: str) -> Iterator[tuple[int, dict[str, object]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, {"uri": line.strip()}
+
+
+def _csv_rows(text: str, uri: str) -> Iterator[tuple[int, dict[str, object]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if "uri" not in header:
+            raise UserError(f"{uri}, line 1: no column uri; begin the table with the line: {','.join(_KEYS)}")
+        for row in reader:
+            if len(row) > len(header):
+                raise UserError(
+                    f'{uri}, line {reader.line_num}: more fields than columns; write "a, b" where a field has a comma'
+                )
+            if any(row):
+                yield reader.line_num, {name: field for name, field in zip(header, row, strict=False) if field.strip()}
+    except csv.Error as error:
+        raise UserError(f"{uri}, line {reader.line_num}: not CSV ({error}); mend or delete the line") from error
+
+
+def _json_rows(text: str, uri: str) -> Iterator[tuple[int, dict[str, object]]]:
+    example = 'write one object a line, like {"uri": "a.mp4"}'
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{uri}, line {number}: not JSON ({error}); {example}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{uri}, line {number}: not an object; {example}")
+        yield number, values
+
+
+def _entry(values: Mapping[str, object], origin: str, default: Entry) -> Entry:
+    unknown = [name for name in values if name not in _KEYS]
+    if unknown:
+        raise UserError(f"{origin}: no such key: {unknown[0]!r}; only {', '.join(_KEYS)} can stand there")
+    uri, frames = values.get("uri"), values.get("frames")
+    if not isinstance(uri, str) or not uri:
+        raise UserError(f"{origin}: names no source; write its path or URI as uri")
+    start, stop = default.start, default.stop
+    if frames is not None:
+        try:
+            start, stop = parse_frame_range(str(frames))
+        except UserError as error:
+            raise UserError(f"{origin}: {error}") from error
+    downscale = default.downscale if values.get("downscale") is None else _whole(values["downscale"])
+    if downscale < 1:
+        raise UserError(f"{origin}: downscale {values['downscale']!r} must be a whole number, at least 1")
+    return Entry(_absolute(uri, default.uri), start, stop, downscale, origin)
+
+
+def _whole(value: object) -> int:
+    """The number; 0 where it is none."""
+    text = str(value).strip()
+    return int(text) if text.isdecimal() else 0
+
+
+def _absolute(uri: str, list_uri: str) -> str:
+    if storage.is_remote(uri) or uri.startswith(("/", "~", "file://")):
+        return storage.resolve(uri)
+    if storage.is_web(list_uri):
+        return urljoin(list_uri, uri)
+    folder = posixpath.dirname(list_uri)
+    while uri.startswith(("./", "../")):  # further on '..' may be part of an object's name
+        step, _, uri = uri.partition("/")
+        folder = posixpath.dirname(folder) if step == ".." else folder
+    return storage.resolve(f"{folder}/{uri}")

@@ -1,28 +1,29 @@
 """Reading video files and folders of frames as streams of RGB frames.
 
 Colours: a video's matrix and range are taken as its file tags them. An untagged matrix is BT.709 from 720 coded lines
-on, else BT.601; an untagged range is limited. Primaries and transfer are left as coded.
+on, else BT.601; an untagged range is limited. Primaries and transfer are left as coded; alpha is dropped.
 """
 
 import errno
-import io
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from mana_dist import storage
+from mana_dist.data.damage_signs import errors_heard
+from mana_dist.data.pictures import to_frame
+from mana_dist.data.progressive import NumberedPicture, progressive
 from mana_dist.errors import UserError
 
 Frame = NDArray[np.uint8]
@@ -37,6 +38,8 @@ DEFAULT_RATE = Fraction(25)
 
 _HD_LINES = 720
 _UNTAGGED = 2  # ffmpeg's number of an unspecified matrix
+# Without these flags more than 8 bits come out up to 3 levels too dark.
+_EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 _logger = logging.getLogger(__name__)
 
@@ -56,6 +59,20 @@ class VideoInfo:
     height: int
     frames: int | None
     rate: Fraction
+
+
+class Opened(NamedTuple):
+    """An opened video.
+
+    Attributes:
+        container: PyAV's.
+        stream: PyAV's, of the video.
+        doubtful: whether errors came up in what was read of it.
+    """
+
+    container: Any
+    stream: Any
+    doubtful: bool
 
 
 def probe(uri: str) -> VideoInfo:
@@ -78,8 +95,8 @@ def read_frames(uri: str, start: int = 0, stop: int | None = None) -> Iterator[F
     """The frames ``start`` to ``stop`` (exclusive; None: the end) of a video file or a folder of PNG or JPEG frames.
 
     Frames are decoded one by one, never all at once, and are as :func:`to_rgb` makes them. A file that cannot be
-    decoded to its end gives the frames before, and a warning in the log. A folder's frames come in the order of
-    their names, numbers in them by value.
+    decoded to its end gives the frames before, and a warning in the log. Interlaced frames are made progressive. A
+    folder's frames come in the order of their names, numbers in them by value.
 
     Args:
         uri: a video file or a folder, local or with a scheme.
@@ -121,25 +138,55 @@ def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
     """The PyAV container of the file at ``uri`` and its first video stream that is no cover picture.
 
     Raises:
-        UserError: missing, unreadable, no video stream.
+        UserError: missing, unreadable, no video stream; the storage failed, then or while the file was read.
+    """
+    try:
+        with open_input(uri) as opened:
+            opened.stream.thread_type = "AUTO"
+            yield opened.container, opened.stream
+    except OSError as error:
+        if isinstance(error, av.FFmpegError):
+            raise  # of the decoder, in the caller's hands
+        raise UserError(f"{uri}: cannot be read ({error})") from error
+
+
+@contextmanager
+def open_input(uri: str) -> Iterator[Opened]:
+    """As :func:`open_video`, for callers that try again when a storage fails.
+
+    Raises:
+        UserError: missing, not to be read by this user, no video stream.
+        OSError: the storage failed, then or while the file was read: what FFmpeg made of that is not to be trusted.
     """
     try:
         file = storage.open_read(uri)
     except FileNotFoundError as error:
         raise UserError(f"{uri}: no such file or folder") from error
-    except OSError as error:
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(f"{uri}: cannot be read ({error})") from error
-    with file:
+    with file, _Input(file).told_of_failures() as input_:
         try:
-            container = av.open(_Input(file))
+            with errors_heard() as errors:
+                container = av.open(input_, metadata_errors="replace")
         except av.FFmpegError as error:
             raise UserError(f"{uri}: not a video that can be read ({error.strerror})") from error
         with container:
             streams = [stream for stream in container.streams.video if not _is_cover(stream)]
             if not streams:
                 raise UserError(f"{uri}: has no video stream")
-            streams[0].thread_type = "AUTO"
-            yield container, streams[0]
+            if streams[0].codec_context is None:
+                raise UserError(f"{uri}: no decoder for its video stream")
+            yield Opened(container, streams[0], bool(errors))
+
+
+def check_not_encrypted(packet: Any, uri: str) -> None:
+    """Tell DRM from damage.
+
+    Raises:
+        UserError: this PyAV packet of the file at ``uri`` is encrypted.
+    """
+    if packet.has_sidedata("encryption_info"):
+        raise UserError(f"{uri}: is encrypted (DRM); only videos that are not can be read")
 
 
 def to_rgb(frame: Any) -> Frame:
@@ -154,7 +201,13 @@ def to_rgb(frame: Any) -> Frame:
     matrix = None  # as tagged
     if frame.colorspace == _UNTAGGED and not frame.format.is_rgb:
         matrix = Colorspace.ITU709 if frame.height >= _HD_LINES else Colorspace.ITU601
-    rgb = frame.reformat(format="rgb24", src_colorspace=matrix, dst_color_range=ColorRange.JPEG)
+    rgb = frame.reformat(
+        format="rgb24",
+        src_colorspace=matrix,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=_EXACT if frame.format.components[0].bits > 8 else None,
+        threads=1,  # else it starts one per core for every frame
+    )
     return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), quarter_turns(frame)))
 
 
@@ -192,21 +245,46 @@ def parse_frame_range(text: str) -> tuple[int, int | None]:
 
 
 class _Input:
-    """A file as FFmpeg's callbacks want it: a seek before its beginning, as damaged headers ask for, gives -1."""
+    """A file as FFmpeg's callbacks want it: a seek before its beginning, as damaged headers ask for, gives -1.
+
+    FFmpeg takes a read that fails for the end of the file. So a failure is remembered, and the file ends there.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._seek, self.read, self.tell = file.seek, file.read, file.tell
+        self._file, self.tell = file, file.tell
+        self._failure: OSError | None = None
         self.name = str(getattr(file, "name", ""))
+
+    def read(self, size: int) -> bytes:
+        try:
+            return b"" if self._failure else self._file.read(size)
+        except OSError as error:
+            self._failure = error
+            return b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
-            return self._seek(offset, whence)
+            return self._file.seek(offset, whence)
         except ValueError:
             return -1
         except OSError as error:
-            if error.errno == errno.EINVAL:
-                return -1
+            if error.errno != errno.EINVAL:
+                self._failure = error
+            return -1
+
+    @contextmanager
+    def told_of_failures(self) -> Iterator["_Input"]:
+        """A failure of the file takes the place of whatever comes out of the context."""
+        try:
+            yield self
+        except GeneratorExit:
             raise
+        except BaseException as error:
+            if self._failure is not None:
+                raise self._failure from error
+            raise
+        if self._failure is not None:
+            raise self._failure
 
 
 def _is_cover(stream: Any) -> bool:
@@ -215,17 +293,30 @@ def _is_cover(stream: Any) -> bool:
 
 def _video_frames(uri: str) -> Iterator[Frame]:
     with open_video(uri) as (container, stream):
+        trouble: list[av.FFmpegError] = []
         count = 0
-        try:
-            for frame in container.decode(stream):
-                yield to_rgb(frame)
+        for _, picture in progressive(_decoded(uri, container.demux(stream), trouble)):
+            yield to_rgb(picture)
+            count += 1
+    if count == 0 and trouble:
+        raise UserError(f"{uri}: not one frame of it can be decoded ({trouble[0].strerror})") from trouble[0]
+    if count == 0:
+        raise UserError(f"{uri}: holds no video frame that can be decoded")
+    if trouble:
+        _logger.warning("%s: cannot be decoded beyond its first %d frames (%s)", uri, count, trouble[0].strerror)
+
+
+def _decoded(uri: str, packets: Iterable[Any], trouble: list[av.FFmpegError]) -> Iterator[NumberedPicture]:
+    """All frames up to the first error, which goes into ``trouble``."""
+    count = 0
+    try:
+        for packet in packets:
+            check_not_encrypted(packet, uri)
+            for picture in packet.decode():
+                yield NumberedPicture(count, picture)
                 count += 1
-        except av.FFmpegError as error:
-            if count == 0:
-                raise UserError(f"{uri}: not one frame of it can be decoded ({error.strerror})") from error
-            _logger.warning("%s: cannot be decoded beyond its first %d frames (%s)", uri, count, error.strerror)
-        if count == 0:
-            raise UserError(f"{uri}: holds no video frame that can be decoded")
+    except av.FFmpegError as error:
+        trouble.append(error)
 
 
 def _folder_frames(uri: str, start: int, stop: int | None) -> Iterator[Frame]:
@@ -233,15 +324,11 @@ def _folder_frames(uri: str, start: int, stop: int | None) -> Iterator[Frame]:
     if not files:
         raise UserError(f"{uri}: a folder without PNG or JPEG frames")
     for file in files[start:stop]:
-        yield _picture(file)
-
-
-def _picture(uri: str) -> Frame:
-    try:
-        with Image.open(io.BytesIO(storage.read_bytes(uri))) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises
-        raise UserError(f"{uri}: not a picture that can be read ({error})") from error
+        try:
+            data = storage.read_bytes(file)
+        except OSError as error:
+            raise UserError(f"{file}: not a picture that can be read ({error})") from error
+        yield to_frame(data, file)
 
 
 def _natural_key(uri: str) -> list[tuple[int, str]]:

@@ -12,7 +12,15 @@ from PIL import Image
 from mana_dist.data.video import VideoInfo, clip_name, parse_frame_range, probe, read_frames
 from mana_dist.errors import UserError
 from mana_dist.upscale.source import TimedFrame, open_source
-from tests.data.videos import noise_frames, turn_header, write_flat_yuv, write_pictures, write_video
+from tests.data.videos import (
+    moving_frames,
+    noise_frames,
+    turn_header,
+    write_coded,
+    write_flat_yuv,
+    write_pictures,
+    write_video,
+)
 
 
 def read(path: Path | str, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -101,6 +109,82 @@ def test_colours_are_as_tagged_or_by_the_number_of_lines(
     with open_source(str(path)) as source:  # the upscaler's reader
         pixels = [item.pixels for item in source.read() if isinstance(item, TimedFrame)]
     np.testing.assert_array_equal(pixels, read(path))
+
+
+@pytest.mark.parametrize("pixels", ["yuv422p", "yuv420p10le", "yuv422p10le"])
+@pytest.mark.parametrize(
+    ("height", "matrix", "value_range", "weights"), [(64, None, None, BT601), (64, 1, 1, BT709), (720, 6, 2, BT601)]
+)
+def test_colours_of_other_samplings_and_depths(
+    tmp_path: Path,
+    height: int,
+    matrix: int | None,
+    value_range: int | None,
+    weights: tuple[float, float],
+    pixels: str,
+) -> None:
+    path = write_flat_yuv(tmp_path / "a.mp4", YUV, height, matrix, value_range, pixels)
+    tolerance = 1 if "10" in pixels else 2
+    assert np.abs(read(path) - analytic_rgb(weights, full_range=value_range == 2)).max() <= tolerance
+
+
+def test_alpha_is_dropped_and_colours_are_as_stored(tmp_path: Path) -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 4), dtype=np.uint8)
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "rgba"
+        for frame in rgba:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgba")))
+        container.mux(stream.encode())
+    np.testing.assert_array_equal(read(tmp_path / "a.mov"), rgba[..., :3])
+
+
+def grey(frames: np.ndarray) -> np.ndarray:
+    """Without colour, so that chroma, which two fields share, says nothing."""
+    return np.repeat(frames[..., :1], 3, axis=3)
+
+
+def test_interlaced_frames_are_made_progressive(tmp_path: Path) -> None:
+    moments = grey(moving_frames(40, step=2))
+    woven = moments[::2].copy()
+    woven[:, ::2] = moments[1::2, ::2]  # the upper field is a moment later
+    lossless = {"qp": "0", "preset": "ultrafast"}
+    expected = read(write_coded(tmp_path / "whole.mp4", moments[::2], options=lossless))
+    combed = read(write_coded(tmp_path / "combed.mp4", woven, options=lossless))
+    interlaced = write_coded(tmp_path / "a.mp4", woven, options={**lossless, "x264-params": "bff=1"})
+    got = read(interlaced)
+    assert len(got) == 20
+    np.testing.assert_array_equal(got[:, 1::2], expected[:, 1::2])  # the first field is as it was
+    inner = (slice(1, -1), slice(5, -4))
+
+    def error(frames: np.ndarray) -> float:
+        return float(np.abs(frames[inner].astype(int) - expected[inner]).mean())
+
+    assert error(got) < 0.2 * error(combed)
+    np.testing.assert_array_equal(read(interlaced, 7, 12), got[7:12])
+
+
+def test_progressive_frames_are_not_filtered(tmp_path: Path) -> None:
+    """An interlaced frame among them changes nothing of those before and after."""
+    frames = moving_frames(24)
+    lossless = {"qp": "0", "preset": "ultrafast"}
+    plain = write_coded(tmp_path / "a.h264", frames, options=lossless)
+    flagged = write_coded(tmp_path / "b.h264", frames[:12], options={**lossless, "x264-params": "bff=1"})
+    (tmp_path / "both.h264").write_bytes(plain.read_bytes() + flagged.read_bytes() + plain.read_bytes())
+    both = read(tmp_path / "both.h264")
+    assert len(both) == 60
+    np.testing.assert_array_equal(both[:24], read(plain))
+    np.testing.assert_array_equal(both[36:], read(plain))
+    assert (both[24:36] != read(plain)[:12]).any()
+
+
+def test_deinterlacing_keeps_the_colours_of_the_file(tmp_path: Path) -> None:
+    """HD, so BT.709, untagged: the filter must pass on what the frame tells."""
+    flat = np.full((4, 720, 64, 3), (200, 30, 60), np.uint8)
+    plain = read(write_coded(tmp_path / "a.mp4", flat))
+    np.testing.assert_array_equal(
+        read(write_coded(tmp_path / "b.mp4", flat, options={"x264-params": "bff=1"}))[:, 8:-8], plain[:, 8:-8]
+    )
 
 
 def test_numbers_in_frame_names_count_by_value(tmp_path: Path) -> None:

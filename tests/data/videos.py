@@ -24,10 +24,17 @@ def moving_frames(count: int, height: int = 64, width: int = 96, step: int = 4) 
     return np.stack([picture[:, step * i : step * i + width] for i in range(count)]).astype(np.uint8)
 
 
-def write_video(path: Path, frames: Frames, rate: int = 25, faststart: bool = False) -> Path:
-    """Encode ``frames`` without loss as RGB H.264; ``faststart`` puts an mp4's header first, safe from truncation."""
+def write_video(
+    path: Path, frames: Frames, rate: int = 25, faststart: bool = False, keyframes: int | None = None
+) -> Path:
+    """Encode ``frames`` without loss as RGB H.264.
+
+    ``faststart`` puts an mp4's header first, safe from truncation; every ``keyframes``-th frame is a keyframe.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"qp": "0", "preset": "ultrafast"} | ({"g": str(keyframes)} if keyframes else {})
     with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
-        stream = container.add_stream("libx264rgb", rate=Fraction(rate), options={"qp": "0", "preset": "ultrafast"})
+        stream = container.add_stream("libx264rgb", rate=Fraction(rate), options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "rgb24"
         for frame in frames:
@@ -36,21 +43,66 @@ def write_video(path: Path, frames: Frames, rate: int = 25, faststart: bool = Fa
     return path
 
 
-def write_flat_yuv(
-    path: Path, yuv: tuple[int, int, int], height: int, matrix: int | None = None, value_range: int | None = None
+def write_coded(
+    path: Path,
+    frames: Frames,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    pixels: str = "yuv420p",
+    pts: list[int] | None = None,
 ) -> Path:
-    """Three frames of one YUV colour, 64 pixels wide, without loss; matrix and range tagged by ffmpeg's numbers."""
+    """Encode ``frames`` with any codec, lossy; a keyframe every 12 unless told; ``pts`` in 1/100 seconds."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options or {})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pixels
+        stream.gop_size = 12
+        stream.codec_context.time_base = Fraction(1, 100 if pts else 25)
+        for number, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixels)
+            picture.pts = pts[number] if pts else number
+            picture.time_base = stream.codec_context.time_base
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+def write_encrypted(source: Path, target: Path) -> Path:
+    """A copy of a video with its packets encrypted, as DRM has them."""
+    key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "76" * 16, "encryption_kid": "a7" * 16}
+    with av.open(str(source)) as clear, av.open(str(target), "w", format="mp4", options=key) as closed:
+        stream = closed.add_stream_from_template(clear.streams.video[0])
+        for packet in clear.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                closed.mux(packet)
+    return target
+
+
+def write_flat_yuv(
+    path: Path,
+    yuv: tuple[int, int, int],
+    height: int,
+    matrix: int | None = None,
+    value_range: int | None = None,
+    pixels: str = "yuv420p",
+) -> Path:
+    """Three frames of one YUV colour, 64 pixels wide, without loss; matrix and range tagged by ffmpeg's numbers.
+
+    ``yuv`` are 8-bit values; formats with 10 bits hold four times them.
+    """
+    deep = pixels.endswith("10le")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 64, height, pixels
         if matrix is not None:
             stream.codec_context.colorspace = matrix
         if value_range is not None:
             stream.codec_context.color_range = value_range
         for number in range(3):
-            frame = av.VideoFrame(64, height, "yuv420p")
+            frame = av.VideoFrame(64, height, pixels)
             for plane, value in zip(frame.planes, yuv, strict=True):
-                plane.update(bytes([value]) * plane.buffer_size)
+                plane.update(np.full(plane.buffer_size // (1 + deep), value << 2 * deep, "<u2" if deep else "u1"))
             frame.pts = number
             if matrix is not None:
                 frame.colorspace = matrix

@@ -1,0 +1,116 @@
+"""Signs of damage in coded video that FFmpeg says nothing of, and its log lines, which are the only sign of some."""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+_ZEROS = bytes(64)  # so many in a row no encoder writes
+_LENGTH_BYTES_AT = {"h264": 4, "hevc": 21}  # where avcC and hvcC boxes say how long the lengths of NAL units are
+
+
+@contextmanager
+def errors_heard() -> Iterator[list[str]]:
+    """The lines that FFmpeg logs as errors, in this thread; the list is filled when the context is left."""
+    level, repeated = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_skip_repeated(False)
+    av.logging.set_level(av.logging.ERROR)
+    lines: list[str] = []
+    log: list[tuple[int, str, str]] = []
+    try:
+        with av.logging.Capture() as log:
+            yield lines
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(repeated)
+        lines.extend(" ".join(message.split()) for _, _, message in log)
+
+
+@dataclass(frozen=True)
+class NalSyntax:
+    """What the bytes of H.264 and HEVC packets must look like, whatever they mean.
+
+    In a NAL unit three zero bytes never follow each other (ITU-T H.264 7.4.1, H.265 7.4.2.1): zeros that something
+    else put there are often decoded without an error.
+
+    Attributes:
+        length_bytes: of the length before each unit, as in mp4 and mkv; 0: units begin with start codes.
+    """
+
+    length_bytes: int
+
+    @staticmethod
+    def of(context: Any) -> "NalSyntax | None":
+        """That of a PyAV codec context's stream; None if it is of another codec."""
+        at = _LENGTH_BYTES_AT.get(context.name)
+        if at is None:
+            return None
+        setup = context.extradata or b""
+        return NalSyntax((setup[at] & 3) + 1 if len(setup) > at and setup[0] == 1 else 0)
+
+    def is_broken(self, packet: bytes) -> bool:
+        """Whether it cannot be what an encoder wrote."""
+        if self.length_bytes == 0:
+            # Zeros may stand before a start code and at the end.
+            begin = packet.find(_ZEROS)
+            rest = packet[begin:].lstrip(b"\0") if begin >= 0 else b""
+            return bool(rest) and not rest.startswith(b"\x01")
+        begin = 0
+        while begin + self.length_bytes <= len(packet):
+            end = begin + self.length_bytes + int.from_bytes(packet[begin : begin + self.length_bytes])
+            unit = packet[begin + self.length_bytes : end]
+            if end > len(packet) or b"\0\0\0" in unit.rstrip(b"\0") or unit.endswith(_ZEROS):
+                return True
+            begin = end
+        return False
+
+
+class Holes:
+    """Finds parts of frames that no slice of the stream covered; FFmpeg's HEVC decoder says nothing of them.
+
+    Such a part shows what its memory held before. So memory is given back with its chroma set to zero, which no colour
+    that can be shown has: both chroma planes at zero would need red and blue far below black. New memory is zero.
+    """
+
+    _BLOCK = 16  # luma pixels: no coding tree block of HEVC is smaller
+    _HELD_BYTES = 64 * 2**20
+    _HELD = (4, 17)  # frames; the decoder refers to up to 16 that were shown
+
+    def __init__(self) -> None:
+        self._held: deque[Any] = deque()
+
+    def has(self, picture: Any) -> bool:
+        """Whether a part of this frame was never decoded."""
+        planes = _chroma(picture)
+        if not planes:
+            return False
+        height, width = (picture.format.chroma_height(self._BLOCK), picture.format.chroma_width(self._BLOCK))
+        blue, red = (plane[height // 2 :: height, width // 2 :: width] for plane in planes)
+        return not np.all(blue | red)
+
+    def retire(self, picture: Any) -> None:
+        """Nobody needs this frame any more; the decoder may, for a while."""
+        self._held.append(picture)
+        least, most = self._HELD
+        size = sum(plane.buffer_size for plane in picture.planes)
+        while len(self._held) > min(most, max(least, self._HELD_BYTES // max(size, 1))):
+            old = self._held.popleft()
+            old.make_writable()  # copies if the decoder still refers to it
+            for plane in _chroma(old):
+                plane[:] = 0
+
+
+def _chroma(picture: Any) -> list[NDArray[Any]]:
+    if not picture.format.name.startswith("yuv") or len(picture.planes) < 3:
+        return []
+    dtype = np.uint8 if picture.format.components[0].bits == 8 else np.uint16
+    views = []
+    for plane in picture.planes[1:3]:
+        lines = np.frombuffer(plane, dtype).reshape(-1, plane.line_size // np.dtype(dtype).itemsize)
+        views.append(lines[: plane.height, : plane.width])
+    return views

@@ -1,0 +1,360 @@
+"""Strict decoding of a video by groups of pictures, each of which is either right or known to be damaged.
+
+A group (GOP) is a keyframe's packet and those after it, up to the next keyframe. The frames of a group stand together
+in display order as well, so they are numbered by counting. Damage shows as an error of the decoder or the container,
+as a frame that FFmpeg marks as corrupt, or as a part of a frame that was never decoded.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import av
+
+from mana_dist.data.damage_signs import Holes, NalSyntax, errors_heard
+from mana_dist.data.progressive import NumberedPicture
+from mana_dist.data.video import check_not_encrypted
+from mana_dist.errors import UserError
+
+_MOST_LEADING = 32
+"""Packets that may follow a keyframe and be shown before it; more of them tell of broken timestamps."""
+_MOST_PIXELS = 2**26  # a damaged header must not ask for all memory; 8K has half of that
+
+
+class UnreachableError(Exception):
+    """Decoding cannot begin at the keyframe asked for."""
+
+
+class _Origin(NamedTuple):
+    """Travels with a packet through the decoder to its frame."""
+
+    gop: "_Gop"
+    is_key: bool
+    is_last: bool
+
+
+class Loss(NamedTuple):
+    """Frames that cannot be trusted.
+
+    Attributes:
+        first: number of the first.
+        end: number of the first that can be trusted again.
+        reason: what was wrong.
+        torn: whether the file just ends or has a hole there; else it holds wrong bytes.
+    """
+
+    first: int
+    end: int
+    reason: str
+    torn: bool
+
+
+@dataclass(eq=False)
+class _Gop:
+    """What is known of a group of pictures.
+
+    Attributes:
+        before: the group before it, as long as ``start`` is unknown.
+        start: number of its first frame.
+        packets: packets that stand for a frame.
+        shown: frames given by the decoder, and those left out at its beginning.
+        leading: frames before its keyframe.
+        fresh: whether decoding began anew here: what is shown before the keyframe refers to frames that are not there.
+        key_shown: whether its keyframe has come out of the decoder.
+        trouble: what is wrong with it; empty where nothing is.
+        torn: how many of its frames are right nonetheless, if it is cut off; None: none of them.
+    """
+
+    before: "_Gop | None"
+    start: int | None
+    fresh: bool
+    packets: int = 0
+    shown: int = 0
+    leading: int = 0
+    key_shown: bool = False
+    trouble: str = ""
+    torn: int | None = None
+
+    def loss(self, first: int) -> Loss:
+        """Of a damaged group whose first frame has the number ``first``."""
+        return Loss(first + (self.torn or 0), first + max(self.packets, 1), self.trouble, self.torn is not None)
+
+
+@dataclass
+class GopDecoder:
+    """Decodes a stream.
+
+    Attributes:
+        uri: for errors.
+        stream: PyAV's, not yet decoded from.
+        packets: those to decode; decoding begins at the first keyframe.
+        first: the number of that.
+        by_packets: whether frames are numbered by the packets before them, as when parts of a video are read apart;
+            else by the frames that an undamaged video shows.
+        exact: whether the first keyframe must be the first frame shown.
+        mind_gaps: whether packets may have vanished without a trace, so that a frame that comes later than it should
+            counts as two, the first of them missing.
+        mind_end: the same of the very last frames: where a file is cut between two packets, some may be missing.
+        gops: how many groups were begun.
+    """
+
+    uri: str
+    stream: Any
+    packets: Iterable[Any]
+    first: int = 0
+    by_packets: bool = False
+    exact: bool = False
+    mind_gaps: bool = False
+    mind_end: bool = False
+    gops: int = field(default=0, init=False)
+    _damaged: list[_Gop] = field(default_factory=list, init=False)
+    _spoiled: list[_Gop] = field(default_factory=list, init=False)
+    _ahead: deque[Any] = field(default_factory=deque, init=False)
+    _gop: _Gop | None = field(default=None, init=False)
+    _is_new: bool = field(default=True, init=False)
+    _at_end: bool = field(default=False, init=False)
+    _last_pts: int | None = field(default=None, init=False)
+    _least_step: int = field(default=sys.maxsize, init=False)
+
+    def __post_init__(self) -> None:
+        """Make the decoder strict."""
+        self._context = self.stream.codec_context
+        self._context.thread_type = "NONE"  # errors come up where they are, and always the same
+        self._context.thread_count = 1
+        self._context.copy_opaque = True
+        # FFmpeg marks the H.264 frames whose errors it conceals. To "explode" it takes also that a picture after an
+        # open group's keyframe discards references from before it, which are not there when decoding begins anew.
+        self._marks_all = self._context.name == "h264"
+        detect = "crccheck+bitstream+buffer+" + ("aggressive" if self._marks_all else "explode")
+        options = {"err_detect": detect, "max_pixels": str(_MOST_PIXELS)}
+        if "dav1d" in self._context.codec.name:
+            options["strict"] = "1"  # makes it look whether the arithmetic decoder ends where it should
+        self._context.options = options
+        self._holes = Holes() if self._context.name == "hevc" else None
+        self._syntax = NalSyntax.of(self._context)
+        self._input = _packets_of(self.packets)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether damage has come up so far."""
+        return bool(self._damaged)
+
+    def losses(self) -> list[Loss]:
+        """All damage met so far, in order."""
+        losses = [gop.loss(self._start_of(gop)) for gop in self._damaged]
+        leading = [
+            Loss(self._start_of(gop), self._start_of(gop) + gop.leading, "", torn=True)
+            for gop in self._spoiled
+            if gop.leading
+        ]
+        return sorted(losses + leading)
+
+    def read(self) -> Iterator[NumberedPicture]:
+        """The frames in display order; those known by now to be wrong are left out, their numbers too.
+
+        Raises:
+            UserError: encrypted, or no keyframe.
+            UnreachableError: ``exact``, and the first keyframe is not the first frame shown.
+        """
+        last = -1
+        for picture in self._shown():
+            if picture.number > last:
+                last = picture.number
+                yield picture
+
+    def _shown(self) -> Iterator[NumberedPicture]:
+        while (item := self._next()) is not None:
+            if isinstance(item, str):
+                yield from self._tear(item)
+                continue
+            check_not_encrypted(item, self.uri)
+            if item.is_keyframe:
+                yield from self._begin(item)
+            if self._gop is not None:
+                yield from self._decode(item, self._gop)
+        if self._gop is None:
+            raise UserError(f"{self.uri}: holds no keyframe, so no frame of it can be decoded")
+        self._at_end = True
+        yield from self._drained()
+
+    def _next(self) -> Any | None:
+        item = self._ahead.popleft() if self._ahead else next(self._input, None)
+        if not self._ahead and (following := next(self._input, None)) is not None:
+            self._ahead.append(following)
+        return item
+
+    def _begin(self, key: Any) -> Iterator[NumberedPicture]:
+        """Open the group of this keyframe; after damage, begin anew and leave out what refers to frames before."""
+        before = self._gop
+        fresh = before is None or bool(before.trouble)
+        if fresh:
+            yield from self._drained()
+        gop = self._gop = _Gop(before, start=self.first if before is None else None, fresh=fresh)
+        gop.key_shown = key.is_discard  # will not be: an edit list begins after it
+        gop.leading = self._leading(key)
+        self.gops += 1
+        if fresh:
+            for _ in range(gop.leading):
+                self._ahead.popleft()
+        if before is not None and before.trouble:
+            gop.packets = gop.shown = gop.leading
+            self._start_of(gop)
+
+    def _leading(self, key: Any) -> int:
+        """How many packets after ``key`` are shown before it."""
+        if key.pts is None:
+            return 0
+        while len(self._ahead) <= _MOST_LEADING and (not self._ahead or _is_leading(self._ahead[-1], key)):
+            item = next(self._input, None)
+            if item is None:
+                break
+            self._ahead.append(item)
+        count = sum(_is_leading(item, key) for item in self._ahead)
+        return count if count <= _MOST_LEADING else 0
+
+    def _decode(self, packet: Any, gop: _Gop) -> Iterator[NumberedPicture]:
+        gop.packets += not packet.is_discard
+        if gop.trouble:
+            return
+        if packet.is_corrupt:
+            yield from self._tear("a part of it is missing")
+            return
+        if self._syntax is not None and self._syntax.is_broken(bytes(packet)):
+            self._fail(gop, "it holds bytes that cannot be there")
+            return
+        is_last = not self._ahead or isinstance(self._ahead[0], str)
+        packet.opaque = _Origin(gop, packet.is_keyframe, is_last)
+        self._is_new = False
+        trouble = ""
+        try:
+            with errors_heard() as log:
+                pictures = self._context.decode(packet)
+        except av.FFmpegError as error:
+            pictures, trouble = [], error.strerror
+        if log and not self._marks_all:
+            trouble = trouble or log[0]
+        if trouble and is_last:
+            yield from self._tear("its end is cut off")
+        elif trouble:
+            self._fail(gop, trouble)
+        yield from self._show_all(pictures)
+
+    def _tear(self, reason: str) -> Iterator[NumberedPicture]:
+        """The file has a hole here: what was shown is right, what is still in the decoder may have gaps."""
+        gop = self._gop
+        if gop is not None and not gop.trouble:
+            self._mark_torn(gop, reason)
+            yield from self._drained()
+
+    def _mark_torn(self, gop: _Gop, reason: str) -> None:
+        gop.trouble, gop.torn = reason, gop.shown
+        gop.packets = max(gop.packets, gop.shown + 1)  # something is missing: no frame may follow the last one shown
+        self._damaged.append(gop)
+
+    def _fail(self, gop: _Gop, reason: str) -> None:
+        """The whole group is damaged."""
+        if not gop.trouble:
+            self._damaged.append(gop)
+        gop.trouble, gop.torn = gop.trouble or reason, None
+
+    def _drained(self) -> Iterator[NumberedPicture]:
+        """What the decoder still holds; it is as new then."""
+        if self._is_new:
+            return
+        try:
+            with errors_heard():
+                pictures = self._context.decode(None)
+        except av.FFmpegError:
+            pictures = []
+        self._context.flush_buffers()
+        self._is_new = True
+        yield from self._show_all(pictures)
+
+    def _show_all(self, pictures: list[Any]) -> Iterator[NumberedPicture]:
+        for picture in pictures:
+            origin = picture.opaque
+            if isinstance(origin, _Origin) and origin.is_last and not origin.gop.trouble and self._flaw(picture):
+                self._mark_torn(origin.gop, "its end is cut off")  # so that what else comes at the end may have gaps
+        for picture in pictures:
+            yield from self._show(picture)
+
+    def _show(self, picture: Any) -> Iterator[NumberedPicture]:
+        origin = picture.opaque
+        if not isinstance(origin, _Origin):  # a decoder that does not pass it on
+            if self._gop is None:
+                return
+            origin = _Origin(self._gop, is_key=True, is_last=False)
+        gop = origin.gop
+        start = self._start_of(gop)
+        if self._is_late(picture) and (self.mind_gaps or (self.mind_end and self._at_end)):
+            gop.shown += 1
+            gop.packets += 1
+        number = start + gop.shown
+        gop.shown += 1
+        gop.key_shown = gop.key_shown or origin.is_key
+        if self.exact and self.gops == 1 and not gop.key_shown:
+            raise UnreachableError(f"{self.uri}: frame {number} cannot be the first to be decoded")
+        if not gop.trouble and (flaw := self._flaw(picture)):
+            self._fail(gop, flaw)
+        if not gop.trouble and (gop.key_shown or not (gop.fresh or gop in self._spoiled)):
+            yield NumberedPicture(number, picture)
+        if self._holes is not None:
+            self._holes.retire(picture)
+
+    def _flaw(self, picture: Any) -> str:
+        if picture.is_corrupt:
+            return "the decoder had to conceal errors"
+        if self._holes is not None and self._holes.has(picture):
+            return "parts of frames are not there"
+        return ""
+
+    def _is_late(self, picture: Any) -> bool:
+        """Whether it comes half a frame or more after the frame before should end."""
+        before, self._last_pts = self._last_pts, picture.pts
+        if before is None or picture.pts is None or picture.pts <= before:
+            return False
+        step = picture.pts - before
+        self._least_step = min(step, self._least_step)
+        # Of the fields of an interlaced video some containers tell the duration of one.
+        return bool(2 * step >= 3 * max(self._least_step, picture.duration or 0))
+
+    def _start_of(self, gop: _Gop) -> int:
+        """The number of its first frame; all frames of the group before must have come out, or be lost."""
+        unknown = [gop]
+        while unknown[-1].start is None and unknown[-1].before is not None:
+            unknown.append(unknown[-1].before)
+        for each in reversed(unknown):
+            before = each.before
+            if each.start is None and before is not None and before.start is not None:
+                by_packets = self.by_packets or bool(before.trouble)
+                each.start = before.start + (max(before.packets, 1) if by_packets else before.shown)
+                if before.trouble:
+                    self._spoiled.append(each)
+            each.before = None
+        if gop.start is None:
+            raise AssertionError("the first group's start is known")
+        return gop.start
+
+
+def _is_leading(item: Any, key: Any) -> bool:
+    return not isinstance(item, str) and not item.is_keyframe and item.pts is not None and item.pts < key.pts
+
+
+def _packets_of(packets: Iterable[Any]) -> Iterator[Any]:
+    """The packets that hold something, and a line of text where the container is damaged."""
+    iterator = iter(packets)
+    while True:
+        try:
+            with errors_heard() as log:
+                packet = next(iterator, None)
+        except av.FFmpegError as error:
+            yield error.strerror
+            return
+        if log:
+            yield log[0]
+        if packet is None:
+            return
+        if packet.size:
+            yield packet

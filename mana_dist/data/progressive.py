@@ -1,0 +1,81 @@
+"""Interlaced frames made progressive."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import av
+
+
+class NumberedPicture(NamedTuple):
+    """A decoded PyAV frame and its place in display order."""
+
+    number: int
+    picture: Any
+
+
+def progressive(frames: Iterable[NumberedPicture]) -> Iterator[NumberedPicture]:
+    """Pass on ``frames``; those flagged interlaced go through FFmpeg's ``bwdif``: one frame of each, at its place.
+
+    What becomes of a frame depends on itself and its two neighbours alone, wherever reading began. After a jump in
+    the numbers, or a change of size or format, the next frame has no neighbour before.
+    """
+    filter_: _Bwdif | None = None
+    before: NumberedPicture | None = None
+    for frame in frames:
+        if before is not None and (frame.number != before.number + 1 or _kind(frame) != _kind(before)):
+            if filter_ is not None:
+                yield from filter_.end()
+            filter_ = before = None
+        if filter_ is None and frame.picture.interlaced_frame:
+            filter_ = _Bwdif(frame, before)
+        if filter_ is None:
+            yield frame
+        else:
+            yield from filter_.put(frame)
+        before = frame
+    if filter_ is not None:
+        yield from filter_.end()
+
+
+def _kind(frame: NumberedPicture) -> tuple[int, int, str]:
+    return frame.picture.width, frame.picture.height, frame.picture.format.name
+
+
+class _Bwdif:
+    """The filter: gives a frame for each one put in, a frame later; those not flagged pass through as they are."""
+
+    def __init__(self, frame: NumberedPicture, before: NumberedPicture | None) -> None:
+        self._graph = av.filter.Graph()
+        picture = frame.picture
+        source = self._graph.add_buffer(
+            width=picture.width, height=picture.height, format=picture.format, time_base=picture.time_base or 1
+        )
+        deinterlace = self._graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+        sink = self._graph.add("buffersink")
+        source.link_to(deinterlace)
+        deinterlace.link_to(sink)
+        self._graph.configure()
+        self._numbers: deque[int] = deque()
+        self._given = before.number if before is not None else -1  # passed on already
+        if before is not None:
+            list(self.put(before))
+
+    def put(self, frame: NumberedPicture) -> Iterator[NumberedPicture]:
+        self._numbers.append(frame.number)
+        self._graph.vpush(frame.picture)
+        yield from self._ready()
+
+    def end(self) -> Iterator[NumberedPicture]:
+        self._graph.vpush(None)
+        yield from self._ready()
+
+    def _ready(self) -> Iterator[NumberedPicture]:
+        while True:
+            try:
+                picture = self._graph.vpull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            number = self._numbers.popleft()
+            if number > self._given:
+                yield NumberedPicture(number, picture)

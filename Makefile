@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench install clean
+.PHONY: demo test test-s3 lint bench install clean
 .DELETE_ON_ERROR:
 
 demo: install
@@ -12,6 +12,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# On a SeaweedFS server of its own, on loopback.
+test-s3: install
+	$(BIN)/python -m pytest tests/s3
 
 lint: install
 	$(BIN)/ruff check .
@@ -29,7 +33,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): about 7 GB, most of it torch; a few minutes at the first time"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,demo]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,demo,bench]'
 	@touch $@
 
 clean:

@@ -64,8 +64,12 @@ class DataConfig:
         crop: side of the LR crop, pixels.
         shuffle_groups: row groups whose samples are shuffled among each other.
         prefetch: batches that each worker prepares ahead.
-        cache_mb: decoded samples that each worker keeps, MiB; a dataset that fits is decoded once. Never less than
-            the shuffle windows that the worker is walking through.
+        readers: threads of each worker that fetch and decode row groups ahead of their use.
+        cache_mb: decoded samples that each worker keeps, MiB; a dataset that fits is decoded once. Half of it may be
+            samples read ahead. Never less than the shuffle windows that the worker is walking through.
+        disk_cache: folder on a local disk of each node where decoded samples are kept for later epochs and runs, for
+            shards in object storage or on slow disks; left out, there is none. Jobs may share it.
+        disk_cache_mb: bound of that folder, MiB, whoever writes to it.
     """
 
     path: str | None = None
@@ -74,13 +78,19 @@ class DataConfig:
     crop: int = 64
     shuffle_groups: int = 4
     prefetch: int = 4
+    readers: int = 2
     cache_mb: int = 1024
+    disk_cache: str | None = None
+    disk_cache_mb: int = 65536
 
     def __post_init__(self) -> None:
-        least = {"batch_size": 1, "crop": 1, "shuffle_groups": 1, "prefetch": 1, "cache_mb": 0}
+        least = {"batch_size": 1, "crop": 1, "shuffle_groups": 1, "prefetch": 1, "readers": 1, "cache_mb": 0}
+        least |= {"disk_cache_mb": 1}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"data.{name} must be at least {minimum}, got {getattr(self, name)}")
+        if self.disk_cache and storage.is_remote(self.disk_cache):
+            raise ValueError(f"data.disk_cache must be a folder on a local disk, got {self.disk_cache}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,5 +327,6 @@ def _resolved(config: Config) -> Config:
         data,
         path=storage.resolve(data.path) if data.path else None,
         validation_path=storage.resolve(data.validation_path) if data.validation_path else None,
+        disk_cache=storage.resolve(data.disk_cache) if data.disk_cache else None,
     )
     return dataclasses.replace(config, data=data, run=dataclasses.replace(run, storage=storage.resolve(run.storage)))

@@ -56,8 +56,9 @@ def test_yaml_and_mappings_give_the_same_configuration_back() -> None:
 
 def test_local_paths_become_absolute_and_uris_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    config = parse(["--data.path", "samples", "--data.validation_path", "s3://bucket/val"])
+    config = parse(["--data.path", "samples", "--data.validation_path", "s3://bucket/val", "--data.disk_cache", "c"])
     assert config.data.path == str(tmp_path / "samples")
+    assert config.data.disk_cache == str(tmp_path / "c")
     assert config.data.validation_path == "s3://bucket/val"
     assert config.run.storage == str(tmp_path / "runs")
 
@@ -77,6 +78,8 @@ def test_local_paths_become_absolute_and_uris_stay(monkeypatch: pytest.MonkeyPat
         (["--model.window", "8"], "model.window must be odd and positive, got 8"),
         (["--model.frames", "6"], "model.frames must be odd"),
         (["--data.crop", "0"], "data.crop must be at least 1"),
+        (["--data.readers", "0"], "data.readers must be at least 1"),
+        (["--data.disk_cache", "s3://bucket/c"], "data.disk_cache must be a folder on a local disk, got s3://"),
         (["--schedule.stage1.lr", "-1"], r"schedule.*lr must be positive"),
         (["--schedule.stage1.steps", "-1"], r"schedule.*steps must not be negative"),
         (["--run.workers", "4-2"], "MIN-MAX"),

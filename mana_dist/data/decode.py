@@ -351,13 +351,14 @@ def _first_frame(uri: str, packets: Iterator[Any]) -> Any | None:
 
 
 def _header_frames(container: Any, stream: Any) -> int | None:
-    if stream.frames:
-        return int(stream.frames)
+    counts = [int(stream.frames)]
     if stream.duration is not None:
-        return round(stream.duration * stream.time_base * _rate(stream))
-    if container.duration is not None:
-        return round(Fraction(container.duration, av.time_base) * _rate(stream))
-    return None
+        counts.append(round(stream.duration * stream.time_base * _rate(stream)))
+    elif container.duration is not None:
+        counts.append(round(Fraction(container.duration, av.time_base) * _rate(stream)))
+    # A fragmented mp4 counts the frames of its first fragment alone.
+    counted_short = 2 * counts[0] < counts[-1]
+    return (counts[-1] if counted_short else counts[0]) or None
 
 
 def _rate(stream: Any) -> Fraction:

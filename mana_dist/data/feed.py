@@ -1,23 +1,35 @@
-"""The training feed: the batches that :mod:`mana_dist.data.order` prescribes, read from Parquet shards by pyarrow."""
+"""The training feed: the batches that :mod:`mana_dist.data.order` prescribes, prepared ahead of their use.
+
+The order is known in advance, so row groups are fetched and decoded by threads before their samples are due; which
+threads, caches and storage there are changes nothing in what is delivered.
+
+How much is read: a worker's slots walk along lanes, windows of row groups one after the other, and a row group stays in
+memory until its window is done. So a worker reads each row group of its lanes once an epoch. The window in which one
+lane ends and the next begins is read for both, by one worker or by two: at most ``data.shuffle_groups`` row groups more
+for each slot of a batch and epoch, whatever the number of workers, unless a cache still has them.
+"""
 
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mana_dist import storage
 from mana_dist.config import DataConfig
-from mana_dist.data.manifest import Manifest, Shard, load_manifest
-from mana_dist.data.order import Augmentation, SampleOrder, augmentation, slots_of
-from mana_dist.data.samples import SampleGroup, read_row_group
+from mana_dist.data.cache import DiskCache
+from mana_dist.data.manifest import Manifest, load_manifest
+from mana_dist.data.order import Augmentation, SampleOrder, SampleRef, augmentation, slots_of
+from mana_dist.data.row_groups import RowGroups
 from mana_dist.errors import UserError
+
+_FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}  # cv2.flip's codes for (vertical, horizontal)
+_STEPS_AHEAD = 256  # more than a shuffle window of frames lasts
 
 
 class Batch(NamedTuple):
@@ -32,68 +44,13 @@ class Batch(NamedTuple):
     hr: Tensor
 
 
-@dataclass(frozen=True)
-class _GroupLocation:
-    """Where a row group lies: its shard, and its number in the shard's file."""
-
-    shard: Shard
-    index: int
-
-
-class RowGroups:
-    """All row groups of a dataset, numbered over its shards, behind a cache of bounded size.
-
-    Args:
-        uri: the dataset's folder.
-        manifest: its manifest.
-        least: row groups to keep in memory in any case.
-        budget: bytes of row groups to keep beyond that, least recently used out first.
-    """
-
-    def __init__(self, uri: str, manifest: Manifest, least: int, budget: int) -> None:
-        self._filesystem, self._root = storage.filesystem(uri)
-        self._locations: list[_GroupLocation] = []
-        rows: list[int] = []
-        for shard in manifest.shards:
-            counts = group_sizes(shard)
-            rows += counts
-            self._locations += [_GroupLocation(shard, index) for index in range(len(counts))]
-        self.rows: NDArray[np.int64] = np.array(rows, dtype=np.int64)
-        self._least, self._budget = least, budget
-        self._cache: OrderedDict[int, SampleGroup] = OrderedDict()
-        self._bytes = 0
-
-    def __getitem__(self, group: int) -> SampleGroup:
-        """Row group number ``group``."""
-        if group in self._cache:
-            self._cache.move_to_end(group)
-            return self._cache[group]
-        location = self._locations[group]
-        read = read_row_group(self._filesystem, storage.join(self._root, location.shard.path), location.index)
-        self._cache[group] = read
-        self._bytes += _size(read)
-        while len(self._cache) > self._least and self._bytes > self._budget:
-            self._bytes -= _size(self._cache.popitem(last=False)[1])
-        return read
-
-
-def _size(group: SampleGroup) -> int:
-    return group.lr.nbytes + group.hr.nbytes
-
-
-def group_sizes(shard: Shard) -> list[int]:
-    """Rows of each row group of ``shard``: all full but the last."""
-    full, rest = divmod(shard.rows, shard.group_rows)
-    return [shard.group_rows] * full + ([rest] if rest else [])
-
-
 class Feed:
-    """Endless batches for one worker, prepared ahead in a background thread.
+    """Endless batches for one worker, prepared ahead in background threads.
 
     Args:
         uri: the dataset's folder.
         manifest: the dataset's manifest, as the run was started with.
-        config: batch size, crop, shuffle window and batches ahead.
+        config: batch size, crop, shuffle window, readers, caches and batches ahead.
         frames: T, the frames that the model takes; the centre T of the samples' frames.
         seed: the run's seed.
         rank: this worker's rank.
@@ -117,13 +74,22 @@ class Feed:
         self._frames = frames
         self._seed = seed
         self._slots = slots_of(rank, world_size, config.batch_size)
-        # Each lane walks through one shuffle window at a time; the group more is of the window it walks into.
-        least = len(self._slots) * (config.shuffle_groups + 1)
-        self._groups = RowGroups(uri, manifest, least, config.cache_mb * 2**20)
+        self._groups = RowGroups(
+            uri,
+            manifest,
+            # Each lane walks through one shuffle window at a time; the group more is of the window it walks into.
+            least=len(self._slots) * (config.shuffle_groups + 1),
+            budget=config.cache_mb * 2**20,
+            readers=config.readers,
+            disk=DiskCache(config.disk_cache, config.disk_cache_mb * 2**20, uri, manifest)
+            if config.disk_cache
+            else None,
+        )
         self._order = SampleOrder(self._groups.rows, config.batch_size, config.shuffle_groups, seed)
-        # One thread: pyarrow decodes without the interpreter lock, and the cache needs no lock of its own.
+        # One thread looks ahead and puts batches together, so that neither needs a lock.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed")
-        self._next_step = start_step
+        self._plan: deque[list[SampleRef]] = deque()
+        self._step = start_step
         self._ahead: deque[Future[Batch]] = deque()
         self.waited = 0.0
 
@@ -133,8 +99,7 @@ class Feed:
     def __next__(self) -> Batch:
         """The next global step's share; the seconds spent waiting for it are added to ``waited``."""
         while len(self._ahead) <= self._config.prefetch:
-            self._ahead.append(self._executor.submit(self.batch, self._next_step))
-            self._next_step += 1
+            self._ahead.append(self._executor.submit(self._next_batch))
         before = time.perf_counter()
         batch = self._ahead.popleft().result()
         self.waited += time.perf_counter() - before
@@ -143,19 +108,31 @@ class Feed:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+    def __exit__(self, *error: object) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._groups.__exit__(*error)  # ends the waiting for row groups
+        self._executor.shutdown(wait=True)
 
-    def batch(self, step: int) -> Batch:
-        """This worker's share of global step ``step``."""
-        samples = [self._sample(step, slot) for slot in self._slots]
+    def _next_batch(self) -> Batch:
+        """This worker's share of the next global step."""
+        self._look_ahead()
+        step, references = self._step, self._plan.popleft()
+        self._step += 1
+        samples = [self._sample(step, *place) for place in zip(self._slots, references, strict=True)]
         lr = torch.from_numpy(np.stack([lr for lr, _ in samples])).permute(0, 1, 4, 2, 3)
         hr = torch.from_numpy(np.stack([hr for _, hr in samples])).permute(0, 3, 1, 2)
         return Batch(lr, hr)
 
-    def _sample(self, step: int, slot: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        reference = self._order.sample(step, slot)
-        group = self._groups[reference.group]
+    def _look_ahead(self) -> None:
+        """Announce the row groups of coming steps as far as memory reaches, in the order of their use."""
+        while not self._plan or (len(self._plan) < _STEPS_AHEAD and self._groups.may_read_ahead):
+            references = [self._order.sample(self._step + len(self._plan), slot) for slot in self._slots]
+            for reference in references:
+                self._groups.request(reference.group)
+            self._plan.append(references)
+
+    def _sample(self, step: int, slot: int, reference: SampleRef) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        group = self._groups.take(reference.group)
         lr, hr = centre_frames(group.lr[reference.row], self._frames), group.hr[reference.row]
         number = step * self._config.batch_size + slot
         how = augmentation(self._seed, number, lr.shape[1], lr.shape[2], self._config.crop)
@@ -180,18 +157,19 @@ def augment(
         crop: side of the LR crop.
 
     Returns:
-        LR (T, crop, crop, 3) and HR (4 crop, 4 crop, 3); views of the inputs.
+        LR (T, crop, crop, 3), a copy, and HR (4 crop, 4 crop, 3), which may be a view.
     """
     scale = hr.shape[0] // lr.shape[1]
-    lr = _augment(lr, how, crop)
-    hr = _augment(hr[np.newaxis], how._replace(top=how.top * scale, left=how.left * scale), crop * scale)
-    return lr, hr[0]
+    hr_how = how._replace(top=how.top * scale, left=how.left * scale)
+    return np.stack([_augment(frame, how, crop) for frame in lr]), _augment(hr, hr_how, crop * scale)
 
 
-def _augment(frames: NDArray[np.uint8], how: Augmentation, crop: int) -> NDArray[np.uint8]:
-    frames = frames[:, how.top : how.top + crop, how.left : how.left + crop]
-    frames = frames[:, :: -1 if how.flip_vertical else 1, :: -1 if how.flip_horizontal else 1]
-    return frames.swapaxes(1, 2) if how.transpose else frames
+def _augment(frame: NDArray[np.uint8], how: Augmentation, crop: int) -> NDArray[np.uint8]:
+    # By OpenCV: NumPy copies a turned picture value by value, which took four times as long.
+    frame = frame[how.top : how.top + crop, how.left : how.left + crop]
+    if how.flip_vertical or how.flip_horizontal:
+        frame = cv2.flip(frame, _FLIPS[how.flip_vertical, how.flip_horizontal])
+    return cv2.transpose(frame) if how.transpose else frame
 
 
 def check_dataset(uri: str, key: str, frames: int, crop: int) -> Manifest:

@@ -13,7 +13,10 @@ from mana_dist.errors import UserError
 
 # What may differ between the attempts of one run: it moves neither the samples nor the arithmetic of a step
 # (workers, ZeRO stage and precision only round differently).
-_FREE_KEYS = ("mlflow.", "run.", "data.prefetch", "data.cache_mb", "data.validation_path")
+_FREE_KEYS = (
+    *("mlflow.", "run.", "data.validation_path"),
+    *("data.prefetch", "data.readers", "data.cache_mb", "data.disk_cache", "data.disk_cache_mb"),
+)
 _BOUND_KEYS = ("run.seed",)
 
 

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from mana_dist import pictures
 from mana_dist.data.degradation import bicubic_upsample
-from mana_dist.data.feed import RowGroups, centre_frames
+from mana_dist.data.feed import centre_frames
 from mana_dist.data.manifest import load_manifest
+from mana_dist.data.row_groups import RowGroups
 from mana_dist.inference import to_frame, to_tensor
 from mana_dist.metrics import psnr, ssim
 from mana_dist.model import Mana
@@ -28,14 +29,12 @@ class Validation:
     """
 
     def __init__(self, uri: str, frames: int, samples: int, rank: int, world_size: int) -> None:
-        groups = RowGroups(uri, load_manifest(uri), least=1, budget=0)
-        places = [(group, row) for group, rows in enumerate(groups.rows) for row in range(rows)]
-        chosen = np.unique(np.linspace(0, len(places) - 1, min(samples, len(places))).round().astype(int))
-        mine = [places[index] for index in chosen[rank::world_size]]
+        with RowGroups(uri, load_manifest(uri), least=1, budget=0) as groups:
+            places = [(group, row) for group, rows in enumerate(groups.rows) for row in range(rows)]
+            chosen = np.unique(np.linspace(0, len(places) - 1, min(samples, len(places))).round().astype(int))
+            mine = ((groups[places[index][0]], places[index][1]) for index in chosen[rank::world_size])  # one by one
+            self._samples = [(centre_frames(group.lr[row], frames).copy(), group.hr[row].copy()) for group, row in mine]
         self._count = len(chosen)
-        self._samples = [
-            (centre_frames(groups[group].lr[row], frames).copy(), groups[group].hr[row].copy()) for group, row in mine
-        ]
         # ZeRO 3 gathers weights in every forward, so all workers make equally many.
         self._forwards = -(-len(chosen) // world_size)
         self._bicubic = [_scores(bicubic_upsample(lr[frames // 2]), hr) for lr, hr in self._samples]

@@ -27,12 +27,26 @@ def main(argv: list[str]) -> None:
 
 
 def ingest(asked: Options) -> None:
-    """Bring the dataset up to the sources: what is new or changed is ingested, what is there stays."""
+    """Bring the dataset up to the sources: what is new or changed is ingested, what is there stays.
+
+    Raises:
+        UserError: nothing is usable, or the dataset cannot be read or written.
+    """
+    try:
+        _ingest(asked)
+    except OSError as error:  # those of sources are in the results
+        raise UserError(f"{asked.out}: its storage failed ({error}); run the same command again") from error
+
+
+def _ingest(asked: Options) -> None:
     begun = time.monotonic()
     before = dataset.open_dataset(asked.out, asked.settings, overwrite=asked.overwrite)
-    clips, rejected, notes = expand(asked.sources, start=asked.start, stop=asked.stop, downscale=asked.downscale)
+    found, rejected, notes, looked_at = expand(
+        asked.sources, start=asked.start, stop=asked.stop, downscale=asked.downscale
+    )
     for note in notes:
         print(note, flush=True)
+    clips = [clip for clip in found if not _is_sheet(clip, asked.out)]
     todo = dataset.to_do(before, clips)
     there = len({clip.uri for clip in clips} - {clip.uri for clip in todo})
     if asked.dry_run:
@@ -41,13 +55,15 @@ def ingest(asked: Options) -> None:
         return
     _check_usable(todo, rejected, asked, anything_there=there > 0)
     results = _work(todo, there, asked) if todo else []
-    manifest, rows = dataset.merge(before, todo, results, rejected)
+    manifest, rows = dataset.merge(before, todo, results, rejected, looked_at)
     if not manifest.samples:
         raise UserError(_nothing_usable(manifest.rejected))
     changed = manifest.shards != before.manifest.shards
-    manifest = dataset.publish(before, manifest, rows, finished=not any(result.failure for result in results))
-    if changed or not storage.exists(storage.join(asked.out, contact_sheet.SHEET_NAME)):
+    manifest = dataset.publish(before, manifest, rows)
+    sheet = storage.join(asked.out, contact_sheet.SHEET_NAME)
+    if changed or Ledger(asked.out).exists() or not storage.exists(sheet):  # a run may have been killed before it
         contact_sheet.write(asked.out, manifest)
+    dataset.clear(before, manifest, results)
     _print_summary(manifest, asked, time.monotonic() - begun)
 
 
@@ -70,9 +86,9 @@ def verify(uri: str) -> None:
 def _work(todo: Sequence[Clip], there: int, asked: Options) -> list[UnitResult]:
     """Ingest the clips ``todo``; what an earlier run that was stopped has done of them is taken over."""
     storage.check_writable(asked.out, "--out")
-    planned = job.plan(todo, asked.settings, asked.segment_frames)
+    planned = job.plan(todo, asked.out, asked.settings, asked.segment_frames)
     done = Ledger(asked.out).find(unit.name for unit in planned)
-    report = Report(planned, asked.settings, clips=len(todo), done=len(done), there=there)
+    report = Report(planned, asked.settings, clips=len(todo), done=done, there=there)
     results = list(done.values())
     for result in job.run([unit for unit in planned if unit.name not in done], asked.out, asked.settings):
         if result.fatal:
@@ -98,7 +114,22 @@ def _check_usable(todo: Sequence[Clip], rejected: Sequence[Rejected], asked: Opt
         raise UserError(_nothing_usable(refused))
 
 
+def _is_sheet(clip: Clip, out: str) -> bool:
+    """Whether ``clip`` is the contact sheet of a dataset, this one or another, that lies among the sources.
+
+    Raises:
+        UserError: the dataset lies right among the frames of ``clip``.
+    """
+    if clip.files == (contact_sheet.SHEET_NAME,):
+        return True
+    if clip.uri == out:
+        raise UserError(f"--out: {out} is itself a source, a folder of frames; name another folder")
+    return False
+
+
 def _nothing_usable(rejected: Sequence[Rejected]) -> str:
+    if not rejected:
+        return "no source holds a clip; name videos or folders of frames as --source"
     first = f"{rejected[0].source}: {rejected[0].reason}"
     return first if len(rejected) == 1 else f"none of the {len(rejected)} sources is usable; the first: {first}"
 

@@ -1,7 +1,7 @@
 """What the ingest tells a person while it runs."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from mana_dist.data.settings import SampleSettings
 from mana_dist.progress import duration
@@ -19,19 +19,21 @@ class Report:
         planned: all units of the run.
         settings: how samples are made.
         clips: clips to do.
-        done: units that an earlier run has done.
+        done: names of the units that an earlier run has done.
         there: clips that the dataset holds already.
     """
 
-    def __init__(self, planned: Sequence[Unit], settings: SampleSettings, *, clips: int, done: int, there: int) -> None:
+    def __init__(
+        self, planned: Sequence[Unit], settings: SampleSettings, *, clips: int, done: Collection[str], there: int
+    ) -> None:
         again = f" ({there} more are there already)" if there else ""
-        taken = f"; {done} of {len(planned)} tasks were done before it was stopped" if done else ""
+        taken = f"; {len(done)} of {len(planned)} tasks were done before it was stopped" if done else ""
         made = f"{settings.frames_per_sample}-frame samples every {count(settings.stride, 'frame')}"
         print(f"ingest: {count(clips, 'clip')}{again}, {settings.degradation}, {made}{taken}", flush=True)
         self._work = {unit.name: _weight(unit) for unit in planned}
         self._names = {clip.uri: clip.name for unit in planned for clip in unit.clips}
-        self._total, self._number = len(planned), done
-        self._left = sum(self._work.values())
+        self._total, self._number = len(planned), len(done)
+        self._left = sum(work for name, work in self._work.items() if name not in done)
         self._done_work = 0
         self._frames = self._samples = 0
         self._begun = self._printed = time.monotonic()
@@ -39,6 +41,8 @@ class Report:
 
     def add(self, result: UnitResult) -> None:
         """A unit is done."""
+        if result.name not in self._work:
+            self._total += 1  # a clip of a unit whose process died: they are tried one by one
         self._number += 1
         self._done_work += self._work.get(result.name, 0)
         self._frames += sum(clip.frames for clip in result.clips)
@@ -57,14 +61,14 @@ class Report:
 
     def _news(self, result: UnitResult) -> str:
         if len(result.clips) == 1:
-            return self._clip_news(result.clips[0])
+            return self._clip_news(result.clips[0], part=result.name != result.group)
         samples = count(sum(clip.samples for clip in result.clips), "sample")
         refused = sum(bool(clip.reason) for clip in result.clips)
         return f"{len(result.clips)} clips: {samples}" + (f", {refused} rejected" if refused else "")
 
-    def _clip_news(self, clip: ClipResult) -> str:
+    def _clip_news(self, clip: ClipResult, *, part: bool) -> str:
         name = self._names.get(clip.uri, clip.uri)
-        if clip.reason:
+        if clip.reason and not part:  # a part without samples, a still title say, refuses no film
             return f"{name}: rejected"
         return f"{name}: {count(clip.samples, 'sample')}" + (f" ({clip.note})" if clip.note else "")
 

@@ -1,8 +1,9 @@
 """The dataset that an ingest adds to: which of the clips it holds already, and how the new ones join it."""
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pyarrow import fs
@@ -20,6 +21,14 @@ from pipelines.ingest.units import ClipResult, UnitResult
 
 _OURS = re.compile(r".+-[0-9a-f]{12}(-s\d{5})?-\d{5}\.parquet|sources-[0-9a-f]{12}\.parquet")
 """Files of this form in a dataset's folder are ours to delete when no manifest names them."""
+_HALF_WRITTEN = re.compile(
+    r"\.(manifest\.json|contact_sheet\.png|sources-[0-9a-f]{12}\.parquet|\.?mana_dist-write-test-[0-9a-f]{8})"
+    r"(\.partial-\w+)?"
+)
+"""So are these, which a run left that was killed while it wrote them."""
+
+
+_OF_PARTS = "none of its parts gives a sample; the first: "
 
 
 @dataclass(frozen=True)
@@ -31,19 +40,22 @@ class Dataset:
         manifest: its manifest; without samples where there is none yet.
         rows: its table of sources.
         published: whether readers can see it.
+        damaged: units of which shards are missing or have another size than the manifest says.
     """
 
     out: str
     manifest: Manifest
     rows: tuple[SourceRow, ...]
     published: bool
+    damaged: frozenset[str] = frozenset()
 
 
 def open_dataset(out: str, settings: SampleSettings, *, overwrite: bool) -> Dataset:
     """The dataset at ``out``, or an empty one where there is none or it is to be replaced.
 
     Raises:
-        UserError: it was made with other settings, or cannot be read.
+        UserError: it was made with other settings or in Python, or cannot be read.
+        OSError: the folder cannot be listed.
     """
     empty = settings.empty_manifest()
     existing = None if overwrite else find_manifest(out)
@@ -54,42 +66,59 @@ def open_dataset(out: str, settings: SampleSettings, *, overwrite: bool) -> Data
             f"{out}: holds samples made with other settings ({'; '.join(differences)}); "
             "name another --out, or replace them with --overwrite"
         )
-    return Dataset(out, existing, tuple(sources_table.read(out, existing.sources)), published=True)
+    if existing.sources is None and existing.shards:
+        raise UserError(
+            f"{out}: holds samples that were made in Python, nothing can be added to them; "
+            "name another --out, or replace them with --overwrite"
+        )
+    rows = tuple(sources_table.read(out, existing.sources))
+    return Dataset(out, existing, rows, published=True, damaged=_damaged_units(out, existing))
 
 
 def to_do(dataset: Dataset, clips: Sequence[Clip]) -> list[Clip]:
     """Of ``clips``, those that the dataset does not hold as they are now; and the clips that share shards with them.
 
     A clip that was refused is not looked at again until it changes.
+
+    Raises:
+        UserError: a clip that shares shards cannot be read just now: its samples would be lost.
     """
     known = {row.uri: row for row in dataset.rows}
-    damaged = _damaged_units(dataset)
-    todo = {clip.uri: clip for clip in clips if not _holds(known.get(clip.uri), clip, damaged)}
+    todo = {clip.uri: clip for clip in clips if not _holds(known.get(clip.uri), clip, dataset.damaged)}
     given = {clip.uri: clip for clip in clips}
-    replaced = {known[uri].unit for uri in todo if uri in known} - {""} | damaged
-    for row in dataset.rows:
-        if row.unit in replaced and row.uri not in todo:
-            todo |= {clip.uri: clip for clip in [given.get(row.uri) or _clip_again(row)] if clip}
+    replaced = {known[uri].unit for uri in todo if uri in known} - {""} | dataset.damaged
+    sharing = [row for row in dataset.rows if row.unit in replaced and row.uri not in todo]
+    todo |= {row.uri: given[row.uri] for row in sharing if row.uri in given}
+    todo |= {clip.uri: clip for clip in _clips_again([row for row in sharing if row.uri not in given])}
     return sorted(todo.values(), key=lambda clip: clip.uri)
 
 
 def merge(
-    dataset: Dataset, clips: Iterable[Clip], results: Sequence[UnitResult], rejected: Iterable[Rejected]
+    dataset: Dataset,
+    clips: Iterable[Clip],
+    results: Sequence[UnitResult],
+    rejected: Iterable[Rejected],
+    asked: Collection[str] = (),
 ) -> tuple[Manifest, list[SourceRow]]:
     """The dataset's manifest and table of sources with the results joined; their order depends on the sources alone.
 
     A clip of which a unit could not be finished is refused for now, with all that was made of it, and is no row of the
-    table: the next run takes it up again.
+    table: the next run takes it up again. Where the dataset held it, as it was before, that stays.
 
     Args:
         dataset: what there was.
         clips: the clips that were worked on; what the dataset held of them is replaced.
         results: of all their units.
         rejected: sources that are no clips.
+        asked: every URI that was looked at now: what was refused there before, and is no clip, no longer counts.
     """
+    failures = {clip.uri: result for result in results if result.failure for clip in result.clips}
     worked = {clip.uri: clip for clip in clips}
+    stay = _staying(dataset, failures)
+    results = [result for result in results if not stay.intersection(clip.uri for clip in result.clips)]
+    worked = {uri: clip for uri, clip in worked.items() if uri not in stay}
     others = [row for row in dataset.rows if row.uri not in worked]
-    replaced = {row.unit for row in dataset.rows if row.uri in worked} - {""}
+    replaced = {row.unit for row in dataset.rows if row.uri in worked} - {""} | dataset.damaged
     rows = [row for row in others if row.unit not in replaced]
     kept = {row.unit for row in rows}
     gone = [
@@ -97,9 +126,10 @@ def merge(
         for row in others
         if row.unit in replaced
     ]
-    known = (*dataset.manifest.rejected, *rejected, *gone)
+    of_clips = {row.uri for row in dataset.rows}
+    before = [item for item in dataset.manifest.rejected if item.source in of_clips or not _covers(asked, item.source)]
+    known = (*before, *rejected, *gone)
     refused = {item.source: item for item in known if item.source not in worked}
-    failures = {clip.uri: result for result in results if result.failure for clip in result.clips}
     unfinished = {result.group for result in failures.values()}
     for uri, (group, total) in _by_clip(results).items():
         if uri in failures:
@@ -121,37 +151,88 @@ def merge(
     return manifest, rows
 
 
-def publish(dataset: Dataset, manifest: Manifest, rows: Sequence[SourceRow], *, finished: bool) -> Manifest:
-    """Show readers the new dataset, then clear away what it does not need; gives the manifest as written.
+def publish(dataset: Dataset, manifest: Manifest, rows: Sequence[SourceRow]) -> Manifest:
+    """Show readers the new dataset; gives the manifest as written.
 
-    Until the manifest is replaced, its last step before clearing, readers see the old dataset whole. What was made of
-    clips that are not ``finished`` stays, for the run that goes on with them.
+    Until the manifest is replaced, the last step, readers see the old dataset whole.
+
+    Raises:
+        UserError: another ingest has written to the dataset since it was opened, or deleted shards of this one.
+        OSError: it cannot be written.
     """
+    meanwhile = find_manifest(dataset.out) if dataset.published else None
+    if (dataset.published and meanwhile != dataset.manifest) or not are_whole(
+        manifest.shards, shard_sizes(dataset.out)
+    ):
+        raise UserError(
+            f"{dataset.out}: another ingest has worked on it meanwhile; run the same command again, one at a time"
+        )
     manifest = dataclasses.replace(manifest, sources=sources_table.write(dataset.out, rows))
     if not dataset.published or manifest != dataset.manifest:
         save_manifest(dataset.out, manifest)
-    if finished:
-        _remove_leftovers(dataset.out, manifest)
-        Ledger(dataset.out).clear()
     return manifest
 
 
-def _holds(row: SourceRow | None, clip: Clip, damaged: set[str]) -> bool:
+def clear(dataset: Dataset, manifest: Manifest, results: Sequence[UnitResult]) -> None:
+    """Delete what killed or replaced runs left beside the published dataset, and the ledger.
+
+    What was made of a long video that could not be finished stays, for the run that goes on with it.
+
+    Args:
+        dataset: what was replaced.
+        manifest: as published.
+        results: of the run that ends.
+    """
+    unfinished = {result.group for result in results if result.failure}
+    kept = {shard.path for result in results if result.group in unfinished for shard in result.shards}
+    _remove_leftovers(dataset.out, manifest, kept)
+    if not kept:
+        Ledger(dataset.out).clear()
+
+
+def _staying(dataset: Dataset, failures: Collection[str]) -> set[str]:
+    """Of the clips that could not be finished, those whose samples are whole in shards that no other clip shares."""
+    others = {row.unit for row in dataset.rows if row.uri not in failures} | dataset.damaged | {""}
+    return {row.uri for row in dataset.rows if row.uri in failures and row.unit not in others}
+
+
+def _holds(row: SourceRow | None, clip: Clip, damaged: Collection[str]) -> bool:
     return row is not None and row.is_of(clip) and row.unit not in damaged
 
 
-def _damaged_units(dataset: Dataset) -> set[str]:
-    """The units of which shards are missing or have another size than the manifest says."""
-    if not dataset.manifest.shards:
-        return set()
-    sizes = shard_sizes(dataset.out)
-    return {shard.unit for shard in dataset.manifest.shards if not are_whole([shard], sizes)}
+def _damaged_units(out: str, manifest: Manifest) -> frozenset[str]:
+    if not manifest.shards:
+        return frozenset()
+    sizes = shard_sizes(out)
+    return frozenset(shard.unit for shard in manifest.shards if not are_whole([shard], sizes))
 
 
-def _clip_again(row: SourceRow) -> Clip | None:
-    """The clip of a row, as it is now; None if it is gone (its samples go too)."""
-    found, *_ = expand([row.uri], start=row.start, stop=row.stop, downscale=row.downscale)
-    return next((dataclasses.replace(clip, name=row.clip) for clip in found if clip.uri == row.uri), None)
+def _clips_again(rows: Iterable[SourceRow]) -> Iterator[Clip]:
+    """The clips of ``rows`` as they are now; those that are gone are left out (their samples go too).
+
+    Raises:
+        UserError: one is there but cannot be looked at.
+    """
+    alike: dict[tuple[int, int | None, int], dict[str, SourceRow]] = {}
+    for row in rows:
+        alike.setdefault((row.start, row.stop, row.downscale), {})[row.uri] = row
+    for (start, stop, downscale), wanted in alike.items():
+        found, rejected, *_ = expand(wanted, start=start, stop=stop, downscale=downscale)
+        for item in rejected:
+            if item.reason.startswith("cannot be read"):
+                raise UserError(
+                    f"{item.source}: {item.reason}; it shares shards with sources that are made anew: mend that first"
+                )
+        for clip in found:
+            if clip.uri in wanted:
+                yield dataclasses.replace(clip, name=wanted[clip.uri].clip)
+
+
+def _covers(asked: Collection[str], uri: str) -> bool:
+    """Whether ``uri`` or a folder above it is among ``asked``."""
+    while uri and uri not in asked:
+        uri = uri.rpartition("/")[0]
+    return bool(uri)
 
 
 def _by_clip(results: Iterable[UnitResult]) -> dict[str, tuple[str, ClipResult]]:
@@ -167,7 +248,8 @@ def _sum(a: ClipResult, b: ClipResult) -> ClipResult:
     counts = ("frames", "samples", "cuts", "duplicates", "flat")
     notes = dict.fromkeys(note for note in (a.note, b.note) if note)
     added = ClipResult(a.uri, **{name: getattr(a, name) + getattr(b, name) for name in counts}, note="; ".join(notes))
-    return dataclasses.replace(added, reason="" if added.samples else a.reason or b.reason)
+    first = a.reason.removeprefix(_OF_PARTS)  # it counts the frames of its part alone
+    return dataclasses.replace(added, reason="" if added.samples else _OF_PARTS + (first or b.reason))
 
 
 def _row(clip: Clip, unit: str, result: ClipResult) -> SourceRow:
@@ -189,12 +271,13 @@ def _row(clip: Clip, unit: str, result: ClipResult) -> SourceRow:
     )
 
 
-def _remove_leftovers(out: str, manifest: Manifest) -> None:
-    """Delete what killed or replaced runs left in the folder."""
+def _remove_leftovers(out: str, manifest: Manifest, kept: Collection[str]) -> None:
     filesystem, folder = storage.filesystem(out)
-    named = {shard.path for shard in manifest.shards} | {manifest.sources}
+    named = {shard.path for shard in manifest.shards} | {manifest.sources, *kept}
     for info in filesystem.get_file_info(fs.FileSelector(folder)):
-        if _OURS.fullmatch(info.base_name) and info.base_name not in named:
-            filesystem.delete_file(info.path)
-        elif info.base_name == PARTIAL_FOLDER:
-            filesystem.delete_dir(info.path)
+        name = info.base_name
+        with contextlib.suppress(FileNotFoundError):  # processes of a killed run may still be at work
+            if _HALF_WRITTEN.fullmatch(name) or (_OURS.fullmatch(name) and name not in named):
+                filesystem.delete_file(info.path)
+            elif name == PARTIAL_FOLDER:
+                filesystem.delete_dir(info.path)

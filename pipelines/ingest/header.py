@@ -1,24 +1,35 @@
 """What a look at a clip's header and first frame shows of its use."""
 
+from itertools import islice
+
 from mana_dist.data.settings import SampleSettings
-from mana_dist.data.video import probe
+from mana_dist.data.video import probe, read_frames
 from mana_dist.errors import UserError
 from pipelines.ingest.run_unit import bare_reason, least_side
 from pipelines.ingest.sources import Clip
 
 
 def look(clip: Clip, settings: SampleSettings) -> str:
-    """Why the clip can give no sample, by its header and first frame; empty where they do not say so."""
+    """Why the clip can give no sample, by its header and first frame; empty where they do not say so.
+
+    Frames are counted where a video's header tells too few: that of a fragmented mp4 knows its first fragment alone.
+    """
     try:
         info = probe(clip.uri)
+        used = None if info.frames is None else _used(info.frames, clip)
+        if used is not None and used < settings.frames_per_sample and clip.files is None:
+            there = sum(1 for _ in islice(read_frames(clip.uri), clip.start + settings.frames_per_sample))
+            used = _used(there, clip)
     except UserError as error:
         return bare_reason(error, clip.uri)
     except OSError as error:
         return " ".join(f"cannot be read ({error})".split())
-    used = info.frames
-    if used is not None:
-        used = max(0, (used if clip.stop is None else min(used, clip.stop)) - clip.start)
     return refusal(info.width, info.height, used, clip, settings)
+
+
+def _used(frames: int, clip: Clip) -> int:
+    """How many of a clip's ``frames`` are in the range asked for."""
+    return max(0, (frames if clip.stop is None else min(frames, clip.stop)) - clip.start)
 
 
 def refusal(width: int, height: int, used: int | None, clip: Clip, settings: SampleSettings) -> str:

@@ -1,15 +1,18 @@
 """The ledger of an unfinished run: a small record for every unit that is done, beside the dataset until it is whole."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pyarrow import fs
 
 from mana_dist import storage
+from mana_dist.data.decode import Segment
 from mana_dist.data.manifest import Shard
 from pipelines.ingest.units import UnitResult
 
 FOLDER = ".work"
+_DONE, _PLAN = ".json", ".plan"
 _READERS = 16
 
 
@@ -28,7 +31,7 @@ class Ledger:
 
     def save(self, result: UnitResult) -> None:
         """Record that a unit is done; its shards are all there by now."""
-        storage.write_bytes(storage.join(self._folder, f"{result.name}.json"), result.to_json().encode())
+        storage.write_bytes(storage.join(self._folder, f"{result.name}{_DONE}"), result.to_json().encode())
 
     def find(self, names: Iterable[str]) -> dict[str, UnitResult]:
         """The records of those among the units ``names`` that are done and whose shards are whole."""
@@ -40,22 +43,46 @@ class Ledger:
             results = list(readers.map(self._read, sorted(recorded)))
         return {result.name: result for result in results if result and are_whole(result.shards, sizes)}
 
+    def save_plan(self, name: str, segments: Sequence[Segment]) -> None:
+        """Record how a long video was cut: to find that out again would be to read it again."""
+        text = json.dumps([vars(segment) for segment in segments])
+        storage.write_bytes(storage.join(self._folder, f"{name}{_PLAN}"), text.encode())
+
+    def find_plans(self, names: Iterable[str]) -> dict[str, list[Segment]]:
+        """The plans recorded under those of ``names`` that have one."""
+        recorded = sorted(self._recorded(_PLAN) & set(names))
+        with ThreadPoolExecutor(_READERS) as readers:
+            plans = list(readers.map(self._read_plan, recorded))
+        return {name: plan for name, plan in zip(recorded, plans, strict=True) if plan}
+
     def clear(self) -> None:
         """Forget all records: the manifest says it all now."""
-        filesystem, folder = storage.filesystem(self._folder)
-        if filesystem.get_file_info(folder).type == fs.FileType.Directory:
+        if self.exists():
+            filesystem, folder = storage.filesystem(self._folder)
             filesystem.delete_dir(folder)
 
-    def _recorded(self) -> set[str]:
+    def exists(self) -> bool:
+        """Whether there is a ledger: a run was not ended."""
+        filesystem, folder = storage.filesystem(self._folder)
+        return filesystem.get_file_info(folder).type == fs.FileType.Directory
+
+    def _recorded(self, suffix: str = _DONE) -> set[str]:
         filesystem, folder = storage.filesystem(self._folder)
         infos = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-        return {info.base_name.removesuffix(".json") for info in infos if info.base_name.endswith(".json")}
+        return {info.base_name.removesuffix(suffix) for info in infos if info.base_name.endswith(suffix)}
 
     def _read(self, name: str) -> UnitResult | None:
         try:
-            return UnitResult.from_json(storage.read_bytes(storage.join(self._folder, f"{name}.json")))
+            return UnitResult.from_json(storage.read_bytes(storage.join(self._folder, f"{name}{_DONE}")))
         except ValueError:
             return None  # a record that cannot be read is no record
+
+    def _read_plan(self, name: str) -> list[Segment]:
+        try:
+            values = json.loads(storage.read_bytes(storage.join(self._folder, f"{name}{_PLAN}")))
+            return [Segment(**segment) for segment in values]
+        except (ValueError, TypeError):
+            return []
 
 
 def shard_sizes(out: str) -> dict[str, int]:

@@ -60,6 +60,8 @@ def parse(argv: list[str]) -> Options | Verify:
     for name in ("source", "out"):
         if not getattr(values, name):
             raise UserError(f"--{name} is missing; see python -m pipelines.ingest --help")
+    if not all(values.source):  # an unset variable of a shell: the working folder is not what was meant
+        raise UserError("--source: a source is empty; name a file, a folder or a list ('.' is this folder)")
     start, stop = parse_frame_range(values.frames)
     _check_numbers(vars(values))
     settings = SampleSettings(

@@ -1,8 +1,9 @@
 """One unit into its shards: the task that the ingest runs, with nothing of Ray in it."""
 
+import dataclasses
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -35,25 +36,31 @@ class _WriteError(Exception):
     """The output cannot be written."""
 
 
-def run_unit(unit: Unit, out: str, settings: SampleSettings) -> UnitResult:
+def run_unit(unit: Unit, out: str, settings: SampleSettings, pauses: Sequence[float] = RETRY_SECONDS) -> UnitResult:
     """Make all samples of ``unit`` and write its shards into the folder ``out``; never raises.
 
-    The unit's record goes into the ledger last. A storage that fails is tried again for a minute; what cannot be used
-    of a clip goes into its result.
+    The unit's record goes into the ledger last. A storage that fails is tried again after each of ``pauses``, seconds;
+    a file that must not be read fails the unit at once. What cannot be used of a clip goes into its result. The other
+    clips of a unit that could not be read can be tried without the one that is to blame.
     """
-    for pause in (*RETRY_SECONDS, None):
+    for pause in (*pauses, None):
         try:
             result = _run(unit, out, settings)
             _record(result, out)
             return result
         except _WriteError as error:
             failure = unfinished(unit, f"{out} cannot be written: {_line(error)}", fatal=True)
+        except PermissionError as error:
+            failure = unfinished(unit, f"cannot be read ({_line(error)}); mend that and run the same command again")
+            break
         except OSError as error:
             failure = unfinished(unit, f"the storage failed ({_line(error)}); run the same command again")
+        except Exception as error:  # raised it would drop a whole block of units, and the reason with them
+            return unfinished(unit, f"{type(error).__name__}: {_line(error)}")
         if pause is None or not storage.is_remote(out if failure.fatal else unit.clips[0].uri):
             break
         time.sleep(pause)
-    return failure
+    return dataclasses.replace(failure, apart=len(unit.clips) > 1 and not failure.fatal)
 
 
 def unfinished(unit: Unit, failure: str, *, fatal: bool = False) -> UnitResult:
@@ -76,8 +83,20 @@ def _run(unit: Unit, out: str, settings: SampleSettings) -> UnitResult:
         try:
             return _write(unit, out, settings, damage)
         except _SpoiledError as spoiled:
-            clip = spoiled.clip
-            damage[clip.uri] = survey(clip.uri, unit.segment, start=clip.start, stop=clip.stop)
+            # With the clips after it: to begin again for each of them would cost a pack of many its square.
+            for clip in unit.clips[unit.clips.index(spoiled.clip) :]:
+                found = _survey(clip, unit)
+                if found.reason or clip == spoiled.clip:
+                    damage[clip.uri] = found
+
+
+def _survey(clip: Clip, unit: Unit) -> Damage:
+    if clip.files is not None:
+        return Damage((), "")
+    try:
+        return survey(clip.uri, unit.segment, start=clip.start, stop=clip.stop)
+    except UserError as error:
+        return Damage((range(sys.maxsize),), bare_reason(error, clip.uri))
 
 
 def _write(unit: Unit, out: str, settings: SampleSettings, damage: dict[str, Damage]) -> UnitResult:
@@ -106,11 +125,12 @@ def _write_clip(
         raise _SpoiledError(clip) from error
     except UserError as error:
         trouble = bare_reason(error, clip.uri)
-    except (OSError, _WriteError):
-        raise
+    except (OSError, _WriteError, MemoryError):
+        raise  # not the clip's fault: to be tried again
     except Exception as error:  # one clip must not take the job down
         trouble = f"{type(error).__name__}: {_line(error)}"
     tally = sampler.tally
+    trouble = trouble or _pictures_lost(source.count, clip)
     counts = {"cuts": tally.cuts, "duplicates": tally.duplicates, "flat": tally.flat}
     reason = "" if tally.samples else trouble or _too_small(source.size, clip, settings) or _too_few(tally, settings)
     return ClipResult(clip.uri, tally.frames, tally.samples, **counts, note=trouble, reason=reason)
@@ -137,6 +157,11 @@ def least_side(clip: Clip, settings: SampleSettings) -> int:
     return SCALE * max(MIN_LR_SIDE, settings.patch) * clip.downscale
 
 
+def _pictures_lost(read: int, clip: Clip) -> str:
+    lost = 0 if clip.files is None else len(clip.files[clip.start : clip.stop]) - read
+    return f"{lost} of its pictures cannot be read" if lost else ""
+
+
 def _too_few(tally: "Tally", settings: SampleSettings) -> str:
     needed = f"a sample needs {settings.frames_per_sample}"
     if tally.frames < settings.frames_per_sample:
@@ -152,16 +177,18 @@ def _line(error: BaseException) -> str:
 
 
 class _Watched(Iterator[NumberedFrame]):
-    """Passes frames on and remembers the size of the last, width and height."""
+    """Passes frames on, counts them and remembers the size of the last, width and height."""
 
     def __init__(self, frames: Iterator[NumberedFrame]) -> None:
         self._frames = frames
         self.size = (0, 0)
+        self.count = 0
 
     def __next__(self) -> NumberedFrame:
         frame = next(self._frames)
         height, width = frame.pixels.shape[:2]
         self.size = (width, height)
+        self.count += 1
         return frame
 
 

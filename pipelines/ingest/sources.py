@@ -1,6 +1,7 @@
 """What a user's ``--source`` stands for: every clip of it, and what of it cannot be used."""
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Container, Iterable, Sequence
@@ -51,11 +52,13 @@ class Expansion(NamedTuple):
         clips: each once; in the order of the arguments, those of one argument sorted by URI.
         rejected: what stands for no clip, and why.
         notes: lines for people: what was left out on purpose.
+        asked: every URI that was looked at: the arguments, and what stands in lists.
     """
 
     clips: list[Clip]
     rejected: list[Rejected]
     notes: list[str]
+    asked: frozenset[str]
 
 
 def expand(arguments: Iterable[str], *, start: int = 0, stop: int | None = None, downscale: int = 1) -> Expansion:
@@ -83,7 +86,7 @@ def expand(arguments: Iterable[str], *, start: int = 0, stop: int | None = None,
         expander.take(entry, place)
     clips = [clip for clip, _ in expander.named.values()]
     rejected = {item.source: item for item in expander.rejected if item.source not in expander.named}
-    return Expansion(clips, list(rejected.values()), list(dict.fromkeys(expander.notes)))
+    return Expansion(clips, list(rejected.values()), list(dict.fromkeys(expander.notes)), frozenset(expander.asked))
 
 
 @dataclass
@@ -91,10 +94,12 @@ class _Expander:
     named: dict[str, tuple[Clip, str]] = field(default_factory=dict)  # by URI, with where it was named
     rejected: list[Rejected] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
     _training: dict[str, frozenset[str]] = field(default_factory=dict)  # Vimeo90K's folder -> its training list
 
     def take(self, entry: Entry, place: Place, *, within_list: bool = False) -> None:
         """Add what lies at a source."""
+        self.asked.add(entry.uri)
         try:
             self._take(entry, place, within_list=within_list)
         except OSError as error:  # in reading a list
@@ -241,7 +246,7 @@ class _Expander:
                 uri=uri,
                 files=clip.files,
                 bytes=clip.bytes,
-                modified=clip.modified,
+                modified=_comparable(uri, clip.modified),
                 start=entry.start,
                 stop=entry.stop,
                 downscale=entry.downscale,
@@ -285,6 +290,11 @@ def _name(uri: str, *, is_video: bool) -> str:
     if not is_video and parent == vimeo.SEQUENCES:
         return f"{group}/{name}"
     return clip_name(uri) if is_video else name
+
+
+def _comparable(uri: str, modified: float | None) -> float | None:
+    """A time of change that is the same however it was asked for: many S3 servers list fractions, but HEAD has none."""
+    return float(math.floor(modified)) if modified is not None and storage.is_remote(uri) else modified
 
 
 def _is_text(name: str) -> bool:

@@ -11,12 +11,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from mana_dist.data.decode import Segment
-from mana_dist.data.manifest import Shard
-from mana_dist.data.settings import CUT_MARGIN, SampleSettings
+from mana_dist.data.manifest import SCHEMA_VERSION, Shard
+from mana_dist.data.settings import CUT_DETECTOR, CUT_MARGIN, SampleSettings
 from pipelines.ingest.sources import Clip
 
 PACK_BYTES = 128 * 2**20
@@ -94,6 +93,7 @@ class UnitResult:
         clips: of each clip.
         failure: why the unit could not be finished: storage that cannot be read or written, a process that died.
         fatal: whether that stops the job: the output cannot be written.
+        apart: whether the unit's clips are to be tried each for itself: one of them cannot be read.
     """
 
     name: str
@@ -102,6 +102,7 @@ class UnitResult:
     clips: tuple[ClipResult, ...] = ()
     failure: str = ""
     fatal: bool = False
+    apart: bool = False
 
     def to_json(self) -> str:
         """As text."""
@@ -124,8 +125,12 @@ class UnitResult:
 
 
 def pack(clips: Iterable[Clip], settings: SampleSettings) -> Iterator[Unit]:
-    """Whole clips into units: small ones of one folder together, the others each for itself."""
-    for _, neighbours in groupby(clips, key=lambda clip: (_folder(clip.uri), clip.files is None)):
+    """Whole clips into units: small neighbours together, videos and folders of frames apart."""
+    videos: list[Clip] = []
+    folders: list[Clip] = []
+    for clip in clips:
+        (videos if clip.files is None else folders).append(clip)
+    for neighbours in (videos, folders):
         pending: list[Clip] = []
         full = 0
         for clip in neighbours:
@@ -135,7 +140,8 @@ def pack(clips: Iterable[Clip], settings: SampleSettings) -> Iterator[Unit]:
                 pending, full = [], 0
             pending.append(clip)
             full += size
-        yield whole(pending, settings)
+        if pending:
+            yield whole(pending, settings)
 
 
 def whole(clips: Sequence[Clip], settings: SampleSettings) -> Unit:
@@ -171,15 +177,12 @@ def weight(clip: Clip) -> int:
 def unit_name(clips: Sequence[Clip], settings: SampleSettings, segments: Sequence[Segment] = ()) -> str:
     """Readable, safe in any storage, and of this work alone."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", clips[0].name).lstrip(".")[:60] or "clip"
-    of_settings = {**dataclasses.asdict(settings), "version": settings.degradation.version}
+    versions = {"version": settings.degradation.version, "cuts": CUT_DETECTOR, "schema": SCHEMA_VERSION}
+    of_settings = {**dataclasses.asdict(settings), **versions}
     identity = json.dumps(
         [of_settings, *([dataclasses.astuple(item) for item in items] for items in (clips, segments))]
     )
     return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-
-
-def _folder(uri: str) -> str:
-    return uri.rsplit("/", 1)[0]
 
 
 def _clip_of(values: dict[str, Any]) -> Clip:

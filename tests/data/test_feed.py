@@ -1,19 +1,24 @@
 """The feed delivers exactly what the order prescribes, whatever the number of workers."""
 
 import dataclasses
+import itertools
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pyarrow import fs
+from torch import Tensor
 
 from mana_dist.config import DataConfig
 from mana_dist.data.feed import Feed, augment, centre_frames, check_dataset
 from mana_dist.data.manifest import Manifest, Shard, load_manifest, save_manifest
 from mana_dist.data.order import Augmentation, SampleOrder, augmentation
-from mana_dist.data.samples import Sample, SampleGroup, ShardWriter, read_row_group
+from mana_dist.data.samples import Sample, ShardWriter
+from mana_dist.data.settings import SampleSettings
 from mana_dist.errors import UserError
+from tests.data.shards import counted_storage
 
 FRAMES, HEIGHT, WIDTH = 7, 10, 12
 
@@ -34,29 +39,18 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     for clip, count in enumerate([5, 2, 9]):
         stem = f"clip{clip}"
         writer = ShardWriter(
-            folder, stem=stem, clip=stem, source=stem, group_bytes=2 * (one.lr.nbytes + one.hr.nbytes), shard_bytes=1
+            folder, stem=stem, unit=stem, group_bytes=2 * (one.lr.nbytes + one.hr.nbytes), shard_bytes=1
         )
         for centre in range(count):
-            writer.add(sample(clip, centre))
+            writer.add(sample(clip, centre), clip=stem, source=stem)
         shards += writer.close()
     save_manifest(folder, manifest(tuple(shards)))
     return folder
 
 
 def manifest(shards: tuple[Shard, ...]) -> Manifest:
-    return Manifest(
-        degradation="BI",
-        degradation_version=1,
-        scale=4,
-        frames=FRAMES,
-        stride=1,
-        start=0,
-        stop=None,
-        samples=sum(shard.rows for shard in shards),
-        shards=shards,
-        sources=(),
-        rejected=(),
-    )
+    empty = SampleSettings(frames_per_sample=FRAMES).empty_manifest()
+    return dataclasses.replace(empty, samples=sum(shard.rows for shard in shards), shards=shards)
 
 
 CONFIG = DataConfig(batch_size=5, crop=4, shuffle_groups=2, prefetch=2)
@@ -126,26 +120,83 @@ def test_shapes_and_types(dataset: str) -> None:
     assert batch.lr.dtype == batch.hr.dtype == torch.uint8
 
 
-@pytest.mark.parametrize("cache_mb", [0, 1])
-def test_the_cache_changes_nothing_but_the_reading(
-    dataset: str, cache_mb: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cache_mb": 0, "readers": 1, "prefetch": 1},
+        {"cache_mb": 0, "readers": 7},
+        {"prefetch": 9, "shuffle_groups": 2},
+        {"cache_mb": 0, "disk_cache": "cache"},
+        {"disk_cache": "cache", "disk_cache_mb": 1, "readers": 3},
+    ],
+)
+def test_readers_and_caches_change_nothing_in_what_is_delivered(
+    dataset: str, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    """All 9 row groups of 16 samples fit into a MiB; without it, two slots keep the groups of two windows and more."""
-    reads: list[str] = []
+    if "disk_cache" in change:
+        change = {**change, "disk_cache": str(tmp_path / "cache")}
+    config = dataclasses.replace(CONFIG, **change)
+    with feed(dataset) as undisturbed:
+        expected = [next(undisturbed) for _ in range(30)]
+    for _ in range(2):  # the second time from what the first left on the disk
+        with Feed(dataset, load_manifest(dataset), config, FRAMES, 3, rank=0, world_size=1, start_step=0) as batches:
+            for step in range(30):
+                batch = next(batches)
+                assert torch.equal(batch.lr, expected[step].lr)
+                assert torch.equal(batch.hr, expected[step].hr)
 
-    def counting(filesystem: fs.FileSystem, path: str, index: int) -> SampleGroup:
-        reads.append(f"{path}:{index}")
-        return read_row_group(filesystem, path, index)
 
-    monkeypatch.setattr("mana_dist.data.feed.read_row_group", counting)
-    config = dataclasses.replace(CONFIG, cache_mb=cache_mb, prefetch=1)
-    with Feed(dataset, load_manifest(dataset), config, FRAMES, 3, rank=0, world_size=3, start_step=0) as batches:
-        delivered = [next(batches).lr for _ in range(30)]
-    monkeypatch.undo()
-    with feed(dataset) as whole:
-        assert all(torch.equal(lr, next(whole).lr[:1]) for lr in delivered)
-    assert len(set(reads)) <= 9
-    assert (len(reads) == len(set(reads))) == bool(cache_mb)
+def test_what_is_on_the_local_disk_is_not_read_again(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers of a node share the folder; a later run finds all of it."""
+    config = dataclasses.replace(CONFIG, cache_mb=0, disk_cache=str(tmp_path))
+    data = load_manifest(dataset)
+
+    def epochs() -> list[Tensor]:
+        delivered = []
+        for rank in range(2):
+            with Feed(dataset, data, config, FRAMES, 3, rank=rank, world_size=2, start_step=0) as batches:
+                delivered += [next(batches).lr for _ in range(10)]
+        return delivered
+
+    first = epochs()
+    storage = counted_storage(monkeypatch)
+    assert all(map(torch.equal, epochs(), first))
+    assert storage.reads == []
+    next(tmp_path.glob("*.group")).write_bytes(b"damaged")
+    assert all(map(torch.equal, epochs(), first))
+    assert storage.reads
+
+
+def test_an_outage_delays_the_batches_and_changes_none(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with feed(dataset) as undisturbed:
+        expected = [next(undisturbed) for _ in range(12)]
+    storage = counted_storage(monkeypatch)
+    with feed(dataset) as batches:
+        for step in range(12):
+            if step in (0, 3):
+                storage.failures = 3
+            assert torch.equal(next(batches).hr, expected[step].hr)
+
+
+def test_a_missing_shard_is_told_by_the_feed(dataset: str) -> None:
+    shards = load_manifest(dataset).shards
+    broken = manifest((*shards[:-1], dataclasses.replace(shards[-1], path="gone.parquet")))
+    with (
+        Feed(dataset, broken, CONFIG, FRAMES, 3, rank=0, world_size=1, start_step=0) as batches,
+        pytest.raises(UserError, match=r"gone\.parquet: the shard is missing"),
+    ):
+        list(itertools.islice(batches, 5))
+
+
+def test_leaving_does_not_wait_for_a_storage_that_is_away(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = counted_storage(monkeypatch)
+    with feed(dataset) as batches:
+        next(batches)
+        storage.is_down = True
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
 
 
 def test_waiting_is_measured(dataset: str) -> None:

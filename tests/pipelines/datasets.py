@@ -17,7 +17,7 @@ from pipelines.ingest.units import Unit, UnitResult
 
 def clip_at(path: Path, *, start: int = 0, stop: int | None = None, downscale: int = 1) -> Clip:
     """The one clip that ``path`` is."""
-    (clip,), _, _ = expand([str(path)], start=start, stop=stop, downscale=downscale)
+    (clip,), *_ = expand([str(path)], start=start, stop=stop, downscale=downscale)
     return clip
 
 

@@ -3,13 +3,15 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mana_dist.data.decode import numbered_frames
 from mana_dist.data.manifest import find_manifest, load_manifest, save_manifest
+from mana_dist.data.samples import Sample, write_dataset
 from mana_dist.data.settings import SampleSettings
 from mana_dist.errors import UserError
-from pipelines.ingest import job, run_unit
+from pipelines.ingest import contact_sheet, job, run_unit
 from pipelines.ingest.__main__ import main
 from tests.data.videos import noise_frames, write_pictures, write_video
 from tests.pipelines.datasets import rows, tree, without_ray
@@ -188,6 +190,27 @@ def test_what_could_not_be_finished_is_taken_up_again(
     assert not (out / ".work").exists()
 
 
+def test_a_changed_clip_that_cannot_be_read_keeps_its_old_samples(
+    tmp_path: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is taken up again by the next run."""
+    out = tmp_path / "out"
+    ingest(out, clips[0])
+    before = load_manifest(str(out))
+    write_video(clips[0], noise_frames(12, seed=7))
+
+    def fails(*_: object, **__: object) -> object:
+        raise ConnectionResetError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_unit, "numbered_frames", fails)
+        ingest(out, clips[0])
+    assert load_manifest(str(out)).shards == before.shards
+    assert all((out / shard.path).exists() for shard in before.shards)
+    ingest(out, clips[0])
+    assert load_manifest(str(out)).samples == 6
+
+
 def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path, clips: list[Path]) -> None:
     out = tmp_path / "out"
     (out / ".partial").mkdir(parents=True)
@@ -227,3 +250,160 @@ def test_long_videos_are_split_and_small_ones_are_not(tmp_path: Path, capsys: py
         ("film", 90, 84),
         ("one", 8, 2),
     ]
+
+
+def test_a_run_killed_before_its_contact_sheet_makes_up_for_it(
+    tmp_path: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the sheet would go on showing the dataset as it was before."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
+    for sources in (clips[:1], clips):
+        ingest(undisturbed, *sources)
+    ingest(out, clips[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(contact_sheet, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(out, *clips)
+    ingest(out, *clips)
+    assert tree(out) == tree(undisturbed)
+
+
+def test_half_written_files_of_a_killed_run_are_cleared(tmp_path: Path, clips: list[Path]) -> None:
+    out = tmp_path / "out"
+    ingest(out, *clips)
+    content = tree(out)
+    for name in ("manifest.json", "contact_sheet.png", "sources-0123456789ab.parquet"):
+        (out / f".{name}.partial-k3_x9a1b").write_bytes(b"half")
+    (out / ".mana_dist-write-test-01234567").write_bytes(b"ok")
+    (out / "..mana_dist-write-test-01234567.partial-0f0f0f0f").write_bytes(b"")
+    ingest(out, *clips)
+    assert tree(out) == content
+
+
+def test_samples_whose_shards_and_sources_are_both_gone_leave_the_manifest(tmp_path: Path) -> None:
+    a, b = (write_video(tmp_path / name / f"{name}.mp4", noise_frames(9, seed=ord(name))) for name in "ab")
+    out = tmp_path / "out"
+    ingest(out, a, b)
+    a.unlink()
+    next(out.glob("a-*.parquet")).unlink()
+    ingest(out, b)
+    manifest = load_manifest(str(out))
+    assert (manifest.samples, manifest.clips) == (3, 1)
+    assert all((out / shard.path).exists() for shard in manifest.shards)
+    assert [item.source for item in manifest.rejected] == [str(a)]
+
+
+def test_what_was_no_clip_is_forgotten_once_it_stands_for_some(tmp_path: Path, clips: list[Path]) -> None:
+    out, pattern = tmp_path / "out", tmp_path / "more" / "*.mp4"
+    named_in_list = tmp_path / "list.txt"
+    named_in_list.write_text("takes\n")
+    ingest(out, clips[0], pattern, named_in_list, tmp_path / "never.mp4")
+    assert len(load_manifest(str(out)).rejected) == 3
+    write_video(tmp_path / "more" / "d.mp4", noise_frames(8))
+    write_video(tmp_path / "takes" / "e.mp4", noise_frames(8))
+    ingest(out, pattern, named_in_list)
+    assert [item.source for item in load_manifest(str(out)).rejected] == [str(tmp_path / "never.mp4")]
+
+
+def test_a_dataset_among_its_sources_does_not_take_its_contact_sheet_for_one(tmp_path: Path) -> None:
+    takes = write_pictures(tmp_path / "takes" / "one", noise_frames(8)).parent
+    ingest(takes / "samples", takes)
+    content = tree(takes / "samples")
+    ingest(takes / "samples", takes)
+    assert tree(takes / "samples") == content
+    with pytest.raises(UserError, match=r"--out: .*one is itself a source"):
+        ingest(takes / "one", takes)
+
+
+def test_a_file_that_must_not_be_read_costs_its_pack_mates_nothing(
+    tmp_path: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        decode = numbered_frames
+
+        def refuses_b(uri: str, *arguments: object, **options: object) -> object:
+            if uri.endswith("b.mp4"):
+                raise PermissionError(13, "access denied", uri)
+            return decode(uri, *arguments, **options)  # type: ignore[arg-type]
+
+        patch.setattr(run_unit, "numbered_frames", refuses_b)
+        ingest(out, *clips)
+    manifest = load_manifest(str(out))
+    assert (manifest.samples, [item.source for item in manifest.rejected]) == (6, [str(clips[1])])
+    assert manifest.rejected[0].reason.startswith("cannot be read ([Errno 13] access denied")
+    assert not (out / ".work").exists()
+    ingest(out, *clips)
+    manifest = load_manifest(str(out))
+    assert (manifest.samples, manifest.rejected) == (9, ())
+
+
+def test_two_ingests_at_once_do_not_publish_what_the_other_deleted(
+    tmp_path: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    ingest(out, clips[0])
+    run = job.run
+
+    def with_another_one(*arguments: object) -> object:
+        results = list(run(*arguments))  # type: ignore[arg-type]
+        monkeypatch.setattr(job, "run", run)
+        ingest(out, clips[2])
+        return results
+
+    monkeypatch.setattr(job, "run", with_another_one)
+    with pytest.raises(UserError, match="another ingest has worked on it meanwhile; run the same command again"):
+        ingest(out, clips[1])
+    ingest(out, clips[1])
+    assert load_manifest(str(out)).samples == 9
+    assert all((out / shard.path).exists() for shard in load_manifest(str(out)).shards)
+
+
+def test_storage_of_the_dataset_that_fails_is_one_line(
+    tmp_path: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipelines.ingest.dataset.save_manifest", full)
+    with pytest.raises(UserError, match=r"its storage failed \(.*No space left.*run the same command again"):
+        ingest(tmp_path / "out", clips[0])
+
+
+def test_nothing_is_added_to_samples_made_in_python(tmp_path: Path, clips: list[Path]) -> None:
+    """The table of sources does not know them: they would vanish from the manifest."""
+    out, sample = tmp_path / "out", Sample(np.zeros((7, 16, 16, 3), np.uint8), np.zeros((64, 64, 3), np.uint8), 3, 0.0)
+    written = write_dataset(str(out), [sample], clip="mine")
+    with pytest.raises(UserError, match="made in Python"):
+        ingest(out, clips[0], options=("--keep-cuts", "--min-change", "0", "--min-detail", "0"))
+    assert load_manifest(str(out)) == written
+
+
+def test_a_long_video_without_samples_is_refused_as_a_whole(tmp_path: Path, clips: list[Path]) -> None:
+    still = write_video(tmp_path / "still.mp4", np.repeat(noise_frames(1, 256, 256), 90, axis=0), keyframes=10)
+    ingest(tmp_path / "out", still, clips[0], options=("--segment-frames", "20"))
+    (refused,) = load_manifest(str(tmp_path / "out")).rejected
+    assert refused.reason.startswith("none of its parts gives a sample; the first: no sample in its ")
+    assert [(row.clip, row.frames, row.samples) for row in rows(tmp_path / "out")] == [("a", 9, 3), ("still", 90, 0)]
+
+
+def test_a_long_video_is_read_to_be_cut_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped run leaves where it is cut to the next."""
+    film = write_video(tmp_path / "film.mp4", noise_frames(90, seed=1), keyframes=10)
+    options = ("--segment-frames", "20")
+    ingest(tmp_path / "undisturbed", film, options=options)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(tmp_path / "out", film, options=options)
+    monkeypatch.setattr(job, "plan_segments", None)
+    ingest(tmp_path / "out", film, options=options)
+    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")

@@ -20,7 +20,7 @@ SETTINGS = SampleSettings()
 
 
 def clips_of(*paths: Path, start: int = 0, stop: int | None = None, downscale: int = 1) -> list[Clip]:
-    clips, rejected, _ = expand([str(path) for path in paths], start=start, stop=stop, downscale=downscale)
+    clips, rejected, *_ = expand([str(path) for path in paths], start=start, stop=stop, downscale=downscale)
     assert not rejected
     return clips
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mana_dist import storage
-from mana_dist.data.decode import plan_segments
+from mana_dist.data.decode import numbered_frames, plan_segments
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.data.samples import read_row_group
 from mana_dist.data.settings import SampleSettings
@@ -205,3 +205,41 @@ def test_real_clips(tmp_path: Path, name: str, flow: float | None) -> None:
     assert table.num_rows == result.clips[0].samples == len(range(3, result.clips[0].frames - 3, 10))
     if flow is not None:  # measured over the whole clip by others, with Farneback's method too
         assert np.mean(table["flow"].to_pylist()) == pytest.approx(flow, rel=0.6)
+
+
+def test_a_pack_with_many_damaged_clips_is_begun_again_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each of them would be work that grows with their square."""
+    clips = []
+    for name in "abcd":
+        video = write_video(tmp_path / "v" / f"{name}.mp4", noise_frames(120, seed=ord(name)), keyframes=10)
+        data = bytearray(video.read_bytes())
+        if name != "c":
+            data[len(data) // 2 : len(data) // 2 + 4000] = bytes(4000)
+        video.write_bytes(data)
+        clips.append(clip_at(video))
+    decoded: list[str] = []
+
+    def noted(uri: str, *arguments: object, **options: object) -> object:
+        decoded.append(uri)
+        return numbered_frames(uri, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "numbered_frames", noted)
+    together = run(units.whole(clips, SETTINGS), tmp_path / "out", SETTINGS)
+    assert decoded == [clips[0].uri, *(clip.uri for clip in clips)]
+    apart = [ingest_clip(clip, tmp_path / "apart").clips[0] for clip in clips]
+    assert list(together.clips) == apart
+    assert [bool(clip.note) for clip in apart] == [True, True, False, True]
+
+
+def test_whatever_goes_wrong_in_a_unit_is_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception would take the results of other units along, and come out as a process that died."""
+    monkeypatch.setattr(module, "_write", lambda *_: 1 / 0)
+    clip = clip_at(write_video(tmp_path / "a.mp4", noise_frames(8)))
+    assert ingest_clip(clip, tmp_path / "out").failure == "ZeroDivisionError: division by zero"
+
+
+def test_pictures_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "frames", noise_frames(20))
+    (folder / "im10.png").write_bytes(b"no picture")
+    (clip,) = ingest_clip(clip_at(folder), tmp_path / "out", SampleSettings()).clips
+    assert (clip.samples, clip.note) == (3 + 4, "1 of its pictures cannot be read")

@@ -45,7 +45,7 @@ def test_a_video_and_a_folder_of_frames(tmp_path: Path) -> None:
     )
     files = ("im9.png", "im10.png")
     frames = dataclasses.replace(film, uri=f"{tmp_path}/frames", files=files, bytes=10, name="frames")
-    assert result == Expansion([film, frames], [], [])
+    assert result == Expansion([film, frames], [], [], frozenset({film.uri, frames.uri}))
 
 
 def test_folders_stand_for_what_is_in_them_in_order(tmp_path: Path) -> None:

@@ -37,11 +37,10 @@ def test_septuplets_of_a_folder_share_units_of_bounded_size() -> None:
 
 def test_videos_weigh_more_than_pictures_and_never_share_a_unit_with_them() -> None:
     most = PACK_BYTES // VIDEO_WEIGHT
-    clips = [video("/v/a.mp4", most), video("/v/b.mp4", 9), video("/v/c.mp4", 9), video("/w/d.mp4", 9), septuplet(1)]
+    clips = [video("/v/a.mp4", most), video("/v/b.mp4", 9), septuplet(1), video("/v/c.mp4", 9), video("/w/d.mp4", 9)]
     assert [[clip.name for clip in unit.clips] for unit in pack(clips, SETTINGS)] == [
         ["a"],
-        ["b", "c"],
-        ["d"],
+        ["b", "c", "d"],
         ["00001/0001"],
     ]
     unknown = [video("http://h/a.mp4", None), video("http://h/b.mp4", None)]

@@ -44,6 +44,7 @@ def test_the_record_comes_back(tmp_path: Path, manifest: Manifest) -> None:
     [
         *["--run.workers=1", "--run.zero_stage=3", "--run.precision=bf16", "--run.log_every=7"],
         *["--mlflow.experiment=e", "--data.cache_mb=7", "--run.seed=0"],
+        *["--data.readers=5", "--data.disk_cache=cache", "--data.disk_cache_mb=9"],
     ],
 )
 def test_what_moves_no_sample_may_change(tmp_path: Path, manifest: Manifest, change: str) -> None:

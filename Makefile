@@ -26,6 +26,7 @@ bench: install
 	$(BIN)/python -m benchmarks.attention
 	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks.model
 	$(BIN)/python -m benchmarks.feed
+	$(BIN)/python -m benchmarks.ingest
 
 install: $(INSTALLED)
 

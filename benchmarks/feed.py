@@ -1,79 +1,282 @@
-"""Crops per second: the pyarrow feed in the worker against Ray Data's batches of the same shards.
+"""Crops per second of the training feed, of a loader of one HDF5 file per sample, and of Ray Data.
 
-``python -m benchmarks.feed [--data SAMPLES] [--seconds 10]``. Without ``--data``, 96 samples of noise at 1280x720.
+``python -m benchmarks.feed [--data SAMPLES] [--folder DIR] [--no-ray]``. Without ``--data``, made-up samples of
+Vimeo90K's size (HR 448x256) and of 1280x720; ``--folder`` (else the system's temporary folder) takes about 8 GB.
 
-Both deliver batches of augmented uint8 tensors to one consumer that does nothing with them. Ray Data delivers whatever
-order it reads in; the feed delivers the prescribed one.
+All deliver batches of 16 random crops of 64x64 LR pixels (256x256 HR), flipped and transposed by the same code, to one
+consumer that does nothing with them. The HDF5 loader is what MANA's authors published: a file per sample with seven HR
+and seven LR frames, uncompressed and read whole, a DataLoader with one worker. The feed reads with two threads and
+delivers the prescribed order; Ray Data delivers whatever order it reads in.
+
+* warm: the files are in the page cache; rates are of pass after pass, the loaders taking turns.
+* cold: the page cache is dropped before each pass over all samples; a pass is timed from opening the loader to the last
+  batch, HDF5's worker being up already.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import logging
+import multiprocessing
+import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import fft
+from torch.utils.data import DataLoader, Dataset
 
 from mana_dist import ray_runtime
 from mana_dist.config import DataConfig
+from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.data.feed import Feed, augment
-from mana_dist.data.manifest import load_manifest
+from mana_dist.data.manifest import Manifest, load_manifest
 from mana_dist.data.order import augmentation
+from mana_dist.data.row_groups import RowGroups
 from mana_dist.data.samples import Sample, write_dataset
 
-BATCH, CROP, FRAMES = 8, 32, 7
+BATCH, CROP, FRAMES = 16, 64, 7
+SIZES = {"448x256": 1024, "1280x720": 160}
+"""HR sizes, and how many samples of each."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        name: what was measured.
+        rate: crops per second.
+        core: seconds of a CPU core for each crop, workers' included; None where that was not counted.
+        bytes: read from disks for each crop; None where that was not counted.
+    """
+
+    name: str
+    rate: float
+    core: float | None = None
+    bytes: float | None = None
 
 
 def main() -> None:
-    """Print the rates and their ratios."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of sample shards")
-    parser.add_argument("--seconds", type=float, default=10, help="measured time of each")
+    parser.add_argument("--data", help="folder of sample shards, all of one size")
+    parser.add_argument("--seconds", type=float, default=10, help="measured time of each warm row")
+    parser.add_argument("--passes", type=int, default=3, help="passes of each cold row")
+    parser.add_argument("--no-ray", action="store_true", help="leave Ray Data out")
+    parser.add_argument("--folder", help="where to write, on the disk to measure")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        data = options.data or make_samples(temporary)
-        kept = rate(feed_batches(data, cache_mb=1024), options.seconds)
-        windows = rate(feed_batches(data, cache_mb=0), options.seconds)
-        theirs = rate(ray_batches(data), options.seconds)
-    print("                                     crops/s    ratio to Ray Data")
-    print(f"feed, samples kept up to 1 GiB     {kept:9.1f}    {kept / theirs:9.1f}")
-    print(f"feed, shuffle windows alone kept   {windows:9.1f}    {windows / theirs:9.1f}")
-    print(f"Ray Data, lazy                     {theirs:9.1f}    {1:9.1f}")
+    for size, samples in [("--data", 0)] if options.data else SIZES.items():
+        with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+            data = options.data or make_samples(f"{temporary}/samples", size, samples)
+            measure(data, temporary, options.seconds, options.passes, with_ray=not options.no_ray)
 
 
-def rate(batches: Iterator[torch.Tensor], seconds: float) -> float:
-    """Crops per second over ``seconds``, the first two batches (start-up) left out."""
-    next(batches)
-    next(batches)
-    crops, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        crops += len(next(batches))
-    return crops / (time.perf_counter() - start)
+def measure(data: str, folder: str, seconds: float, passes: int, *, with_ray: bool) -> None:
+    """Measure everything on the samples at ``data``, and print a table."""
+    manifest = load_manifest(data)
+    shard = manifest.shards[0]
+    raw = 3 * shard.height * shard.width * (manifest.frames + manifest.scale**2)
+    stored = sum(one.bytes for one in manifest.shards) / manifest.samples
+    loader = hdf5_loader(data, manifest, f"{folder}/hdf5")
+    kept = DataConfig(path=data, batch_size=BATCH, crop=CROP)
+    # Windows of one row group: with more, they alone would hold all of so small a dataset.
+    streaming = DataConfig(path=data, batch_size=BATCH, crop=CROP, cache_mb=0, shuffle_groups=1)
+    on_disk = dataclasses.replace(streaming, disk_cache=f"{folder}/cache")
+
+    def feed(config: DataConfig) -> Callable[[], Iterator[torch.Tensor]]:
+        return lambda: feed_pass(config, manifest, manifest.samples // BATCH)
+
+    groups = sum(shard.groups for shard in manifest.shards)
+    while len(list(Path(folder).glob("cache/*.group"))) < groups:  # one pass may be too fast for the disk
+        list(feed(on_disk)())
+
+    warm = side_by_side(
+        {
+            "HDF5, one worker": endless(lambda: hdf5_pass(loader)),
+            "feed, all decoded in each pass": feed_pass(streaming, manifest),
+            "feed, decoded on the local disk": feed_pass(on_disk, manifest),
+            "feed, up to 1 GiB kept (default)": feed_pass(kept, manifest),
+        },
+        seconds,
+    )
+    if with_ray:  # apart: Ray goes on working while nobody takes its batches, in processes that are not counted
+        (ray_row,) = side_by_side({"Ray Data, lazy": ray_batches(data, manifest)}, seconds, rounds=1, warm_up=2)
+        warm.append(Row(ray_row.name, ray_row.rate))
+    cold = [
+        cold_row("HDF5, one worker", lambda: hdf5_pass(loader), f"{folder}/hdf5", passes),
+        cold_row("feed, all decoded in each pass", feed(streaming), data, passes),
+        cold_row("feed, decoded on the local disk", feed(on_disk), f"{folder}/cache", passes),
+    ]
+    print(f"\nHR {4 * shard.width}x{4 * shard.height}, {manifest.samples} samples")
+    print(f"a sample: {raw / 1e6:.2f} MB of pixels, {stored / 1e6:.2f} MB in the shards")
+    for title, rows in (("warm", warm), ("cold", cold)):
+        print(f"{title:35}  crops/s   to HDF5   core ms/crop   MB read/crop   of its size in the shards")
+        for row in rows:
+            core = "" if row.core is None else f"{1e3 * row.core:14.2f}"
+            read = "" if row.bytes is None else f"{row.bytes / 1e6:14.2f} {row.bytes / stored:14.2f}"
+            print(f"  {row.name:33} {row.rate:8.0f} {row.rate / rows[0].rate:9.2f} {core:14} {read}", flush=True)
 
 
-def feed_batches(data: str, cache_mb: int) -> Iterator[torch.Tensor]:
-    """The training feed, one worker."""
-    config = DataConfig(path=data, batch_size=BATCH, crop=CROP, cache_mb=cache_mb)
-    with Feed(data, load_manifest(data), config, FRAMES, 0, rank=0, world_size=1, start_step=0) as feed:
-        for batch in feed:
-            yield batch.lr
+def side_by_side(
+    loaders: dict[str, Generator[torch.Tensor]], seconds: float, rounds: int = 5, warm_up: int = 100
+) -> list[Row]:
+    """Each loader's rate, measured in turns, so that a busy machine slows all of them down.
+
+    The first ``warm_up`` batches do not count (with 100 whatever is to be kept has been read), nor do the first tenth
+    as many of each turn: some of them were prepared while the others had their turns.
+    """
+    meters = {name: Meter() for name in loaders}
+    for batches in loaders.values():
+        for _ in range(warm_up):
+            next(batches)
+    for _ in range(rounds):
+        for name, batches in loaders.items():
+            for _ in range(warm_up // 10):
+                next(batches)
+            with meters[name].running() as until:
+                while until() < seconds / rounds:
+                    meters[name].crops += len(next(batches))
+    for batches in loaders.values():
+        batches.close()
+    return [meter.row(name) for name, meter in meters.items()]
 
 
-def ray_batches(data: str) -> Iterator[torch.Tensor]:
+class Meter:
+    """Counts crops, and what the machine spent for them while it was running."""
+
+    def __init__(self) -> None:
+        self.crops = 0
+        self._seconds = self._core = 0.0
+        self._bytes = 0
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Callable[[], float]]:
+        """Within, the meter runs; gives a function that tells for how many seconds."""
+        seconds, core, read = time.perf_counter(), core_seconds(), disk_bytes()
+        yield lambda: time.perf_counter() - seconds
+        self._seconds += time.perf_counter() - seconds
+        self._core += core_seconds() - core
+        self._bytes += disk_bytes() - read
+
+    def row(self, name: str) -> Row:
+        """The figures for each crop."""
+        return Row(name, self.crops / self._seconds, self._core / self.crops, self._bytes / self.crops)
+
+
+def cold_row(name: str, one_pass: Callable[[], Iterator[torch.Tensor]], folder: str, passes: int) -> Row:
+    """The rate of passes that find nothing in the page cache."""
+    meter = Meter()
+    for _ in range(passes):
+        drop_page_cache(folder)
+        with meter.running():
+            meter.crops += sum(len(batch) for batch in one_pass())
+    return meter.row(name)
+
+
+def drop_page_cache(folder: str) -> None:
+    """Have the system forget the contents of all files in ``folder``."""
+    for path in Path(folder).iterdir():
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
+def disk_bytes() -> int:
+    """Bytes that this process and its workers have had read from disks so far (Linux)."""
+    lines = [line for process in _processes() for line in Path(f"/proc/{process}/io").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
+
+
+def core_seconds() -> float:
+    """Time that this process and its workers have had a CPU core so far (Linux)."""
+    fields = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split() for process in _processes()]
+    return sum(int(field) for line in fields for field in line[11:13]) / os.sysconf("SC_CLK_TCK")
+
+
+def _processes() -> list[int | None]:
+    return [os.getpid(), *(worker.pid for worker in multiprocessing.active_children())]
+
+
+def endless(one_pass: Callable[[], Iterator[torch.Tensor]]) -> Generator[torch.Tensor]:
+    """Pass after pass."""
+    while True:
+        yield from one_pass()
+
+
+def feed_pass(config: DataConfig, manifest: Manifest, batches: int | None = None) -> Generator[torch.Tensor]:
+    """The training feed's first ``batches``, or all: one worker."""
+    assert config.path is not None
+    with Feed(config.path, manifest, config, FRAMES, 0, rank=0, world_size=1, start_step=0) as feed:
+        while batches is None or batches > 0:
+            yield next(feed).lr
+            batches = None if batches is None else batches - 1
+
+
+class HdfSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """One HDF5 file per sample, as the authors of MANA have it."""
+
+    def __init__(self, folder: str, samples: int) -> None:
+        self._folder, self._samples = folder, samples
+
+    def __len__(self) -> int:
+        return self._samples
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        import h5py
+
+        with h5py.File(f"{self._folder}/{index}.h5", "r") as file:
+            lr, hr = file["LR"][:], file["HR"][:]
+        how = augmentation(0, np.random.randint(2**31), lr.shape[1], lr.shape[2], CROP)  # noqa: NPY002  # no state
+        cropped = augment(lr, hr[FRAMES // 2], how, CROP)
+        return torch.from_numpy(cropped[0].copy()), torch.from_numpy(cropped[1].copy())
+
+
+def hdf5_loader(data: str, manifest: Manifest, folder: str) -> "DataLoader[tuple[torch.Tensor, torch.Tensor]]":
+    """The same samples as HDF5 files, and a loader of them. The shards lack six of the HR frames: the centre again."""
+    import h5py
+
+    os.mkdir(folder)
+    written = 0
+    with RowGroups(data, manifest, least=1, budget=0) as groups:
+        for number in range(len(groups.rows)):
+            group = groups[number]
+            for lr, hr in zip(group.lr, group.hr, strict=True):
+                with h5py.File(f"{folder}/{written}.h5", "w") as file:
+                    file["LR"], file["HR"] = lr, np.broadcast_to(hr, (FRAMES, *hr.shape))
+                written += 1
+    return DataLoader(HdfSamples(folder, written), BATCH, shuffle=True, num_workers=1, persistent_workers=True)
+
+
+def hdf5_pass(loader: "DataLoader[tuple[torch.Tensor, torch.Tensor]]") -> Iterator[torch.Tensor]:
+    """One pass over all samples."""
+    for lr, _ in loader:
+        yield lr
+
+
+def ray_batches(data: str, manifest: Manifest) -> Generator[torch.Tensor]:
     """Ray Data reads, crops in its tasks and iterates, pass after pass."""
     ray_runtime.start_ray()
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    files = [f"{data}/{shard.path}" for shard in load_manifest(data).shards]
+    files = [f"{data}/{shard.path}" for shard in manifest.shards]
     dataset = ray.data.read_parquet(files).select_columns(["lr", "hr"]).map_batches(_crop, batch_size=BATCH)
-    while True:
-        for batch in dataset.iter_torch_batches(batch_size=BATCH, prefetch_batches=4):
-            yield batch["lr"]
+    with contextlib.ExitStack() as stack:
+        stack.callback(ray.shutdown)
+        while True:
+            for batch in dataset.iter_torch_batches(batch_size=BATCH, prefetch_batches=4):
+                yield batch["lr"]
 
 
-def _crop(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _crop(batch: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.uint8]]:
     lrs, hrs = [], []
     for number, (lr, hr) in enumerate(zip(batch["lr"], batch["hr"], strict=True)):
         cropped = augment(lr, hr, augmentation(0, number, lr.shape[1], lr.shape[2], CROP), CROP)
@@ -82,16 +285,38 @@ def _crop(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"lr": np.stack(lrs), "hr": np.stack(hrs)}
 
 
-def make_samples(folder: str, samples: int = 96, height: int = 180, width: int = 320) -> str:
-    """A dataset of noise (which does not compress: the hardest to read)."""
+def make_samples(folder: str, size: str, samples: int) -> str:
+    """A dataset that is about as hard to compress as films are: windows that drift over 1/f noise, with some grain."""
+    width, height = map(int, size.split("x"))
     rng = np.random.default_rng(0)
+    scene = _pink_noise(rng, height + 2 * samples // 4 + 64, width + 64)
 
-    def sample(index: int) -> Sample:
-        lr = rng.integers(0, 256, (FRAMES, height, width, 3), dtype=np.uint8)
-        return Sample(lr, rng.integers(0, 256, (4 * height, 4 * width, 3), dtype=np.uint8), index, 0.0)
+    def frame(number: int) -> NDArray[np.uint8]:
+        top, left = (number // 2) % (scene.shape[0] - height), (7 * number // 3) % 64
+        grain = np.random.default_rng(number).normal(0, 1.5, (height, width, 1))
+        return np.clip(scene[top : top + height, left : left + width] + grain, 0, 255).astype(np.uint8)
 
-    write_dataset(folder, map(sample, range(samples)), clip="noise", frames=FRAMES)
+    def made() -> Iterator[Sample]:
+        frames = [frame(number) for number in range(FRAMES - 1)]
+        lrs = [degrade(one, Degradation.BI) for one in frames]
+        for number in range(FRAMES - 1, samples + FRAMES - 1):
+            frames.append(frame(number))
+            lrs.append(degrade(frames[-1], Degradation.BI))
+            yield Sample(np.stack(lrs[-FRAMES:]), frames[-1 - FRAMES // 2], number - FRAMES // 2, 0.0)
+            frames, lrs = frames[1:], lrs[1:]
+
+    write_dataset(folder, made(), clip="noise", frames=FRAMES)
     return folder
+
+
+def _pink_noise(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
+    """(height, width, 3), grey levels around 128, with the spectrum that pictures have."""
+    frequency = np.hypot(fft.fftfreq(height)[:, None], fft.rfftfreq(width)[None])
+    frequency[0, 0] = 1
+    planes = [fft.irfft2(fft.rfft2(rng.normal(size=(height, width))) / frequency, (height, width)) for _ in range(2)]
+    planes = [plane / plane.std() for plane in planes]
+    colours = [planes[0] + weight * planes[1] for weight in (-0.2, 0.0, 0.2)]
+    return (128 + 45 * np.stack(colours, axis=-1)).astype(np.float32)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # MLflow's own 7 retries take four minutes to tell that there is no server.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds for each; 120 otherwise
     import mlflow  # noqa: F401  # sets its loggers' levels when imported
 
     # Alembic would tell of each migration of a new sqlite database.

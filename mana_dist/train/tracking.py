@@ -1,35 +1,63 @@
-"""A training's MLflow run: opened and fed by the driver alone, so that there is one however many workers."""
+"""A training's MLflow run: opened and fed by the driver alone, so that there is one however many workers.
 
-import time
+Training never waits for MLflow: updates go to a queue, and a thread delivers them (:mod:`mana_dist.train.delivery`).
+Those that cannot be delivered lie in ``<run>/mlflow-updates/<MLflow run>/`` until the server is back, or until the next
+attempt of the run. Nothing a run has trained is missing in MLflow then: what was on its way when the driver was killed
+is in the checkpoints, which remember the losses of the steps before them, or comes after the newest checkpoint and is
+trained again.
+"""
+
+import os
+from collections.abc import Callable
 from typing import Literal, Self
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
 from mana_dist import config as configuration
+from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
-from mana_dist.tracking_uri import artifact_location
+from mana_dist.tracking_uri import artifact_location, sqlite_file
+from mana_dist.train import run_record
+from mana_dist.train.delivery import Delivery, Ended, Picture, Point, Points, Update, decode, encode, now
 from mana_dist.train.events import Checkpointed, Event, Progress, Started, Validated
 from mana_dist.train.run_record import RunRecord
+from mana_dist.train.spool import Spool
 
-BATCH = 1000  # MLflow's limit of metrics per request
+UPDATES_FOLDER = "mlflow-updates"
+LOSS, PICTURE, SCORE = "train/loss", "validation", "val/psnr"
 
 
 class Tracker:
-    """One MLflow run.
+    """One MLflow run. No method but :meth:`open` and :meth:`flush` waits for the server, or fails because of it.
 
     Args:
-        tracking_uri: server or database.
+        client: of the tracking server.
         run_id: an existing run.
+        updates: where updates wait while the server is away.
+        logged: the last step of the loss and of the validation that MLflow has: a resumed run does steps again, which
+            are not logged again.
+        tell: prints a line.
     """
 
-    def __init__(self, tracking_uri: str, run_id: str) -> None:
-        self._client = MlflowClient(tracking_uri)
+    def __init__(
+        self,
+        client: MlflowClient,
+        run_id: str,
+        updates: Spool,
+        logged: tuple[int, int] = (0, 0),
+        tell: Callable[[str], None] = print,
+    ) -> None:
         self.run_id = run_id
-        # Steps that a resumed run does again are not logged again.
-        self._logged = {key: self._last_step(key) for key in ("train/loss", "val/psnr")}
+        self._tell = tell
+        self._spool = updates
+        self._loss_step, self._score_step = logged
+        for update in map(decode, updates.stored()):
+            if isinstance(update, Points):
+                self._note_logged(update)
+        self._delivery = Delivery(client, run_id, updates, tell)
 
     @classmethod
     def open(cls, config: Config, tracking_uri: str, record: RunRecord | None) -> Self:
@@ -42,79 +70,160 @@ class Tracker:
             client = MlflowClient(tracking_uri)
             if record and record.tracking_uri == tracking_uri and _exists(client, record.mlflow_run_id):
                 client.update_run(record.mlflow_run_id, status="RUNNING")
-                return cls(tracking_uri, record.mlflow_run_id)
+                logged = (
+                    _last_step(client, record.mlflow_run_id, LOSS),
+                    _last_step(client, record.mlflow_run_id, SCORE),
+                )
+                return cls(client, record.mlflow_run_id, _spool(config, record.mlflow_run_id), logged, _say)
             run = client.create_run(_experiment_id(client, config.mlflow.experiment), run_name=config.run.name)
             values = configuration.flatten(configuration.to_mapping(config))
             client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
             client.log_text(run.info.run_id, configuration.to_yaml(config), "config.yaml")
         except (MlflowException, ImportError, OSError) as error:  # ImportError: a database's driver is not installed
-            raise UserError(
-                f"mlflow.tracking_uri {tracking_uri} cannot be used ({error}); start it or name another"
-            ) from error
-        return cls(tracking_uri, run.info.run_id)
+            raise _unusable(tracking_uri, error) from error
+        return cls(client, run.info.run_id, _spool(config, run.info.run_id), tell=_say)
 
     def log(self, event: Event) -> None:
         """Log what an event holds and MLflow does not have yet."""
         if isinstance(event, Started):
-            self._log_losses(event.step, event.losses)
+            self._log_steps(event.step, {LOSS: event.losses})
             self._log(event.step, {"train/workers": float(event.workers)})
-        elif isinstance(event, Progress) and self._log_losses(event.step, event.losses):
-            self._log(
-                event.step,
-                {
-                    "train/stage": float(event.stage),
-                    "train/lr": event.lr,
-                    "train/samples_per_second": event.samples_per_second,
-                    "train/data_wait": event.data_wait,
-                },
-            )
-        elif isinstance(event, Validated) and event.step > self._logged["val/psnr"]:
-            self._log(
-                event.step,
-                {
-                    "val/psnr": event.psnr,
-                    "val/ssim": event.ssim,
-                    "val/psnr_bicubic": event.psnr_bicubic,
-                    "val/ssim_bicubic": event.ssim_bicubic,
-                    "val/psnr_gain": event.psnr - event.psnr_bicubic,
-                },
-            )
-            self._client.log_image(self.run_id, event.picture, key="validation", step=event.step)
-            self._logged["val/psnr"] = event.step
+        elif isinstance(event, Progress):
+            self._log_progress(event)
+        elif isinstance(event, Validated):
+            self._log_validation(event)
         elif isinstance(event, Checkpointed):
-            self._log(event.step, {"train/checkpoint_seconds": event.seconds})
+            self._log(
+                event.step, {"train/checkpoint_seconds": event.seconds, "train/checkpoint_wait_seconds": event.waited}
+            )
+        # What lies before a checkpoint is not trained again, nor are its losses in the checkpoint after the next.
+        if (isinstance(event, Checkpointed) or self._delivery.is_away) and len(self._spool):
+            self._spool.store()
 
-    def _log_losses(self, last_step: int, losses: tuple[float, ...]) -> bool:
-        """Log the losses of the steps up to ``last_step``; False if MLflow had them all."""
-        first = last_step - len(losses) + 1
-        new = [(step, loss) for step, loss in enumerate(losses, first) if step > self._logged["train/loss"]]
-        for start in range(0, len(new), BATCH):
-            metrics = [Metric("train/loss", loss, _now(), step) for step, loss in new[start : start + BATCH]]
-            self._client.log_batch(self.run_id, metrics=metrics)
-        self._logged["train/loss"] = max(self._logged["train/loss"], last_step)
-        return bool(new)
+    def _log_progress(self, event: Progress) -> None:
+        if not self._log_steps(event.step, {LOSS: event.losses, "train/gradient_norm": event.gradient_norms}):
+            return
+        values = {
+            "train/stage": float(event.stage),
+            "train/lr": event.lr,
+            "train/samples_per_second": event.samples_per_second,
+            "train/tflops": event.tflops,
+            "train/data_wait": event.data_wait,
+            "train/memory_gib": event.memory / 2**30,
+        }
+        if event.peak_share is not None:
+            values["train/peak_share"] = event.peak_share
+        self._log(event.step, values)
+
+    def _log_validation(self, event: Validated) -> None:
+        if event.step <= self._score_step:
+            return
+        self._add(Picture.of(PICTURE, event.step, event.picture))
+        self._log(
+            event.step,
+            {
+                SCORE: event.psnr,
+                "val/ssim": event.ssim,
+                "val/psnr_bicubic": event.psnr_bicubic,
+                "val/ssim_bicubic": event.ssim_bicubic,
+                "val/psnr_gain": event.psnr - event.psnr_bicubic,
+                "val/seconds": event.seconds,
+            },
+        )
+
+    def _log_steps(self, last_step: int, series: dict[str, tuple[float, ...]]) -> bool:
+        """Log the values of each step up to ``last_step``; False if MLflow had them all."""
+        time = now()
+        points = tuple(
+            Point(key, value, time, step)
+            for key, values in series.items()
+            for step, value in enumerate(values, last_step - len(values) + 1)
+            if step > self._loss_step
+        )
+        if points:
+            self._add(Points(points))
+        return bool(points)
 
     def _log(self, step: int, values: dict[str, float]) -> None:
-        metrics = [Metric(key, value, _now(), step) for key, value in values.items()]
-        self._client.log_batch(self.run_id, metrics=metrics)
+        time = now()
+        self._add(Points(tuple(Point(key, value, time, step) for key, value in values.items())))
 
-    def _last_step(self, key: str) -> int:
-        return max((point.step for point in self._client.get_metric_history(self.run_id, key)), default=0)
+    def _add(self, update: Update) -> None:
+        if isinstance(update, Points):
+            self._note_logged(update)
+        self._spool.append(encode(update))
 
-    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """End the run."""
-        self._client.set_terminated(self.run_id, status)
+    def _note_logged(self, update: Points) -> None:
+        for point in update.points:
+            if point.key == LOSS:
+                self._loss_step = max(self._loss_step, point.step)
+            elif point.key == SCORE:
+                self._score_step = max(self._score_step, point.step)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until MLflow has everything; False if it has not within ``timeout`` seconds."""
+        return self._spool.wait_empty(timeout)
+
+    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"], timeout: float | None = None) -> None:
+        """End the run.
+
+        Args:
+            status: how it ended.
+            timeout: seconds to wait for MLflow: 5 after a kill, which leaves no more time, else 60. What has not
+                arrived then is kept for the next attempt.
+        """
+        self._add(Ended(status, now()))
+        if timeout is None:
+            timeout = 5.0 if status == "KILLED" else 60.0
+        if not self.flush(timeout):
+            self._spool.store()
+            self._tell(
+                f"MLflow did not take the last {len(self._spool)} updates in time; they are in {self._spool.uri}, and "
+                "the same command delivers them"
+            )
 
 
-def _now() -> int:
-    return int(time.time() * 1000)
+def check_server(tracking_uri: str) -> None:
+    """Check that a tracking server answers, or that a database can be made, without changing anything.
+
+    Raises:
+        UserError: it does not, or cannot.
+    """
+    path = sqlite_file(tracking_uri)
+    if path is not None and not os.path.exists(path):
+        storage.check_writable(os.path.dirname(path), "mlflow.tracking_uri")
+        return
+    try:
+        MlflowClient(tracking_uri).search_experiments(max_results=1)
+    except (MlflowException, ImportError, OSError) as error:
+        raise _unusable(tracking_uri, error) from error
+
+
+def _unusable(tracking_uri: str, error: Exception) -> UserError:
+    return UserError(f"mlflow.tracking_uri {tracking_uri} cannot be used ({error}); start it or name another")
+
+
+def _spool(config: Config, run_id: str) -> Spool:
+    spool = Spool(storage.join(run_record.run_folder(config), UPDATES_FOLDER, run_id))
+    spool.discard(lambda data: isinstance(decode(data), Ended))  # the run goes on
+    return spool
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _last_step(client: MlflowClient, run_id: str, key: str) -> int:
+    return max((point.step for point in client.get_metric_history(run_id, key)), default=0)
 
 
 def _exists(client: MlflowClient, run_id: str) -> bool:
     try:
         return client.get_run(run_id).info.lifecycle_stage == "active"
-    except MlflowException:
-        return False
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
 
 
 def _experiment_id(client: MlflowClient, name: str) -> str:

@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM at the driver: the first asks for an orderly end, the second ends at once."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Self
+
+_CAUGHT = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(SystemExit):
+    """The process was told to end; ends it with the code that a shell gives a signal."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+class Interrupts:
+    """Catches both signals while the context is open; does nothing outside of the main thread.
+
+    Open it after Ray has started: Ray installs handlers of its own.
+
+    Attributes:
+        asked: set once an orderly end is wanted.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self._first = signal.SIGTERM
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._catch) for number in _CAUGHT}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
+
+    @property
+    def reason(self) -> str:
+        """The first signal's name."""
+        return "Ctrl-C" if self._first == signal.SIGINT else self._first.name
+
+    def error(self) -> BaseException:
+        """What to leave the program with."""
+        return KeyboardInterrupt() if self._first == signal.SIGINT else Terminated()
+
+    def _catch(self, number: int, _frame: FrameType | None) -> None:
+        again = self.asked.is_set()
+        self._first = self._first if again else signal.Signals(number)
+        self.asked.set()
+        if again:
+            raise self.error()

@@ -1,0 +1,81 @@
+"""A training over real hosts: one dies, one is cut off, they come back."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.hosts import Hosts, unavailable
+from tests.train.trainings import DATA, TINY, Training, history, make_workplace, train
+
+STEPS, CHECKPOINT = 2000, 50
+RUN = [
+    *["--schedule.stage1.steps", str(STEPS - 20), "--run.workers", "1-2", "--run.log_every", "1"],
+    *["--run.checkpoint_every", str(CHECKPOINT), "--run.validate_every", "100000"],
+    *["--model.channels", "16", "--model.decoder_blocks", "4", "--data.crop", "16"],  # time for hosts to come back
+    *["--schedule.stage1.lr", "1e-6"],  # so many larger steps would make of a rounding whatever they like
+]
+
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(unavailable()), reason=unavailable())]
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[Hosts]:
+    """A head for the driver and two hosts of one worker each."""
+    with Hosts(tmp_path / "hosts", ["w1", "w2"], cpus=1) as started:
+        yield started
+
+
+def starts(output: str) -> list[tuple[int, int]]:
+    """Step and number of workers of every start of the workers."""
+    return [
+        (int(step or 0), int(workers))
+        for step, workers in re.findall(r"(?:after step (\d+)|starting): (\d) wo", output)
+    ]
+
+
+def last_step(output: str) -> int:
+    return max(int(step) for step in re.findall(r"step +(\d+)/", output))
+
+
+def wait_for_start(training: Training, count: int, seconds: float) -> None:
+    """Until the workers have started ``count`` times and done a step since."""
+    deadline = time.monotonic() + seconds
+    while len(starts(training.output)) < count or training.step == 0:
+        assert training.process.poll() is None, training.output
+        assert time.monotonic() < deadline, f"no start number {count} in {seconds} s:\n{training.output}"
+        time.sleep(0.05)
+
+
+def test_hosts_die_are_cut_off_and_come_back(hosts: Hosts, tmp_path: Path) -> None:
+    workplace = make_workplace(tmp_path)
+    whole = train(workplace, *TINY, *DATA, *RUN, "--run.workers", "2", "--run.name", "whole")
+    assert whole.returncode == 0, whole.stderr
+    arguments = [*TINY, *DATA, *RUN, "--run.name", "hosts"]
+    with Training(workplace, *arguments, extra=hosts.driver_environment, within=hosts.on_head()) as training:
+        wait_for_start(training, 1, 120)
+        training.wait_for_step(CHECKPOINT + 10)
+        died, at = time.monotonic(), training.step
+        hosts.kill("w2")
+        wait_for_start(training, 2, 120)
+        after_death = time.monotonic() - died
+        assert starts(training.output)[1][0] >= at - CHECKPOINT
+        hosts.start_ray("w2")
+        wait_for_start(training, 3, 120)
+        assert starts(training.output)[2][1] == 2
+        training.wait_for_step(training.step + CHECKPOINT + 10)
+        cut, at = time.monotonic(), training.step
+        hosts.cut("w1")
+        wait_for_start(training, 4, 180)
+        after_cut = time.monotonic() - cut
+        assert starts(training.output)[3][0] >= at - CHECKPOINT
+        hosts.heal("w1")
+        assert training.finish(400) == 0, training.output
+    print(f"training again {after_death:.1f} s after a host's death, {after_cut:.1f} s after its link was cut")
+    expected, found = history(workplace, "whole"), history(workplace, "hosts")
+    assert sorted(found) == list(range(1, STEPS + 1))  # no step missing, none twice
+    assert [found[step] for step in sorted(found)] == pytest.approx(
+        [expected[step] for step in sorted(found)], rel=1e-5
+    )

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -141,7 +141,10 @@ def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
         UserError: missing, unreadable, no video stream; the storage failed, then or while the file was read.
     """
     try:
-        with open_input(uri) as opened:
+        # Nobody may listen to what FFmpeg logs while it decodes with threads of its own: each line waits for Python's
+        # lock, and a decoder that is freed under that lock waits for its threads, for ever.
+        with open_input(uri, listen=False) as opened:
+            opened.stream.codec_context.thread_count = 0  # as many as there are cores
             opened.stream.thread_type = "AUTO"
             yield opened.container, opened.stream
     except OSError as error:
@@ -151,8 +154,12 @@ def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
 
 
 @contextmanager
-def open_input(uri: str) -> Iterator[Opened]:
-    """As :func:`open_video`, for callers that try again when a storage fails.
+def open_input(uri: str, *, listen: bool = True) -> Iterator[Opened]:
+    """As :func:`open_video`, for callers that try again when a storage fails; decodes in the caller's thread alone.
+
+    Args:
+        uri: the file.
+        listen: whether errors that FFmpeg logs while it reads the header make the file doubtful.
 
     Raises:
         UserError: missing, not to be read by this user, no video stream.
@@ -166,7 +173,7 @@ def open_input(uri: str) -> Iterator[Opened]:
         raise UserError(f"{uri}: cannot be read ({error})") from error
     with file, _Input(file).told_of_failures() as input_:
         try:
-            with errors_heard() as errors:
+            with errors_heard() if listen else nullcontext(list[str]()) as errors:
                 container = av.open(input_, metadata_errors="replace")
         except av.FFmpegError as error:
             raise UserError(f"{uri}: not a video that can be read ({error.strerror})") from error
@@ -176,6 +183,8 @@ def open_input(uri: str) -> Iterator[Opened]:
                 raise UserError(f"{uri}: has no video stream")
             if streams[0].codec_context is None:
                 raise UserError(f"{uri}: no decoder for its video stream")
+            streams[0].codec_context.thread_type = "NONE"
+            streams[0].codec_context.thread_count = 1
             yield Opened(container, streams[0], bool(errors))
 
 

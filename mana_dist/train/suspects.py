@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from mana_dist import storage
 from mana_dist.config import Config
-from mana_dist.data.feed import group_sizes
 from mana_dist.data.manifest import Manifest, Shard
 from mana_dist.data.order import SampleOrder, slots_of
+from mana_dist.data.row_groups import group_sizes
 from mana_dist.train.retry import persistently
 from mana_dist.train.run_record import run_folder
 

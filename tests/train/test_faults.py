@@ -25,7 +25,7 @@ def checkpoint_steps(workplace: Path, name: str) -> list[int]:
     return sorted(int(path.name[11:]) for path in (workplace / "runs" / name).glob("checkpoint_*"))
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_sigterm_saves_at_once_and_the_run_goes_on_from_there(workplace: Path) -> None:
     arguments = [*TINY, *DATA, *ENDLESS, "--run.name", "stopped", "--run.checkpoint_every", "4000"]
     with Training(workplace, *arguments) as training:

@@ -1,5 +1,6 @@
 """Signs of damage in coded video that FFmpeg says nothing of, and its log lines, which are the only sign of some."""
 
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,18 +18,42 @@ _LENGTH_BYTES_AT = {"h264": 4, "hevc": 21}  # where avcC and hvcC boxes say how 
 @contextmanager
 def errors_heard() -> Iterator[list[str]]:
     """The lines that FFmpeg logs as errors, in this thread; the list is filled when the context is left."""
-    level, repeated = av.logging.get_level(), av.logging.get_skip_repeated()
-    av.logging.set_skip_repeated(False)
-    av.logging.set_level(av.logging.ERROR)
     lines: list[str] = []
     log: list[tuple[int, str, str]] = []
+    _LISTENERS.come()
     try:
         with av.logging.Capture() as log:
             yield lines
     finally:
-        av.logging.set_level(level)
-        av.logging.set_skip_repeated(repeated)
+        _LISTENERS.go()
         lines.extend(" ".join(message.split()) for _, _, message in log)
+
+
+class _Listeners:
+    """FFmpeg's log level is one for the whole process: raised when the first thread listens, lowered after the last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._before: tuple[int | None, bool] = (None, True)
+
+    def come(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._before = (av.logging.get_level(), av.logging.get_skip_repeated())
+                av.logging.set_skip_repeated(False)
+                av.logging.set_level(av.logging.ERROR)
+            self._count += 1
+
+    def go(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                av.logging.set_level(self._before[0])
+                av.logging.set_skip_repeated(self._before[1])
+
+
+_LISTENERS = _Listeners()
 
 
 @dataclass(frozen=True)

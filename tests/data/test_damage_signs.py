@@ -1,5 +1,9 @@
 """Signs of damage that FFmpeg does not tell of."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import av
 import numpy as np
 import pytest
@@ -73,3 +77,19 @@ def test_errors_are_heard_and_nothing_stays_changed() -> None:
         av.logging.log(av.logging.INFO, "h264", "fine")
     assert lines == ["no frame!", "no frame!"]
     assert (av.logging.get_level(), av.logging.get_skip_repeated()) == before
+
+
+def test_many_threads_listen_and_the_log_is_quiet_again_after_them() -> None:
+    """A log that stays loud makes decoders with threads of their own wait for Python's lock, for ever."""
+    before = av.logging.get_level()
+    together = threading.Barrier(8)
+
+    def listen(number: int) -> None:
+        together.wait()
+        with errors_heard():
+            time.sleep(0.01 * number)
+            assert av.logging.get_level() == av.logging.ERROR
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(listen, range(8)))
+    assert av.logging.get_level() == before

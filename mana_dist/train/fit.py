@@ -5,9 +5,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import quote
 
 from mana_dist import config as configuration
-from mana_dist import ray_runtime
+from mana_dist import ray_runtime, storage
 from mana_dist.config import Config
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
@@ -95,7 +96,8 @@ def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Order
         ),
         run_config=ray.train.RunConfig(
             name=run.name,
-            storage_path=run.storage,
+            # Ray takes it for a URI, where a space must be written as %20.
+            storage_path=quote(run.storage, safe=":/") if storage.is_remote(run.storage) else run.storage,
             failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
             callbacks=[ReportFailures(events.put), SmoothResize(orders)],
             worker_runtime_env={"env_vars": _worker_environment(run.cpus_per_worker, use_gpu)},

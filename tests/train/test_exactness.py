@@ -14,8 +14,7 @@ from tests.train.trainings import DATA, STARTED, STEPS, TINY, Training, history,
 EVERY = 3
 OFTEN = [
     *["--run.log_every", "1", "--run.checkpoint_every", str(EVERY)],
-    # The paper's rate. At ten times as much, this network makes differences of 4e-4 out of another order of summing,
-    # also between undisturbed runs of one and of two workers.
+    # The paper's rate. At ten times as much, training makes more of rounding: 4e-4 between these runs was seen.
     *["--schedule.stage1.lr", "1e-4"],
     # Steps that take long enough to be hit.
     *["--model.channels", "16", "--model.decoder_blocks", "4", "--data.crop", "16", "--data.batch_size", "20"],

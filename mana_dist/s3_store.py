@@ -13,7 +13,7 @@ from mana_dist.remote_file import as_file
 
 MAX_ATTEMPTS = 10
 """Times pyarrow tries a request, by its "standard" back-off: about a minute and a half in all."""
-_BOTO_ATTEMPTS = 14
+BOTO_ATTEMPTS = 14
 """Times boto3 does; its back-off begins at 50 ms, so ten would be over in a few seconds now and then."""
 
 _MISSING = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
@@ -154,7 +154,7 @@ def _client(url: str | None, region: str | None, _: tuple[str | None, ...]) -> A
     from boto3.session import Session
     from botocore.config import Config
 
-    retries = {"mode": "standard", "total_max_attempts": _BOTO_ATTEMPTS}
+    retries = {"mode": "standard", "total_max_attempts": BOTO_ATTEMPTS}
     config = Config(retries=retries, max_pool_connections=64, tcp_keepalive=True)
     return Session(region_name=region).client(
         "s3", endpoint_url=url, config=config

@@ -92,7 +92,7 @@ def test_requests_that_fail_are_sent_again(server: WebServer, monkeypatch: pytes
     server.failures = 100
     with pytest.raises(OSError, match="503"):
         storage.read_bytes("s3://bucket/a.mp4")
-    assert 100 - server.failures == s3_store.MAX_ATTEMPTS
+    assert 100 - server.failures == s3_store.BOTO_ATTEMPTS
 
 
 def test_pyarrow_tries_more_often_than_by_default(server: WebServer) -> None:

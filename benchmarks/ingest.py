@@ -4,8 +4,8 @@
 
 Both do the same work: decode every frame, make its LR frame once, look for shot cuts, duplicates and detail, measure
 the optical flow, and write every 7-frame sample with its HR centre into Parquet files compressed with zstd, synced to
-the disk. The loop lets FFmpeg use all cores for decoding; the rest of it runs on one, as scripts do. Ray's start is told
-apart: it is some seconds, however long the job.
+the disk. The loop lets FFmpeg use all cores for decoding; the rest of it runs on one, as scripts do. Ray's start is
+told apart: it is some seconds, however long the job.
 """
 
 import argparse

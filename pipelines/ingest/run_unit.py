@@ -12,7 +12,7 @@ from mana_dist.data.decode import Damage, DamageFound, NumberedFrame, folder_fra
 from mana_dist.data.manifest import Shard
 from mana_dist.data.samples import Sample, ShardWriter
 from mana_dist.data.settings import MIN_LR_SIDE, SCALE, SampleSettings
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, one_line
 from pipelines.ingest.ledger import Ledger
 from pipelines.ingest.sources import Clip
 from pipelines.ingest.units import ClipResult, Unit, UnitResult
@@ -49,14 +49,14 @@ def run_unit(unit: Unit, out: str, settings: SampleSettings, pauses: Sequence[fl
             _record(result, out)
             return result
         except _WriteError as error:
-            failure = unfinished(unit, f"{out} cannot be written: {_line(error)}", fatal=True)
+            failure = unfinished(unit, f"{out} cannot be written: {one_line(error)}", fatal=True)
         except PermissionError as error:
-            failure = unfinished(unit, f"cannot be read ({_line(error)}); mend that and run the same command again")
+            failure = unfinished(unit, f"cannot be read ({one_line(error)}); mend that and run the same command again")
             break
         except OSError as error:
-            failure = unfinished(unit, f"the storage failed ({_line(error)}); run the same command again")
+            failure = unfinished(unit, f"the storage failed ({one_line(error)}); run the same command again")
         except Exception as error:  # raised it would drop a whole block of units, and the reason with them
-            return unfinished(unit, f"{type(error).__name__}: {_line(error)}")
+            return unfinished(unit, f"{type(error).__name__}: {one_line(error)}")
         if pause is None or not storage.is_remote(out if failure.fatal else unit.clips[0].uri):
             break
         time.sleep(pause)
@@ -128,7 +128,7 @@ def _write_clip(
     except (OSError, _WriteError, MemoryError):
         raise  # not the clip's fault: to be tried again
     except Exception as error:  # one clip must not take the job down
-        trouble = f"{type(error).__name__}: {_line(error)}"
+        trouble = f"{type(error).__name__}: {one_line(error)}"
     tally = sampler.tally
     trouble = trouble or _pictures_lost(source.count, clip)
     counts = {"cuts": tally.cuts, "duplicates": tally.duplicates, "flat": tally.flat}
@@ -170,10 +170,6 @@ def _too_few(tally: "Tally", settings: SampleSettings) -> str:
     why |= {"samples have no detail (--min-detail)": tally.flat}
     found = ", ".join(f"{number} {what}" for what, number in why.items() if number)
     return f"no sample in its {tally.frames} frames: {found or needed + ' in a row'}"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 class _Watched(Iterator[NumberedFrame]):

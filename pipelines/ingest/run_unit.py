@@ -132,7 +132,11 @@ def _write_clip(
     tally = sampler.tally
     trouble = trouble or _pictures_lost(source.count, clip)
     counts = {"cuts": tally.cuts, "duplicates": tally.duplicates, "flat": tally.flat}
-    reason = "" if tally.samples else trouble or _too_small(source.size, clip, settings) or _too_few(tally, settings)
+    reason = (
+        ""
+        if tally.samples
+        else trouble or refusal(*source.size, tally.frames, clip, settings) or _no_window(tally, settings)
+    )
     return ClipResult(clip.uri, tally.frames, tally.samples, **counts, note=trouble, reason=reason)
 
 
@@ -147,9 +151,22 @@ def bare_reason(error: UserError, uri: str) -> str:
     return " ".join(str(error).removeprefix(f"{uri}: ").split())
 
 
-def _too_small(size: tuple[int, int], clip: Clip, settings: SampleSettings) -> str:
+def refusal(width: int, height: int, used: int | None, clip: Clip, settings: SampleSettings) -> str:
+    """Why frames of this size and number can give no sample; empty if they can.
+
+    Args:
+        width: pixels, as shown.
+        height: pixels, as shown.
+        used: frames in the range asked for; None where that is not known.
+        clip: the clip.
+        settings: how samples are made.
+    """
     least = least_side(clip, settings)
-    return f"{size[0]}x{size[1]} is too small; both sides must be at least {least}" if 0 < min(size) < least else ""
+    if min(width, height) < least:
+        return f"{width}x{height} is too small; both sides must be at least {least}"
+    if used is not None and used < settings.frames_per_sample:
+        return f"only {used} frames in the range asked for; a sample needs {settings.frames_per_sample}"
+    return ""
 
 
 def least_side(clip: Clip, settings: SampleSettings) -> int:
@@ -162,10 +179,8 @@ def _pictures_lost(read: int, clip: Clip) -> str:
     return f"{lost} of its pictures cannot be read" if lost else ""
 
 
-def _too_few(tally: "Tally", settings: SampleSettings) -> str:
+def _no_window(tally: "Tally", settings: SampleSettings) -> str:
     needed = f"a sample needs {settings.frames_per_sample}"
-    if tally.frames < settings.frames_per_sample:
-        return f"only {tally.frames} frames in the range asked for; {needed}"
     why = {"repeat the one before (--min-change)": tally.duplicates, "are shot cuts (--keep-cuts)": tally.cuts}
     why |= {"samples have no detail (--min-detail)": tally.flat}
     found = ", ".join(f"{number} {what}" for what, number in why.items() if number)
@@ -177,7 +192,7 @@ class _Watched(Iterator[NumberedFrame]):
 
     def __init__(self, frames: Iterator[NumberedFrame]) -> None:
         self._frames = frames
-        self.size = (0, 0)
+        self.size = (sys.maxsize, sys.maxsize)
         self.count = 0
 
     def __next__(self) -> NumberedFrame:

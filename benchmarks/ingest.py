@@ -3,12 +3,13 @@
 ``python -m benchmarks.ingest [--data VIDEOS] [--frames 120]``. Without ``--data``, six 720p clips of moving texture.
 
 Both do the same work: decode every frame, make its LR frame once, look for shot cuts, duplicates and detail, measure
-the optical flow, and write every 7-frame sample with its HR centre into Parquet files compressed with zstd. The loop
-lets FFmpeg use all cores for decoding; the rest of it runs on one, as scripts do. Ray's start is told apart: it is some
-seconds, however long the job.
+the optical flow, and write every 7-frame sample with its HR centre into Parquet files compressed with zstd, synced to
+the disk. The loop lets FFmpeg use all cores for decoding; the rest of it runs on one, as scripts do. Ray's start is
+told apart: it is some seconds, however long the job.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -134,6 +135,8 @@ def write(path: Path, samples: Iterator[tuple[Frame, Frame, int, float]]) -> int
         writer.write_table(table(pending))
     if writer:
         writer.close()
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # as we do: what is called done must survive a crash
     return rows + len(pending)
 
 

@@ -8,6 +8,11 @@ class UserError(Exception):
     """Bad usage or bad input: one line that names what is wrong and how to mend it."""
 
 
+def one_line(error: BaseException) -> str:
+    """An error's message on a single line."""
+    return " ".join(str(error).split())
+
+
 def run_command(main: Callable[[list[str]], None]) -> None:
     """Run a command line's ``main(argv)`` and leave the process with the project's exit codes.
 
@@ -17,7 +22,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     try:
         main(sys.argv[1:])
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

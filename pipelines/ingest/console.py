@@ -30,14 +30,13 @@ class Report:
         taken = f"; {len(done)} of {len(planned)} tasks were done before it was stopped" if done else ""
         made = f"{settings.frames_per_sample}-frame samples every {count(settings.stride, 'frame')}"
         print(f"ingest: {count(clips, 'clip')}{again}, {settings.degradation}, {made}{taken}", flush=True)
-        self._work = {unit.name: _weight(unit) for unit in planned}
+        self._work = {unit.name: units.work(unit) for unit in planned}
         self._names = {clip.uri: clip.name for unit in planned for clip in unit.clips}
         self._total, self._number = len(planned), len(done)
         self._left = sum(work for name, work in self._work.items() if name not in done)
         self._done_work = 0
         self._frames = self._samples = 0
         self._begun = self._printed = time.monotonic()
-        self._first: float | None = None
 
     def add(self, result: UnitResult) -> None:
         """A unit is done."""
@@ -76,7 +75,3 @@ class Report:
 def count(number: int, what: str) -> str:
     """``1 clip``, ``2 clips``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _weight(unit: Unit) -> int:
-    return units.PACK_BYTES if unit.segment else max(1, sum(units.weight(clip) for clip in unit.clips))

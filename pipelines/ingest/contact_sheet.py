@@ -15,6 +15,7 @@ from pyarrow import ArrowException
 from mana_dist import pictures, storage
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.data.manifest import Manifest
+from mana_dist.data.settings import SCALE
 from mana_dist.errors import UserError
 from mana_dist.pictures import Frame, Panel
 
@@ -24,7 +25,6 @@ _SIDE = pictures.LEAST_WIDTH
 """Of every panel, pixels."""
 
 _CELLS_PER_ROW = 3
-_SCALE = 4
 _READERS = 4  # each holds one decoded row group
 
 
@@ -100,7 +100,7 @@ def _cell(lr: Frame, hr: Frame, name: str, flow: float) -> Frame:
     return pictures.row(
         [
             Panel(name, _fit(hr)),
-            Panel(f"LR, flow {flow:.2f} px/frame", _fit(region.of_lr(lr).repeat(_SCALE, 0).repeat(_SCALE, 1))),
+            Panel(f"LR, flow {flow:.2f} px/frame", _fit(region.of_lr(lr).repeat(SCALE, 0).repeat(SCALE, 1))),
             Panel("HR", _fit(region.of(hr))),
         ]
     )

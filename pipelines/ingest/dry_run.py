@@ -14,8 +14,7 @@ from mana_dist.data.settings import SCALE, SampleSettings
 from mana_dist.errors import UserError
 from mana_dist.progress import duration
 from pipelines.ingest.console import count
-from pipelines.ingest.header import refusal
-from pipelines.ingest.run_unit import bare_reason
+from pipelines.ingest.run_unit import bare_reason, refusal
 from pipelines.ingest.sources import Clip
 
 LOOKED_AT = 1000

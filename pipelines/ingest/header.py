@@ -5,7 +5,7 @@ from itertools import islice
 from mana_dist.data.settings import SampleSettings
 from mana_dist.data.video import probe, read_frames
 from mana_dist.errors import UserError
-from pipelines.ingest.run_unit import bare_reason, least_side
+from pipelines.ingest.run_unit import bare_reason, refusal
 from pipelines.ingest.sources import Clip
 
 
@@ -30,21 +30,3 @@ def look(clip: Clip, settings: SampleSettings) -> str:
 def _used(frames: int, clip: Clip) -> int:
     """How many of a clip's ``frames`` are in the range asked for."""
     return max(0, (frames if clip.stop is None else min(frames, clip.stop)) - clip.start)
-
-
-def refusal(width: int, height: int, used: int | None, clip: Clip, settings: SampleSettings) -> str:
-    """Why frames of this size and number can give no sample; empty if they can.
-
-    Args:
-        width: pixels, as shown.
-        height: pixels, as shown.
-        used: frames in the range asked for; None where that is not known.
-        clip: the clip.
-        settings: how samples are made.
-    """
-    least = least_side(clip, settings)
-    if min(width, height) < least:
-        return f"{width}x{height} is too small; both sides must be at least {least}"
-    if used is not None and used < settings.frames_per_sample:
-        return f"only {used} frames in the range asked for; a sample needs {settings.frames_per_sample}"
-    return ""

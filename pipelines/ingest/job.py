@@ -66,7 +66,7 @@ def run(planned: Sequence[Unit], out: str, settings: SampleSettings) -> Iterator
             alone = [[unit] if unit.segment else parts for unit, parts in zip(missing.values(), apart, strict=True)]
             missing = {unit.name: unit for parts in alone for unit in parts}
             task = functools.partial(task, pauses=())  # they have been waited for
-        ordered = sorted(missing.values(), key=_work, reverse=True)  # the longest first: they would end last
+        ordered = sorted(missing.values(), key=units.work, reverse=True)  # the longest first: they would end last
         for text in map_on_ray([unit.to_json() for unit in ordered], task):
             result = UnitResult.from_json(text)
             if not result.apart:
@@ -132,9 +132,3 @@ def _run_row(
     row: dict[str, str], out: str, settings: SampleSettings, pauses: Sequence[float] = RETRY_SECONDS
 ) -> dict[str, str]:
     return {"item": run_unit(Unit.from_json(row["item"]), out, settings, pauses).to_json()}
-
-
-def _work(unit: Unit) -> int:
-    if unit.segment is not None:
-        return units.PACK_BYTES
-    return sum(units.weight(clip) for clip in unit.clips)

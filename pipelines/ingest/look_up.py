@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mana_dist import storage
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, one_line
 from mana_dist.storage import FileStat, ListedFile
 
 _LIST_FROM = 100
@@ -61,12 +61,12 @@ def look_at(uri: str) -> Place:
         found = storage.stat(uri)
         if not found.folder:
             return Place(uri, found)
-        files = storage.list_files(uri, lambda error: unreadable.append((str(error.filename), _line(error))))
+        files = storage.list_files(uri, lambda error: unreadable.append((str(error.filename), one_line(error))))
         return Place(uri, files=files, unreadable=tuple(unreadable))
     except (FileNotFoundError, NotADirectoryError):
         return Place(uri)
     except (OSError, UnicodeError, UserError) as error:
-        return Place(uri, error=_line(error))
+        return Place(uri, error=one_line(error))
 
 
 def _is_listed(folder: str) -> bool:
@@ -94,7 +94,3 @@ def _list(folder: str, names: Iterable[str]) -> dict[str, Place]:
         else:
             places[uri] = Place(uri, files=folders.get(name), error=listing.error)
     return places
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

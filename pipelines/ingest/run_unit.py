@@ -12,7 +12,7 @@ from mana_dist.data.decode import Damage, DamageFound, NumberedFrame, folder_fra
 from mana_dist.data.manifest import Shard
 from mana_dist.data.samples import Sample, ShardWriter
 from mana_dist.data.settings import MIN_LR_SIDE, SCALE, SampleSettings
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, one_line
 from pipelines.ingest.ledger import Ledger
 from pipelines.ingest.sources import Clip
 from pipelines.ingest.units import ClipResult, Unit, UnitResult
@@ -49,14 +49,14 @@ def run_unit(unit: Unit, out: str, settings: SampleSettings, pauses: Sequence[fl
             _record(result, out)
             return result
         except _WriteError as error:
-            failure = unfinished(unit, f"{out} cannot be written: {_line(error)}", fatal=True)
+            failure = unfinished(unit, f"{out} cannot be written: {one_line(error)}", fatal=True)
         except PermissionError as error:
-            failure = unfinished(unit, f"cannot be read ({_line(error)}); mend that and run the same command again")
+            failure = unfinished(unit, f"cannot be read ({one_line(error)}); mend that and run the same command again")
             break
         except OSError as error:
-            failure = unfinished(unit, f"the storage failed ({_line(error)}); run the same command again")
+            failure = unfinished(unit, f"the storage failed ({one_line(error)}); run the same command again")
         except Exception as error:  # raised it would drop a whole block of units, and the reason with them
-            return unfinished(unit, f"{type(error).__name__}: {_line(error)}")
+            return unfinished(unit, f"{type(error).__name__}: {one_line(error)}")
         if pause is None or not storage.is_remote(out if failure.fatal else unit.clips[0].uri):
             break
         time.sleep(pause)
@@ -128,11 +128,15 @@ def _write_clip(
     except (OSError, _WriteError, MemoryError):
         raise  # not the clip's fault: to be tried again
     except Exception as error:  # one clip must not take the job down
-        trouble = f"{type(error).__name__}: {_line(error)}"
+        trouble = f"{type(error).__name__}: {one_line(error)}"
     tally = sampler.tally
     trouble = trouble or _pictures_lost(source.count, clip)
     counts = {"cuts": tally.cuts, "duplicates": tally.duplicates, "flat": tally.flat}
-    reason = "" if tally.samples else trouble or _too_small(source.size, clip, settings) or _too_few(tally, settings)
+    reason = (
+        ""
+        if tally.samples
+        else trouble or refusal(*source.size, tally.frames, clip, settings) or _no_window(tally, settings)
+    )
     return ClipResult(clip.uri, tally.frames, tally.samples, **counts, note=trouble, reason=reason)
 
 
@@ -147,9 +151,22 @@ def bare_reason(error: UserError, uri: str) -> str:
     return " ".join(str(error).removeprefix(f"{uri}: ").split())
 
 
-def _too_small(size: tuple[int, int], clip: Clip, settings: SampleSettings) -> str:
+def refusal(width: int, height: int, used: int | None, clip: Clip, settings: SampleSettings) -> str:
+    """Why frames of this size and number can give no sample; empty if they can.
+
+    Args:
+        width: pixels, as shown.
+        height: pixels, as shown.
+        used: frames in the range asked for; None where that is not known.
+        clip: the clip.
+        settings: how samples are made.
+    """
     least = least_side(clip, settings)
-    return f"{size[0]}x{size[1]} is too small; both sides must be at least {least}" if 0 < min(size) < least else ""
+    if min(width, height) < least:
+        return f"{width}x{height} is too small; both sides must be at least {least}"
+    if used is not None and used < settings.frames_per_sample:
+        return f"only {used} frames in the range asked for; a sample needs {settings.frames_per_sample}"
+    return ""
 
 
 def least_side(clip: Clip, settings: SampleSettings) -> int:
@@ -162,18 +179,12 @@ def _pictures_lost(read: int, clip: Clip) -> str:
     return f"{lost} of its pictures cannot be read" if lost else ""
 
 
-def _too_few(tally: "Tally", settings: SampleSettings) -> str:
+def _no_window(tally: "Tally", settings: SampleSettings) -> str:
     needed = f"a sample needs {settings.frames_per_sample}"
-    if tally.frames < settings.frames_per_sample:
-        return f"only {tally.frames} frames in the range asked for; {needed}"
     why = {"repeat the one before (--min-change)": tally.duplicates, "are shot cuts (--keep-cuts)": tally.cuts}
     why |= {"samples have no detail (--min-detail)": tally.flat}
     found = ", ".join(f"{number} {what}" for what, number in why.items() if number)
     return f"no sample in its {tally.frames} frames: {found or needed + ' in a row'}"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 class _Watched(Iterator[NumberedFrame]):
@@ -181,7 +192,7 @@ class _Watched(Iterator[NumberedFrame]):
 
     def __init__(self, frames: Iterator[NumberedFrame]) -> None:
         self._frames = frames
-        self.size = (0, 0)
+        self.size = (sys.maxsize, sys.maxsize)
         self.count = 0
 
     def __next__(self) -> NumberedFrame:

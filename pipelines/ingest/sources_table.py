@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mana_dist import storage
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, one_line
 from pipelines.ingest.sources import Clip
 
 
@@ -69,7 +69,7 @@ def read(out: str, name: str | None) -> list[SourceRow]:
         table = pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(out, name))))
         return [SourceRow(**row) for row in table.to_pylist()]
     except (OSError, TypeError, pa.ArrowException) as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         raise UserError(f"{out}: its table of sources {name} cannot be read ({line}); use --overwrite") from error
 
 

@@ -174,6 +174,11 @@ def weight(clip: Clip) -> int:
     return clip.bytes * (VIDEO_WEIGHT if clip.files is None else 1)
 
 
+def work(unit: Unit) -> int:
+    """How much work a unit is, in bytes of pictures; a segment is as much as a full pack."""
+    return PACK_BYTES if unit.segment else max(1, sum(weight(clip) for clip in unit.clips))
+
+
 def unit_name(clips: Sequence[Clip], settings: SampleSettings, segments: Sequence[Segment] = ()) -> str:
     """Readable, safe in any storage, and of this work alone."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", clips[0].name).lstrip(".")[:60] or "clip"

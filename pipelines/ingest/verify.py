@@ -18,7 +18,7 @@ from pyarrow import fs
 
 from mana_dist import storage
 from mana_dist.data.manifest import Manifest, Shard, load_manifest
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, one_line
 from mana_dist.progress import LOG_INTERVAL, duration
 from pipelines.ingest import sources_table
 from pipelines.ingest.sources_table import SourceRow
@@ -152,7 +152,7 @@ def _check_shard(uri: str, shard: Shard, frames: int, mends: _Mends) -> _Checked
                 return _Checked(shard, (f"{shard.path}: {problem}; {mends.delete}",), None)
             return _check_groups(file, shard, mends)
     except _UNREADABLE as error:
-        return _Checked(shard, (f"{shard.path}: cannot be read ({_line(error)}); {mends.delete}",), None)
+        return _Checked(shard, (f"{shard.path}: cannot be read ({one_line(error)}); {mends.delete}",), None)
 
 
 def _layout_problem(file: pq.ParquetFile, shard: Shard, frames: int) -> str:
@@ -188,7 +188,7 @@ def _check_groups(file: pq.ParquetFile, shard: Shard, mends: _Mends) -> _Checked
             table = file.read_row_group(index, use_threads=False)
             table.validate(full=True)
         except _UNREADABLE as error:
-            damaged.append((index, _line(error)))
+            damaged.append((index, one_line(error)))
         else:
             source, *numbers = (table[name] for name in _PLACE)
             places.append(pa.table([source.dictionary_encode(), *numbers], names=_PLACE))
@@ -224,7 +224,7 @@ def _source_problems(
     try:
         rows = sources_table.read(uri, name)
     except (*_UNREADABLE, UserError) as error:
-        yield f"{name}: the table of sources cannot be read ({_line(error)}); {mends.overwrite}"
+        yield f"{name}: the table of sources cannot be read ({one_line(error)}); {mends.overwrite}"
         return
     yield from (f"{name}: {problem}; {mends.overwrite}" for problem in _table_problems(rows, manifest))
     unread = {shard.path for shard in manifest.shards} - {shard.path for shard, _ in places}
@@ -282,7 +282,3 @@ def _report(checked: Iterable[_Checked], shards: Sequence[Shard], stream: TextIO
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -31,7 +31,8 @@ def objects(server: SeaweedFS, name: str) -> dict[str, str]:
 
 def finished_shards(server: SeaweedFS, name: str) -> set[str]:
     """The shards of the tasks that an unfinished ingest has recorded as done."""
-    records = [server.read("samples", f"{name}/.work/{key}") for key in server.keys("samples", f"{name}/.work/")]
+    keys = [key for key in server.keys("samples", f"{name}/.work/") if key.endswith(".json")]  # the others are plans
+    records = [server.read("samples", f"{name}/.work/{key}") for key in keys]
     return {shard["path"] for record in records if record for shard in json.loads(record)["shards"]}
 
 

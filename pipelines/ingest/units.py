@@ -21,6 +21,8 @@ from pipelines.ingest.sources import Clip
 PACK_BYTES = 128 * 2**20
 """Frame folders in one unit, bytes; some hundred septuplets."""
 PACK_CLIPS = 512
+PACKS = 64
+"""Into how many units little work is spread, however little, so that every CPU has its share."""
 VIDEO_WEIGHT = 32
 """How many bytes of pictures a byte of a compressed video stands for."""
 
@@ -125,17 +127,21 @@ class UnitResult:
 
 
 def pack(clips: Iterable[Clip], settings: SampleSettings) -> Iterator[Unit]:
-    """Whole clips into units: small neighbours together, videos and folders of frames apart."""
+    """Whole clips into units: small neighbours together, videos and folders of frames apart.
+
+    A function of the clips alone, not of the cluster: the same command makes the same units anywhere.
+    """
     videos: list[Clip] = []
     folders: list[Clip] = []
     for clip in clips:
         (videos if clip.files is None else folders).append(clip)
     for neighbours in (videos, folders):
+        most = min(PACK_BYTES, sum(map(weight, neighbours)) // PACKS)
         pending: list[Clip] = []
         full = 0
         for clip in neighbours:
             size = weight(clip)
-            if pending and (full + size > PACK_BYTES or len(pending) == PACK_CLIPS):
+            if pending and (full + size > most or len(pending) == PACK_CLIPS):
                 yield whole(pending, settings)
                 pending, full = [], 0
             pending.append(clip)

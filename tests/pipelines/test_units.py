@@ -11,7 +11,17 @@ from mana_dist.data.manifest import Shard
 from mana_dist.data.settings import SampleSettings
 from pipelines.ingest import units
 from pipelines.ingest.sources import Clip
-from pipelines.ingest.units import PACK_BYTES, PACK_CLIPS, VIDEO_WEIGHT, ClipResult, Unit, UnitResult, pack, split
+from pipelines.ingest.units import (
+    PACK_BYTES,
+    PACK_CLIPS,
+    PACKS,
+    VIDEO_WEIGHT,
+    ClipResult,
+    Unit,
+    UnitResult,
+    pack,
+    split,
+)
 
 SETTINGS = SampleSettings()
 MEGABYTE = 2**20
@@ -27,19 +37,27 @@ def septuplet(number: int, size: int = MEGABYTE) -> Clip:
 
 
 def test_septuplets_of_a_folder_share_units_of_bounded_size() -> None:
-    packed = list(pack([septuplet(number) for number in range(300)], SETTINGS))
-    assert [len(unit.clips) for unit in packed] == [128, 128, 44]
-    assert [clip for unit in packed for clip in unit.clips] == [septuplet(number) for number in range(300)]
-    assert len({unit.name for unit in packed}) == 3
-    tiny = list(pack([septuplet(number, 1) for number in range(PACK_CLIPS + 1)], SETTINGS))
-    assert [len(unit.clips) for unit in tiny] == [PACK_CLIPS, 1]
+    clips = [septuplet(number) for number in range(128 * PACKS + 44)]
+    packed = list(pack(clips, SETTINGS))
+    assert [len(unit.clips) for unit in packed] == [128] * PACKS + [44]
+    assert [clip for unit in packed for clip in unit.clips] == clips
+    assert len({unit.name for unit in packed}) == PACKS + 1
+    tiny = list(pack([septuplet(number, 1) for number in range(PACKS * PACK_CLIPS + 1)], SETTINGS))
+    assert [len(unit.clips) for unit in tiny] == [PACK_CLIPS] * PACKS + [1]
+
+
+def test_little_work_is_spread_over_many_units() -> None:
+    assert [len(unit.clips) for unit in pack([video(f"/v/{n}.mp4", 9) for n in range(6)], SETTINGS)] == [1] * 6
+    assert [len(unit.clips) for unit in pack([septuplet(n) for n in range(3 * PACKS)], SETTINGS)] == [3] * PACKS
 
 
 def test_videos_weigh_more_than_pictures_and_never_share_a_unit_with_them() -> None:
     most = PACK_BYTES // VIDEO_WEIGHT
-    clips = [video("/v/a.mp4", most), video("/v/b.mp4", 9), septuplet(1), video("/v/c.mp4", 9), video("/w/d.mp4", 9)]
-    assert [[clip.name for clip in unit.clips] for unit in pack(clips, SETTINGS)] == [
-        ["a"],
+    large, small = [video("/v/a.mp4", most)] * PACKS, [video(f"/v/{name}.mp4", 9) for name in "bcd"]
+    assert [
+        [clip.name for clip in unit.clips] for unit in pack([*large, small[0], septuplet(1), *small[1:]], SETTINGS)
+    ] == [
+        *[["a"]] * PACKS,
         ["b", "c", "d"],
         ["00001/0001"],
     ]

@@ -1,6 +1,6 @@
 """The ingest against a careful loop in one process: PyAV decodes with all cores, PIL shrinks, pyarrow writes.
 
-``python -m benchmarks.ingest [--data VIDEOS] [--frames 120]``. Without ``--data``, six 720p clips of moving texture.
+``python -m benchmarks.ingest [--data VIDEOS] [--frames 200]``. Without ``--data``, six 720p clips of moving texture.
 
 Both do the same work: decode every frame, make its LR frame once, look for shot cuts, duplicates and detail, measure
 the optical flow, and write every 7-frame sample with its HR centre into Parquet files compressed with zstd, synced to
@@ -40,7 +40,7 @@ def main() -> None:
     """Print both rates and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of videos")
-    parser.add_argument("--frames", type=int, default=120, help="frames of each video to use")
+    parser.add_argument("--frames", type=int, default=200, help="frames of each video to use")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -1,9 +1,10 @@
 """What a training costs, by arithmetic: floating-point operations, memory for activations, and a device's peak.
 
 Operations are counted by torch's FlopCounterMode over one training step on the meta device, which allocates and
-computes nothing; the one-hot attention, which that counter cannot see, by formula.
+computes nothing; the cross-frame attention, which that counter cannot see, by formula.
 """
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -65,24 +66,39 @@ def sample_cost(
     model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool = False
 ) -> SampleCost:
     """The cost of training a sample of ``crop`` x ``crop`` LR pixels in a stage."""
-    kept = _bytes_kept(model_config, stage, crop, precision, checkpoint_activations=checkpoint_activations)
+    traced = _traceable(model_config)
+    kept = _bytes_kept(traced, stage, crop, precision, checkpoint_activations=checkpoint_activations)
     with FlopCounterMode(display=False) as counter:
-        _loss(model_config, stage, crop, precision, checkpoint_activations=False).backward()
+        _loss(traced, stage, crop, precision, checkpoint_activations=False).backward()
     attention = 0 if stage.trains_memory_only else attention_flops(model_config, crop)
     return SampleCost(counter.get_total_flops() + attention, kept)
 
 
 def attention_flops(config: ModelConfig, crop: int) -> int:
-    """Of the one-hot attention over one sample, forward and backward.
+    """Of the cross-frame attention over one sample, forward and backward; what is computed again is not counted.
 
-    Forward: a product of C' channels for each pixel, frame and shift inside the frame, and one scaling of the winner.
-    Backward: three products and a scaling of C' channels for each pixel and frame, for the winner alone.
+    One-hot, forward: a product of C' channels for each pixel, frame and shift inside the frame, and one scaling of the
+    winner. Backward: three products and a scaling of C' channels for each pixel and frame, for the winner alone.
+
+    Softmax over a window or a frame, for each pixel, frame and position: forward a product of C' channels and an
+    addition of a weighted value; backward twice as much, for the gradients of the weight, the value, the query and the
+    key. Of the softmax itself, the product of output and gradient that all positions share.
     """
-    inner, reach = config.channels // 2, config.window // 2
+    inner, reach = config.channels // 2, crop if config.attention == "dense" else config.window // 2
     along = sum(min(place + reach, crop - 1) - max(place - reach, 0) + 1 for place in range(crop))
-    forward = 2 * inner * along**2 + inner * crop**2
-    backward = 7 * inner * crop**2
-    return config.frames * (forward + backward)
+    pairs, pixels = along**2, crop**2
+    if config.attention == "one_hot":
+        return config.frames * inner * (2 * pairs + (1 + 7) * pixels)
+    return config.frames * inner * ((4 + 8) * pairs + 2 * pixels)
+
+
+def _traceable(config: ModelConfig) -> ModelConfig:
+    """A network with the same costs on the meta device, its attention's operations left out.
+
+    For a ``dense`` attention torch has no fused kernel there, and would count the matrix that the fused ones never
+    make; they keep what ``softmax_window`` keeps: inputs, output, and a number for each pixel and frame.
+    """
+    return dataclasses.replace(config, attention="softmax_window", window=1) if config.attention == "dense" else config
 
 
 def _loss(

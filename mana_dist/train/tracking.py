@@ -19,7 +19,7 @@ from mana_dist import config as configuration
 from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
-from mana_dist.tracking_uri import artifact_location, sqlite_file
+from mana_dist.tracking_uri import experiment_id, sqlite_file
 from mana_dist.train import run_record
 from mana_dist.train.delivery import Delivery, Ended, Picture, Point, Points, Update, decode, encode, now
 from mana_dist.train.events import Checkpointed, Event, Progress, Started, Validated
@@ -75,7 +75,7 @@ class Tracker:
                     _last_step(client, record.mlflow_run_id, SCORE),
                 )
                 return cls(client, record.mlflow_run_id, _spool(config, record.mlflow_run_id), logged, _say)
-            run = client.create_run(_experiment_id(client, config.mlflow.experiment), run_name=config.run.name)
+            run = client.create_run(experiment_id(client, config.mlflow.experiment), run_name=config.run.name)
             values = configuration.flatten(configuration.to_mapping(config))
             client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
             client.log_text(run.info.run_id, configuration.to_yaml(config), "config.yaml")
@@ -224,10 +224,3 @@ def _exists(client: MlflowClient, run_id: str) -> bool:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False
         raise
-
-
-def _experiment_id(client: MlflowClient, name: str) -> str:
-    experiment = client.get_experiment_by_name(name)
-    if experiment:
-        return experiment.experiment_id
-    return client.create_experiment(name, artifact_location=artifact_location(client.tracking_uri))

@@ -1,16 +1,22 @@
 """The arithmetic of a training's cost, against sums by hand and against what torch really keeps."""
 
+import dataclasses
 from typing import Literal
 
 import pytest
 import torch
 
-from mana_dist.model import Mana, ModelConfig
-from mana_dist.ops import one_hot_attention
+from mana_dist.model import Attention, Mana, ModelConfig
+from mana_dist.ops import one_hot_attention, softmax_window_attention
 from mana_dist.train.costs import Peak, attention_flops, device_peak, memory, sample_cost, trained_parameters
 from mana_dist.train.schedule import Stage, StageObjective
 
 MODEL = ModelConfig(channels=16, encoder_blocks=2, decoder_blocks=3, frames=3, window=5, memory_slots=6)
+SOFTMAX, DENSE, NO_MEM = (
+    dataclasses.replace(MODEL, attention="softmax_window"),
+    dataclasses.replace(MODEL, attention="dense"),
+    dataclasses.replace(MODEL, memory_slots=0),
+)
 
 
 def stage(number: int) -> Stage:
@@ -22,13 +28,14 @@ def forward_flops(config: ModelConfig, pixels: int) -> int:
     c, inner, slots = config.channels, config.channels // 2, config.memory_slots
     block = 2 * 9 * c * c
     encoder = config.frames * (9 * 3 * c + config.encoder_blocks * block + 2 * c * inner)
-    attentions = c * inner + config.frames * inner * c + 2 * inner * slots + inner * c
+    memory = 2 * inner * slots + inner * c if slots else 0
+    attentions = c * inner + config.frames * inner * c + memory
     decoder = config.decoder_blocks * block
     upsampler = 9 * c * 4 * c + 4 * 9 * c * 2 * c + 16 * 9 * (inner * inner + inner * 3)
     return 2 * pixels * (encoder + attentions + decoder + upsampler)
 
 
-@pytest.mark.parametrize("config", [MODEL, ModelConfig()])
+@pytest.mark.parametrize("config", [MODEL, ModelConfig(), SOFTMAX, DENSE, NO_MEM])
 def test_a_training_step_costs_three_forward_passes(config: ModelConfig) -> None:
     """Backward is twice forward, but for the first layer, whose input needs no gradient."""
     crop = 24
@@ -51,9 +58,8 @@ def test_stage_2_encodes_one_frame_and_trains_the_bank_alone() -> None:
     assert sample_cost(MODEL, stage(2), crop, "fp32").flops == 2 * crop**2 * (forward + backward)
 
 
-def test_attention_counts_the_shifts_inside_the_frame() -> None:
-    crop, inner, reach = 7, MODEL.channels // 2, MODEL.window // 2
-    pairs = sum(
+def pairs_inside(crop: int, reach: int) -> int:
+    return sum(
         1
         for y in range(crop)
         for x in range(crop)
@@ -61,8 +67,33 @@ def test_attention_counts_the_shifts_inside_the_frame() -> None:
         for dx in range(-reach, reach + 1)
         if 0 <= y + dy < crop and 0 <= x + dx < crop
     )
-    per_frame = 2 * inner * pairs + inner * crop**2 + 7 * inner * crop**2
+
+
+def test_attention_counts_the_shifts_inside_the_frame() -> None:
+    crop, inner = 7, MODEL.channels // 2
+    per_frame = 2 * inner * pairs_inside(crop, MODEL.window // 2) + inner * crop**2 + 7 * inner * crop**2
     assert attention_flops(MODEL, crop) == MODEL.frames * per_frame
+
+
+def test_softmax_attention_counts_two_products_forward_and_four_backward_for_each_pair() -> None:
+    crop, inner = 7, MODEL.channels // 2
+    for config, pairs in ((SOFTMAX, pairs_inside(crop, MODEL.window // 2)), (DENSE, crop**4)):
+        per_frame = 6 * 2 * inner * pairs + 2 * inner * crop**2
+        assert attention_flops(config, crop) == MODEL.frames * per_frame
+
+
+def test_dense_attention_counts_what_torch_counts_where_it_makes_the_matrix() -> None:
+    """But for the product of output and gradient, which is no matrix product."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from mana_dist.ops import dense_attention
+
+    crop, inner = 6, DENSE.channels // 2
+    query, key, value = (torch.zeros(1, n, inner, crop, crop, requires_grad=True) for n in (1, 3, 3))
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        dense_attention(query[:, 0], key, value).sum().backward()
+    assert counter.get_total_flops() == attention_flops(DENSE, crop) - 3 * 2 * inner * crop**2
 
 
 def kept_for_backward(config: ModelConfig, number: int, crop: int, dtype: torch.dtype) -> int:
@@ -85,11 +116,15 @@ def kept_for_backward(config: ModelConfig, number: int, crop: int, dtype: torch.
     return sum(size for address, size in found.items() if address not in weights)
 
 
+@pytest.mark.parametrize("attention", ["one_hot", "softmax_window", "dense"])
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_activations_are_what_torch_keeps(number: int, precision: Literal["fp32", "bf16"], dtype: torch.dtype) -> None:
-    expected = kept_for_backward(MODEL, number, 16, dtype)
-    assert sample_cost(MODEL, stage(number), 16, precision).activation_bytes == pytest.approx(expected, rel=0.02)
+def test_activations_are_what_torch_keeps(
+    number: int, precision: Literal["fp32", "bf16"], dtype: torch.dtype, attention: Attention
+) -> None:
+    config = dataclasses.replace(MODEL, attention=attention)
+    expected = kept_for_backward(config, number, 16, dtype)
+    assert sample_cost(config, stage(number), 16, precision).activation_bytes == pytest.approx(expected, rel=0.02)
 
 
 def test_checkpointing_keeps_less_and_costs_the_same_useful_work() -> None:
@@ -162,4 +197,5 @@ def test_the_attention_of_the_cost_is_the_attention_of_the_model() -> None:
     with FlopCounterMode(display=False) as counter:
         one_hot_attention(q, k, k, 3).sum().backward()
         one_hot_attention(q.detach().to("meta"), k.to("meta"), k.to("meta"), 3)
+        softmax_window_attention(q, k, k, 3).sum().backward()
     assert counter.get_total_flops() == 0

@@ -2,6 +2,10 @@
 
 import logging
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
 
@@ -36,6 +40,18 @@ def artifact_location(tracking_uri: str) -> str | None:
     """
     path = sqlite_file(tracking_uri)
     return None if path is None else f"file://{os.path.join(os.path.dirname(path), 'mlruns')}"
+
+
+def experiment_id(client: "MlflowClient", name: str) -> str:
+    """The experiment of that name, made if there is none.
+
+    Raises:
+        MlflowException: the server refuses or cannot be reached.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment:
+        return str(experiment.experiment_id)
+    return str(client.create_experiment(name, artifact_location=artifact_location(client.tracking_uri)))
 
 
 def quiet_mlflow() -> None:

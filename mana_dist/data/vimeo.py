@@ -8,7 +8,8 @@ from mana_dist.errors import UserError
 from mana_dist.storage import ListedFile
 
 TRAINING = "sep_trainlist.txt"
-LISTS = (TRAINING, "sep_testlist.txt")
+TESTING = "sep_testlist.txt"
+LISTS = (TRAINING, TESTING)
 SEQUENCES = "sequences"
 _LINE = re.compile(r"\w+/\w+")
 

@@ -249,9 +249,9 @@ def _excess(ours: list[float], theirs: list[float]) -> float:
 
 
 def data_wait(steps: int) -> None:
-    """A training of the tiny preset, from shards of 1280x720 noise on the local disk."""
+    """A training of the tiny preset, from shards of 1280x720 frames on the local disk."""
     with tempfile.TemporaryDirectory() as folder:
-        make_samples(f"{folder}/samples")
+        make_samples(f"{folder}/samples", "1280x720", samples=80)
         arguments = ["--config", "tiny", "--data.path", "samples", "--schedule.stage1.steps", str(steps)]
         arguments += ["--schedule.stage2.steps", "0", "--schedule.stage3.steps", "0"]
         done = subprocess.run(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, TypeVar
 
+from mana_dist.errors import one_line
 from mana_dist.remote_file import as_file
 
 _TIMEOUT_SECONDS = 60
@@ -73,7 +74,7 @@ def errors(url: str) -> Iterator[None]:
             raise FileNotFoundError(errno.ENOENT, f"no such file (HTTP status {status})", url) from error
         if status in (401, 403):
             raise PermissionError(errno.EACCES, f"access denied (HTTP status {status})", url) from error
-        raise OSError(errno.EIO, " ".join(str(error).split()), url) from error
+        raise OSError(errno.EIO, one_line(error), url) from error
 
 
 class _Resumed:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from pyarrow import fs
 
+from mana_dist.errors import one_line
 from mana_dist.remote_file import as_file
 
 MAX_ATTEMPTS = 10
@@ -107,7 +108,7 @@ def _as_os_error(error: Any, bucket: str, key: str) -> OSError:
     code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
     if code in _MISSING:
         return _missing(bucket, key)
-    message = " ".join(str(error).split())
+    message = one_line(error)
     if code in _FORBIDDEN:
         return PermissionError(errno.EACCES, message, f"s3://{bucket}/{key}")
     return OSError(errno.EIO, message, f"s3://{bucket}/{key}")

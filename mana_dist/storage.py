@@ -20,7 +20,7 @@ from typing import IO, BinaryIO, NamedTuple, cast
 from pyarrow import ArrowException, fs
 
 from mana_dist import http_files, s3_store
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, one_line
 
 _GCS_RETRY_SECONDS = 60  # without a limit a store that is out of reach hangs the program, silently
 _BUFFER_BYTES = 4 * 1024 * 1024  # of files that pyarrow reads: it asks a store for no more than it is asked for
@@ -370,7 +370,7 @@ def _arrow_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except ArrowException as error:  # names that pyarrow cannot hold, like 'a//b'
-        raise OSError(errno.EINVAL, " ".join(str(error).split()), uri) from error
+        raise OSError(errno.EINVAL, one_line(error), uri) from error
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from mana_dist import storage
 from mana_dist.data.manifest import Manifest, Shard
 from mana_dist.data.pages import ChunkLocation, PageDamagedError, locate, read_pixels
 from mana_dist.data.samples import SampleGroup, read_row_group
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, one_line
 
 _PATIENCE = 60.0  # seconds
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 8.0
@@ -179,4 +179,4 @@ class ShardReader:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return one_line(error)[:300] or type(error).__name__

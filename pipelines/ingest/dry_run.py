@@ -20,12 +20,12 @@ from pipelines.ingest.sources import Clip
 LOOKED_AT = 1000
 """Headers read at most; of more clips, a random choice stands for all."""
 
-# Measured with run_unit, CPU seconds of one process: speeds on 60 frames of a 720p H.264 clip and on 20 of two (strides
-# 1 and 8), size on eight real clips (0.27 to 0.65 each). On two x86-64 cores (AMD EPYC), 2026-11-22, that other work
-# shared: idle ones are faster.
-MEGAPIXELS_PER_SECOND = 18.0
+# Speeds: `python -m benchmarks.ingest` (1164 samples of 720p H.264, both of two x86-64 cores, AMD EPYC, at work,
+# 2026-11-22) took 72 ms of a core per sample, of which writing is rather more than half. Size: eight real clips (0.27
+# to 0.65 each).
+MEGAPIXELS_PER_SECOND = 30.0
 """Per core: decoding, looking for cuts, degrading and optical flow, per pixel of the source."""
-RAW_MEGABYTES_PER_SECOND = 60.0
+RAW_MEGABYTES_PER_SECOND = 95.0
 """Per core: compressing and writing samples, per byte of their pixels."""
 COMPRESSED = 0.45
 """Bytes of shards per byte of their samples' pixels."""
@@ -135,7 +135,7 @@ def _assumptions(told: DryRun) -> list[str]:
     rates = f"{MEGAPIXELS_PER_SECOND:g} megapixels of source and {RAW_MEGABYTES_PER_SECOND:g} MB of samples a second"
     lines = [
         "  assumes that every frame decodes and none is a duplicate, a flat picture or next to a shot cut",
-        f"  and {rates} and core, compressed to {COMPRESSED:.0%} (720p H.264, busy AMD EPYC; no network)",
+        f"  and {rates} and core, compressed to {COMPRESSED:.0%} (720p H.264, AMD EPYC at full load; no network)",
     ]
     if told.looked_at < told.clips:
         lines.append(f"  from the headers of {told.looked_at} clips chosen at random, taken for all {told.clips}")

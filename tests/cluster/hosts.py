@@ -182,7 +182,8 @@ class Hosts:
             time.sleep(0.02)
 
     def _inside(self, name: str, command: Sequence[str]) -> list[str]:
-        return ["nsenter", "-t", str(self._init(name)), "-m", "-n", "-u", "-p", "--", *command]
+        entered = ["nsenter", "-t", str(self._init(name)), "-m", "-n", "-u", "-p", "--wd=."]  # else it were /
+        return [*entered, "--", *command]
 
     def _init(self, name: str) -> int:
         return _children(self._inits[name].pid)[0]

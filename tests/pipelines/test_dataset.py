@@ -11,7 +11,7 @@ from mana_dist.data.manifest import find_manifest, load_manifest, save_manifest
 from mana_dist.data.samples import Sample, write_dataset
 from mana_dist.data.settings import SampleSettings
 from mana_dist.errors import UserError
-from pipelines.ingest import contact_sheet, job, run_unit
+from pipelines.ingest import contact_sheet, job, run_unit, units
 from pipelines.ingest.__main__ import main
 from tests.data.videos import noise_frames, write_pictures, write_video
 from tests.pipelines.datasets import rows, tree, without_ray
@@ -66,8 +66,11 @@ def test_a_second_run_changes_nothing(tmp_path: Path, clips: list[Path]) -> None
     }
 
 
-def test_a_changed_source_is_replaced_with_those_that_share_its_shards(tmp_path: Path) -> None:
+def test_a_changed_source_is_replaced_with_those_that_share_its_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Small clips share shards, also with clips that are not named again."""
+    monkeypatch.setattr(units, "PACKS", 1)
     folder = tmp_path / "v"
     a, b = (write_video(folder / f"{name}.mp4", noise_frames(9, seed=ord(name))) for name in "ab")
     ingest(tmp_path / "out", a, b)

@@ -49,7 +49,7 @@ def test_sigterm_saves_at_once_and_the_run_goes_on_from_there(workplace: Path) -
         assert training.finish(20) == 128 + signal.SIGTERM, training.output
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_loss_that_is_not_finite_stops_with_the_samples_and_a_good_checkpoint(workplace: Path) -> None:
     """Adam's steps of 1e15 ruin the weights at once."""
     done = train(

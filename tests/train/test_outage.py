@@ -43,7 +43,7 @@ def checkpoints() -> Checkpoints:
     return Checkpoints(Config(run=RunConfig(name="one", storage="s3://runs/kept", keep_checkpoints=2)))
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_ten_seconds_without_the_store_lose_nothing(server: Any) -> None:
     events: list[Event] = []
     with Saver(checkpoints(), events.append) as saver:

@@ -31,7 +31,7 @@ def run(cluster: Nodes, command: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_submitted_job_trains_to_a_registered_model(tmp_path: Path) -> None:
     make_dataset(str(tmp_path / "samples"), 10)
     with Nodes(cpus=2) as cluster:

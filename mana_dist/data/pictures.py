@@ -1,6 +1,7 @@
-"""Reading picture files as RGB frames."""
+"""Picture files: their order, and reading them as RGB frames."""
 
 import io
+import re
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,13 @@ _ORIENTATION = 0x0112
 
 # What Pillow raises for files that are broken or no pictures.
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Sorts 'im2' before 'im10', and 'im01' before 'im1'."""
+    parts: list[str | int] = list(re.split(r"([0-9]+)", name))
+    parts[1::2] = map(int, parts[1::2])
+    return parts, name
 
 
 def to_frame(data: bytes, uri: str) -> NDArray[np.uint8]:

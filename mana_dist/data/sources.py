@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from mana_dist import storage
+from mana_dist.data.pictures import natural_key
 from mana_dist.data.video import FRAME_SUFFIXES, VIDEO_SUFFIXES
 from mana_dist.storage import ListedFile
 
@@ -76,13 +77,6 @@ def frame_folder(path: str, frames: Iterable[ListedFile]) -> FoundClip:
     changes = [frame.modified for frame in ordered if frame.modified is not None]
     size = sum(frame.bytes or 0 for frame in ordered)
     return FoundClip(path, tuple(frame.path for frame in ordered), size, max(changes, default=None))
-
-
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sorts 'im2' before 'im10', and 'im01' before 'im1'."""
-    parts: list[str | int] = list(re.split(r"([0-9]+)", name))
-    parts[1::2] = map(int, parts[1::2])
-    return parts, name
 
 
 def below(folder: str, path: str) -> str:

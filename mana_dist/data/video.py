@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mana_dist import storage
 from mana_dist.data.damage_signs import errors_heard
-from mana_dist.data.pictures import to_frame
+from mana_dist.data.pictures import natural_key, to_frame
 from mana_dist.data.progressive import NumberedPicture, progressive
 from mana_dist.errors import UserError
 
@@ -235,7 +235,9 @@ def clip_name(uri: str) -> str:
 def frame_files(uri: str) -> list[str]:
     """The URIs of the PNG and JPEG files directly in the folder ``uri``, by name, numbers in names by value."""
     files = [file for file in storage.list_folder(uri) if file.lower().endswith(FRAME_SUFFIXES)]
-    return sorted((file for file in files if not _base(file).startswith(".")), key=_natural_key)
+    return sorted(
+        (file for file in files if not _base(file).startswith(".")), key=lambda file: natural_key(_base(file))
+    )
 
 
 def parse_frame_range(text: str) -> tuple[int, int | None]:
@@ -338,11 +340,6 @@ def _folder_frames(uri: str, start: int, stop: int | None) -> Iterator[Frame]:
         except OSError as error:
             raise UserError(f"{file}: not a picture that can be read ({error})") from error
         yield to_frame(data, file)
-
-
-def _natural_key(uri: str) -> list[tuple[int, str]]:
-    """Sorts 'im2' before 'im10'."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", _base(uri))]
 
 
 def _base(uri: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mana_dist.data.pictures import shown_size, to_frame
+from mana_dist.data.pictures import natural_key, shown_size, to_frame
 from mana_dist.errors import UserError
 
 
@@ -101,3 +101,9 @@ def test_cmyk_jpeg() -> None:
 def test_what_is_no_picture(data: bytes) -> None:
     with pytest.raises(UserError, match=r"^a.png: not a picture that can be read"):
         to_frame(data, "a.png")
+
+
+def test_numbers_in_names_count_by_value() -> None:
+    names = ["²3.png", "im10.png", "im02.png", "x.png", "im2.png", "im10_10.png", "im1.png", "im10_2.png"]
+    ordered = ["im1.png", "im02.png", "im2.png", "im10.png", "im10_2.png", "im10_10.png", "x.png", "²3.png"]
+    assert sorted(names, key=natural_key) == ordered

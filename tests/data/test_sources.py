@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mana_dist.data.sources import FoundClip, below, clips_at, clips_in, natural_key
+from mana_dist.data.sources import FoundClip, below, clips_at, clips_in
 from mana_dist.storage import ListedFile
 
 
@@ -37,12 +37,6 @@ def test_sizes_and_times_come_from_the_listing() -> None:
     files = [ListedFile("v.mp4", 7, 3.0), ListedFile("f/10.png", 2, 5.0), ListedFile("f/9.png", 3, 9.0)]
     assert clips_in(files[:1])[0] == [FoundClip("v.mp4", None, 7, 3.0)]
     assert clips_in(files[1:])[0] == [FoundClip("f", ("9.png", "10.png"), 5, 9.0)]
-
-
-def test_numbers_in_names_count_by_value() -> None:
-    names = ["²3.png", "im10.png", "im02.png", "x.png", "im2.png", "im10_10.png", "im1.png", "im10_2.png"]
-    ordered = ["im1.png", "im02.png", "im2.png", "im10.png", "im10_2.png", "im10_10.png", "x.png", "²3.png"]
-    assert sorted(names, key=natural_key) == ordered
 
 
 def test_clips_at_a_place(tmp_path: Path) -> None:

@@ -16,21 +16,22 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         UserError: bad usage or bad input.
     """
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     from mana_dist.evaluate.run import evaluate
 
     evaluate(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m mana_dist.evaluate", description="Measure super-resolution methods on clips.")
-    what = parser.add_argument_group("what").add_argument
+def parser() -> argparse.ArgumentParser:
+    """The command line's options, with the paper's protocol for defaults."""
+    made = Parser(prog="python -m mana_dist.evaluate", description="Measure super-resolution methods on clips.")
+    what = made.add_argument_group("what").add_argument
     what("--data", required=True, nargs="+", metavar="URI", help="the ground truth, each a dataset: a video, a folder "
          "of frames (PNG, JPEG) or of several of either, Vid4, UDM10, REDS4, SPMCS, or Vimeo90K")  # fmt: skip
     what("--method", required=True, nargs="+", metavar="METHOD", help="bicubic, a model folder, models:/NAME/VERSION, "
          "models:/NAME@ALIAS, or frames:NAME=URI for the output of any other method")  # fmt: skip
     what("--out", required=True, metavar="DIR", help="folder for metrics.json and the report")
-    how = parser.add_argument_group("protocol (the defaults are the paper's)").add_argument
+    how = made.add_argument_group("protocol (the defaults are the paper's)").add_argument
     how("--degradation", choices=["BI", "BD"], default="BI", help="of the LR frames (default %(default)s)")
     how("--lr", choices=["made", "given", "auto"], default="auto", help="make the LR frames, use those of the "
         "dataset, or use them where it has them (default %(default)s)")  # fmt: skip
@@ -44,17 +45,17 @@ def _parser() -> argparse.ArgumentParser:
         "cannot be downloaded")  # fmt: skip
     how("--top-motion", metavar="SHARE", help="report the clips with the largest motion too: 6%% as in the paper, or "
         "a number of clips")  # fmt: skip
-    where = parser.add_argument_group("where").add_argument
+    where = made.add_argument_group("where").add_argument
     where("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default %(default)s)")
     where("--workers", metavar="N", default="auto", help="processes that share the clips; the numbers are the same "
           "for any (default %(default)s)")  # fmt: skip
-    mlflow = parser.add_argument_group("MLflow").add_argument
+    mlflow = made.add_argument_group("MLflow").add_argument
     mlflow("--tracking-uri", metavar="URI", help="log a run there, and look up models:/ names (default "
            "MLFLOW_TRACKING_URI; without it no run, and names are looked up in this folder's mlflow.db)")  # fmt: skip
     mlflow("--experiment", metavar="NAME", help="of the run (default mana)")
     mlflow("--promote-if", nargs="+", metavar="CONDITION", default=[], help='move an alias to the registered model if '
            '"psnr_rgb > @champion" holds; of several, all must')  # fmt: skip
-    return parser
+    return made
 
 
 if __name__ == "__main__":

@@ -58,8 +58,11 @@ class _Prepared:
     tracking: Tracking | None
 
 
-def evaluate(options: argparse.Namespace) -> None:
+def evaluate(options: argparse.Namespace) -> Evaluation:
     """Do what a command line says; what can be wrong with it is found before the first clip.
+
+    Returns:
+        What was found; it has been written and told.
 
     Raises:
         UserError: bad usage or bad input.
@@ -83,6 +86,7 @@ def evaluate(options: argparse.Namespace) -> None:
         print(f"MLflow run {run} in {tracking.experiment} at {tracking.uri}", flush=True)
     if failure is not None:
         raise failure
+    return evaluation
 
 
 def _prepare(options: argparse.Namespace) -> _Prepared:

@@ -135,18 +135,18 @@ def _metrics(evaluation: Evaluation, methods: Sequence[Method]) -> Iterator["Met
     only = datasets[0] if len(datasets) == 1 else None
     for index, (key, model) in enumerate(zip(keys(evaluation.methods), _models(methods), strict=True)):
         mean = evaluation.mean(index)
-        for name, value in _values(mean):
+        for name, value in values(mean):
             yield Metric(f"{key}/{name}", value, now, 0)
         for dataset in datasets:
             scores = mean if dataset is only else evaluation.mean(index, evaluation.of_dataset(dataset.name))
-            for name, value in _values(scores):
+            for name, value in values(scores):
                 if dataset is not only:
                     yield Metric(f"{key}/{_key(dataset.name)}/{name}", value, now, 0)
                 if model:
                     # What MLflow shows of a model: the same names for every model, and on which data they hold.
                     yield Metric(name, value, now, index, model, dataset.name, dataset.digest)
         if evaluation.top_motion is not None:
-            for name, value in _values(evaluation.mean(index, evaluation.of_top_motion())):
+            for name, value in values(evaluation.mean(index, evaluation.of_top_motion())):
                 yield Metric(f"{key}/top_motion/{name}", value, now, 0)
 
 
@@ -166,7 +166,8 @@ def _key(name: str) -> str:
     return _NOT_IN_KEYS.sub("_", name).strip("._-") or "unnamed"
 
 
-def _values(scores: Scores) -> Iterator[tuple[str, float]]:
+def values(scores: Scores) -> Iterator[tuple[str, float]]:
+    """The finite numbers among some scores, by name."""
     for name, value in asdict(scores).items():
         if value is not None and math.isfinite(value):
             yield name, float(value)

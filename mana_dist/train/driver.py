@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from mana_dist.tracking_uri import quiet_mlflow, resolve_tracking_uri, sqlite_fi
 from mana_dist.train import run_record
 from mana_dist.train.checkpoints import Checkpoints
 from mana_dist.train.checks import check_inputs
+from mana_dist.train.events import Event
 from mana_dist.train.fit import fit
 from mana_dist.train.interrupts import Terminated
 from mana_dist.train.retry import persistently
@@ -34,15 +36,32 @@ class Trained:
 
     Attributes:
         model: URI of the finished model's folder.
-        registered: the registry's name of it, ``models:/NAME/VERSION``.
+        registered: the registry's name of it, ``models:/NAME/VERSION``; None if it was not to be registered.
     """
 
     model: str
-    registered: str
+    registered: str | None
 
 
-def train(config: Config) -> Trained:
+@dataclass(frozen=True)
+class Part:
+    """A training's place in something larger, such as a sweep, which picks the model to register itself.
+
+    Attributes:
+        parent: the MLflow run that the training's is shown under.
+        watch: is told every event, beside the console and MLflow.
+    """
+
+    parent: str
+    watch: Callable[[Event], None]
+
+
+def train(config: Config, part: Part | None = None) -> Trained:
     """Train to the schedule's end, resuming a run of the same name, and register the model.
+
+    Args:
+        config: the run.
+        part: what it is a part of, if it is; the model then is not registered.
 
     Raises:
         UserError: the configuration, the data, the storage or the tracking server cannot be used; found out before
@@ -63,17 +82,19 @@ def train(config: Config) -> Trained:
     quiet_mlflow()
     from mana_dist.train.tracking import Tracker  # MLflow takes seconds to import
 
-    tracker = Tracker.open(config, tracking_uri, record)
+    tracker = Tracker.open(config, tracking_uri, record, part.parent if part else None)
     record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id)
     run_record.save(config, record)
     try:
         if not _is_finished(model):
-            _fit(config, manifest, tracker)
+            _fit(config, manifest, tracker, part)
         if not tracker.flush(_FLUSH):
             raise UserError(f"mlflow.tracking_uri {tracking_uri} is out of reach; the same command then registers")
-        version = registry.log_and_register(model, config, tracker.run_id, tracking_uri)
-        registered = f"models:/{config.mlflow.registered_model}/{version}"
-        run_record.save(config, dataclasses.replace(record, registered=registered))
+        registered = None
+        if part is None:
+            version = registry.log_and_register(model, config, tracker.run_id, tracking_uri)
+            registered = f"models:/{config.mlflow.registered_model}/{version}"
+            run_record.save(config, dataclasses.replace(record, registered=registered))
     except (KeyboardInterrupt, Terminated):
         tracker.close("KILLED", _AT_ONCE)
         print(f"\nrun {config.run.name} stopped; the same command with --run.name {config.run.name} goes on with it")
@@ -85,14 +106,14 @@ def train(config: Config) -> Trained:
     return Trained(model, registered)
 
 
-def _fit(config: Config, manifest: Manifest, tracker: "Tracker") -> None:
+def _fit(config: Config, manifest: Manifest, tracker: "Tracker", part: Part | None) -> None:
     """Run the schedule, or what is left of it; the finished model then lies in the run's folder."""
     checkpoints = Checkpoints(config)
     total = stages(config)[-1].stop
     try:
         newest = checkpoints.newest().state
         if newest is None or newest.step < total:
-            _train(config, manifest, tracker)
+            _train(config, manifest, tracker, part)
         for name in (model_folder.CONFIG_FILE, model_folder.WEIGHTS_FILE):  # the weights last: they make it whole
             data = persistently(storage.read_bytes, storage.join(checkpoints.folder(total), name))
             persistently(storage.write_bytes, storage.join(run_record.model_folder_of(config), name), data)
@@ -100,12 +121,18 @@ def _fit(config: Config, manifest: Manifest, tracker: "Tracker") -> None:
         raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
 
 
-def _train(config: Config, manifest: Manifest, tracker: "Tracker") -> None:
+def _train(config: Config, manifest: Manifest, tracker: "Tracker", part: Part | None) -> None:
     from mana_dist.train.observer import Observer
 
     observer = Observer(tracker, str(config.run.name))
+
+    def see(event: Event) -> None:
+        observer.see(event)
+        if part is not None:
+            part.watch(event)
+
     try:
-        fit(config, manifest, observer.see)
+        fit(config, manifest, see)
     finally:
         observer.close()
 

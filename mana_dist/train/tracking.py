@@ -60,8 +60,10 @@ class Tracker:
         self._delivery = Delivery(client, run_id, updates, tell)
 
     @classmethod
-    def open(cls, config: Config, tracking_uri: str, record: RunRecord | None) -> Self:
+    def open(cls, config: Config, tracking_uri: str, record: RunRecord | None, parent: str | None = None) -> Self:
         """The run of ``record`` where it still exists, else a new one with all parameters and the whole config.
+
+        A new one is shown under the run ``parent``, if there is one.
 
         Raises:
             UserError: the tracking server cannot be reached or refuses.
@@ -75,7 +77,10 @@ class Tracker:
                     _last_step(client, record.mlflow_run_id, SCORE),
                 )
                 return cls(client, record.mlflow_run_id, _spool(config, record.mlflow_run_id), logged, _say)
-            run = client.create_run(experiment_id(client, config.mlflow.experiment), run_name=config.run.name)
+            tags = {"mlflow.parentRunId": parent} if parent else None
+            run = client.create_run(
+                experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name
+            )
             values = configuration.flatten(configuration.to_mapping(config))
             client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
             client.log_text(run.info.run_id, configuration.to_yaml(config), "config.yaml")

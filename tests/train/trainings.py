@@ -56,17 +56,23 @@ class Training:
         arguments: of the command.
         extra: environment variables.
         within: command that runs another one somewhere, in the same working folder.
+        program: what to run instead of a training, as Python takes it.
     """
 
     def __init__(
-        self, folder: Path, *arguments: str, extra: dict[str, str] | None = None, within: Sequence[str] = ()
+        self,
+        folder: Path,
+        *arguments: str,
+        extra: dict[str, str] | None = None,
+        within: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "mana_dist.train"),
     ) -> None:
         self._mark = f"MANA_TEST_MARK={uuid.uuid4().hex}"  # every process of the run inherits it
         name, value = self._mark.split("=")
         self._log = folder / f"{value}.log"
         with self._log.open("w") as stream:
             self.process = subprocess.Popen(
-                [*within, *command(*arguments)],
+                [*within, sys.executable, *program, *arguments],
                 cwd=folder,
                 env={**environment(), **(extra or {}), name: value},
                 stdout=stream,

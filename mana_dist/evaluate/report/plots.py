@@ -26,7 +26,8 @@ CLIPS_SHOWN = 40
 TITLED_POINTS = 2000
 """With more points than this, a method's become one path, without the titles that show on hovering."""
 
-_WIDTH, _RIGHT, _LEGEND_ROW, _CLIP_ROW = 600, 16, 18, 20
+WIDTH, RIGHT = 600, 16
+_LEGEND_ROW, _CLIP_ROW = 18, 20
 _STYLE = (
     "<style>:root{color:#1b1f24;background:#fff}"
     "@media(prefers-color-scheme:dark){:root{color:#e6e8ea;background:#14171b}}</style>"
@@ -95,12 +96,12 @@ def gain_over_motion(evaluation: Evaluation) -> str | None:
     if not points:
         return None
     bottom = 300
-    x = Axis(ticks([0, *(point.x for point in points)]), 56, _WIDTH - _RIGHT, "motion (LR pixels per frame)")
+    x = Axis(ticks([0, *(point.x for point in points)]), 56, WIDTH - RIGHT, "motion (LR pixels per frame)")
     y = Axis(ticks([0, *(point.y for point in points)]), bottom, 16, "PSNR gain over bicubic (dB)")
     zero = f'<path class="zero" d="M{x.start} {y.pixel(0):.2f}H{x.stop}" stroke="currentColor" stroke-dasharray="4 3"/>'
-    legend, height = _legend(evaluation.methods, bottom + 60, without=base)
-    parts = [_grid_x(x, y.stop, bottom), _grid_y(y, x), zero, _points(series, x, y), legend]
-    return _svg(height, "PSNR gain over bicubic against motion, a point per clip and method", parts)
+    legend, height = draw_legend(evaluation.methods, bottom + 60, without=base)
+    parts = [draw_grid_x(x, y.stop, bottom), draw_grid_y(y, x), zero, draw_points(series, x, y), legend]
+    return to_svg(height, "PSNR gain over bicubic against motion, a point per clip and method", parts)
 
 
 def psnr_per_clip(evaluation: Evaluation) -> str | None:
@@ -123,7 +124,7 @@ def psnr_per_clip(evaluation: Evaluation) -> str | None:
         return None
     left, top = 190, 12
     bottom = top + len(clips) * _CLIP_ROW
-    x = Axis(ticks(values), left, _WIDTH - _RIGHT, "PSNR (dB)")
+    x = Axis(ticks(values), left, WIDTH - RIGHT, "PSNR (dB)")
     y = Axis((0, 1), top + _CLIP_ROW / 2, top + _CLIP_ROW * 1.5, "clip")
     names = [
         f'<text class="clip" x="{left - 10}" y="{y.pixel(row) + 4:.1f}" text-anchor="end">'
@@ -131,9 +132,9 @@ def psnr_per_clip(evaluation: Evaluation) -> str | None:
         f'<path class="grid" d="M{left} {y.pixel(row):.1f}H{x.stop}" stroke="currentColor" stroke-opacity=".12"/>'
         for row, clip in enumerate(clips)
     ]
-    legend, height = _legend(evaluation.methods, bottom + 60)
-    parts = [_grid_x(x, top, bottom), *names, _points(series, x, y), legend]
-    return _svg(height, "PSNR of each method in each clip", parts)
+    legend, height = draw_legend(evaluation.methods, bottom + 60)
+    parts = [draw_grid_x(x, top, bottom), *names, draw_points(series, x, y), legend]
+    return to_svg(height, "PSNR of each method in each clip", parts)
 
 
 def standalone(svg: str) -> bytes:
@@ -154,7 +155,8 @@ def ticks(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(number * step for number in range(first, max(last, first + 2) + 1))
 
 
-def _points(series: Sequence[Sequence[Point]], x: Axis, y: Axis) -> str:
+def draw_points(series: Sequence[Sequence[Point]], x: Axis, y: Axis) -> str:
+    """The points of each series, in its colour and shape."""
     titled = sum(map(len, series)) <= TITLED_POINTS
     parts = []
     for number, points in enumerate(series):
@@ -181,7 +183,8 @@ def _colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def _grid_x(axis: Axis, top: float, bottom: float) -> str:
+def draw_grid_x(axis: Axis, top: float, bottom: float) -> str:
+    """Lines, numbers and the label of an x axis."""
     parts = [
         f'<path class="grid" d="M{axis.pixel(tick):.2f} {top}V{bottom}" stroke="currentColor" stroke-opacity=".15"/>'
         f'<text class="tick x" x="{axis.pixel(tick):.2f}" y="{bottom + 18}" text-anchor="middle">{axis.text(tick)}'
@@ -192,7 +195,8 @@ def _grid_x(axis: Axis, top: float, bottom: float) -> str:
     return "".join([*parts, f'<text x="{middle}" y="{bottom + 38}" text-anchor="middle">{axis.label}</text>'])
 
 
-def _grid_y(axis: Axis, x: Axis) -> str:
+def draw_grid_y(axis: Axis, x: Axis) -> str:
+    """Lines, numbers and the label of a y axis."""
     parts = [
         f'<path class="grid" d="M{x.start} {axis.pixel(tick):.2f}H{x.stop}" stroke="currentColor" '
         f'stroke-opacity=".15"/><text class="tick y" x="{x.start - 8}" y="{axis.pixel(tick):.2f}" dy="4" '
@@ -205,11 +209,11 @@ def _grid_y(axis: Axis, x: Axis) -> str:
     )
 
 
-def _legend(methods: Sequence[str], top: int, without: int | None = None) -> tuple[str, int]:
+def draw_legend(methods: Sequence[str], top: int, without: int | None = None) -> tuple[str, int]:
     """Two to a row; also where the plot ends."""
     shown = [(number, name) for number, name in enumerate(methods) if number != without]
     parts = [
-        f'<g class="legend" transform="translate({20 + place % 2 * _WIDTH // 2} {top + place // 2 * _LEGEND_ROW})">'
+        f'<g class="legend" transform="translate({20 + place % 2 * WIDTH // 2} {top + place // 2 * _LEGEND_ROW})">'
         f'<path d="{SHAPES[number % len(SHAPES)]}" fill="{_colour(number)}"/>'
         f'<text x="12" y="4"><title>{to_html(name)}</title>{to_html(shortened(name, 34))}</text></g>'
         for place, (number, name) in enumerate(shown)
@@ -217,8 +221,9 @@ def _legend(methods: Sequence[str], top: int, without: int | None = None) -> tup
     return "".join(parts), top + -(-len(shown) // 2) * _LEGEND_ROW
 
 
-def _svg(height: int, label: str, parts: Sequence[str]) -> str:
+def to_svg(height: int, label: str, parts: Sequence[str]) -> str:
+    """A whole plot of its parts; ``label`` says what it shows."""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}" '
         f'font-family="system-ui, sans-serif" font-size="13" fill="currentColor">{"".join(parts)}</svg>'
     )

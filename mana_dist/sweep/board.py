@@ -1,0 +1,141 @@
+"""The sweep's live table on the console: what every trial does, and when all will be done."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from mana_dist.progress import duration
+from mana_dist.sweep.task import Report
+
+TERMINAL_INTERVAL, LOG_INTERVAL = 1.0, 30.0
+"""Seconds between two tables: overwritten on a terminal, one below the other elsewhere."""
+
+WAITING = "waiting"
+_OVER = ("finished", "failed", "stopped", "over")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is known of a trial.
+
+    Attributes:
+        name: the trial's.
+        last: its newest report.
+        psnr: of its newest validation, dB.
+        begun: clock when this sweep command first heard of it; None before that.
+        ended: clock when it was over.
+    """
+
+    name: str
+    last: Report = field(default_factory=lambda: Report(what=WAITING))
+    psnr: float | None = None
+    begun: float | None = None
+    ended: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.ended is not None or self.last.what in _OVER
+
+    def heard(self, report: Report, now: float) -> "Line":
+        """With a report more; what that does not tell stays as it was."""
+        known = {key: value for key, value in dataclasses.asdict(report).items() if value is not None}
+        last = dataclasses.replace(self.last, **known)
+        begun = now if self.begun is None else self.begun
+        return dataclasses.replace(self, last=last, psnr=self.psnr if report.psnr is None else report.psnr, begun=begun)
+
+
+def remaining(lines: Sequence[Line], at_once: int, now: float) -> float | None:
+    """Seconds until all are over, if those that wait take as long as the others; None if nothing is known yet."""
+    left: list[float] = []
+    whole: list[float] = []
+    waiting = 0
+    for line in lines:
+        if line.begun is None:
+            waiting += not line.is_over
+        elif line.is_over:
+            whole.append((line.ended or now) - line.begun)
+        elif line.last.eta_seconds is not None:
+            left.append(line.last.eta_seconds)
+            whole.append(now - line.begun + line.last.eta_seconds)
+        else:  # it has only just begun
+            waiting += 1
+    if waiting and not whole:
+        return None
+    total = sum(left) + (waiting * sum(whole) / len(whole) if waiting else 0.0)
+    return max([total / max(1, at_once), *left])
+
+
+def table(lines: Iterable[Line], eta: float | None) -> list[str]:
+    """The table's lines."""
+    rows = [("trial", "", "stage", "step", "loss", "val PSNR", "ETA")]
+    for line in lines:
+        last = line.last
+        running = not line.is_over and last.total
+        rows.append(
+            (
+                line.name,
+                last.what,
+                str(last.stage) if running and last.stage else "",
+                f"{last.step}/{last.total}" if last.total else "",
+                "" if last.loss is None else f"{last.loss:.5f}",
+                "" if line.psnr is None else f"{line.psnr:.2f}",
+                duration(last.eta_seconds) if running and last.eta_seconds is not None else "",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    told = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [*told, f"ETA of all: {'not known yet' if eta is None else duration(eta)}"]
+
+
+class Board:
+    """Keeps the table and prints it from time to time.
+
+    Args:
+        names: of the trials, in the table's order.
+        at_once: trials that run at a time.
+        stream: where to print.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        at_once: int,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lines = {name: Line(name) for name in names}
+        self._at_once = at_once
+        self._stream = stream or sys.stdout
+        self._terminal = self._stream.isatty()
+        self._clock = clock
+        self._printed = 0
+        self._said = clock() - (TERMINAL_INTERVAL if self._terminal else LOG_INTERVAL)
+
+    def report(self, name: str, report: Report) -> None:
+        """A trial tells how far it is."""
+        self._lines[name] = self._lines[name].heard(report, self._clock())
+
+    def ended(self, name: str) -> None:
+        """A trial is over, or its process died for good."""
+        line = self._lines[name]
+        last = line.last if line.is_over else dataclasses.replace(line.last, what="over")
+        self._lines[name] = dataclasses.replace(line, last=last, ended=self._clock())
+
+    def refresh(self, *, now: bool = False) -> None:
+        """Print the table if it is time to, or ``now``."""
+        clock = self._clock()
+        if not now and clock - self._said < (TERMINAL_INTERVAL if self._terminal else LOG_INTERVAL):
+            return
+        self._said = clock
+        lines = list(self._lines.values())
+        told = table(lines, remaining(lines, self._at_once, clock))
+        if self._terminal and self._printed:
+            self._stream.write(f"\x1b[{self._printed}F\x1b[J")
+        self._stream.write("\n".join(told) + "\n" + ("" if self._terminal else "\n"))
+        self._stream.flush()
+        self._printed = len(told)

@@ -1,0 +1,280 @@
+"""A sweep from its plan to its table."""
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mana_dist import ray_runtime, registry, storage
+from mana_dist.config import Config
+from mana_dist.data.degradation import Degradation
+from mana_dist.data.video import parse_frame_range
+from mana_dist.errors import UserError
+from mana_dist.evaluate.clips import find_clips
+from mana_dist.evaluate.datasets import find_datasets
+from mana_dist.progress import duration
+from mana_dist.sweep import ledger, publish, record, table
+from mana_dist.sweep.board import Board
+from mana_dist.sweep.ledger import Outcome, Status
+from mana_dist.sweep.plan import Plan, Trial, bases_left, left_to_do, make_plan, shared_steps, total_steps
+from mana_dist.sweep.record import Record
+from mana_dist.sweep.settings import Sweep
+from mana_dist.sweep.task import Judging, Task
+from mana_dist.sweep.tuning import Halving, concurrency, run_trials
+from mana_dist.tracking_uri import experiment_id, quiet_mlflow, resolve_tracking_uri
+from mana_dist.train.checks import check_inputs
+from mana_dist.train.run_record import run_folder
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a sweep is run.
+
+    Attributes:
+        samples: seeds per setting.
+        judging: how models are evaluated.
+        at_once: most trials at a time; None: as many as there is room for.
+        asha: stop bad trials early.
+    """
+
+    samples: int
+    judging: Judging
+    at_once: int | None = None
+    asha: bool = False
+
+
+def run(config: Config, sweep: Sweep, options: Options) -> None:
+    """Do what is left of a sweep, and publish what it has found.
+
+    Raises:
+        UserError: it cannot be run as asked; or no setting has been trained.
+    """
+    config = _prepared(config, sweep, options)
+    folder = run_folder(config)
+    plan = make_plan(config, sweep, options.samples)
+    known = _begin(config, sweep, options, folder)
+    outcomes = _read(plan, folder)
+    _tell_plan(plan, outcomes, folder)
+    if left_to_do(plan.trials, outcomes):
+        try:
+            _run_phases(config, plan, Halving(grace(config, sweep)) if options.asha else None, options, known, folder)
+        except BaseException:
+            _end(known, "KILLED")
+            raise
+        outcomes = _read(plan, folder)
+    _publish(config, sweep, plan, outcomes, known, folder)
+
+
+def grace(config: Config, sweep: Sweep) -> int:
+    """Output steps before ASHA may stop a trial.
+
+    A quarter of stage 1; where settings share stage 1, so that they do not differ before, a quarter of stage 3.
+    """
+    stage1, stage3 = config.schedule.stage1.steps, config.schedule.stage3.steps
+    return stage1 + -(-stage3 // 4) if sweep.shares_stage1 else max(1, stage1 // 4)
+
+
+def _prepared(config: Config, sweep: Sweep, options: Options) -> Config:
+    """With a name, a resolved tracking URI, and all checked that can be."""
+    if options.asha and not config.data.validation_path:
+        raise UserError("--asha compares trials by their validation's PSNR: give data.validation_path")
+    run_config = dataclasses.replace(config.run, name=config.run.name or sweep.kind)
+    uri = resolve_tracking_uri(config.mlflow.tracking_uri)
+    config = dataclasses.replace(config, run=run_config, mlflow=dataclasses.replace(config.mlflow, tracking_uri=uri))
+    check_inputs(config)
+    judging = options.judging
+    start, stop = parse_frame_range(judging.frames)
+    try:
+        find_clips(find_datasets(list(judging.data), Degradation.BI, "auto"), start, stop, None)
+    except UserError as error:
+        raise UserError(str(error).replace("--data", "--evaluate-on")) from error
+    return config
+
+
+def _begin(config: Config, sweep: Sweep, options: Options, folder: str) -> Record:
+    """The sweep's record and MLflow run, made if it is new."""
+    quiet_mlflow()
+    from mlflow import MlflowClient
+    from mlflow.entities import Param
+    from mlflow.exceptions import MlflowException
+
+    old = record.load(folder)
+    if old is not None:
+        record.check_same(str(config.run.name), old, sweep.kind, config, options.judging)
+    uri = str(config.mlflow.tracking_uri)
+    try:
+        client = MlflowClient(uri)
+        if old is not None and old.tracking_uri == uri:
+            client.update_run(old.mlflow_run_id, status="RUNNING")
+            return old
+        # The experiment and the database are made here, before trials would do so at the same time.
+        tags = {"mana_dist.command": sweep.kind}
+        new = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
+        values = record.flat(config) | {"sweep": sweep.kind, "settings": ", ".join(s.label for s in sweep.settings)}
+        client.log_batch(new.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
+    except (MlflowException, ImportError, OSError) as error:
+        raise UserError(f"mlflow.tracking_uri {uri} cannot be used ({error}); start it or name another") from error
+    begun = Record(
+        kind=sweep.kind,
+        tracking_uri=uri,
+        mlflow_run_id=new.info.run_id,
+        config=record.flat(config),
+        judging=options.judging,
+    )
+    record.save(folder, begun)
+    return begun
+
+
+def _read(plan: Plan, folder: str) -> dict[str, Outcome]:
+    found = {trial.name: ledger.read(folder, trial.name) for trial in (*plan.bases, *plan.trials)}
+    return {name: outcome for name, outcome in found.items() if outcome is not None}
+
+
+def _tell_plan(plan: Plan, outcomes: dict[str, Outcome], folder: str) -> None:
+    left = left_to_do(plan.trials, outcomes)
+    print(f"sweep in {folder}: {len(plan.trials)} trials, {len(plan.trials) - len(left)} of them done")
+    for setting in plan.failed:
+        print(f"{setting.label} cannot be trained: {setting.problem}")
+    if plan.bases:
+        print(f"{_saving(plan, outcomes)}", flush=True)
+
+
+def _saving(plan: Plan, outcomes: dict[str, Outcome]) -> str:
+    """What sharing stage 1 saves: steps, and time once a step's is known."""
+    steps = shared_steps(plan)
+    whole = sum(total_steps(trial.config) for trial in plan.trials)
+    seconds = [outcomes[base.name].step_seconds for base in plan.bases if base.name in outcomes]
+    known = [each for each in seconds if each is not None]
+    time = f", {duration(steps * sum(known) / len(known))} of training" if known else ""
+    return (
+        f"stage 1 is trained once per seed and shared: {steps} of {whole} steps are not trained again"
+        f" ({steps / whole:.0%}{time})"
+    )
+
+
+def _run_phases(
+    config: Config, plan: Plan, halving: Halving | None, options: Options, known: Record, folder: str
+) -> None:
+    """The shared first stages, then the trials."""
+    ray_runtime.start_ray(cpus=config.run.worker_range[1] * config.run.cpus_per_worker)
+    import ray
+
+    try:
+        at_once = concurrency(config, ray.available_resources(), options.at_once)
+        print(f"{at_once} trial(s) at a time, {config.run.workers} worker(s) each", flush=True)
+        bases = bases_left(plan, _read(plan, folder))
+        if bases:
+            _run(bases, at_once, None, known, None, folder)
+        _run(left_to_do(plan.trials, _read(plan, folder)), at_once, halving, known, options.judging, folder)
+    finally:
+        ray.shutdown()
+
+
+def _run(
+    trials: Sequence[Trial], at_once: int, halving: Halving | None, known: Record, judging: Judging | None, folder: str
+) -> None:
+    """Run trials; a process that died for good, or that was stopped, could not note it, so that is done here."""
+    before = {trial.name: ledger.read(folder, trial.name) for trial in trials}
+    tasks = [
+        Task(
+            trial=trial,
+            sweep_folder=folder,
+            parent=known.mlflow_run_id,
+            tracking_uri=known.tracking_uri,
+            judging=judging,
+        )
+        for trial in trials
+    ]
+    board = Board([trial.name for trial in trials], at_once)
+    for ended in run_trials(tasks, at_once, halving, board):
+        if ledger.read(folder, ended.name) not in (None, before[ended.name]):
+            continue
+        if ended.error:
+            ledger.write(folder, ended.name, Outcome(status=Status.FAILED, reason=ended.error))
+        elif halving is not None:
+            ledger.write(folder, ended.name, Outcome(status=Status.STOPPED, reason="early, by ASHA"))
+            _close_run(next(trial for trial in trials if trial.name == ended.name), known)
+    board.refresh(now=True)
+
+
+def _end(known: Record, status: str) -> None:
+    """Close the sweep's MLflow run, if that can be."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException, OSError):
+        MlflowClient(known.tracking_uri).set_terminated(known.mlflow_run_id, status)
+
+
+def _close_run(trial: Trial, known: Record) -> None:
+    """A trial that was stopped has left its MLflow run open."""
+    from mlflow import MlflowClient
+
+    from mana_dist.train import run_record
+
+    its = run_record.load(trial.config)
+    if its is not None:
+        MlflowClient(known.tracking_uri).set_terminated(its.mlflow_run_id, "KILLED")
+
+
+def _publish(
+    config: Config, sweep: Sweep, plan: Plan, outcomes: dict[str, Outcome], known: Record, folder: str
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    found = table.make_table(sweep, plan, outcomes)
+    best = table.best(found, outcomes)
+    try:
+        client = MlflowClient(known.tracking_uri)
+        if best is not None:
+            known = _register(best, outcomes[best.name], known, folder)
+        lines = [_saving(plan, outcomes)] if plan.bases else []
+        if best is not None and best.setting is not None:
+            told = f"best by PSNR: {best.setting.label}, seed {best.seed}"
+            lines.append(f"{told}, registered as {known.registered} with alias 'candidate'")
+        files = publish.publish(folder, sweep, found, tuple(lines))
+        print(f"\n{table.to_markdown_text(found)}")
+        print("\n".join([*lines, *files]), flush=True)
+        _log(client, known, files, outcomes, best)
+    except (MlflowException, OSError) as error:
+        raise UserError(f"the sweep is done but could not be published ({error}); give the command again") from error
+    if best is None:
+        reasons = "; ".join(f"{row.setting.label}: {row.note}" for row in found.rows if row.note)
+        raise UserError(f"no setting of sweep {config.run.name} was trained to its end ({reasons})")
+
+
+def _register(best: Trial, outcome: Outcome, known: Record, folder: str) -> Record:
+    """The best model in the registry, once."""
+    if known.best == best.name and known.registered:
+        return known
+    metrics = {} if outcome.mean is None else {"psnr_rgb": outcome.mean.psnr_rgb, "ssim_rgb": outcome.mean.ssim_rgb}
+    version = registry.log_and_register(
+        outcome.model, best.config, outcome.mlflow_run_id, known.tracking_uri, metrics=metrics
+    )
+    registered = f"models:/{best.config.mlflow.registered_model}/{version}"
+    known = dataclasses.replace(known, best=best.name, registered=registered)
+    record.save(folder, known)
+    return known
+
+
+def _log(
+    client: "MlflowClient", known: Record, files: Sequence[str], outcomes: dict[str, Outcome], best: Trial | None
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="mana_dist-sweep-") as temporary:
+        for uri in files:
+            name = uri.rpartition("/")[2]
+            storage.write_bytes(os.path.join(temporary, name), storage.read_bytes(uri))
+        client.log_artifacts(known.mlflow_run_id, temporary)
+    if best is not None:
+        client.set_tag(known.mlflow_run_id, "mana_dist.best", best.name)
+        mean = outcomes[best.name].mean
+        if mean is not None:
+            client.log_metric(known.mlflow_run_id, "best/psnr_rgb", mean.psnr_rgb)
+    client.set_terminated(known.mlflow_run_id, "FINISHED" if best is not None else "FAILED")

@@ -1,0 +1,40 @@
+"""A trial's start from a stage 1 that was trained once for all of them.
+
+Stage 1 does not train the memory, and the memory does not move what is trained: its projection starts at zero, so it
+adds exact zeros to features and to gradients. Nor does it move the random start: it draws its numbers last. So the
+weights after stage 1 are those of the shared training and the trial's own memory as it was drawn, to the bit.
+"""
+
+from mana_dist.errors import UserError
+from mana_dist.sweep.plan import Trial, total_steps
+from mana_dist.train.checkpoint import TrainState
+from mana_dist.train.checkpoints import Checkpoints
+from mana_dist.train.engine import initial_weights
+
+MEMORY = "memory."
+
+
+def seeded(base: TrainState, trial: Trial) -> TrainState:
+    """The state of ``trial`` after stage 1, from that of its base."""
+    own = initial_weights(trial.config.model, trial.seed)
+    weights = {name: own[name] if name.startswith(MEMORY) else base.weights[name] for name in own}
+    return TrainState(base.step, weights, {}, base.losses)
+
+
+def seed(trial: Trial) -> bool:
+    """Give a new trial a checkpoint of the end of stage 1; False if it has checkpoints or shares nothing.
+
+    Raises:
+        UserError: the shared stage 1 is not there.
+        OSError: the storage cannot be reached.
+    """
+    if trial.base is None:
+        return False
+    checkpoints = Checkpoints(trial.config)
+    if checkpoints.newest().state is not None:
+        return False
+    base = Checkpoints(trial.base.config).newest().state
+    if base is None or base.step != total_steps(trial.base.config):
+        raise UserError(f"the shared stage 1 of {trial.name}, {trial.base.name}, is not finished; run the sweep again")
+    checkpoints.write(seeded(base, trial))
+    return True

@@ -1,0 +1,182 @@
+"""``python -m mana_dist.sweep.trial``: one trial in a process of its own, started by the sweep.
+
+It is a driver like ``python -m mana_dist.train``: Ray frees all that it holds when it dies, however that happens. The
+task comes as a line on stdin, which the sweep then holds open: its end means that nobody waits for this trial any more.
+"""
+
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mana_dist import storage
+from mana_dist.config import Config
+from mana_dist.errors import UserError, one_line
+from mana_dist.sweep import ledger
+from mana_dist.sweep.ledger import DatasetScores, Outcome, Status
+from mana_dist.sweep.plan import total_steps
+from mana_dist.sweep.task import Judging, Report, Task, from_line, report_line
+from mana_dist.train.events import Event, Progress, Validated
+from mana_dist.train.schedule import stages
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from mana_dist.evaluate.results import Evaluation
+
+EVALUATION_FOLDER = "evaluations"
+
+
+def main() -> None:
+    """Do the task, and note what came of it; a user's mistake is an outcome too."""
+    task = from_line(sys.stdin.readline())
+    threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
+    begun = time.monotonic()
+    try:
+        outcome = _do(task, begun)
+    except UserError as error:
+        print(f"error: {one_line(error)}", flush=True)
+        outcome = Outcome(status=Status.FAILED, reason=one_line(error), seconds=time.monotonic() - begun)
+    ledger.write(task.sweep_folder, task.trial.name, outcome)
+    total = total_steps(task.trial.config)
+    _tell(Report(what=str(outcome.status), step=total if outcome.status is Status.FINISHED else 0, total=total))
+
+
+def output_steps(config: Config, step: int) -> int:
+    """Of the first ``step`` steps, those that could change what the model gives: all but stage 2's."""
+    return sum(max(0, min(step, stage.stop) - stage.start) for stage in stages(config) if not stage.trains_memory_only)
+
+
+def last_stage(
+    stage_at: Sequence[tuple[int, float]], rate_at: Sequence[tuple[int, float]], batch_size: int
+) -> float | None:
+    """Seconds of an optimizer step in the last stage: the median of its reports, so that a restart does not show.
+
+    Args:
+        stage_at: (step, stage) of each report.
+        rate_at: (step, samples a second) of each report.
+        batch_size: samples of a step.
+    """
+    stage_of = dict(stage_at)
+    last = max(stage_of.values(), default=0.0)
+    seconds = [batch_size / rate for step, rate in rate_at if rate > 0 and stage_of.get(step) == last]
+    return statistics.median(seconds) if seconds else None
+
+
+def _do(task: Task, begun: float) -> Outcome:
+    from mana_dist.sweep.seeding import seed
+    from mana_dist.train import run_record
+    from mana_dist.train.driver import Part, train
+
+    trial, config = task.trial, task.trial.config
+    _tell(Report(what="starting", total=total_steps(config)))
+    try:
+        if seed(trial) and trial.base is not None:
+            print(f"stage 1 is that of {trial.base.name}", flush=True)
+    except OSError as error:
+        raise UserError(f"run.storage {config.run.storage} cannot be used ({error})") from error
+    model = train(config, Part(task.parent, lambda event: _tell_event(config, event))).model
+    record = run_record.load(config)
+    run_id = record.mlflow_run_id if record else ""
+    evaluation = None
+    if task.judging is not None:
+        _tell(Report(what="evaluating", step=total_steps(config), total=total_steps(config)))
+        evaluation = _evaluate(task, task.judging, model)
+    step_seconds, memory = _track(task, run_id, evaluation)
+    return Outcome(
+        status=Status.FINISHED,
+        model=model,
+        mlflow_run_id=run_id,
+        scores=_scores(evaluation) if evaluation else (),
+        mean=evaluation.mean(0) if evaluation else None,
+        step_seconds=step_seconds,
+        memory_bytes=memory,
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _scores(evaluation: "Evaluation") -> tuple[DatasetScores, ...]:
+    return tuple(DatasetScores(name, evaluation.mean(0, evaluation.of_dataset(name))) for name in evaluation.datasets)
+
+
+def _evaluate(task: Task, judging: Judging, model: str) -> "Evaluation":
+    from mana_dist.evaluate.__main__ import parser
+    from mana_dist.evaluate.run import evaluate
+
+    out = storage.join(task.sweep_folder, EVALUATION_FOLDER, task.trial.name)
+    arguments = ["--data", *judging.data, "--method", model, "--out", out, "--frames", judging.frames]
+    if judging.lpips_trunk is not None:
+        arguments += ["--lpips-trunk", judging.lpips_trunk]
+    return evaluate(parser().parse_args(arguments))
+
+
+def _track(task: Task, run_id: str, evaluation: "Evaluation | None") -> tuple[float | None, int | None]:
+    """Log the evaluation to the trial's MLflow run; what a step took comes from there, whatever attempt made it."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = MlflowClient(task.tracking_uri)
+        if evaluation is not None:
+            now = int(time.time() * 1000)
+            client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in _values(evaluation)])
+        stage_at = _history(client, run_id, "train/stage")
+        rate_at = _history(client, run_id, "train/samples_per_second")
+        memory = max((value for _, value in _history(client, run_id, "train/memory_gib")), default=None)
+    except (MlflowException, OSError) as error:
+        raise UserError(f"mlflow.tracking_uri {task.tracking_uri} cannot be used ({error})") from error
+    step_seconds = last_stage(stage_at, rate_at, task.trial.config.data.batch_size)
+    return step_seconds, None if memory is None else round(memory * 2**30)
+
+
+def _history(client: "MlflowClient", run_id: str, key: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in client.get_metric_history(run_id, key)]
+
+
+def _values(evaluation: "Evaluation") -> list[tuple[str, float]]:
+    from mana_dist.evaluate.tracking import keys, values
+
+    groups = [("test", evaluation.mean(0))]
+    if len(evaluation.datasets) > 1:
+        names = zip(keys(evaluation.datasets), evaluation.datasets, strict=True)
+        groups += [(f"test/{key}", evaluation.mean(0, evaluation.of_dataset(name))) for key, name in names]
+    return [(f"{group}/{name}", value) for group, scores in groups for name, value in values(scores)]
+
+
+def _tell_event(config: Config, event: Event) -> None:
+    if isinstance(event, Progress):
+        loss = sum(event.losses) / len(event.losses) if event.losses else None
+        steps = output_steps(config, event.step)
+        _tell(
+            Report(
+                what="training",
+                step=event.step,
+                total=event.total,
+                output_steps=steps,
+                stage=event.stage,
+                loss=loss,
+                eta_seconds=event.eta_seconds,
+            )
+        )
+    elif isinstance(event, Validated):
+        steps, total = output_steps(config, event.step), total_steps(config)
+        stage = next((each.number for each in stages(config) if event.step <= each.stop), 0)
+        _tell(Report(what="training", step=event.step, total=total, output_steps=steps, stage=stage, psnr=event.psnr))
+
+
+def _tell(report: Report) -> None:
+    print(report_line(report), flush=True)
+
+
+def _end_with_stdin() -> None:
+    while sys.stdin.read(1):
+        pass
+    os._exit(1)  # the newest checkpoint must do: the same trial may start again at once
+
+
+if __name__ == "__main__":
+    main()

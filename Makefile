@@ -4,14 +4,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-s3 lint bench install clean
+.PHONY: demo test test-s3 test-cluster lint bench install clean
 .DELETE_ON_ERROR:
 
 demo: install
 	$(BIN)/python -m pipelines.demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not cluster'
+
+# Kills, stops and lost nodes: minutes of restarts. Hosts of their own (namespaces) need root, and skip without.
+test-cluster: install
+	$(BIN)/python -m pytest -m cluster
 
 # On a SeaweedFS server of its own, on loopback.
 test-s3: install
@@ -27,6 +31,7 @@ bench: install
 	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks.model
 	$(BIN)/python -m benchmarks.feed
 	$(BIN)/python -m benchmarks.ingest
+	$(BIN)/python -m benchmarks.train
 
 install: $(INSTALLED)
 

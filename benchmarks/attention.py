@@ -3,7 +3,8 @@
 * unfold: the literal definition; windows of K and V are copied window^2 times.
 * loops: plain torch over the window's shifts.
 * fused: what mana_dist.ops uses here (C on a CPU, Triton on a GPU).
-* dense: softmax over the whole frame, weighted by a Gaussian of the distance: what the authors' released code does.
+* softmax_window, dense: the other two settings of model.attention, as the network computes them.
+* released: softmax over the whole frame, weighted by a Gaussian of the distance: what the authors' released code does.
 """
 
 import argparse
@@ -16,7 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.timing import describe, peak_extra_bytes, timed
-from mana_dist.ops import fused_cpu, fused_gpu, loops, one_hot_attention
+from mana_dist.ops import (
+    dense_attention,
+    fused_cpu,
+    fused_gpu,
+    loops,
+    one_hot_attention,
+    softmax_window_attention,
+)
 
 Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -52,7 +60,13 @@ def loop_attention(query: Tensor, key: Tensor, value: Tensor, window: int) -> Te
     return output
 
 
-def dense_attention(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
+def whole_frame_attention(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
+    """What model.attention dense does; ``window`` plays no part."""
+    del window
+    return dense_attention(query, key, value)
+
+
+def released_attention(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
     """Softmax attention over each whole frame with a Gaussian of the distance, sigma 4; ``window`` plays no part."""
     del window
     height, width = query.shape[-2:]
@@ -67,7 +81,9 @@ IMPLEMENTATIONS: dict[str, Attention] = {
     "unfold": unfold_attention,
     "loops": loop_attention,
     "fused": one_hot_attention,
-    "dense": dense_attention,
+    "softmax_window": softmax_window_attention,
+    "dense": whole_frame_attention,
+    "released": released_attention,
 }
 
 
@@ -94,7 +110,7 @@ def make_call(
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="One-hot attention side by side.")
+    parser = argparse.ArgumentParser(description="Attentions side by side.")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--batch", type=int, default=1)
@@ -109,7 +125,7 @@ def main() -> None:
     print(f"{describe(options.device)}; B, T, C', H, W = {shape}, window {options.window}")
     if not fused:
         print("no compiler here: 'fused' falls back to loops")
-    print(f"{'':8}{'forward':>20}{'forward+backward':>30}{'extra memory':>22}")
+    print(f"{'':14}{'forward':>20}{'forward+backward':>30}{'extra memory':>22}")
     reference: tuple[float, float, int] | None = None
     for name in IMPLEMENTATIONS:
         setting = {"name": name, "shape": shape, "window": options.window, "bf16": options.bf16}
@@ -118,7 +134,7 @@ def main() -> None:
         memory = peak_extra_bytes(functools.partial(make_call, backward=True, **setting), options.device)
         reference = reference or (forward.seconds, both.seconds, memory)
         print(
-            f"{name:8}{forward.seconds * 1e3:10.1f} ms {reference[0] / forward.seconds:5.1f}x"
+            f"{name:14}{forward.seconds * 1e3:10.1f} ms {reference[0] / forward.seconds:5.1f}x"
             f"{both.seconds * 1e3:16.1f} ms {reference[1] / both.seconds:5.1f}x"
             f"{memory / 2**20:16.0f} MiB  1/{reference[2] / max(memory, 1):.0f}"
             f"   (spread {forward.spread:.0%}, {both.spread:.0%})",

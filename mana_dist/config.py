@@ -105,6 +105,10 @@ class RunConfig:
         device: ``auto`` takes the cluster's GPUs, one per worker, where it has any.
         zero_stage: DeepSpeed ZeRO stage.
         precision: ``bf16`` (with fp32 master weights) or ``fp32``.
+        micro_batch: samples that a worker computes at once; it adds up the gradients of its share of the batch in as
+            many parts as that takes. 0: the whole share at once.
+        clip_gradients: the largest L2 norm of all gradients together; larger ones are scaled down to it. 0: as they
+            come.
         checkpoint_activations: less memory for about a third more time (see :class:`mana_dist.model.Mana`).
         compile: run the residual blocks and the upsampler through ``torch.compile``; takes minutes at the start.
         seed: fixes the initial weights and, with the step, every sample, crop and flip.
@@ -114,6 +118,8 @@ class RunConfig:
         validate_every: optimizer steps between validations.
         validate_samples: samples, evenly spaced over the validation set, that one validation looks at.
         max_failures: failed workers or nodes that a run survives by restarting from its last checkpoint.
+        stall_timeout: seconds without a step after which a worker counts as stalled, and is restarted like a failed
+            one.
     """
 
     name: str | None = None
@@ -123,6 +129,8 @@ class RunConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     zero_stage: Literal[0, 1, 2, 3] = 1
     precision: Literal["bf16", "fp32"] = "bf16"
+    micro_batch: int = 0
+    clip_gradients: float = 0.0
     checkpoint_activations: bool = False
     compile: bool = False
     seed: int = 0
@@ -132,10 +140,12 @@ class RunConfig:
     validate_every: int = 5000
     validate_samples: int = 32
     max_failures: int = 3
+    stall_timeout: int = 600
 
     def __post_init__(self) -> None:
         least = {"cpus_per_worker": 1, "checkpoint_every": 1, "keep_checkpoints": 1, "log_every": 1}
         least |= {"validate_every": 1, "validate_samples": 1, "max_failures": 0, "seed": 0}
+        least |= {"micro_batch": 0, "clip_gradients": 0, "stall_timeout": 1}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"run.{name} must be at least {minimum}, got {getattr(self, name)}")

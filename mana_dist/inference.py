@@ -1,7 +1,7 @@
 """Super-resolution of videos frame by frame: each frame is encoded once and memory does not grow with the length."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ def super_resolve(
     padding: Padding = "reflection",
     memory: int | None = None,
     precision: Precision = "fp32",
+    wanted: Container[int] | None = None,
 ) -> Iterator[Frame]:
     """Super-resolve a video of any length, also one whose length is not known in advance.
 
@@ -45,9 +46,10 @@ def super_resolve(
             (:mod:`mana_dist.model.tiling`). None: never tiled.
         precision: ``bf16`` runs convolutions and attention in bfloat16 (autocast); the upsampled frame that the
             network's residual is added to stays fp32.
+        wanted: numbers of the frames to give, from 0; the others are only looked at. None: all.
 
     Yields:
-        (4h, 4w, 3) uint8 RGB, one for each frame, in order.
+        (4h, 4w, 3) uint8 RGB, one for each wanted frame, in order.
 
     Raises:
         ValueError: a frame is not uint8 (h, w, 3), or its size differs from the first one's.
@@ -68,12 +70,15 @@ def super_resolve(
         count += 1
         # The first T//2 windows reach before the clip, and the rules look up to T frames into it for them.
         while count >= size and emitted + radius < count:
-            window = window_indices(emitted, count, size, padding)
-            with lean:
-                result = _reconstruct(model, held, count - len(held), window, cut)
-            yield result
+            if wanted is None or emitted in wanted:
+                window = window_indices(emitted, count, size, padding)
+                with lean:
+                    result = _reconstruct(model, held, count - len(held), window, cut)
+                yield result
             emitted += 1
     for centre in range(emitted, count):
+        if wanted is not None and centre not in wanted:
+            continue
         with lean:
             result = _reconstruct(model, held, count - len(held), window_indices(centre, count, size, padding), cut)
         yield result

@@ -1,5 +1,6 @@
 """Side-by-side pictures for people: labelled panels, and which part of a video to show."""
 
+import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,11 @@ def to_png(picture: Frame) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def to_data_uri(picture: Frame) -> str:
+    """A (H, W, 3) uint8 RGB picture as a ``data:`` URI: its PNG file in base64, to stand in a page."""
+    return "data:image/png;base64," + base64.b64encode(to_png(picture)).decode()
 
 
 @dataclass(frozen=True)

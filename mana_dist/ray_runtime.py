@@ -1,8 +1,11 @@
 """Joining or starting Ray, the same way for every command."""
 
+import contextlib
+import functools
 import logging
 import os
 import secrets
+from collections.abc import Iterator
 
 from mana_dist.errors import UserError
 
@@ -13,14 +16,31 @@ _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+# Read by Ray Train's controller, to which Ray Train hands them on; a user's own setting wins.
+_RECOVERY = {
+    # Ray Train asks for as many workers as there were before it counts a lost node out, and waits this long for their
+    # resources (60 s by default). It never gives up, so where nodes are slow to come it merely asks again.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
+    # Between two looks at the workers; the default is 2 s, and a failure is noticed no sooner.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    # After which a node that Ray is told to give back is known to go; the default is 5 s of the 30 s or so left to it.
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
+}
 # A private cluster has no dashboard: without these, Ray Train's helpers ask for one again and again.
 _PRIVATE_CLUSTER = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
-    # Workers wait for the controller's poll whenever they report a checkpoint; the default is 2 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
 }
+
+
+def limit_hangs(seconds: float) -> None:
+    """Let Ray Train take a worker process that does not answer at all for lost after ``seconds``, not after 10 min.
+
+    Call it before a training; a process that answers but makes no step is the watchdog's business.
+    """
+    os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(seconds))
 
 
 def start_ray(cpus: int | None = None) -> None:
@@ -36,7 +56,7 @@ def start_ray(cpus: int | None = None) -> None:
         UserError: ``RAY_ADDRESS`` names a cluster that cannot be reached.
     """
     address = os.environ.get("RAY_ADDRESS", "")
-    environment = _QUIET if address else {**_QUIET, **_PRIVATE_CLUSTER}
+    environment = _QUIET | _RECOVERY if address else _QUIET | _RECOVERY | _PRIVATE_CLUSTER
     for name, value in environment.items():
         os.environ.setdefault(name, value)
     if not address and "RAY_AUTH_MODE" not in os.environ:
@@ -53,11 +73,33 @@ def start_ray(cpus: int | None = None) -> None:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"cannot join the Ray cluster RAY_ADDRESS={address}: {error}") from error
         return
-    ray.init(
-        address="local",
-        num_cpus=max(cpus or 1, os.cpu_count() or 1),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=512 * 2**20,
-    )
+    with _spared_signals():
+        ray.init(
+            address="local",
+            num_cpus=max(cpus or 1, os.cpu_count() or 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=512 * 2**20,
+        )
+
+
+@contextlib.contextmanager
+def _spared_signals() -> Iterator[None]:
+    """Let the Ray processes that start meanwhile not get the signals to this program's process group.
+
+    ``timeout``, systemd and terminals signal the whole group: Ray would be gone before its work is saved. Ray has no
+    setting for it (2.60); where it starts its processes otherwise, they only stay in the group. They still end with
+    this process, however it ends: the kernel tells them.
+    """
+    from ray._private import services
+
+    start = getattr(services, "ConsolePopen", None)
+    if start is None:
+        yield
+        return
+    services.ConsolePopen = functools.partial(start, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = start

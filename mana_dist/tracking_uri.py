@@ -2,6 +2,10 @@
 
 import logging
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
 
@@ -38,6 +42,18 @@ def artifact_location(tracking_uri: str) -> str | None:
     return None if path is None else f"file://{os.path.join(os.path.dirname(path), 'mlruns')}"
 
 
+def experiment_id(client: "MlflowClient", name: str) -> str:
+    """The experiment of that name, made if there is none.
+
+    Raises:
+        MlflowException: the server refuses or cannot be reached.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment:
+        return str(experiment.experiment_id)
+    return str(client.create_experiment(name, artifact_location=artifact_location(client.tracking_uri)))
+
+
 def quiet_mlflow() -> None:
     """Import MLflow without its telemetry, progress bars and news: the console is for our lines.
 
@@ -47,6 +63,7 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # MLflow's own 7 retries take four minutes to tell that there is no server.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds for each; 120 otherwise
     import mlflow  # noqa: F401  # sets its loggers' levels when imported
 
     # Alembic would tell of each migration of a new sqlite database.

@@ -1,5 +1,6 @@
 """Streaming inference against the plain forward pass on explicitly gathered windows."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,15 +8,16 @@ import pytest
 import torch
 
 from mana_dist.inference import Frame, super_resolve, super_resolve_window, to_frame, to_tensor
-from mana_dist.model import Mana, ModelConfig, Padding, window_indices
+from mana_dist.model import Attention, Mana, ModelConfig, Padding, window_indices
 
 PADDINGS: tuple[Padding, ...] = ("reflection", "replicate", "reflection_circle", "circle")
 
 
-def random_model(frames: int = 5) -> Mana:
+def random_model(frames: int = 5, attention: Attention = "one_hot") -> Mana:
     """A tiny model whose attention projections are not zero, so that every frame of the window matters."""
     torch.manual_seed(0)
-    model = Mana(ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=frames, window=3, memory_slots=4))
+    small = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, window=3, memory_slots=4)
+    model = Mana(dataclasses.replace(small, frames=frames, attention=attention))
     for parameter in model.attention.project.parameters():
         torch.nn.init.normal_(parameter)
     return model.eval()
@@ -48,17 +50,26 @@ def test_streaming_equals_plain_forward_for_every_length_and_padding(length: int
         assert np.abs(frame - exact).max() <= 0.5 + 255e-5
 
 
-def test_a_small_memory_budget_gives_the_same_frames_in_tiles() -> None:
-    model = random_model()
+@pytest.mark.parametrize("attention", ["softmax_window", "dense"])
+def test_streaming_equals_plain_forward_for_other_attentions(attention: Attention) -> None:
+    model, frames = random_model(attention=attention), clip(8)
+    for frame, expected in zip(super_resolve(model, frames), plain(model, frames, "reflection"), strict=True):
+        assert np.abs(frame - expected.clamp(0, 1).permute(1, 2, 0).numpy() * 255).max() <= 0.5 + 255e-5
+
+
+@pytest.mark.parametrize("attention", ["one_hot", "softmax_window", "dense"])
+def test_a_small_memory_budget_gives_the_same_frames_in_tiles(attention: Attention) -> None:
+    model = random_model(attention=attention)
     frames = clip(6, height=70, width=50)
     whole, tiled = list(super_resolve(model, iter(frames))), list(super_resolve(model, iter(frames), memory=1))
     for one, other in zip(whole, tiled, strict=True):
         assert np.abs(one.astype(int) - other.astype(int)).max() <= 1  # a value on the edge may round the other way
 
 
+@pytest.mark.parametrize("attention", ["one_hot", "softmax_window", "dense"])
 @pytest.mark.parametrize("memory", [None, 1])
-def test_bf16_is_close_and_leaves_autocast_off(memory: int | None) -> None:
-    model = random_model()
+def test_bf16_is_close_and_leaves_autocast_off(memory: int | None, attention: Attention) -> None:
+    model = random_model(attention=attention)
     with torch.no_grad():
         model.upsampler.to_rgb.weight.mul_(0.1)  # a residual of the size that a trained network's has
     frames = clip(6, height=40, width=30)
@@ -140,3 +151,15 @@ def test_frames_of_two_sizes_are_refused() -> None:
 def test_window_of_the_wrong_form_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="windows of 5 RGB frames"):
         super_resolve_window(random_model(), np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("length", [1, 3, 8])
+def test_wanted_frames_alone_are_what_they_are_among_all(length: int) -> None:
+    model = random_model()
+    frames = clip(length)
+    every = list(super_resolve(model, frames))
+    for wanted in (range(length), range(length // 2, length // 2 + 1), range(1, length - 1), range(0)):
+        chosen = list(super_resolve(model, frames, wanted=wanted))
+        assert len(chosen) == len(wanted)
+        for number, frame in zip(wanted, chosen, strict=True):
+            np.testing.assert_array_equal(frame, every[number])

@@ -1,5 +1,7 @@
 """The model folder's round trip, and every way in which a folder can be wrong."""
 
+import dataclasses
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from mana_dist import config as configuration
 from mana_dist import model_folder
 from mana_dist.config import Config
 from mana_dist.errors import UserError
-from mana_dist.model import Mana, ModelConfig
+from mana_dist.model import Attention, Mana, ModelConfig
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=4))
 
@@ -35,6 +37,42 @@ def test_round_trip_is_exact_and_leaves_the_random_state_alone(folder: Path) -> 
     assert model.state_dict().keys() == expected.state_dict().keys()
     for key, tensor in expected.state_dict().items():
         assert torch.equal(model.state_dict()[key], tensor), key
+
+
+def test_weights_are_told_apart_by_their_files_digest(folder: Path, tmp_path: Path) -> None:
+    found = model_folder.load_identified(str(folder))
+    assert found.sha256 == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert found.config == CONFIG
+    model_folder.save(
+        str(tmp_path / "other"), {key: value + 1 for key, value in found.model.state_dict().items()}, CONFIG
+    )
+    assert model_folder.load_identified(str(tmp_path / "other")).sha256 != found.sha256
+
+
+@pytest.mark.parametrize("slots", [4, 0])
+@pytest.mark.parametrize("attention", ["one_hot", "softmax_window", "dense"])
+def test_the_variants_of_the_network_come_back_with_equal_output(
+    tmp_path: Path, attention: Attention, slots: int
+) -> None:
+    torch.manual_seed(0)
+    model = Mana(dataclasses.replace(CONFIG.model, attention=attention, memory_slots=slots))
+    torch.nn.init.normal_(model.attention.project.weight)
+    model_folder.save(str(tmp_path), model.state_dict(), Config(model=model.config))
+    loaded, config = model_folder.load(str(tmp_path))
+    assert (config.model.attention, config.model.memory_slots) == (attention, slots)
+    frames = torch.rand(1, 3, 3, 7, 6)
+    with torch.no_grad():
+        assert torch.equal(loaded(frames), model(frames))
+
+
+def test_a_folder_from_before_there_was_a_choice_holds_a_one_hot_model(folder: Path) -> None:
+    file = folder / "config.yaml"
+    lines = [line for line in file.read_text().splitlines() if "attention" not in line]
+    assert len(lines) == len(file.read_text().splitlines()) - 1
+    file.write_text("\n".join(lines))
+    model, config = model_folder.load(str(folder))
+    assert config == CONFIG
+    assert model.config.attention == "one_hot"
 
 
 def test_files_are_plain_safetensors_fp32_and_yaml(folder: Path) -> None:
@@ -103,7 +141,14 @@ def test_weights_with_tensors_missing_or_too_many(folder: Path, blocks: int) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["model: [", "model: {chanels: 8}", "model: {window: 4}", "!!python/object:os.system {}"]
+    "text",
+    [
+        "model: [",
+        "model: {chanels: 8}",
+        "model: {window: 4}",
+        "model: {attention: none}",
+        "!!python/object:os.system {}",
+    ],
 )
 def test_broken_configuration(folder: Path, text: str) -> None:
     (folder / "config.yaml").write_text(text)

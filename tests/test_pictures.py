@@ -1,5 +1,6 @@
 """Pictures for people: their layout, and that the shown region is the one that differs most."""
 
+import base64
 import io
 
 import numpy as np
@@ -49,6 +50,13 @@ def test_column_stacks_rows_of_any_width() -> None:
 def test_png_reads_back() -> None:
     image = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
     np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(pictures.to_png(image)))), image)
+
+
+def test_data_uri_holds_the_png() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    start, data = pictures.to_data_uri(image).split(",")
+    assert start == "data:image/png;base64"
+    np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(base64.b64decode(data)))), image)
 
 
 def test_most_different_region_against_trying_every_place() -> None:

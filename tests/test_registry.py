@@ -124,6 +124,47 @@ def test_names_that_the_registry_does_not_hold(registered: tuple[str, Mana, str,
         model_folder.load(name, registered[0])
 
 
+def test_names_stand_for_versions_and_their_logged_models(registered: tuple[str, Mana, str, int]) -> None:
+    tracking_uri, _, run_id, version = registered
+    client = mlflow.MlflowClient(tracking_uri)
+    model_id = client.get_run(run_id).outputs.model_outputs[0].model_id
+    expected = registry.Registered("tiny-x4", str(version), model_id)
+    assert registry.resolve(f"models:/tiny-x4/{version}", tracking_uri) == expected
+    assert registry.resolve(expected.uri, tracking_uri) == expected
+    for name in ("models:/nobody@candidate", "models:/tiny-x4/99", "models:/tiny-x4@nobody", "models:/", "folder"):
+        assert registry.resolve(name, tracking_uri) is None
+
+
+def test_the_latest_version_is_a_number(registered: tuple[str, Mana, str, int]) -> None:
+    tracking_uri, _, _, version = registered
+    for name in ("models:/tiny-x4/latest", "models:/tiny-x4/Latest"):
+        found = registry.resolve(name, tracking_uri)
+        assert found is not None
+        assert found.uri == f"models:/tiny-x4/{version}"
+    assert registry.resolve("models:/nobody/latest", tracking_uri) is None
+
+
+def test_stages_are_refused_as_they_say_nothing_lasting(registered: tuple[str, Mana, str, int]) -> None:
+    with pytest.raises(UserError, match="models:/tiny-x4/Production: stages are not read; write models:/tiny-x4/VERS"):
+        registry.resolve("models:/tiny-x4/Production", registered[0])
+
+
+def test_looking_up_a_name_makes_no_database(tmp_path: Path) -> None:
+    assert registry.resolve("models:/tiny-x4/1", f"sqlite:///{tmp_path}/mlflow.db") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_alias_moves_and_the_version_is_tagged(registered: tuple[str, Mana, str, int]) -> None:
+    tracking_uri, _, _, version = registered
+    client = mlflow.MlflowClient(tracking_uri)
+    registry.move_alias(registry.Registered("tiny-x4", str(version)), "champion", tracking_uri, {"why": "better"})
+    found = client.get_model_version_by_alias("tiny-x4", "champion")
+    assert (int(found.version), found.tags["why"]) == (version, "better")
+    with pytest.raises(UserError, match="models:/tiny-x4/99: cannot become @champion"):
+        registry.move_alias(registry.Registered("tiny-x4", "99"), "champion", tracking_uri, {})
+    client.delete_registered_model_alias("tiny-x4", "champion")
+
+
 def test_the_callers_tracking_uri_is_left_as_it_was(
     registered: tuple[str, Mana, str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,12 @@ few consecutive row groups; the resulting sequence is cut into as many contiguou
 slots, and a slot walks along one lane. A worker that serves some slots therefore reads only their lanes, each one row
 group after the other, and holds no more than one window for each.
 
+Read amplification is bounded: a window is read once by each lane that reaches into it, so each of the
+``batch_size - 1`` borders between lanes costs one window more. In an epoch all workers together, however many, read at
+most ``groups + (batch_size - 1) * shuffle_groups`` row groups, where ``groups`` is what the dataset has: with 16 slots,
+windows of 4 and row groups of 8 MiB, half a GB more than the dataset, 5 % of one of 10 GB. For that a worker must
+remember ``shuffle_groups`` row groups for each of its slots.
+
 Epochs follow each other without a gap: sample number k = step * batch_size + slot belongs to epoch k // total, every
 sample comes exactly once in it, and a batch may hold the end of one epoch and the start of the next (or, with a dataset
 smaller than a batch, several epochs).

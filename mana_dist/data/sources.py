@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from mana_dist import storage
+from mana_dist.data.pictures import natural_key
 from mana_dist.data.video import FRAME_SUFFIXES, VIDEO_SUFFIXES
 from mana_dist.storage import ListedFile
 
@@ -78,11 +79,20 @@ def frame_folder(path: str, frames: Iterable[ListedFile]) -> FoundClip:
     return FoundClip(path, tuple(frame.path for frame in ordered), size, max(changes, default=None))
 
 
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sorts 'im2' before 'im10', and 'im01' before 'im1'."""
-    parts: list[str | int] = list(re.split(r"([0-9]+)", name))
-    parts[1::2] = map(int, parts[1::2])
-    return parts, name
+def relative(uri: str, folder: str) -> str | None:
+    """The path of ``uri`` below ``folder``: empty for that itself, None where it lies elsewhere."""
+    inner, outer = storage.resolve(uri), storage.resolve(folder).rstrip("/")
+    if inner.rstrip("/") == outer:
+        return ""
+    return inner[len(outer) + 1 :] if inner.startswith(f"{outer}/") else None
+
+
+def outside(folder: str, files: Iterable[ListedFile], without: str) -> list[ListedFile]:
+    """Of the listing of ``folder`` the files that do not lie below the folder ``without``; empty: all."""
+    inside = relative(without, folder) if without else None
+    if inside is None:
+        return list(files)
+    return [file for file in files if inside and not file.path.startswith(f"{inside}/")]
 
 
 def below(folder: str, path: str) -> str:

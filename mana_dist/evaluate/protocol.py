@@ -1,6 +1,88 @@
 """Every choice that moves a number, as data; written beside every number."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from mana_dist.data.degradation import BD_RADIUS, BD_SIGMA, Degradation
+from mana_dist.data.resize import BICUBIC_A
+
+_IMRESIZE = f"MATLAB's imresize, bicubic (Keys, a = {BICUBIC_A})"
+_ROUNDED = "computed in float64, rounded once to uint8, halves up"
+_SIDE = 2 * BD_RADIUS + 1
+
+
+def definition(degradation: Degradation) -> str:
+    """In one line, all that somebody needs to make the same LR frames."""
+    if degradation is Degradation.BI:
+        return f"{_IMRESIZE}, antialiased; borders mirrored, the edge pixel repeated; {_ROUNDED}"
+    return (
+        f"Gaussian {_SIDE}x{_SIDE}, sigma {BD_SIGMA}, sum 1; LR pixel (i, j) is the blurred HR pixel (4i, 4j); "
+        f"borders mirrored, the edge pixel not repeated; {_ROUNDED}"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSource:
+    """Where a method's frames come from.
+
+    Attributes:
+        name: the method's, as in the table.
+        uri: the folder of a model or of other methods' frames, absolute; ``models:/NAME/VERSION`` of a registered
+            model, whichever way it was named; empty for bicubic.
+        sha256: of a model's ``model.safetensors``; empty where there is none, as all that follows.
+        attention: of a model, as its configuration has it.
+        memory_slots: columns of a model's memory.
+        window: side of a model's search window, LR pixels.
+        frames: of a model's windows.
+    """
+
+    name: str
+    uri: str = ""
+    sha256: str = ""
+    attention: str = ""
+    memory_slots: int | None = None
+    window: int | None = None
+    frames: int | None = None
+
+    def __str__(self) -> str:
+        if not self.sha256:
+            return f"{self.name} is {self.uri}" if self.uri else self.name
+        return (
+            f"{self.name} is {self.uri}, SHA-256 {self.sha256}, {self.attention} attention, "
+            f"{self.memory_slots} memory slots, search window {self.window}, {self.frames} frames"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetProtocol:
+    """What is particular to the numbers of one dataset.
+
+    Attributes:
+        name: unique in the evaluation.
+        uri: as given.
+        layout: which of the field's layouts it has.
+        clips: how many.
+        lr: ``made`` by the degradation, or ``given:`` and the folder.
+        frame_subset: the scored frames of each clip.
+        digest: of the HR frames that the methods saw, whole, and of the LR frames if they were given; the same for the
+            same frames in another layout.
+        notes: what was left out.
+    """
+
+    name: str
+    uri: str
+    layout: str
+    clips: int
+    lr: str
+    frame_subset: str
+    digest: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        notes = "".join(f"; {note}" for note in self.notes)
+        return (
+            f"{self.name} ({self.clips} {'clip' if self.clips == 1 else 'clips'}, LR {self.lr}, "
+            f"frames {self.frame_subset}{notes})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -9,41 +91,57 @@ class Protocol:
 
     Attributes:
         data: URIs of the clips or of folders of clips.
-        degradation: name of the way in which LR is made of HR.
+        degradation: name of the way in which LR is made of HR, or in which given LR frames were.
+        degradation_definition: that way in words, of LR frames that are made.
         degradation_version: changes whenever that way's LR values do.
-        frames: which frames of each clip count; ``all``, or START:STOP (STOP excluded). Clips are cut to these
+        frames: which frames of each clip are used; ``all``, or START:STOP (STOP excluded). Clips are cut to these
             frames before anything else, so windows do not see frames outside.
         lpips: the metric's version and trunk, or why there is none.
         padding: the rule for windows beyond a clip's ends.
         device: where the methods ran.
+        datasets: what is particular to each.
+        models: where each method's frames come from.
+        bicubic: how the method of that name upscales.
+        lr: which LR frames were asked for: made, given, or given where the dataset has them.
+        frame_subset: which of the used frames are scored; the windows see them all.
+        border_crop: HR pixels left out along each border before anything is compared.
         colour: how a video's frames become RGB; folders of pictures are RGB as they are.
+        pictures: how picture files become 8-bit RGB.
         scale: HR side over LR side.
         size: what is done to frames whose sides do not divide by the scale.
         quantised: what methods give before they are compared.
-        border_crop: HR pixels left out along each border.
         psnr: definition.
         ssim: definition.
         luma: what the Y-channel values are computed on.
         mean: the order of averaging.
         infinite_psnr: how it is written.
+        motion: how clips are ranked by motion.
         mana_dist: this package's version.
     """
 
     data: list[str]
     degradation: str
+    degradation_definition: str
     degradation_version: int
     frames: str
     lpips: str
     padding: str
     device: str
     mana_dist: str
+    datasets: tuple[DatasetProtocol, ...] = field(default=())
+    models: tuple[MethodSource, ...] = ()
+    bicubic: str = f"{_IMRESIZE}, by 4; borders mirrored, the edge pixel repeated; {_ROUNDED}"
+    lr: str = "auto"
+    frame_subset: str = "all; of Vimeo90K's septuplets the centre frame"
+    border_crop: int = 0
     colour: str = "matrix and range as tagged; untagged: BT.709 from 720 lines, else BT.601; limited range"
+    pictures: str = "16 bits: value / 257, rounded; grey: R = G = B; alpha dropped"
     scale: int = 4
     size: str = "HR cropped to multiples of 4 at the bottom and the right"
     quantised: str = "uint8, clamped, rounded half up"
-    border_crop: int = 0
     psnr: str = "RGB: one MSE over all pixels and channels, peak 255"
     ssim: str = "RGB: mean of channels; Gaussian 11x11, sigma 1.5, K1 0.01, K2 0.03, L 255, valid region"
     luma: str = "MATLAB rgb2ycbcr (BT.601, 16..235), not rounded, peak 255"
     mean: str = "over frames, then over clips"
     infinite_psnr: str = "null (some frame equals the ground truth)"
+    motion: str = "mean length of Farneback's optical flow between neighbouring LR frames (luma), LR pixels per frame"

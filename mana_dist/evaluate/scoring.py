@@ -1,138 +1,240 @@
-"""Running methods over clips and scoring every frame of theirs."""
+"""Running methods over a clip and scoring its frames."""
 
-import math
-from collections.abc import Callable, Sequence
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import tee
+from itertools import islice
+from typing import NamedTuple
 
 from mana_dist import metrics
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.errors import UserError
-from mana_dist.evaluate.clips import Clip
+from mana_dist.evaluate.clips import SCALE, Clip, cropped
 from mana_dist.evaluate.methods import Method
+from mana_dist.evaluate.motion import Motion
+from mana_dist.evaluate.results import ClipScores, Example, Scores, mean
 from mana_dist.inference import Frame
 from mana_dist.metrics.lpips import SMALLEST_SIDE as LPIPS_SMALLEST_SIDE
+from mana_dist.metrics.lpips import Lpips
 from mana_dist.metrics.psnr_ssim import SSIM_SIZE
-from mana_dist.pictures import Region, most_different_region
+from mana_dist.pictures import most_different_region
 
-Distance = Callable[[Frame, Frame], float]
+DIGEST_BYTES = 16
+RECENT = 32
+"""So many LR frames are held for methods that read behind the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Means over some frames.
+class Settings:
+    """All that scoring a clip takes, beside the clip.
 
     Attributes:
-        psnr_rgb: dB.
-        ssim_rgb: at most 1.
-        lpips: 0 is best; None where it was not computed.
-        psnr_y: dB, on luma.
-        ssim_y: at most 1, on luma.
-        frames: how many.
+        methods: at least one.
+        degradation: makes the LR frames that are not given.
+        lpips: None leaves that column empty.
+        border_crop: HR pixels left out along each border before frames are compared.
+        device: where methods and LPIPS run.
+        threads: of torch and OpenCV; None: as many as they like. The same wherever the clips of an evaluation are
+            scored: what a sum comes to may depend on how it was shared out.
     """
 
-    psnr_rgb: float
-    ssim_rgb: float
-    lpips: float | None
-    psnr_y: float
-    ssim_y: float
+    methods: tuple[Method, ...]
+    degradation: Degradation
+    lpips: Lpips | None = None
+    border_crop: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+
+
+class ScoredClip(NamedTuple):
+    """What came of a clip: its scores, the part of it to show (None: dropped), and how many frames were looked at."""
+
+    scores: ClipScores
+    example: Example | None
     frames: int
 
 
-@dataclass(frozen=True)
-class Example:
-    """The part of a clip that a picture shows: where the compared frames differ most.
+class _Pair(NamedTuple):
+    """A frame: the ground truth cropped to multiples of 4, its size before that, and its LR frame."""
 
-    Attributes:
-        clip: its clip's name.
-        frame: number in the clip, from the first evaluated one.
-        region: where in the frame.
-        lr: the region in the LR frame.
-        hr: in the ground truth.
-        outputs: in each method's frame, in the methods' order.
-    """
-
-    clip: str
-    frame: int
-    region: Region
-    lr: Frame
     hr: Frame
-    outputs: list[Frame]
+    whole: tuple[int, ...]
+    lr: Frame
 
 
-def score_clip(
-    clip: Clip,
-    methods: Sequence[Method],
-    degradation: Degradation,
-    lpips: Distance | None,
-    progress: Callable[[], None],
-) -> tuple[list[Scores], Example]:
+def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = lambda: None) -> ScoredClip:
     """Every method over every frame of a clip, all methods in step, so that memory does not grow with the length.
 
     Args:
         clip: the ground truth.
-        methods: at least one.
-        degradation: makes the LR frames.
-        lpips: None leaves that column empty.
+        settings: what is done to it.
         progress: called after each frame.
 
-    Returns:
-        Each method's means over the clip's frames, and the clip's most telling part.
-
     Raises:
-        UserError: unreadable, or frames smaller than SSIM's window.
+        UserError: unreadable, HR and LR frames that do not match, or frames smaller than SSIM's window.
     """
-    truth, source = tee(clip.frames())
-    streams = tee((degrade(frame, degradation) for frame in source), len(methods) + 1)
-    outputs = [method.upscale(stream) for method, stream in zip(methods, streams[1:], strict=True)]
-    scores: list[list[Scores]] = [[] for _ in methods]
+    wanted = clip.scored()
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    damage: list[str] = []
+    source = _Source(lambda: _pairs(clip, settings, damage.append))
+    outputs = [method.upscale(clip, source.lr(), wanted, settings.device) for method in settings.methods]
+    motion = Motion()
+    scores: list[list[Scores]] = [[] for _ in settings.methods]
     example: Example | None = None
-    for number, (hr, lr, *frames) in enumerate(zip(truth, streams[0], *outputs, strict=True)):
-        _check_size(clip, hr)
-        for collected, frame in zip(scores, frames, strict=True):
-            collected.append(_score(frame, hr, lpips))
-        # Two methods are compared with each other; one alone with the truth.
-        region = most_different_region(frames[0], frames[-1] if len(frames) > 1 else hr)
-        if example is None or region.difference > example.region.difference:
-            cut = [region.of(frame).copy() for frame in frames]
-            example = Example(clip.name, number, region, region.of_lr(lr).copy(), region.of(hr).copy(), cut)
+    notes: tuple[str, ...] = ()
+    number = -1
+    for number, pair in enumerate(source.pairs()):
+        notes = notes or _notes(pair, settings)
+        motion.add(pair.lr)
+        digest.update(pair.hr.tobytes())
+        if clip.lr is not None:
+            digest.update(pair.lr.tobytes())
+        if number in wanted:
+            frames = [
+                _next(method.name, output, pair, clip, number)
+                for method, output in zip(settings.methods, outputs, strict=True)
+            ]
+            for collected, frame in zip(scores, frames, strict=True):
+                collected.append(_score(frame, pair.hr, settings))
+            example = _more_telling(example, clip, number, pair, frames)
         progress()
     if example is None:
-        raise UserError(f"{clip.uri}: holds no frames")
-    return [mean(collected, sum(entry.frames for entry in collected)) for collected in scores], example
+        raise UserError(f"{clip.uri}: no frame of it is scored; see --frames and --frame-subset")
+    result = ClipScores(
+        clip=clip.name,
+        dataset=clip.dataset,
+        scores=tuple(map(mean, scores)),
+        motion=motion.mean,
+        notes=(*notes, *dict.fromkeys(damage)),
+        digest=digest.hexdigest(),
+    )
+    return ScoredClip(result, example, number + 1)
 
 
-def mean(scores: Sequence[Scores], frames: int) -> Scores:
-    """The plain mean of each metric, over ``frames`` frames in all; LPIPS only if all have it."""
-    distances = [entry.lpips for entry in scores if entry.lpips is not None]
-    return Scores(
-        psnr_rgb=_average([entry.psnr_rgb for entry in scores]),
-        ssim_rgb=_average([entry.ssim_rgb for entry in scores]),
-        lpips=_average(distances) if len(distances) == len(scores) else None,
-        psnr_y=_average([entry.psnr_y for entry in scores]),
-        ssim_y=_average([entry.ssim_y for entry in scores]),
-        frames=frames,
+class _Source:
+    """A clip's frames, decoded once for the scoring and for all methods, each of which reads at its own pace.
+
+    Memory does not grow with the clip's length. Frames that a method reads ahead are held until they are scored, and
+    the last few LR frames for methods that read later. A method that is further behind than that, because it begins
+    at a scored frame late in the clip, decodes the clip for itself.
+    """
+
+    def __init__(self, open_: Callable[[], Iterator[_Pair]]) -> None:
+        self._open = open_
+        self._frames = open_()
+        self._ahead: deque[_Pair] = deque()
+        self._recent: deque[Frame] = deque(maxlen=RECENT)
+        self._count = 0
+
+    def pairs(self) -> Iterator[_Pair]:
+        """All frames, once."""
+        while self._ahead or self._advance():
+            yield self._ahead.popleft()
+
+    def lr(self) -> Iterator[Frame]:
+        """The LR frames, for one more reader."""
+        number = 0
+        while number >= self._count - len(self._recent):
+            if number == self._count and not self._advance():
+                return
+            yield self._recent[number - self._count]
+            number += 1
+        for pair in islice(self._open(), number, None):
+            yield pair.lr
+
+    def _advance(self) -> bool:
+        pair = next(self._frames, None)
+        if pair is None:
+            return False
+        self._ahead.append(pair)
+        self._recent.append(pair.lr)
+        self._count += 1
+        return True
+
+
+def _pairs(clip: Clip, settings: Settings, damaged: Callable[[str], None]) -> Iterator[_Pair]:
+    """The frames of a clip, with LR frames given or made."""
+    given = clip.lr_frames() if clip.lr is not None else None
+    number = -1
+    for number, whole in enumerate(clip.frames(damaged)):
+        hr = cropped(whole)
+        _check_size(clip, whole, hr, settings.border_crop)
+        if given is None:
+            yield _Pair(hr, whole.shape, degrade(hr, settings.degradation))
+            continue
+        lr = next(given, None)
+        if lr is None:
+            raise UserError(f"{clip.lr}: ends after {number} LR frames, {clip.uri} does not; or use --lr made")
+        if lr.shape[0] * SCALE != hr.shape[0] or lr.shape[1] * SCALE != hr.shape[1]:
+            raise UserError(
+                f"{clip.lr}: LR frames of {_size(lr.shape)} do not match {clip.uri}, whose frames of "
+                f"{_size(whole.shape)} need {hr.shape[1] // SCALE}x{hr.shape[0] // SCALE}; or use --lr made"
+            )
+        yield _Pair(hr, whole.shape, lr)
+    if given is not None and next(given, None) is not None:
+        raise UserError(f"{clip.lr}: has more than the {number + 1} frames of {clip.uri}; or use --lr made")
+
+
+def _next(method: str, output: Iterator[Frame], pair: _Pair, clip: Clip, number: int) -> Frame:
+    """The method's next frame, cropped as the ground truth is where it has the ground truth's size before that."""
+    frame = next(output, None)
+    if frame is None:
+        raise UserError(f"{method}: has no frame {number} of {clip.uri}")
+    if frame.shape == pair.hr.shape:
+        return frame
+    if frame.shape == pair.whole:
+        return cropped(frame)
+    raise UserError(
+        f"{method}: its frames of {clip.name} are {_size(frame.shape)}, those of {clip.uri} {_size(pair.whole)}; "
+        "give it frames of the same size"
     )
 
 
-def _average(values: Sequence[float]) -> float:
-    return math.inf if math.inf in values else math.fsum(values) / len(values)
+def _more_telling(best: Example | None, clip: Clip, number: int, pair: _Pair, frames: Sequence[Frame]) -> Example:
+    # Two methods are compared with each other; one alone with the truth.
+    region = most_different_region(frames[0], frames[-1] if len(frames) > 1 else pair.hr)
+    if best is not None and region.difference <= best.region.difference:
+        return best
+    cut = [region.of(frame).copy() for frame in frames]
+    return Example(clip.name, number, region, region.of_lr(pair.lr).copy(), region.of(pair.hr).copy(), cut)
 
 
-def _score(frame: Frame, hr: Frame, lpips: Distance | None) -> Scores:
-    large_enough = min(hr.shape[:2]) >= LPIPS_SMALLEST_SIDE
+def _score(frame: Frame, hr: Frame, settings: Settings) -> Scores:
+    frame, hr = (_inside(image, settings.border_crop) for image in (frame, hr))
+    lpips = settings.lpips if min(hr.shape[:2]) >= LPIPS_SMALLEST_SIDE else None
     return Scores(
         psnr_rgb=metrics.psnr(frame, hr),
         ssim_rgb=metrics.ssim(frame, hr),
-        lpips=lpips(frame, hr) if lpips is not None and large_enough else None,
+        lpips=None if lpips is None else lpips(frame, hr),
         psnr_y=metrics.psnr_y(frame, hr),
         ssim_y=metrics.ssim_y(frame, hr),
         frames=1,
     )
 
 
-def _check_size(clip: Clip, hr: Frame) -> None:
-    if min(hr.shape[:2]) < SSIM_SIZE:
+def _inside(frame: Frame, border: int) -> Frame:
+    return frame[border : frame.shape[0] - border, border : frame.shape[1] - border]
+
+
+def _check_size(clip: Clip, whole: Frame, hr: Frame, border: int) -> None:
+    if min(hr.shape[:2]) - 2 * border < SSIM_SIZE:
+        inside = f" without {border} pixels along each border (--border-crop)" if border else ""
+        cut = "" if hr.shape == whole.shape else f", cropped to {_size(hr.shape)},"
         raise UserError(
-            f"{clip.uri}: frames of {hr.shape[1]}x{hr.shape[0]} are smaller than SSIM's {SSIM_SIZE}x{SSIM_SIZE}"
+            f"{clip.uri}: frames of {_size(whole.shape)}{cut}{inside} are smaller than SSIM's {SSIM_SIZE}x{SSIM_SIZE}"
         )
+
+
+def _notes(pair: _Pair, settings: Settings) -> tuple[str, ...]:
+    notes = []
+    if pair.hr.shape != pair.whole:
+        notes.append(f"cropped from {_size(pair.whole)} to {_size(pair.hr.shape)}")
+    smallest = min(pair.hr.shape[:2]) - 2 * settings.border_crop
+    if settings.lpips is not None and smallest < LPIPS_SMALLEST_SIDE:
+        notes.append(f"no LPIPS: it needs {LPIPS_SMALLEST_SIDE}x{LPIPS_SMALLEST_SIDE}")
+    return tuple(notes)
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[1]}x{shape[0]}"

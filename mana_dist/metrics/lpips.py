@@ -6,6 +6,7 @@ import socket
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -62,6 +63,12 @@ class Lpips:
         self.device = torch.device(device)
         _check_trunk(trunk, source)
         self._network = _network(trunk).to(self.device)
+
+    def on(self, device: str | torch.device) -> Self:
+        """The same metric, moved to another device."""
+        self.device = torch.device(device)
+        self._network.to(self.device)
+        return self
 
     def __call__(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
         """The distance of two (H, W, 3) uint8 RGB frames, sides of at least ``SMALLEST_SIDE``."""

@@ -1,6 +1,10 @@
 """The model's settings. Plain dataclass: this package imports torch alone."""
 
+import difflib
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+Attention = Literal["one_hot", "softmax_window", "dense"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,9 +16,12 @@ class ModelConfig:
         encoder_blocks: residual blocks of the per-frame encoder.
         decoder_blocks: residual blocks of the decoder.
         frames: T, the frames that a window holds, centre included; odd.
-        window: side of the spatial search window of the one-hot attention; odd.
+        window: side of the spatial search window of the cross-frame attention; odd. ``dense`` has none.
         memory_slots: N, columns of the memory bank; 0 leaves the memory module out (the paper's No_Mem).
         scale: upscaling factor; the paper's network, and so ours, is built for 4.
+        attention: what the cross-frame attention takes from a neighbour frame. ``one_hot``: the best match in the
+            window (the paper's method). ``softmax_window``: the average over the window by softmax. ``dense``: the
+            same over the whole frame. All three have the same parameters.
     """
 
     channels: int = 128
@@ -24,6 +31,7 @@ class ModelConfig:
     window: int = 9
     memory_slots: int = 256
     scale: int = 4
+    attention: Attention = "one_hot"
 
     def __post_init__(self) -> None:
         if self.channels < 2 or self.channels % 2:
@@ -36,3 +44,9 @@ class ModelConfig:
                 raise ValueError(f"model.{name} must be odd and positive, got {getattr(self, name)}")
         if self.scale != 4:
             raise ValueError(f"model.scale must be 4 (the paper's network has two 2x pixel shuffles), got {self.scale}")
+        known = get_args(Attention)
+        if self.attention not in known:
+            nearest = difflib.get_close_matches(str(self.attention), known, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"model.attention must be one of {', '.join(known)}, got {self.attention}; did you mean {nearest}?"
+            )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mana_dist.model.config import ModelConfig
-from mana_dist.ops import one_hot_attention
+from mana_dist.ops import dense_attention, one_hot_attention, softmax_window_attention
 
 LEAKY_SLOPE = 0.1
 
@@ -44,13 +44,16 @@ class ResidualBlock(nn.Module):
 class CrossFrameAttention(nn.Module):
     """Cross-frame non-local attention (paper section 3.2, figure 3).
 
-    One GroupNorm (32 groups, or the largest divisor of C below that) serves query, key and value. The T one-hot
-    results are concatenated to T*C' channels and projected to C by a 1x1 convolution that starts at zero.
+    One GroupNorm (32 groups, or the largest divisor of C below that) serves query, key and value. The T frames'
+    results are concatenated to T*C' channels and projected to C by a 1x1 convolution that starts at zero. What is
+    taken from a frame, ``config.attention`` says: the parameters are the same, so that the paper's one-hot attention
+    can be compared with what it replaces.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         channels, inner = config.channels, config.channels // 2
+        self.kind = config.attention
         self.window = config.window
         self.norm = nn.GroupNorm(max(g for g in range(1, 33) if channels % g == 0), channels)
         self.to_query = nn.Conv2d(channels, inner, 1)
@@ -72,9 +75,18 @@ class CrossFrameAttention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Q (B, C', H, W), K and V (B, T, C', H, W) -> the projected X, (B, C, H, W)."""
-        matched = one_hot_attention(query, key, value, self.window)
-        projected: Tensor = self.project(matched.flatten(1, 2))
+        projected: Tensor = self.project(self.attend(query, key, value).flatten(1, 2))
         return projected
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Q (B, C', H, W), K and V (B, T, C', H, W) -> what is taken from each frame, (B, T, C', H, W)."""
+        match self.kind:
+            case "one_hot":
+                return one_hot_attention(query, key, value, self.window)
+            case "softmax_window":
+                return softmax_window_attention(query, key, value, self.window)
+            case "dense":
+                return dense_attention(query, key, value)
 
 
 class MemoryAttention(nn.Module):
@@ -183,18 +195,17 @@ class Mana(nn.Module):
             (B, 3, 4H, 4W) in the dtype of ``centre`` (or the weights', if wider); not clamped to [0, 1].
         """
         query = self.attention.query(feature)
-        return self.upsample(centre) + self.decode(self.fuse(feature, query, key, value))
+        return self.upsample(centre) + self.decode(self.fuse(feature, query, self.attention(query, key, value)))
 
-    def fuse(self, feature: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def fuse(self, feature: Tensor, query: Tensor, attended: Tensor) -> Tensor:
         """Both attentions' results added to the centre feature: (B, C, H, W).
 
         Args:
             feature: F of the centre frames, (B, C, H, W), un-normalised.
             query: Q of the centre frames, (B, C', H, W).
-            key: K of all frames, (B, T, C', H, W).
-            value: V of all frames, (B, T, C', H, W).
+            attended: the projected result of the cross-frame attention, (B, C, H, W).
         """
-        fused: Tensor = feature + self.attention(query, key, value)
+        fused = feature + attended
         return fused if self.memory is None else fused + self.memory(query)
 
     def decode(self, fused: Tensor) -> Tensor:

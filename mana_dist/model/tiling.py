@@ -1,9 +1,10 @@
 """Frames of any size in bounded memory: the convolutions run tile by tile, the rest over the whole frame.
 
-What looks at the whole frame stays whole, so that tiles cannot disagree: the statistics of the GroupNorm, and Q, K
-and V with them. The encoder's tiles overlap by its exact receptive field. The attention's tiles are cut from the whole
-K and V, window included. Only the decoder's tiles may overlap by less than its receptive field (which is 82 pixels at
-the paper's 40 blocks): :data:`DECODER_HALO` pixels, beyond which a pixel's influence is far below one grey level.
+What looks at the whole frame stays whole, so that tiles cannot disagree: the statistics of the GroupNorm, Q, K and V
+with them, and the ``dense`` attention, which needs no more memory than K where torch has a fused kernel for it. The
+encoder's tiles overlap by its exact receptive field. The other attentions' tiles are cut from the whole K and V, window
+included. Only the decoder's tiles may overlap by less than its receptive field (which is 82 pixels at the paper's 40
+blocks): :data:`DECODER_HALO` pixels, beyond which a pixel's influence is far below one grey level.
 """
 
 from collections.abc import Callable, Iterator
@@ -77,14 +78,21 @@ def reconstruct(model: Mana, centre: Tensor, feature: Tensor, key: Tensor, value
     """:meth:`Mana.reconstruct`, attention and decoder tile by tile."""
     query = model.attention.query(feature)
     reach = model.config.window // 2
+    whole = model.attention(query, key, value) if model.config.attention == "dense" else None
 
-    def residual(rows: slice, columns: slice) -> Tensor:
+    def attended(rows: slice, columns: slice) -> Tensor:
+        if whole is not None:
+            return whole[..., rows, columns]
         # The attention sees `reach` more on each side, so that windows at the tile's border are whole.
         wide_rows, inner_rows = _widen(rows, reach, feature.shape[-2])
         wide_columns, inner_columns = _widen(columns, reach, feature.shape[-1])
         wide = (..., wide_rows, wide_columns)
-        fused = model.fuse(feature[wide], query[wide], key[wide], value[wide])
-        return model.decode(fused[..., inner_rows, inner_columns])
+        found: Tensor = model.attention(query[wide], key[wide], value[wide])
+        return found[..., inner_rows, inner_columns]
+
+    def residual(rows: slice, columns: slice) -> Tensor:
+        tile = (..., rows, columns)
+        return model.decode(model.fuse(feature[tile], query[tile], attended(rows, columns)))
 
     details = _over_tiles(feature.shape, tiling.side, tiling.halo, 4, residual)
     return model.upsample(centre) + details

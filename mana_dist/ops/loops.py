@@ -7,6 +7,8 @@ beyond inputs and output is a few copies of ``key``; windows are never materiali
 import torch
 from torch import Tensor
 
+from mana_dist.ops.shifts import shifts
+
 
 def forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
     """One-hot attention as :func:`mana_dist.ops.one_hot_attention` defines it.
@@ -60,25 +62,16 @@ def _best_match(query: Tensor, key: Tensor, window: int) -> tuple[Tensor, Tensor
     index = torch.zeros((batch, frames, height, width), dtype=torch.int64, device=query.device)
     position = torch.arange(height * width, device=query.device).view(height, width)
     seen = torch.zeros((height, width), dtype=torch.bool, device=query.device)
-    reach = window // 2
-    for dy in range(-min(reach, height - 1), min(reach, height - 1) + 1):
-        rows, key_rows = _overlap(dy, height)
-        for dx in range(-min(reach, width - 1), min(reach, width - 1) + 1):
-            columns, key_columns = _overlap(dx, width)
-            # A product and a sum: einsum turns this into a batch of tiny matrix products, five times slower on CPU.
-            score = (query[:, None, :, rows, columns] * key[:, :, :, key_rows, key_columns]).sum(2)
-            running = best[:, :, rows, columns]
-            # A pixel's first position inside the frame is taken whatever its score, -inf included.
-            wins = (score > running) | ~seen[rows, columns] | (score.isnan() & ~running.isnan())
-            best[:, :, rows, columns] = torch.where(wins, score, running)
-            index[:, :, rows, columns] = torch.where(wins, position[key_rows, key_columns], index[:, :, rows, columns])
-            seen[rows, columns] = True
+    for pixels, targets in shifts(window, height, width):
+        # A product and a sum: einsum turns this into a batch of tiny matrix products, five times slower on CPU.
+        score = (query[:, None][pixels] * key[targets]).sum(2)
+        running = best[pixels]
+        # A pixel's first position inside the frame is taken whatever its score, -inf included.
+        wins = (score > running) | ~seen[pixels] | (score.isnan() & ~running.isnan())
+        best[pixels] = torch.where(wins, score, running)
+        index[pixels] = torch.where(wins, position[targets], index[pixels])
+        seen[pixels] = True
     return best, index
-
-
-def _overlap(shift: int, size: int) -> tuple[slice, slice]:
-    """Where positions i and i + shift both lie in [0, size): the slice of i and the slice of i + shift."""
-    return slice(max(0, -shift), size - max(0, shift)), slice(max(0, shift), size + min(0, shift))
 
 
 def _gather(frames: Tensor, index: Tensor) -> Tensor:

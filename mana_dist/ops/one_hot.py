@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mana_dist.ops import fused_cpu, fused_gpu, loops
+from mana_dist.ops.shifts import check_shapes, check_window
 
 _GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _CPU_DTYPES = (torch.float32, torch.bfloat16)
@@ -41,12 +42,8 @@ def one_hot_attention(query: Tensor, key: Tensor, value: Tensor, window: int = 9
     Raises:
         ValueError: shapes do not match, or ``window`` is even or not positive.
     """
-    if window < 1 or window % 2 == 0:
-        raise ValueError(f"window must be odd and positive, got {window}")
-    if query.dim() != 4 or key.dim() != 5:
-        raise ValueError(f"query must be (B, C, H, W), key (B, T, C, H, W); got {query.shape} and {key.shape}")
-    if key.shape != value.shape or key.shape[:1] + key.shape[2:] != query.shape:
-        raise ValueError(f"shapes do not match: query {query.shape}, key {key.shape}, value {value.shape}")
+    check_window(window)
+    check_shapes(query, key, value)
     output: Tensor = _OneHotAttention.apply(query, key, value, window)
     return output
 

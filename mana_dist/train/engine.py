@@ -28,12 +28,17 @@ class StageEngine:
 
     Args:
         model_config: the network.
-        run: ZeRO stage and precision.
+        run: ZeRO stage, precision, micro batch and clipping.
         stage: what to train.
         weights: all parameters by name, fp32.
         moments: Adam's moments as :meth:`moments` gives them; empty at a stage's start.
         step: the global step that comes next.
         device: where to train.
+
+    Attributes:
+        gradient_norm: of the last step: the L2 norm over all trained parameters of the global batch's gradient, before
+            clipping; a scalar on the device, the same on all workers. DeepSpeed gives infinity where it is not a
+            number, and then leaves the step out.
     """
 
     def __init__(
@@ -50,6 +55,8 @@ class StageEngine:
         self._fragments = deepspeed.utils
         self._initial = weights
         self._device = device
+        self._micro_batch = run.micro_batch
+        self.gradient_norm = torch.zeros((), device=device)
         model = Mana(model_config)
         model.load_state_dict(weights)
         model.checkpoint_activations = run.checkpoint_activations
@@ -82,20 +89,43 @@ class StageEngine:
         return model
 
     def step(self, batch: Batch, share: float) -> Tensor:
-        """One optimizer step.
+        """One optimizer step, in as many forward and backward passes as ``run.micro_batch`` asks for.
 
         Args:
             batch: this worker's share of the global batch.
-            share: the share's size over the global batch's, (0, 1]; workers' shares sum to 1.
+            share: the share's size over the global batch's, (0, 1]; workers' shares sum to 1 and differ by one sample
+                at most.
 
         Returns:
             This worker's part of the global batch's mean loss (the parts sum to it), a scalar on the device.
         """
-        loss: Tensor = self._engine(batch.lr.to(self._device), batch.hr.to(self._device)) * share
-        # DeepSpeed averages gradients over workers; the parts must be summed.
-        self._engine.backward(loss * dist.get_world_size())
+        size = len(batch.lr)
+        parts = micro_batches(size, round(size / share), dist.get_world_size(), self._micro_batch)
+        total = torch.zeros((), device=self._device)
+        for number, part in enumerate(parts):
+            self._engine.set_gradient_accumulation_boundary(number == len(parts) - 1)
+            # ZeRO communicates in every pass, so all workers make equally many; one without samples left computes its
+            # first one again, for nothing.
+            rows = part or range(1)
+            chosen = slice(rows.start, rows.stop)
+            loss = self._engine(batch.lr[chosen].to(self._device), batch.hr[chosen].to(self._device))
+            loss = loss * (share * (len(part) / size))
+            # DeepSpeed averages gradients over workers; the parts must be summed.
+            self._engine.backward(loss * dist.get_world_size())
+            total += loss.detach()
+        norm = self._plain_gradient_norm()
         self._engine.step()
-        return loss.detach()
+        if norm is None:
+            norm = torch.as_tensor(self._engine.get_global_grad_norm())
+        self.gradient_norm = norm.detach().to(self._device, torch.float32)
+        return total
+
+    def _plain_gradient_norm(self) -> Tensor | None:
+        """Of the gradients that the next optimizer step takes; None where DeepSpeed's own optimizer will tell."""
+        if hasattr(self._engine.optimizer, "_global_grad_norm"):
+            return None
+        gradients = [parameter.grad for parameter in self._trained.values() if parameter.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
 
     def weights(self) -> dict[str, Tensor]:
         """All parameters by name, fp32 on the CPU: the trained ones' master copies, the frozen ones as they came."""
@@ -184,6 +214,25 @@ class StageEngine:
                     self._fragments.safe_set_full_optimizer_state(parameter, value, moment)
 
 
+def micro_batches(share: int, batch_size: int, world_size: int, most: int) -> list[range]:
+    """How a worker cuts its share of a batch into passes: as many as every other worker, near-equal in size.
+
+    Args:
+        share: samples of this worker: ``batch_size / world_size`` rounded down or up.
+        batch_size: samples of all workers.
+        world_size: workers.
+        most: samples to a pass; 0 for the whole share at once.
+
+    Returns:
+        The samples of each pass, in order. The last may be empty, where another worker has a sample more.
+    """
+    largest_share = -(-batch_size // world_size)
+    passes = -(-largest_share // most) if most else 1
+    # Cut as the largest share is, so that no pass is larger than there.
+    bounds = [min(largest_share * number // passes, share) for number in range(passes + 1)]
+    return [range(bounds[number], bounds[number + 1]) for number in range(passes)]
+
+
 def _on_cpu(tensor: Tensor) -> Tensor:
     return tensor.cpu().clone(memory_format=torch.contiguous_format)
 
@@ -205,6 +254,7 @@ def _deepspeed_config(run: RunConfig) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": 1,
         "zero_optimization": {"stage": run.zero_stage},
         "zero_allow_untested_optimizer": True,
+        "gradient_clipping": run.clip_gradients,
         "bf16": {"enabled": run.precision == "bf16"},
         "steps_per_print": 2**62,
     }

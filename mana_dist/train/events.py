@@ -1,4 +1,4 @@
-"""What rank 0 tells the driver while training; the driver alone prints and talks to MLflow."""
+"""What the workers tell the driver while training; the driver alone prints and talks to MLflow."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,14 @@ class Started:
         device: what a worker computes on.
         losses: of the last steps done, as the checkpoint remembers them: a driver that was killed may not have
             logged them.
+        peak: what ``peak_share`` of the reports is a share of, for each worker, in words.
     """
 
     step: int
     workers: int
     device: str
     losses: tuple[float, ...]
+    peak: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,13 @@ class Progress:
         samples_per_second: over all workers.
         data_wait: share of the time that rank 0 waited for data, [0, 1].
         eta_seconds: expected time to the end.
+        seconds: training time that the pace was measured over, without reports, checkpoints and validations.
+        samples: of the global batches trained in those seconds.
+        gradient_norms: of each step as in ``losses``: L2 over all trained parameters, before clipping.
+        tflops: the model's floating-point operations that all workers together did a second, 10^12; recomputed
+            activations are not counted.
+        peak_share: ``tflops`` over what the devices could do, [0, 1]; None where that is not known.
+        memory: bytes that rank 0 holds at most so far: of GPU memory, else resident.
     """
 
     stage: int
@@ -60,6 +69,12 @@ class Progress:
     samples_per_second: float
     data_wait: float
     eta_seconds: float
+    seconds: float = 0.0
+    samples: int = 0
+    gradient_norms: tuple[float, ...] = ()
+    tflops: float = 0.0
+    peak_share: float | None = None
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,7 @@ class Validated:
         psnr_bicubic: the same for bicubic upsampling.
         ssim_bicubic: the same for bicubic upsampling.
         picture: LR | bicubic | MANA | HR side by side, (H, W, 3) uint8.
+        seconds: that training stood still for it.
     """
 
     step: int
@@ -81,19 +97,63 @@ class Validated:
     psnr_bicubic: float
     ssim_bicubic: float
     picture: NDArray[np.uint8]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """A checkpoint lies in the run's storage.
+    """A checkpoint lies whole in the run's storage.
 
     Attributes:
         step: global steps done.
-        seconds: time it took all workers.
+        seconds: from the beginning until it was whole.
+        waited: seconds of these that training stood still.
     """
 
     step: int
     seconds: float
+    waited: float = 0.0
 
 
-Event = Started | Failed | Progress | Validated | Checkpointed
+@dataclass(frozen=True)
+class Damaged:
+    """A checkpoint cannot be used, so that training goes on from one before it.
+
+    Attributes:
+        checkpoint: its URI.
+        reason: what is wrong with it, one line.
+    """
+
+    checkpoint: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stalled:
+    """A worker has made no step for too long.
+
+    Attributes:
+        rank: the worker's.
+        seconds: since its last sign of life.
+        stacks: where all its threads stand, as ``faulthandler`` writes them.
+    """
+
+    rank: int
+    seconds: float
+    stacks: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Training ends before the schedule does, with a checkpoint.
+
+    Attributes:
+        step: global steps done, all of them in the checkpoint.
+        reason: who wanted it, such as ``SIGTERM``.
+    """
+
+    step: int
+    reason: str
+
+
+Event = Started | Failed | Progress | Validated | Checkpointed | Damaged | Stalled | Stopped

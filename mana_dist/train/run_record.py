@@ -10,14 +10,16 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
+from mana_dist.train.retry import persistently
 
 # What may differ between the attempts of one run: it moves neither the samples nor the arithmetic of a step
 # (workers, ZeRO stage and precision only round differently).
 _FREE_KEYS = (
-    *("mlflow.", "run.", "data.validation_path"),
+    # The data may have moved: their fingerprint tells whether they are the same.
+    *("mlflow.", "run.", "data.path", "data.validation_path"),
     *("data.prefetch", "data.readers", "data.cache_mb", "data.disk_cache", "data.disk_cache_mb"),
 )
-_BOUND_KEYS = ("run.seed",)
+_BOUND_KEYS = ("run.seed", "run.clip_gradients")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def fingerprint(manifest: Manifest) -> str:
 def load(config: Config) -> RunRecord | None:
     """The record of the run, None if the run is new."""
     try:
-        return RunRecord(**json.loads(storage.read_bytes(_record_uri(config))))
+        return RunRecord(**json.loads(persistently(storage.read_bytes, _record_uri(config))))
     except FileNotFoundError:
         return None
 
@@ -69,7 +71,7 @@ def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -
         UserError: the run was started with other settings or other data; names the first key that differs.
     """
     uri = _config_uri(config)
-    before = configuration.load(storage.read_bytes(uri).decode(), uri)
+    before = configuration.load(persistently(storage.read_bytes, uri).decode(), uri)
     old = configuration.flatten(configuration.to_mapping(before))
     new = configuration.flatten(configuration.to_mapping(config))
     for key, value in new.items():
@@ -89,8 +91,12 @@ def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -
 
 def save(config: Config, record: RunRecord) -> None:
     """Write the run's configuration and record; the record last, so that a run with a record is whole."""
-    storage.write_bytes(_config_uri(config), configuration.to_yaml(config).encode())
-    storage.write_bytes(_record_uri(config), json.dumps(dataclasses.asdict(record), indent=2).encode())
+    files = [
+        (_config_uri(config), configuration.to_yaml(config).encode()),
+        (_record_uri(config), json.dumps(dataclasses.asdict(record), indent=2).encode()),
+    ]
+    for uri, data in files:
+        persistently(storage.write_bytes, uri, data)
 
 
 def _config_uri(config: Config) -> str:

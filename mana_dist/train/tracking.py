@@ -1,124 +1,238 @@
-"""A training's MLflow run: opened and fed by the driver alone, so that there is one however many workers."""
+"""A training's MLflow run: opened and fed by the driver alone, so that there is one however many workers.
 
-import time
+Training never waits for MLflow: updates go to a queue, and a thread delivers them (:mod:`mana_dist.train.delivery`).
+Those that cannot be delivered lie in ``<run>/mlflow-updates/<MLflow run>/`` until the server is back, or until the next
+attempt of the run. No loss is missing in MLflow then: what was on its way when the driver was killed is in the
+checkpoints, which remember the losses of the steps before them, or comes after the newest checkpoint and is trained
+again. Checkpoints do not remember the rest: gradient norms, rates and validation results of the last steps before a
+checkpoint are missing if they had not arrived and the driver is killed before it hears of that checkpoint and stores
+them.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Literal, Self
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
 from mana_dist import config as configuration
+from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
-from mana_dist.tracking_uri import artifact_location
+from mana_dist.tracking_uri import experiment_id, sqlite_file
+from mana_dist.train import delivery, run_record
+from mana_dist.train.console import say
+from mana_dist.train.delivery import Delivery, Ended, Picture, Point, Points, Update, decode, encode, now
 from mana_dist.train.events import Checkpointed, Event, Progress, Started, Validated
+from mana_dist.train.retry import persistently
 from mana_dist.train.run_record import RunRecord
+from mana_dist.train.spool import Spool
 
-BATCH = 1000  # MLflow's limit of metrics per request
+UPDATES_FOLDER = "mlflow-updates"
+LOSS, PICTURE, SCORE = delivery.LOSS, delivery.PICTURE, delivery.SCORE
 
 
 class Tracker:
-    """One MLflow run.
+    """One MLflow run. No method but :meth:`open` and :meth:`flush` waits for the server, or fails because of it.
 
     Args:
-        tracking_uri: server or database.
+        client: of the tracking server.
         run_id: an existing run.
+        updates: where updates wait while the server is away.
+        logged: the last step that MLflow has of each metric: a resumed run does steps again, which are not logged
+            again. None: not known before the server answers.
+        tell: prints a line.
     """
 
-    def __init__(self, tracking_uri: str, run_id: str) -> None:
-        self._client = MlflowClient(tracking_uri)
+    def __init__(
+        self,
+        client: MlflowClient,
+        run_id: str,
+        updates: Spool,
+        logged: Mapping[str, int] | None,
+        tell: Callable[[str], None] = say,
+    ) -> None:
         self.run_id = run_id
-        # Steps that a resumed run does again are not logged again.
-        self._logged = {key: self._last_step(key) for key in ("train/loss", "val/psnr")}
+        self._tell = tell
+        self._spool = updates
+        self._loss_step = self._score_step = 0
+        for update in map(_decoded, updates.stored()):
+            if isinstance(update, Points):
+                self._note_logged(update)
+        if logged is None:
+            self._add(Points(()))  # so that the run is opened again, and flush waits for it, even if nothing is trained
+        self._delivery = Delivery(client, run_id, updates, tell, logged)
 
     @classmethod
     def open(cls, config: Config, tracking_uri: str, record: RunRecord | None) -> Self:
         """The run of ``record`` where it still exists, else a new one with all parameters and the whole config.
 
+        A server that does not answer is an obstacle to a new run only; one that has a record goes on without it.
+
         Raises:
-            UserError: the tracking server cannot be reached or refuses.
+            UserError: the tracking server refuses, or cannot be reached for a new run; or the run's storage cannot be
+                used.
         """
         try:
             client = MlflowClient(tracking_uri)
-            if record and record.tracking_uri == tracking_uri and _exists(client, record.mlflow_run_id):
-                client.update_run(record.mlflow_run_id, status="RUNNING")
-                return cls(tracking_uri, record.mlflow_run_id)
-            run = client.create_run(_experiment_id(client, config.mlflow.experiment), run_name=config.run.name)
-            values = configuration.flatten(configuration.to_mapping(config))
-            client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
-            client.log_text(run.info.run_id, configuration.to_yaml(config), "config.yaml")
+            found = _take_up(client, record) if record and record.tracking_uri == tracking_uri else None
+            run_id, logged = found or (_new_run(client, config), {})
         except (MlflowException, ImportError, OSError) as error:  # ImportError: a database's driver is not installed
-            raise UserError(
-                f"mlflow.tracking_uri {tracking_uri} cannot be used ({error}); start it or name another"
-            ) from error
-        return cls(tracking_uri, run.info.run_id)
+            raise _unusable(tracking_uri, error) from error
+        try:
+            return cls(client, run_id, _spool(config, run_id), logged)
+        except OSError as error:
+            raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
 
     def log(self, event: Event) -> None:
         """Log what an event holds and MLflow does not have yet."""
         if isinstance(event, Started):
-            self._log_losses(event.step, event.losses)
-            self._log(event.step, {"train/workers": float(event.workers)})
-        elif isinstance(event, Progress) and self._log_losses(event.step, event.losses):
-            self._log(
-                event.step,
-                {
-                    "train/stage": float(event.stage),
-                    "train/lr": event.lr,
-                    "train/samples_per_second": event.samples_per_second,
-                    "train/data_wait": event.data_wait,
-                },
-            )
-        elif isinstance(event, Validated) and event.step > self._logged["val/psnr"]:
-            self._log(
-                event.step,
-                {
-                    "val/psnr": event.psnr,
-                    "val/ssim": event.ssim,
-                    "val/psnr_bicubic": event.psnr_bicubic,
-                    "val/ssim_bicubic": event.ssim_bicubic,
-                    "val/psnr_gain": event.psnr - event.psnr_bicubic,
-                },
-            )
-            self._client.log_image(self.run_id, event.picture, key="validation", step=event.step)
-            self._logged["val/psnr"] = event.step
+            self._log_steps(event.step, {LOSS: event.losses})
+            self._log(event.step, {delivery.WORKERS: float(event.workers)})
+        elif isinstance(event, Progress):
+            self._log_progress(event)
+        elif isinstance(event, Validated):
+            self._log_validation(event)
         elif isinstance(event, Checkpointed):
-            self._log(event.step, {"train/checkpoint_seconds": event.seconds})
+            self._log(event.step, {delivery.SAVED: event.seconds, delivery.WAITED: event.waited})
+        # What lies before a checkpoint is not trained again, nor are its losses in the checkpoint after the next.
+        if (isinstance(event, Checkpointed) or self._delivery.is_away) and len(self._spool):
+            self._spool.store()
 
-    def _log_losses(self, last_step: int, losses: tuple[float, ...]) -> bool:
-        """Log the losses of the steps up to ``last_step``; False if MLflow had them all."""
-        first = last_step - len(losses) + 1
-        new = [(step, loss) for step, loss in enumerate(losses, first) if step > self._logged["train/loss"]]
-        for start in range(0, len(new), BATCH):
-            metrics = [Metric("train/loss", loss, _now(), step) for step, loss in new[start : start + BATCH]]
-            self._client.log_batch(self.run_id, metrics=metrics)
-        self._logged["train/loss"] = max(self._logged["train/loss"], last_step)
-        return bool(new)
+    def _log_progress(self, event: Progress) -> None:
+        if not self._log_steps(event.step, {LOSS: event.losses, "train/gradient_norm": event.gradient_norms}):
+            return
+        values = {
+            "train/stage": float(event.stage),
+            "train/lr": event.lr,
+            "train/samples_per_second": event.samples_per_second,
+            "train/tflops": event.tflops,
+            "train/data_wait": event.data_wait,
+            "train/memory_gib": event.memory / 2**30,
+        }
+        if event.peak_share is not None:
+            values["train/peak_share"] = event.peak_share
+        self._log(event.step, values)
+
+    def _log_validation(self, event: Validated) -> None:
+        if event.step <= self._score_step:
+            return
+        self._add(Picture.of(PICTURE, event.step, event.picture))
+        self._log(
+            event.step,
+            {
+                SCORE: event.psnr,
+                "val/ssim": event.ssim,
+                "val/psnr_bicubic": event.psnr_bicubic,
+                "val/ssim_bicubic": event.ssim_bicubic,
+                "val/psnr_gain": event.psnr - event.psnr_bicubic,
+                "val/seconds": event.seconds,
+            },
+        )
+
+    def _log_steps(self, last_step: int, series: dict[str, tuple[float, ...]]) -> bool:
+        """Log the values of each step up to ``last_step``; False if all of them were logged before."""
+        time = now()
+        points = tuple(
+            Point(key, value, time, step)
+            for key, values in series.items()
+            for step, value in enumerate(values, last_step - len(values) + 1)
+            if step > self._loss_step
+        )
+        if points:
+            self._add(Points(points))
+        return bool(points)
 
     def _log(self, step: int, values: dict[str, float]) -> None:
-        metrics = [Metric(key, value, _now(), step) for key, value in values.items()]
-        self._client.log_batch(self.run_id, metrics=metrics)
+        time = now()
+        self._add(Points(tuple(Point(key, value, time, step) for key, value in values.items())))
 
-    def _last_step(self, key: str) -> int:
-        return max((point.step for point in self._client.get_metric_history(self.run_id, key)), default=0)
+    def _add(self, update: Update) -> None:
+        if isinstance(update, Points):
+            self._note_logged(update)
+        self._spool.append(encode(update))
 
-    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """End the run."""
-        self._client.set_terminated(self.run_id, status)
+    def _note_logged(self, update: Points) -> None:
+        for point in update.points:
+            if point.key == LOSS:
+                self._loss_step = max(self._loss_step, point.step)
+            elif point.key == SCORE:
+                self._score_step = max(self._score_step, point.step)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until MLflow has everything; False if it has not within ``timeout`` seconds."""
+        return self._spool.wait_empty(timeout)
+
+    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"], timeout: float | None = None) -> None:
+        """End the run.
+
+        Args:
+            status: how it ended.
+            timeout: seconds to wait for MLflow: 5 after a kill, which leaves no more time, else 60. What has not
+                arrived then is kept for the next attempt.
+        """
+        self._add(Ended(status, now()))
+        if timeout is None:
+            timeout = 5.0 if status == "KILLED" else 60.0
+        if not self.flush(timeout):
+            self._spool.store()
+            self._tell(
+                f"MLflow did not take the last {len(self._spool)} updates in time; they are in {self._spool.uri}, and "
+                "the same command delivers them"
+            )
 
 
-def _now() -> int:
-    return int(time.time() * 1000)
+def check_server(tracking_uri: str) -> None:
+    """Check that a tracking server answers, or that a database can be made, without changing anything.
 
-
-def _exists(client: MlflowClient, run_id: str) -> bool:
+    Raises:
+        UserError: it does not, or cannot.
+    """
+    path = sqlite_file(tracking_uri)
+    if path is not None and not os.path.exists(path):
+        storage.check_writable(os.path.dirname(path), "mlflow.tracking_uri")
+        return
     try:
-        return client.get_run(run_id).info.lifecycle_stage == "active"
-    except MlflowException:
-        return False
+        MlflowClient(tracking_uri).search_experiments(max_results=1)
+    except (MlflowException, ImportError, OSError) as error:
+        raise _unusable(tracking_uri, error) from error
 
 
-def _experiment_id(client: MlflowClient, name: str) -> str:
-    experiment = client.get_experiment_by_name(name)
-    if experiment:
-        return experiment.experiment_id
-    return client.create_experiment(name, artifact_location=artifact_location(client.tracking_uri))
+def _unusable(tracking_uri: str, error: Exception) -> UserError:
+    return UserError(f"mlflow.tracking_uri {tracking_uri} cannot be used ({error}); start it or name another")
+
+
+def _spool(config: Config, run_id: str) -> Spool:
+    spool = persistently(Spool, storage.join(run_record.run_folder(config), UPDATES_FOLDER, run_id))
+    spool.discard(lambda data: isinstance(_decoded(data), Ended))  # the run goes on
+    return spool
+
+
+def _decoded(data: bytes) -> Update | None:
+    """None for something that is no update; the delivery tells of it and leaves it out."""
+    try:
+        return decode(data)
+    except ValueError:
+        return None
+
+
+def _take_up(client: MlflowClient, record: RunRecord) -> tuple[str, dict[str, int] | None] | None:
+    """The run's id and the last step of each metric, where these are known; None if the run has been deleted."""
+    try:
+        logged = delivery.take_up(client, record.mlflow_run_id)
+    except MlflowException as error:
+        if error.get_http_status_code() < HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise
+        return record.mlflow_run_id, None  # no answer
+    return None if logged is None else (record.mlflow_run_id, logged)
+
+
+def _new_run(client: MlflowClient, config: Config) -> str:
+    run_id = client.create_run(experiment_id(client, config.mlflow.experiment), run_name=config.run.name).info.run_id
+    values = configuration.flatten(configuration.to_mapping(config))
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in values.items()])
+    client.log_text(run_id, configuration.to_yaml(config), "config.yaml")
+    return run_id

@@ -1,5 +1,7 @@
 """Validation while training: PSNR and SSIM of whole frames, shared out over the workers."""
 
+import time
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -41,6 +43,7 @@ class Validation:
 
     def run(self, model: Mana, step: int, device: torch.device) -> Validated:
         """Measure the model; collective. Rank 0's first sample makes the picture."""
+        before = time.perf_counter()
         sums = torch.zeros(4, dtype=torch.float64)
         picture = np.zeros((1, 1, 3), dtype=np.uint8)
         idle = torch.zeros((1, model.config.frames, 3, 8, 8), device=device)
@@ -57,7 +60,7 @@ class Validation:
         sums = sums.to(device)
         dist.all_reduce(sums)
         means = [float(value) / self._count for value in sums]
-        return Validated(step, means[0], means[1], means[2], means[3], picture)
+        return Validated(step, means[0], means[1], means[2], means[3], picture, time.perf_counter() - before)
 
 
 # Not inference_mode: ZeRO 3 gathers weights here that training uses again.

@@ -1,28 +1,46 @@
 """What every training worker runs: the paper's schedule, step by step."""
 
+import contextlib
+import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never
 
 import ray.train
 import ray.train.torch
 import torch
-import torch.distributed as dist
 
 from mana_dist import config as configuration
 from mana_dist.config import Config
 from mana_dist.data.feed import Feed
 from mana_dist.data.manifest import Manifest
 from mana_dist.data.order import slots_of
-from mana_dist.train import checkpoint
-from mana_dist.train.checkpoint import TrainState
+from mana_dist.errors import UserError
+from mana_dist.model import Mana
+from mana_dist.train import shared_storage, suspects
+from mana_dist.train.checkpoint import DamagedError, TrainState
+from mana_dist.train.checkpoints import Checkpoints
+from mana_dist.train.consensus import Consensus
+from mana_dist.train.costs import device_peak
 from mana_dist.train.engine import StageEngine, initial_weights
-from mana_dist.train.events import Checkpointed, Event, Failed, Progress, Started
+from mana_dist.train.events import Event, Stalled, Started
+from mana_dist.train.failures import told_as_mistakes
+from mana_dist.train.meter import Meter
+from mana_dist.train.orders import Orders
+from mana_dist.train.saver import Saver
 from mana_dist.train.schedule import Stage, stages
 from mana_dist.train.validation import Validation
+from mana_dist.train.watchdog import Watchdog
+
+# What rank 0 tells the others at every step, as bits.
+_LEAVE = 1  # save everything and leave
+_LOOK = 2  # ask Ray whether a node is about to go
+
+_LOOK_EVERY = 10.0  # seconds
+_SLOW = 5.0  # how many times as long as a step its surroundings may take: building engines, compiling, validating
+_LEAST_LOSSES = 1000  # kept in checkpoints, in case the driver did not log them
 
 
 @dataclass(frozen=True)
@@ -32,72 +50,120 @@ class WorkerTask:
     Attributes:
         config: the run's configuration, nested plain values.
         data: the training data's manifest, as it was when the run was started.
-        send: takes rank 0's events to the driver.
+        send: takes events to the driver.
+        orders: what the driver wants.
+        token: URI of a file of the driver in the run's folder, which all workers must see; None if all do anyway.
     """
 
     config: Mapping[str, Any]
     data: Manifest
     send: Callable[[Event], None]
+    orders: Orders
+    token: str | None = None
 
 
-def train_worker(task: WorkerTask) -> None:
-    """Train from the newest checkpoint, or from the start, to the schedule's end."""
-    Worker(configuration.from_mapping(task.config, "run"), task.data, task.send).train()
+def train_worker(task: WorkerTask) -> int:
+    """Train from the newest checkpoint, or from the start, to the schedule's end or until the driver wants it to end.
 
-
-class ReportFailures(ray.train.UserCallback):  # type: ignore[misc]  # Ray comes without types
-    """Tells the driver of failed workers, which Ray Train otherwise restarts without a word."""
-
-    def __init__(self, send: Callable[[Event], None]) -> None:
-        self._send = send
-
-    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
-        """Called by Ray Train's controller."""
-        for rank, error in worker_exceptions.items():
-            self._send(Failed(rank, str(error).strip().splitlines()[-1]))
+    Returns:
+        The global steps done; all of them are in a checkpoint.
+    """
+    config = configuration.from_mapping(task.config, "run")
+    with told_as_mistakes(config):
+        return Worker(config, task).train()
 
 
 class Worker:
     """One worker's view of the run: its rank, its device, and the way to the driver."""
 
-    def __init__(self, config: Config, data: Manifest, send: Callable[[Event], None]) -> None:
+    def __init__(self, config: Config, task: WorkerTask) -> None:
         context = ray.train.get_context()
         self.config = config
-        self._data = data
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
         self.stages = stages(config)
-        self._send = send
-        self._validation = self._make_validation()
+        self._task = task
+        self._consensus = Consensus(collective_timeout(config))
+        self._checkpoints = Checkpoints(config)
+        self._losses: tuple[float, ...] = ()
+        self._leaving = False
+        self._looked = time.monotonic()
+        self._preempted: set[str] = set()
 
-    def train(self) -> None:
+    def train(self) -> int:
         """The three stages in order, each from where the run stands."""
-        state = self._resume()
-        self.send(Started(state.step, self.world_size, self._device_name(), state.losses))
-        # One feed for all stages: what it has decoded and prepared serves the next stage too.
-        with self._feed_from(state.step) as feed:
-            for stage in self.stages:
-                if state.step < stage.stop:
-                    state = self._train_stage(stage, state, feed)
+        with (
+            Watchdog(self.config.run.stall_timeout, self._report_stall) as self._watchdog,
+            self._task.orders.listen() if self.rank == 0 else contextlib.nullcontext() as self._listener,
+            Saver(self._checkpoints, self.send) as self._saver,
+        ):
+            self._watchdog.beat(_SLOW)
+            self._check_storage()
+            with told_as_mistakes(self.config, validating=True):
+                self._validation = self._make_validation()
+            self._peak = device_peak(self.device, self.config.run.precision)
+            state = self._resume()
+            self._losses = state.losses
+            self.send(Started(state.step, self.world_size, self._device_name(), state.losses, str(self._peak)))
+            self._validate_resumed(state)
+            # One feed for all stages: what it has decoded and prepared serves the next stage too.
+            with self._feed_from(state.step) as feed:
+                for stage in self.stages:
+                    if state.step < stage.stop and not self._leaving:
+                        state = self._train_stage(stage, state, feed)
+        if self.rank == 0:  # and the saver has saved it
+            self._task.orders.report_left(state.step)
+        return state.step
 
     def _train_stage(self, stage: Stage, state: TrainState, feed: Feed) -> TrainState:
         config, run = self.config, self.config.run
         share = len(slots_of(self.rank, self.world_size, config.data.batch_size)) / config.data.batch_size
+        self._watchdog.beat(_SLOW)
         with StageEngine(config.model, run, stage, state.weights, state.moments, state.step, self.device) as engine:
-            meter = _Meter(self, stage, feed)
+            meter = Meter(config, stage, feed, self.send, self.device, self._peak)
+            parts: list[torch.Tensor] = []
             for step in range(state.step + 1, stage.stop + 1):
-                meter.add(engine.step(next(feed), share))
-                is_checkpoint = step % run.checkpoint_every == 0 or step == stage.stop
-                if is_checkpoint or step % run.log_every == 0:
-                    meter.report(step)
-                if self._validation and (step % run.validate_every == 0 or step == self.total):
-                    self.send(self._validation.run(engine.model, step, self.device))
-                    meter.restart()
-                if is_checkpoint:
+                parts.append(engine.step(next(feed), share))
+                meter.add(parts[-1], engine.gradient_norm)
+                self._watchdog.beat()
+                self._saver.check()
+                due = self._is_wanted() or step % run.checkpoint_every == 0 or step == stage.stop
+                if due or step % run.log_every == 0:
+                    self._report(meter, step, parts)
+                    parts = []
+                if due:
                     state = self._checkpoint(engine, stage, step, meter.take_losses())
                     meter.restart()
+                # After the checkpoint, so that it costs no step whatever becomes of it. The next attempt makes up for
+                # one that is left out to leave in time.
+                if self._is_validated(step) and (step == self.total or not self._leaving):
+                    self._validate(engine.model, step)
+                    meter.restart()
+                if self._leaving:
+                    break
         return state
+
+    def _is_validated(self, step: int) -> bool:
+        return self._validation is not None and (step % self.config.run.validate_every == 0 or step == self.total)
+
+    def _validate(self, model: Mana, step: int) -> None:
+        assert self._validation is not None
+        self._watchdog.beat(_SLOW)
+        with told_as_mistakes(self.config, validating=True):
+            self.send(self._validation.run(model, step, self.device))
+        self._watchdog.beat(_SLOW)
+
+    def _validate_resumed(self, state: TrainState) -> None:
+        """Make the validation that may be missing, since it comes after its step's checkpoint.
+
+        One that is not missing gives the same numbers again, which are not logged again.
+        """
+        if state.step and self._is_validated(state.step):
+            model = Mana(self.config.model)
+            model.load_state_dict(state.weights)
+            dtype = torch.bfloat16 if self.config.run.precision == "bf16" else torch.float32
+            self._validate(model.to(self.device, dtype), state.step)
 
     @property
     def total(self) -> int:
@@ -107,14 +173,14 @@ class Worker:
     def send(self, event: Event) -> None:
         """Tell the driver; rank 0 speaks for all."""
         if self.rank == 0:
-            self._send(event)
+            self._task.send(event)
 
     def _feed_from(self, step: int) -> Feed:
         config = self.config
         assert config.data.path is not None
         return Feed(
             config.data.path,
-            self._data,
+            self._task.data,
             config.data,
             config.model.frames,
             config.run.seed,
@@ -123,29 +189,110 @@ class Worker:
             start_step=step,
         )
 
+    def _check_storage(self) -> None:
+        """Check that all workers see the folder that the driver sees; collective.
+
+        Raises:
+            UserError: some do not; on all workers alike.
+        """
+        if self._task.token is not None:
+            seen = self._consensus.gather(shared_storage.sees(self._task.token))
+            shared_storage.check_all(seen, self.config.run.storage)
+
     def _resume(self) -> TrainState:
-        published = ray.train.get_checkpoint()
-        if published is None:
+        """The state to go on from; rank 0 chooses, so that all take the same."""
+        chosen: int | UserError | None = None
+        state: TrainState | None = None
+        if self.rank == 0:
+            try:
+                found = self._checkpoints.newest()
+                for damaged in found.damaged:
+                    self.send(damaged)
+                state = found.state
+                chosen = state.step if state else None
+            except UserError as error:
+                chosen = error
+        chosen = self._consensus.tell(chosen)
+        if isinstance(chosen, UserError):
+            raise chosen
+        if chosen is None:
             return TrainState(0, initial_weights(self.config.model, self.config.run.seed), {})
-        with published.as_directory() as folder:
-            return checkpoint.load(folder)
+        try:
+            return state or self._checkpoints.read(chosen)
+        except DamagedError as error:
+            raise UserError(
+                f"checkpoint {self._checkpoints.folder(chosen)} is whole for worker 0 but not for worker {self.rank} "
+                f"({error}); see to it that run.storage {self.config.run.storage} is the same folder on all nodes"
+            ) from error
 
     def _checkpoint(self, engine: StageEngine, stage: Stage, step: int, losses: tuple[float, ...]) -> TrainState:
-        """Gather the state and publish it; Ray Train uploads rank 0's folder and waits for all."""
-        before = time.perf_counter()
+        """Gather the state on the CPU; rank 0 writes it in the background."""
+        begun = time.perf_counter()
+        self._watchdog.beat(_SLOW)
         # The next stage starts a new Adam.
         moments = engine.moments() if step < stage.stop else {}
-        state = TrainState(step, engine.weights(), moments, losses)
-        name = f"checkpoint_{step:08d}"
+        kept = max(_LEAST_LOSSES, 2 * self.config.run.checkpoint_every)
+        self._losses = (self._losses + losses)[-kept:]
+        state = TrainState(step, engine.weights(), moments, self._losses)
         if self.rank == 0:
-            with tempfile.TemporaryDirectory() as folder:
-                checkpoint.save(folder, state, self.config)
-                published = ray.train.Checkpoint.from_directory(folder)
-                ray.train.report({"step": step}, checkpoint=published, checkpoint_dir_name=name)
-        else:
-            ray.train.report({"step": step}, checkpoint_dir_name=name)
-        self.send(Checkpointed(step, time.perf_counter() - before))
+            self._saver.submit(state, begun)
         return state
+
+    def _is_wanted(self) -> bool:
+        """Whether there is reason for a checkpoint now; every worker comes to the same answer. Collective.
+
+        The reasons: the driver wants the workers to leave, or Ray has said that a node is about to be taken away.
+        """
+        word = 0
+        if self._listener is not None:
+            look = time.monotonic() - self._looked > _LOOK_EVERY
+            self._looked = time.monotonic() if look else self._looked
+            word = (_LEAVE if self._listener.leave else 0) | (_LOOK if look else 0)
+        told = self._consensus.exchange(word)
+        self._leaving = bool(told & _LEAVE)
+        return bool(told & _LOOK and self._is_node_going()) or self._leaving
+
+    def _is_node_going(self) -> bool:
+        """Whether Ray says so of a node that it did not name before; collective."""
+        if os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") == "0":
+            return False
+        told = ray.train.get_preemption_info()
+        nodes = set(told.preempted_node_ids) if told else set()
+        is_news = not nodes <= self._preempted
+        self._preempted |= nodes
+        return is_news
+
+    def _report(self, meter: Meter, step: int, parts: list[torch.Tensor]) -> None:
+        """Tell of the steps up to ``step``, whose losses' parts are ``parts``; collective.
+
+        Raises:
+            UserError: a loss or gradient was not finite; on all workers alike, once its samples are written down.
+        """
+        losses = meter.report(step)
+        numbers = range(step - len(losses) + 1, step + 1)
+        for number, loss, norm, part in zip(numbers, losses, meter.gradient_norms, parts, strict=True):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                self._give_up(number, loss, norm, part)
+
+    def _give_up(self, step: int, loss: float, norm: float, part: torch.Tensor) -> Never:
+        finite = self._consensus.gather(bool(torch.isfinite(part).item()))
+        message = None
+        if self.rank == 0:
+            with contextlib.suppress(UserError):
+                self._saver.wait()
+            try:
+                listed = f"are listed in {suspects.record(self.config, self._task.data, step, loss, norm, finite)}"
+            except (OSError, UserError) as error:
+                listed = f"could not be listed ({error})"
+            message = (
+                f"step {step} has loss {loss:g} and gradient norm {norm:g}; its samples {listed}, and the "
+                "last checkpoint before it is kept. Look at the samples, lower schedule.*.lr or set "
+                "run.clip_gradients, under another run.name"
+            )
+        raise UserError(self._consensus.tell(message))  # told only now, so that none ends before rank 0 is done
+
+    def _report_stall(self, seconds: float, stacks: str) -> None:
+        self._task.send(Stalled(self.rank, seconds, stacks))
 
     def _make_validation(self) -> Validation | None:
         path, run = self.config.data.validation_path, self.config.run
@@ -159,53 +306,6 @@ class Worker:
         return f"CPU, {os.environ.get('OMP_NUM_THREADS', torch.get_num_threads())} thread(s)"
 
 
-class _Meter:
-    """Losses and times between two reports; no synchronisation with the device until one is made."""
-
-    def __init__(self, worker: Worker, stage: Stage, feed: Feed) -> None:
-        self._worker = worker
-        self._stage = stage
-        self._feed = feed
-        self._losses: list[torch.Tensor] = []
-        self._since_checkpoint: list[float] = []
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin a new interval: what came before (a checkpoint, a report) is not training time."""
-        self._since = time.perf_counter()
-        self._waited = self._feed.waited
-        self._steps_before = len(self._losses)
-
-    def add(self, loss: torch.Tensor) -> None:
-        """Take this worker's part of one step's loss."""
-        self._losses.append(loss)
-
-    def report(self, step: int) -> None:
-        """Sum the parts over all workers and tell the driver; collective."""
-        summed = torch.stack(self._losses)
-        dist.all_reduce(summed)
-        losses = summed.tolist()  # waits for the device, so before the clock is read
-        timed = len(self._losses) - self._steps_before
-        elapsed = time.perf_counter() - self._since
-        pace = elapsed / timed
-        total, batch_size = self._worker.total, self._worker.config.data.batch_size
-        self._worker.send(
-            Progress(
-                stage=self._stage.number,
-                step=step,
-                total=total,
-                losses=tuple(losses),
-                lr=self._stage.lr,
-                samples_per_second=batch_size / pace,
-                data_wait=(self._feed.waited - self._waited) / elapsed,
-                eta_seconds=(total - step) * pace,
-            )
-        )
-        self._losses = []
-        self._since_checkpoint += losses
-        self.restart()
-
-    def take_losses(self) -> tuple[float, ...]:
-        """The losses of all steps since the last call; all of them must have been reported."""
-        losses, self._since_checkpoint = tuple(self._since_checkpoint), []
-        return losses
+def collective_timeout(config: Config) -> float:
+    """Seconds after which a worker stops to wait for the others: long after the watchdog, which can say more."""
+    return _SLOW * config.run.stall_timeout + 120

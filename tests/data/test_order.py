@@ -1,5 +1,6 @@
 """The sample order: a pure function of (seed, step, slot), each sample once an epoch, read sequentially."""
 
+import time
 from collections import Counter
 
 import numpy as np
@@ -82,30 +83,99 @@ def test_lanes_are_contiguous_and_cover_the_epoch(total: int, lanes: int) -> Non
         assert walk == list(range(walk[0], walk[0] + len(walk)))
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_a_worker_reads_little_more_than_its_share(world_size: int) -> None:
-    """Over an epoch, with a cache of one window a lane, row groups are read about once.
+@settings(deadline=None, max_examples=40)
+@given(group_rows, st.integers(1, 20), st.integers(0, 5), st.lists(st.integers(1, 20), min_size=1, max_size=12))
+def test_a_changing_number_of_workers_changes_nothing(
+    rows: list[int], batch_size: int, seed: int, world_sizes: list[int]
+) -> None:
+    """Nodes come and go, each worker with a fresh object: together they see each sample once an epoch all the same."""
+    undisturbed = order(rows, batch_size, seed=seed)
+    seen = []
+    for step in range(max(len(world_sizes), -(-sum(rows) // batch_size))):
+        world_size = min(world_sizes[step % len(world_sizes)], batch_size)
+        for rank in range(world_size):
+            worker = order(rows, batch_size, seed=seed)
+            seen += [worker.sample(step, slot) for slot in slots_of(rank, world_size, batch_size)]
+    assert seen == [undisturbed.sample(*divmod(number, batch_size)) for number in range(len(seen))]
+    everything = {(group, row) for group, count in enumerate(rows) for row in range(count)}
+    assert set(seen[: sum(rows)]) == everything
 
-    Each lane can share the window at either end with its neighbours: at most ``shuffle_groups`` groups a border more.
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(1, 6), st.integers(0, 5))
+def test_a_dataset_smaller_than_a_batch_is_evenly_used(rows: list[int], times: int, seed: int) -> None:
+    """A batch of ``times`` epochs and a sample holds every sample that often, and one of them once more."""
+    subject = order(rows, times * sum(rows) + 1, seed=seed)
+    counts = Counter(subject.sample(0, slot) for slot in range(subject.batch_size))
+    assert sorted(counts.values()) == [times] * (sum(rows) - 1) + [times + 1]
+
+
+def test_resuming_takes_no_longer_at_step_a_billion() -> None:
+    """A fresh object of 20,000 row groups (160 GB of samples) that is asked for a batch of the far future."""
+
+    def seconds(step: int) -> float:
+        found = []
+        for _ in range(3):
+            before = time.perf_counter()
+            subject = order([8] * 20_000, 16)
+            for slot in range(16):
+                subject.sample(step, slot)
+            found.append(time.perf_counter() - before)
+        return min(found)
+
+    assert seconds(10**9) < 3 * seconds(10) + 0.02
+
+
+class Reader:
+    """Counts the row groups that a reader fetches who remembers the ``capacity`` least recently used ones."""
+
+    def __init__(self, capacity: int) -> None:
+        self.reads = 0
+        self._capacity = capacity
+        self._held: dict[int, None] = {}
+
+    def fetch(self, group: int) -> None:
+        if group in self._held:
+            del self._held[group]
+        else:
+            self.reads += 1
+        self._held[group] = None
+        if len(self._held) > self._capacity:
+            del self._held[next(iter(self._held))]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=120), st.integers(1, 20), st.integers(1, 6), st.integers(0, 5))
+def test_read_amplification_is_bounded(rows: list[int], batch_size: int, shuffle_groups: int, seed: int) -> None:
+    """The bound of the module's docstring, for any shapes and any number of workers: every slot by itself."""
+    subject = order(rows, batch_size, shuffle_groups, seed)
+    readers = [Reader(shuffle_groups) for _ in range(batch_size)]
+    for number in range(sum(rows)):
+        step, slot = divmod(number, batch_size)
+        readers[slot].fetch(subject.sample(step, slot).group)
+    bound = len(rows) + (batch_size - 1) * shuffle_groups
+    assert sum(reader.reads for reader in readers) <= bound
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4, 16])
+@pytest.mark.parametrize("largest", [1, 8, 15])
+def test_the_feeds_shared_cache_keeps_the_bound(world_size: int, largest: int) -> None:
+    """A worker's slots share one memory, of a window and a group for each: see :class:`mana_dist.data.feed.Feed`.
+
+    Where groups differ in size, lanes leave their windows at different times, and it forgets a group too early now and
+    then.
     """
-    groups, rows, batch_size, shuffle_groups = 400, 8, 16, 4
-    subject = order([rows] * groups, batch_size, shuffle_groups)
-    steps = groups * rows // batch_size
-    for rank in range(world_size):
-        slots = slots_of(rank, world_size, batch_size)
-        cache: dict[int, None] = {}
-        reads = 0
-        for step in range(steps):
+    groups, batch_size, shuffle_groups = 400, 16, 4
+    rows = np.random.default_rng(largest).integers((largest + 1) // 2, largest + 1, groups)
+    subject = order(list(rows), batch_size, shuffle_groups)
+    workers = [slots_of(rank, world_size, batch_size) for rank in range(world_size)]
+    readers = [Reader(len(slots) * (shuffle_groups + 1)) for slots in workers]
+    for step in range(int(rows.sum()) // batch_size):
+        for slots, reader in zip(workers, readers, strict=True):
             for slot in slots:
-                group = subject.sample(step, slot).group
-                if group in cache:
-                    del cache[group]
-                else:
-                    reads += 1
-                cache[group] = None
-                if len(cache) > len(slots) * (shuffle_groups + 1):
-                    del cache[next(iter(cache))]
-        assert reads <= groups * len(slots) / batch_size + len(slots) * shuffle_groups
+                reader.fetch(subject.sample(step, slot).group)
+    bound = groups + (batch_size - 1) * shuffle_groups
+    assert sum(reader.reads for reader in readers) <= (bound if largest == 1 else 1.02 * bound)
 
 
 def test_a_batch_mixes_groups() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mana_dist.data.sources import FoundClip, below, clips_at, clips_in, natural_key
+from mana_dist.data.sources import FoundClip, below, clips_at, clips_in, outside, relative
 from mana_dist.storage import ListedFile
 
 
@@ -39,12 +39,6 @@ def test_sizes_and_times_come_from_the_listing() -> None:
     assert clips_in(files[1:])[0] == [FoundClip("f", ("9.png", "10.png"), 5, 9.0)]
 
 
-def test_numbers_in_names_count_by_value() -> None:
-    names = ["²3.png", "im10.png", "im02.png", "x.png", "im2.png", "im10_10.png", "im1.png", "im10_2.png"]
-    ordered = ["im1.png", "im02.png", "im2.png", "im10.png", "im10_2.png", "im10_10.png", "x.png", "²3.png"]
-    assert sorted(names, key=natural_key) == ordered
-
-
 def test_clips_at_a_place(tmp_path: Path) -> None:
     for name in ("a.mp4", "f #?%/1.png", "f #?%/2.png", "e/readme"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -62,3 +56,24 @@ def test_clips_at_a_place(tmp_path: Path) -> None:
 )
 def test_nothing_of_a_name_is_changed(folder: str, path: str, uri: str) -> None:
     assert below(folder, path) == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder", "path"),
+    [("/a/b/c", "/a", "b/c"), ("file:///a/b/", "/a", "b"), ("/a/", "/a", ""), ("/ab", "/a", None), ("/a", "/a/b", None),
+     ("/b", "/", "b"), ("s3://b/c/d", "s3://b/c/", "d"), ("s3://b/c", "s3://b", "c"), ("s3://b", "/b", None)],
+)  # fmt: skip
+def test_paths_below_a_folder(uri: str, folder: str, path: str | None) -> None:
+    assert relative(uri, folder) == path
+
+
+@pytest.mark.parametrize(
+    ("without", "left"),
+    [("", ["a/1", "a/b/1", "ab/1"]), ("/x/a", ["ab/1"]), ("/x/a/b/", ["a/1", "ab/1"]), ("/x", []), ("/x/1", None),
+     ("/", None), ("/y", None)],
+)  # fmt: skip
+def test_what_lies_outside_of_a_folder(without: str, left: list[str] | None) -> None:
+    files = [ListedFile(path, 1, 1.0) for path in ("a/1", "a/b/1", "ab/1")]
+    assert [file.path for file in outside("/x", files, without)] == (
+        left if left is not None else ["a/1", "a/b/1", "ab/1"]
+    )

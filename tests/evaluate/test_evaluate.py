@@ -1,69 +1,25 @@
 """The evaluation command against scores computed by hand, and every way in which its input can be wrong."""
 
-import json
+import hashlib
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
-import torch
-from numpy.typing import NDArray
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from mana_dist import inference, metrics, model_folder
-from mana_dist.config import Config
 from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.__main__ import main
-from mana_dist.evaluate.clips import find_clips
-from mana_dist.model import Mana, ModelConfig
+from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder
 
-CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=4))
 KEYS = {"psnr_rgb", "ssim_rgb", "lpips", "psnr_y", "ssim_y", "frames"}
-
-
-@pytest.fixture(autouse=True)
-def no_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test waits for, or depends on, the network."""
-
-    def offline(*_: Any, **__: Any) -> None:
-        raise OSError("offline")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("torch.hub.urlopen", offline)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    folder = str(tmp_path_factory.mktemp("model"))
-    model_folder.save(folder, Mana(CONFIG.model).state_dict(), CONFIG)
-    return folder
-
-
-def frames_of(length: int, seed: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
-    """A smooth texture that moves a pixel per frame."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (height // 4 + 8, width // 4 + 8, 3)).astype(np.uint8)
-    texture = bicubic_upsample(coarse)
-    return np.stack([texture[number : number + height, number : number + width] for number in range(length)])
-
-
-def write_folder(folder: Path, frames: NDArray[np.uint8]) -> Path:
-    folder.mkdir(parents=True)
-    for number, frame in enumerate(frames):
-        Image.fromarray(frame).save(folder / f"{number:04}.png")
-    return folder
-
-
-def evaluate(out: Path, *arguments: str) -> dict[str, Any]:
-    main([*arguments, "--out", str(out), "--device", "cpu"])
-    report: dict[str, Any] = json.loads((out / "metrics.json").read_text())
-    return report
 
 
 def test_means_over_frames_then_clips_equal_scores_by_hand(tmp_path: Path, model: str) -> None:
@@ -107,6 +63,102 @@ def test_protocol_names_every_choice_and_why_lpips_is_missing(tmp_path: Path) ->
     assert report["methods"]["bicubic"]["mean"]["frames"] == 2
 
 
+def test_both_degradations_and_the_bicubic_method_are_told_in_words(tmp_path: Path) -> None:
+    write_folder(tmp_path / "clip", frames_of(1))
+    told = {}
+    for name in ("BI", "BD"):
+        arguments = ["--data", str(tmp_path / "clip"), "--method", "bicubic", "--degradation", name]
+        protocol = evaluate(tmp_path / "out", *arguments)["protocol"]
+        told[name] = protocol["degradation_definition"]
+        for part in ("MATLAB's imresize", "a = -0.5", "by 4", "edge pixel repeated", "uint8, halves up"):
+            assert part in protocol["bicubic"]
+    for part in ("MATLAB's imresize", "a = -0.5", "antialiased", "edge pixel repeated", "uint8, halves up"):
+        assert part in told["BI"]
+    for part in ("Gaussian 13x13", "sigma 1.6", "(4i, 4j)", "edge pixel not repeated", "uint8, halves up"):
+        assert part in told["BD"]
+
+
+def test_protocol_tells_where_each_methods_frames_come_from(tmp_path: Path, model: str) -> None:
+    clip = write_folder(tmp_path / "clip", frames_of(1))
+    arguments = ["--data", str(clip), "--method", "bicubic", model, f"frames:truth={clip}/."]
+    bicubic, trained, truth = evaluate(tmp_path / "out", *arguments)["protocol"]["models"]
+    assert (bicubic["name"], bicubic["uri"], bicubic["sha256"]) == ("bicubic", "", "")
+    assert (truth["name"], truth["uri"], truth["sha256"]) == ("truth", str(clip), "")
+    weights = (Path(model) / "model.safetensors").read_bytes()
+    assert trained == {
+        "name": model,
+        "uri": model,
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "attention": "one_hot",
+        "memory_slots": 4,
+        "window": 3,
+        "frames": 3,
+    }
+    written = (tmp_path / "out" / "report.html").read_text()
+    assert hashlib.sha256(weights).hexdigest() in written
+
+
+def test_options_that_are_given_twice_add_up(tmp_path: Path, model: str) -> None:
+    for seed, name in enumerate("ab"):
+        write_folder(tmp_path / name, frames_of(1, seed))
+    arguments = ["--data", str(tmp_path / "a"), "--method", "bicubic", "--data", str(tmp_path / "b"), "--method", model]
+    report = evaluate(tmp_path / "out", *arguments)
+    assert [entry["name"] for entry in report["protocol"]["datasets"]] == ["a", "b"]
+    assert list(report["methods"]) == ["bicubic", model]
+    with pytest.raises(UserError, match="@a and @b cannot both move"):
+        evaluate(tmp_path / "out", *arguments, *["--promote-if", "psnr_y > @a", "--promote-if", "lpips < @b"])
+
+
+@pytest.mark.parametrize("again", ["{}/", "{}/.", "file://{}", "{}/../{name}"])
+def test_a_model_is_itself_however_its_folder_is_written(tmp_path: Path, model: str, again: str) -> None:
+    write_folder(tmp_path / "clip", frames_of(1))
+    other = again.format(model, name=Path(model).name)
+    with pytest.raises(UserError, match=f"--method names {model} twice, the second time as"):
+        evaluate(tmp_path / "out", "--data", str(tmp_path / "clip"), "--method", model, other)
+
+
+@pytest.mark.parametrize("key", ["--data", "--method", "--out"])
+def test_empty_names_are_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "clip", frames_of(1))
+    arguments = {"--data": "clip", "--method": "bicubic", "--out": "out"} | {key: ""}
+    with pytest.raises(UserError, match=f"{key} '': an empty name"):
+        main([part for entry in arguments.items() for part in entry])
+    assert [path.name for path in tmp_path.iterdir()] == ["clip"]
+
+
+def test_a_home_folder_and_a_relative_one_are_meant_as_a_shell_means_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "clip", frames_of(1))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    main(["--data", "clip", "--method", "bicubic", "--out", "~/results", "--workers", "1", "--device", "cpu"])
+    assert {"metrics.json", "report.html"} <= {path.name for path in (tmp_path / "results").iterdir()}
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_console_without_arrows_gets_the_table_nonetheless(tmp_path: Path) -> None:
+    write_folder(tmp_path / "clip", frames_of(1))
+    command = ["--data", "clip", "--method", "bicubic", "--out", "out", "--workers", "1", "--device", "cpu"]
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": "ascii",
+        "TORCH_HOME": str(tmp_path),
+        "https_proxy": "http://127.0.0.1:9",
+    }
+    trunk = ["--lpips-trunk", os.environ["MANA_TEST_LPIPS"]] if "MANA_TEST_LPIPS" in os.environ else []
+    done = subprocess.run(
+        [sys.executable, "-m", "mana_dist.evaluate", *command, *trunk],
+        cwd=tmp_path, env=environment, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"PSNR (dB) ?" in done.stdout
+    assert "PSNR (dB) ↑" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_degradation_changes_the_numbers(tmp_path: Path) -> None:
     write_folder(tmp_path / "clip", frames_of(2, 0))
     reports = [
@@ -141,6 +193,17 @@ def test_frames_that_do_not_divide_by_four_are_cropped(tmp_path: Path) -> None:
     assert odd["methods"]["bicubic"]["mean"] == even["methods"]["bicubic"]["mean"]
 
 
+def test_cropping_is_said_beside_the_numbers_and_on_the_console(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(tmp_path / "odd", frames_of(2, 4, 50, 67))
+    report = evaluate(tmp_path / "out", "--data", str(tmp_path / "odd"), "--method", "bicubic")
+    assert report["methods"]["bicubic"]["clips"][0]["notes"] == ["cropped from 67x50 to 64x48"]
+    assert "multiples of 4" in report["protocol"]["size"]
+    assert "clip 1/1 odd: 2 frames" in (said := capsys.readouterr().out)
+    assert "cropped from 67x50 to 64x48" in said
+
+
 def test_perfect_frames_are_valid_json(tmp_path: Path) -> None:
     write_folder(tmp_path / "flat", np.full((2, 48, 64, 3), 90, np.uint8))
     report = evaluate(tmp_path / "out", "--data", str(tmp_path / "flat"), "--method", "bicubic")
@@ -149,22 +212,11 @@ def test_perfect_frames_are_valid_json(tmp_path: Path) -> None:
     assert "null" in report["protocol"]["infinite_psnr"]
 
 
-def test_clips_are_found_at_any_depth(tmp_path: Path) -> None:
-    sequences = tmp_path / "vim" / "sequences"
-    for name in ("00001/0001", "00001/0002", ".hidden/0001"):
-        write_folder(sequences / name, frames_of(2, 0))
-    for start in (tmp_path / "vim", sequences):
-        clips = find_clips([str(start)])
-        assert [(clip.name, clip.uri) for clip in clips] == [
-            (name, str(sequences / "00001" / name)) for name in ("0001", "0002")
-        ]
-
-
 def test_files_and_console(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(tmp_path / "clip", frames_of(3, 0))
     report = evaluate(tmp_path / "out", "--data", str(tmp_path / "clip"), "--method", "bicubic", model)
-    names = ["metrics.json", "report.md", "side_by_side.png"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"metrics.json", "report.md", "report.html", "side_by_side.png"} <= names
     said = capsys.readouterr().out
     markdown = (tmp_path / "out" / "report.md").read_text()
     gain = report["methods"][model]["mean"]["psnr_rgb"] - report["methods"]["bicubic"]["mean"]["psnr_rgb"]
@@ -173,9 +225,54 @@ def test_files_and_console(tmp_path: Path, model: str, capsys: pytest.CaptureFix
         assert f"{gain:+.2f}" in text
     for name in names:
         assert str(tmp_path / "out" / name) in said
+    assert "clip 1/1 clip: 3 frames" in said
     assert "* degradation: BI" in markdown
     with Image.open(tmp_path / "out" / "side_by_side.png") as picture:
         assert picture.width > 4 * 240  # LR, bicubic, the model, HR
+
+
+def test_sixteen_bit_pngs_are_divided_by_257_and_rounded(tmp_path: Path) -> None:
+    frames = frames_of(2, 5)
+    deep = frames.astype(np.uint16) * 257 + np.random.default_rng(0).integers(-128, 128, frames.shape)
+    deep = np.clip(deep, 0, 65535).astype(np.uint16)  # of each, the nearest multiple of 257 is that of the 8 bits
+    write_folder(tmp_path / "shallow", frames)
+    (tmp_path / "deep").mkdir()
+    for number, frame in enumerate(deep):
+        assert cv2.imwrite(str(tmp_path / "deep" / f"{number}.png"), frame[..., ::-1])
+    shallow, sixteen = (
+        evaluate(tmp_path / f"out-{n}", "--data", str(tmp_path / n), "--method", "bicubic") for n in ("shallow", "deep")
+    )
+    assert mean_of(sixteen) == mean_of(shallow)
+    assert "value / 257, rounded" in sixteen["protocol"]["pictures"]
+
+
+def test_a_grey_clip_is_one_with_equal_channels(tmp_path: Path) -> None:
+    grey = np.ascontiguousarray(frames_of(2, 6)[..., 0])
+    (tmp_path / "grey").mkdir()
+    for number, frame in enumerate(grey):
+        Image.fromarray(frame).save(tmp_path / "grey" / f"{number}.png")
+    write_folder(tmp_path / "rgb", np.repeat(grey[..., None], 3, axis=3))
+    one, three = (
+        evaluate(tmp_path / f"out-{n}", "--data", str(tmp_path / n), "--method", "bicubic") for n in ("grey", "rgb")
+    )
+    assert mean_of(one) == mean_of(three)
+
+
+def test_a_clip_of_one_frame_has_numbers_but_no_motion(tmp_path: Path, model: str) -> None:
+    write_folder(tmp_path / "still", frames_of(1))
+    report = evaluate(tmp_path / "out", "--data", str(tmp_path / "still"), "--method", "bicubic", model)
+    for method in ("bicubic", model):
+        (clip,) = report["methods"][method]["clips"]
+        assert clip["frames"] == 1
+        assert clip["motion"] is None
+        assert clip["psnr_rgb"] > 5
+
+
+def test_registry_and_tracking_are_left_alone_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "clip", frames_of(2))
+    evaluate(tmp_path / "out", "--data", "clip", "--method", "bicubic")
+    assert {path.name for path in tmp_path.iterdir()} <= {"clip", "out", "torch"}
 
 
 @pytest.mark.skipif("MANA_TEST_LPIPS" not in os.environ, reason="MANA_TEST_LPIPS names no trunk file")
@@ -204,6 +301,11 @@ def test_lpips_with_a_trunk_file(tmp_path: Path) -> None:
             "--lpips-trunk nowhere: cannot be read",
         ),
         (["--data", "small", "--method", "bicubic"], "smaller than SSIM's 11x11"),
+        (["--data", "mixed", "--method", "bicubic"], "mixed: frame 1 is 64x44, those before are 64x48"),
+        (["--data", "clip", "--method", "bicubic", "--border-crop", "20"], "20 pixels along each border .* smaller"),
+        (["--data", "clip", "--method", "bicubic", "--border-crop", "-1"], "--border-crop -1: give a number"),
+        (["--data", "clip", "--method", "bicubic", "--workers", "none"], "--workers none: write auto, or a number"),
+        (["--data", "clip", "--method", "bicubic", "--top-motion", "0%"], "--top-motion 0%: write a share"),
         (["--data", "text.mp4", "--method", "bicubic"], "not a video that can be read"),
         (["--data", "clip", "--method", "bicubic", "--out", "/proc/x"], "--out: cannot write to /proc/x"),
     ],
@@ -214,6 +316,8 @@ def test_mistakes_are_named(
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "clip", frames_of(3, 0))
     write_folder(tmp_path / "small", frames_of(1, 0)[:, :8, :8])
+    write_folder(tmp_path / "mixed", frames_of(1, 0))
+    Image.fromarray(frames_of(1, 0)[0, :44]).save(tmp_path / "mixed" / "0001.png")
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.mp4").write_text("this is no video")
     with pytest.raises(UserError, match=message):

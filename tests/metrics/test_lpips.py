@@ -1,10 +1,12 @@
 """LPIPS against a literal implementation; never a number from the wrong weights."""
 
 import os
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import lpips
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,8 @@ TRUNK = os.environ.get("MANA_TEST_LPIPS")
 with_trunk = pytest.mark.skipif(
     TRUNK is None, reason="MANA_TEST_LPIPS does not name a safetensors file of AlexNet's convolutions"
 )
+GOLDEN = {(1, 20): 0.006520, (2, 60): 0.103084, (3, 120): 0.321738}
+"""LPIPS of :func:`pair`, by seed and noise."""
 SHAPES = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
 
 
@@ -61,6 +65,37 @@ def test_equals_the_literal_formula(metric: Lpips) -> None:
     for seed in range(3):
         a, b = pair(seed, 30)
         assert metric(a, b) == pytest.approx(literal(trunk, a, b), rel=1e-4)
+
+
+def packaged(trunk: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """The lpips package's own network, its trunk's convolutions filled in the order in which they come."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network: torch.nn.Module = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
+    convolutions = [
+        layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d) and layer.bias is not None
+    ]
+    for layer, number in zip(convolutions, SHAPES, strict=True):
+        layer.load_state_dict({name: trunk[f"features.{number}.{name}"] for name in ("weight", "bias")})
+    return network.eval()
+
+
+@with_trunk
+def test_equals_the_lpips_package_with_the_same_trunk(metric: Lpips) -> None:
+    network = packaged(load_file(str(TRUNK)))
+    for seed in range(3):
+        a, b = pair(seed, 40)
+        with torch.no_grad():
+            expected = network(
+                *(torch.from_numpy(x / 255).float().movedim(-1, 0)[None] for x in (a, b)), normalize=True
+            )
+        assert metric(a, b) == pytest.approx(float(expected), rel=1e-5)
+
+
+@with_trunk
+def test_golden_values(metric: Lpips) -> None:
+    """Of the lpips package 0.1.4 with torchvision's weights, once and for all."""
+    assert [metric(*pair(seed, noise)) for seed, noise in GOLDEN] == pytest.approx(list(GOLDEN.values()), rel=1e-4)
 
 
 @with_trunk

@@ -8,7 +8,7 @@ import pytest
 
 from tests.s3.commands import Command
 from tests.s3.seaweedfs import OWNER, SeaweedFS
-from tests.train.test_train import history
+from tests.train.trainings import history
 
 STEPS = 200
 OUTAGE = 8.0

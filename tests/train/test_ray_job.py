@@ -1,18 +1,8 @@
 """``ray job submit``: the same command on a cluster that runs already, with token authentication."""
 
-import os
-import secrets
-import shutil
-import signal
-import socket
+import re
 import subprocess
-import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,73 +10,67 @@ import pytest
 import mana_dist
 from mana_dist import model_folder
 from tests.train.datasets import make_dataset
-from tests.train.test_train import TINY
+from tests.train.nodes import RAY, Nodes
+from tests.train.trainings import TINY
 
 REPOSITORY = Path(mana_dist.__file__).parents[1]
-RAY = str(Path(sys.executable).with_name("ray"))
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A running head node."""
-
-    dashboard: str
-    environment: dict[str, str]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def submit(cluster: Nodes, tmp_path: Path, *arguments: str) -> list[str]:
+    """``ray job submit`` of a training that a user's grace of 30 s is given to."""
+    grace = '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "30"}}'
+    command = [RAY, "job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--runtime-env-json", grace]
+    command += [*arguments, "--", "python", "-m", "mana_dist.train", *TINY, "--run.name", "job"]
+    command += ["--data.path", str(tmp_path / "samples"), "--run.storage", str(tmp_path / "runs")]
+    return [*command, "--mlflow.tracking_uri", f"sqlite:///{tmp_path}/mlflow.db"]
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """``ray start --head``, in a session of its own, so that nothing else is touched when it ends."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
-    port, dashboard = free_port(), free_port()
-    temporary = tempfile.mkdtemp(prefix="ray-")  # short: socket paths in it must stay below 108 bytes
-    start = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--temp-dir={temporary}"]
-    start += ["--include-dashboard=true", f"--dashboard-port={dashboard}", "--disable-usage-stats"]
-    with open(f"{temporary}/head.log", "w", encoding="utf-8") as log:
-        head = subprocess.Popen(start, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_for(f"http://127.0.0.1:{dashboard}/api/version", environment["RAY_AUTH_TOKEN"])
-        yield Cluster(f"http://127.0.0.1:{dashboard}", environment)
-    finally:
-        head.send_signal(signal.SIGTERM)
-        head.wait(60)
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def wait_for(url: str, token: str, seconds: float = 90) -> None:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with urllib.request.urlopen(request, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.3)
-
-
-@pytest.mark.slow
-def test_a_submitted_job_trains_to_a_registered_model(cluster: Cluster, tmp_path: Path) -> None:
-    make_dataset(str(tmp_path / "samples"), 10)
-    submit = [RAY, "job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--", "python", "-m"]
-    submit += ["mana_dist.train", "--config", "tiny", *TINY, "--data.path", str(tmp_path / "samples")]
-    submit += ["--schedule.stage1.steps", "4", "--schedule.stage2.steps", "2", "--schedule.stage3.steps", "2"]
-    submit += ["--run.name", "job", "--run.storage", str(tmp_path / "runs")]
-    submit += ["--mlflow.tracking_uri", f"sqlite:///{tmp_path}/mlflow.db"]
-    done = subprocess.run(
-        submit, cwd=REPOSITORY, env=cluster.environment, capture_output=True, text=True, timeout=300, check=False
+def run(cluster: Nodes, command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=cluster.environment, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+@pytest.mark.cluster
+def test_a_submitted_job_trains_to_a_registered_model(tmp_path: Path) -> None:
+    make_dataset(str(tmp_path / "samples"), 10)
+    with Nodes(cpus=2) as cluster:
+        done = run(cluster, submit(cluster, tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "stage 3  step 8/8" in done.stdout
+    assert "stage 3  step 40/40" in done.stdout
     assert "registered as models:/mana-x4/1 with alias 'candidate'" in done.stdout
     assert model_folder.load(str(tmp_path / "runs" / "job" / "model"))[1].run.name == "job"
+
+
+@pytest.mark.cluster
+def test_a_job_that_is_stopped_or_whose_head_is_lost_goes_on_under_the_same_name(tmp_path: Path) -> None:
+    make_dataset(str(tmp_path / "samples"), 10)
+    often = ["--schedule.stage1.steps", "3000", "--run.log_every", "1", "--run.checkpoint_every", "50"]
+    with Nodes(cpus=2) as cluster:
+        address = ["--address", cluster.dashboard]
+        begun = run(cluster, [*submit(cluster, tmp_path, "--no-wait", "--submission-id", "first"), *often])
+        assert begun.returncode == 0, begun.stdout + begun.stderr
+        wait_for_log(cluster, "first", "checkpoint at step 50 ")
+        stopped = run(cluster, [RAY, "job", "stop", *address, "first"])
+        assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+        log = run(cluster, [RAY, "job", "logs", *address, "first"]).stdout
+        step = int(re.findall(r"stopped after step (\d+) \(SIGTERM\)", log)[0])
+        run(cluster, [*submit(cluster, tmp_path, "--no-wait", "--submission-id", "second"), *often])
+        log = wait_for_log(cluster, "second", f"checkpoint at step {(step // 50 + 1) * 50} ")
+        assert f"resuming after step {step}: 2 worker(s)" in log
+        cluster.kill()
+    with Nodes(cpus=2) as cluster:
+        run(cluster, [*submit(cluster, tmp_path, "--no-wait", "--submission-id", "third"), *often])
+        log = wait_for_log(cluster, "third", "resuming after step ")
+        assert int(re.findall(r"resuming after step (\d+)", log)[0]) >= (step // 50 + 1) * 50
+        cluster.kill()  # it would train for long
+
+
+def wait_for_log(cluster: Nodes, job: str, text: str) -> str:
+    """The job's log, once it holds ``text``."""
+    deadline = time.monotonic() + 200
+    log = ""
+    while text not in log:
+        assert time.monotonic() < deadline, log
+        log = run(cluster, [RAY, "job", "logs", "--address", cluster.dashboard, job]).stdout
+    return log

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mana_dist.config import Config, ScheduleConfig, StageConfig, parse
-from mana_dist.model import Mana, ModelConfig
+from mana_dist.model import Attention, Mana, ModelConfig
 from mana_dist.train.schedule import ADAM_BETAS, Stage, StageObjective, stages
 
 MODEL = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=5)
@@ -83,3 +83,29 @@ def test_exactly_the_intended_tensors_change(number: int) -> None:
     optimizer.step()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]) != intended(number, name), name
+
+
+@pytest.mark.parametrize("slots", [5, 0])
+@pytest.mark.parametrize("attention", ["one_hot", "softmax_window", "dense"])
+def test_every_variant_of_the_network_trains_in_every_stage_that_it_has(attention: Attention, slots: int) -> None:
+    """Every tensor that a stage trains gets a gradient that is finite and not all zero."""
+    torch.manual_seed(0)
+    steps = schedule(2, 2, 2, memory_slots=slots)
+    model = Mana(dataclasses.replace(steps.model, attention=attention))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)
+    planned = stages(steps)
+    assert [stage.number for stage in planned] == ([1, 2, 3] if slots else [1, 3])
+    for stage in planned:
+        model.zero_grad(set_to_none=True)
+        StageObjective(model, stage)(*batch()).backward()
+        for name, parameter in model.named_parameters():
+            if not intended(stage.number, name):
+                assert parameter.grad is None, name
+                continue
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            # A softmax does not change when all its scores do, so nothing depends on the key's bias.
+            if attention == "one_hot" or name != "attention.to_key.bias":
+                assert parameter.grad.any(), name

@@ -13,42 +13,13 @@ import pytest
 from mlflow import MlflowClient
 
 from mana_dist import model_folder
-from tests.train.datasets import make_dataset
-
-TINY = [
-    *["--model.channels", "8", "--model.encoder_blocks", "1", "--model.decoder_blocks", "1", "--model.window", "3"],
-    *["--model.memory_slots", "4", "--data.batch_size", "5", "--data.crop", "12", "--run.precision", "fp32"],
-    *["--schedule.stage1.steps", "20", "--schedule.stage2.steps", "8", "--schedule.stage3.steps", "12"],
-    *["--schedule.stage1.lr", "1e-3", "--run.workers", "2", "--run.log_every", "4", "--run.checkpoint_every", "6"],
-    *["--run.validate_every", "20", "--run.validate_samples", "3"],
-]
-STEPS = 40
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "mana_dist.train", *arguments]
-
-
-def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
-
-
-def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, check=False
-    )
+from tests.train.trainings import DATA, STEPS, TINY, Training, environment, history, make_workplace, train, weights
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with data, as a user has it."""
-    folder = tmp_path_factory.mktemp("workplace")
-    make_dataset(str(folder / "samples"), 22)
-    make_dataset(str(folder / "held-out"), 5)
-    return folder
-
-
-DATA = ["--data.path", "samples", "--data.validation_path", "held-out"]
+    return make_workplace(tmp_path_factory.mktemp("workplace"))
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +30,6 @@ def finished(workplace: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def history(workplace: Path, run_name: str, key: str) -> dict[int, float]:
-    client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
-    experiment = client.get_experiment_by_name("mana")
-    (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{run_name}'")
-    assert run.info.status == "FINISHED"
-    points = client.get_metric_history(run.info.run_id, key)
-    assert len({point.step for point in points}) == len(points)  # no step is logged twice
-    return {point.step: point.value for point in points}
-
-
 @pytest.mark.slow
 def test_the_console_tells_the_story(finished: subprocess.CompletedProcess[str]) -> None:
     out = finished.stdout
@@ -76,7 +37,7 @@ def test_the_console_tells_the_story(finished: subprocess.CompletedProcess[str])
     assert "data: 22 samples, batch 5, so 9.1 passes over them" in out
     assert "starting: 2 worker(s)" in out
     lines = re.findall(
-        r"stage (\d)  step +(\d+)/40  loss [\d.]+  [\d.]+ samples/s  data-wait [\d.]+%  ETA \d+:\d\d", out
+        r"stage (\d)  step +(\d+)/40  loss [\d.]+  .*[\d.]+ samples/s  .*data-wait [\d.]+%  .*ETA \d+:\d\d", out
     )
     # Once for all workers, at every fourth step, and at checkpoints: every sixth.
     reported = [step for step in range(1, STEPS + 1) if step % 4 == 0 or step % 6 == 0]
@@ -97,7 +58,7 @@ def test_mlflow_holds_one_run_with_everything(workplace: Path, finished: subproc
     assert run.data.params["schedule.stage3.lr"] == "1e-05"
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert "config.yaml" in artifacts
-    assert sorted(history(workplace, "whole", "train/loss")) == list(range(1, STEPS + 1))
+    assert sorted(history(workplace, "whole")) == list(range(1, STEPS + 1))
     assert sorted(history(workplace, "whole", "val/psnr")) == [20, 40]
     pictures = [item.path for item in client.list_artifacts(run.info.run_id, "images")]
     assert sum(path.endswith(".png") for path in pictures) == 2
@@ -139,69 +100,35 @@ def test_the_same_command_again_does_nothing(workplace: Path, finished: subproce
 def test_killed_and_resumed_is_the_same_training_to_the_last_bit(
     workplace: Path, finished: subprocess.CompletedProcess[str]
 ) -> None:
-    """Also: same seed and same number of workers, so two runs give the same losses."""
+    """Also: same seed and same number of workers, so two runs give the same losses. ``test_exactness`` has more."""
     arguments = [*TINY, *DATA, "--run.name", "killed"]
-    log = workplace / "killed.log"
-    with (
-        log.open("w") as stream,
-        subprocess.Popen(command(*arguments), cwd=workplace, env=environment(), stdout=stream) as run,
-    ):
-        deadline = time.monotonic() + 200
-        while "checkpoint at step 12" not in log.read_text() and run.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        run.send_signal(signal.SIGKILL)
-    assert run.returncode == -signal.SIGKILL, log.read_text()
+    with Training(workplace, *arguments) as run:
+        run.wait_for("checkpoint at step 12")
+        run.process.kill()
     resumed = train(workplace, *arguments)
     assert resumed.returncode == 0, resumed.stderr
     start = int(re.findall(r"resuming after step (\d+): 2 worker", resumed.stdout)[0])
-    assert start >= 6
-    assert history(workplace, "killed", "train/loss") == history(workplace, "whole", "train/loss")
-    one, other = (workplace / "runs" / name / "model" / "model.safetensors" for name in ("whole", "killed"))
-    assert one.read_bytes() == other.read_bytes()
+    assert start >= 12
+    assert history(workplace, "killed") == history(workplace, "whole")
+    assert weights(workplace, "killed") == weights(workplace, "whole")
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(workplace: Path) -> None:
+def test_ctrl_c_saves_leaves_no_process_and_says_how_to_go_on(workplace: Path) -> None:
     arguments = [*TINY, *DATA, "--run.name", "interrupted", "--schedule.stage1.steps", "5000"]
-    log = workplace / "interrupted.log"
-    marked = {**environment(), "MANA_TEST_MARK": str(workplace)}  # every process of the run inherits it
-    with (
-        log.open("w") as stream,
-        subprocess.Popen(
-            command(*arguments),
-            cwd=workplace,
-            env=marked,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-            # A shell's background job, as tests may be, ignores Ctrl-C, and its children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-        ) as run,
-    ):
-        deadline = time.monotonic() + 200
-        while "checkpoint at step" not in log.read_text() and run.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert len(processes_with(f"MANA_TEST_MARK={workplace}")) > 4  # driver, raylet, GCS, controller, two workers
-        os.killpg(run.pid, signal.SIGINT)
-        assert run.wait(60) == 130, log.read_text()
-    assert "the same command with --run.name interrupted goes on with it" in log.read_text()
-    assert log.read_text().splitlines()[-1] == "interrupted"
-    deadline = time.monotonic() + 15
-    while (left := processes_with(f"MANA_TEST_MARK={workplace}")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert left == []
-
-
-def processes_with(variable: str) -> list[str]:
-    """Command lines of the running processes whose environment holds ``variable``."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if variable.encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:
-            continue
-    return found
+    with Training(workplace, *arguments, "--run.checkpoint_every", "4000") as run:
+        run.wait_for_step(4)
+        assert len(run.processes()) > 4  # driver, raylet, GCS, controller, two workers
+        os.killpg(run.process.pid, signal.SIGINT)
+        assert run.finish(60) == 130, run.output
+        (saved,) = (workplace / "runs" / "interrupted").glob("checkpoint_*")
+        assert f"stopped after step {int(saved.name[11:])} (Ctrl-C)" in run.output
+        assert "the same command with --run.name interrupted goes on with it" in run.output
+        assert run.output.splitlines()[-1] == "interrupted"
+        deadline = time.monotonic() + 15
+        while (left := run.processes()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert left == {}
 
 
 def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
@@ -237,6 +164,14 @@ def test_mistakes_end_with_one_line(workplace: Path, arguments: list[str], messa
     assert "starting" not in done.stdout
 
 
+def test_a_dry_run_checks_and_tells_and_starts_nothing(workplace: Path) -> None:
+    done = train(workplace, *TINY, *DATA, "--run.name", "dry", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "6,735 parameters" in done.stdout
+    assert not (workplace / "runs" / "dry").exists()
+    assert "data.path is missing" in one_line_error(train(workplace, *TINY, "--dry-run"))
+
+
 def test_another_configuration_under_the_same_name_is_refused(
     workplace: Path, finished: subprocess.CompletedProcess[str]
 ) -> None:
@@ -246,6 +181,6 @@ def test_another_configuration_under_the_same_name_is_refused(
 
 def test_the_model_learns(workplace: Path, finished: subprocess.CompletedProcess[str]) -> None:
     """Stage 1 lowers its loss, and stage 2 its own."""
-    losses = history(workplace, "whole", "train/loss")
+    losses = history(workplace, "whole")
     assert np.mean([losses[step] for step in range(16, 21)]) < np.mean([losses[step] for step in range(1, 6)])
     assert losses[28] < losses[21]

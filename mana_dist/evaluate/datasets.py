@@ -1,0 +1,380 @@
+"""What lies at a ``--data`` URI: which of the field's layouts it has, its clips, and the LR frames given with them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from mana_dist import storage
+from mana_dist.data import vimeo
+from mana_dist.data.degradation import Degradation
+from mana_dist.data.pictures import check_one_file_each
+from mana_dist.data.sources import FoundClip, below, clips_in, outside, relative
+from mana_dist.data.video import clip_name
+from mana_dist.errors import UserError
+from mana_dist.evaluate.layouts import BESIDE, WITHIN, Layout, check_numbers, is_lr_name, lr_name_in
+from mana_dist.evaluate.subset import ALL, CENTRE, FrameSubset
+from mana_dist.storage import ListedFile
+
+LrSource = Literal["made", "given", "auto"]
+
+REDS4 = ("000", "011", "015", "020")
+"""The clips of REDS's training set on which EDVR and those after it are measured (BasicSR's and mmagic's choice)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A clip of a dataset.
+
+    Attributes:
+        path: in the dataset, for names; empty where the dataset is the clip.
+        uri: the ground truth: a video, or a folder of frames.
+        frames: how many of a folder; None for a video.
+        first: URI of a folder's first frame; None for a video.
+        lr: URI of the LR frames that are given with it; None: they are made.
+        lr_frames: how many of a folder; None for a video.
+    """
+
+    path: str
+    uri: str
+    frames: int | None
+    first: str | None = None
+    lr: str | None = None
+    lr_frames: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What lies at one ``--data`` URI.
+
+    Attributes:
+        name: unique in the evaluation.
+        uri: as given.
+        layout: which layout was recognised.
+        lr: ``made``, or ``given:`` and the folder of the LR frames.
+        subset: the frames of each clip that this dataset's numbers are customarily of.
+        clips: at least one.
+        named_by_path: whether the last name of a clip's path says too little of it.
+        notes: what was left out, for people.
+    """
+
+    name: str
+    uri: str
+    layout: str
+    lr: str
+    subset: FrameSubset
+    clips: tuple[Pair, ...]
+    named_by_path: bool = False
+    notes: tuple[str, ...] = ()
+
+
+_VIMEO, PLAIN = "Vimeo90K, test list", "clips"
+# A folder with any of these directly in it is an earlier evaluation's --out.
+_REPORT = frozenset({"metrics.json", "report.html", "report.md"})
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A ``--data`` URI, and what is looked for there.
+
+    Attributes:
+        uri: as given, for people.
+        root: the same on any machine.
+        degradation: of which LR frames are looked for.
+        lr: which LR frames are wanted.
+        without: a folder below the root that is left out; empty: none.
+    """
+
+    uri: str
+    root: str
+    degradation: Degradation
+    lr: LrSource
+    without: str
+
+    def listing(self, folder: str) -> list[ListedFile]:
+        return outside(folder, storage.list_files(folder), self.without)
+
+    def clips(self, folder: str) -> list[FoundClip]:
+        return clips_in(self.listing(folder))[0]
+
+    def has_folder(self, name: str) -> bool:
+        return storage.is_folder(below(self.root, name))
+
+
+def find_datasets(uris: Sequence[str], degradation: Degradation, lr: LrSource, without: str = "") -> list[Dataset]:
+    """The datasets at ``uris``, in that order.
+
+    Args:
+        uris: videos, folders of frames, folders with several of either, or one of the layouts above.
+        degradation: of which LR frames are looked for.
+        lr: ``made``: LR frames that lie there are not used; ``given``: they must be there; ``auto``: used where they
+            are.
+        without: the folder that the report goes to; what lies there is no data. Empty: none.
+
+    Raises:
+        UserError: something is not there, cannot be read, holds no clip, or the LR frames do not match; ``without`` is
+            one of ``uris``, or holds frames and no report.
+    """
+    found: list[Dataset] = []
+    for uri in uris:
+        if not uri.strip():
+            raise UserError("--data '': an empty name; name a file or a folder")
+        if any(storage.resolve(uri) == storage.resolve(other.uri) for other in found):
+            raise UserError(f"--data names {uri} twice")
+        try:
+            dataset = _find(uri, degradation, lr, without)
+        except OSError as error:
+            raise UserError(f"--data {uri}: cannot be read ({error})") from error
+        found.append(_only_reds4(dataset))
+    return [replace(dataset, name=name) for dataset, name in zip(found, _names(found), strict=True)]
+
+
+def _find(uri: str, degradation: Degradation, lr: LrSource, without: str) -> Dataset:
+    place = _Place(uri, storage.resolve(uri), degradation, lr, without)
+    if not storage.is_folder(uri):
+        if not storage.exists(uri):
+            raise UserError(f"--data {uri}: no such file or folder")
+        return _plain(place, [FoundClip("", None, None, None)], [])
+    notes = _check_out(place)
+    names = {file.rpartition("/")[2] for file in storage.list_folder(place.root)}
+    if vimeo.TESTING in names:
+        return _vimeo(place, names)
+    for layout in BESIDE:
+        if layout.hr in names and place.has_folder(layout.hr):
+            return _beside(place, layout, names)
+    found, previews = clips_in(place.listing(place.root))
+    for layout in WITHIN:
+        if any(_parted(clip.path)[1] == layout.hr and clip.files is not None for clip in found):
+            return _with_notes(_within(place, layout, found), notes)
+    return _with_notes(_plain(place, found, previews), notes)
+
+
+def _check_out(place: _Place) -> list[str]:
+    """The folder of the report is none of the data's; what is to be said of the clips that are left out there."""
+    out = place.without
+    inside = relative(out, place.root) if out else None
+    if inside is None or not storage.is_folder(out):
+        return []
+    if not inside:
+        raise UserError(f"--out {out}: is the folder of --data {place.uri} too; name another for the report")
+    found, _ = clips_in(storage.list_files(out))
+    names = {file.rpartition("/")[2] for file in storage.list_folder(out)}
+    direct = any(not clip.path or (clip.files is None and "/" not in clip.path) for clip in found)
+    if direct and not names & _REPORT:
+        raise UserError(
+            f"--out {out}: holds frames or videos of --data {place.uri}; name a folder for the report alone"
+        )
+    left_out = [clip.path for clip in found if clip.path]
+    return [_left_out(left_out, "below --out")] if left_out else []
+
+
+def _plain(place: _Place, found: Sequence[FoundClip], previews: Sequence[str]) -> Dataset:
+    uri = place.uri
+    if not found:
+        raise UserError(f"--data {uri}: holds neither frames (PNG, JPEG) nor videos, nor does any folder in it")
+    for clip in found:
+        folders = clip.path.split("/") if clip.files is not None else _parted(clip.path)[0].split("/")
+        wrong = lr_name_in(place.root) or next(filter(is_lr_name, folders), None)
+        if wrong is not None:
+            raise UserError(
+                f"--data {uri}: {below(uri, clip.path)} lies in {wrong}, a folder of LR frames; "
+                "name the dataset's own folder, which holds the ground truth and the LR folders"
+            )
+    if place.lr == "given":
+        raise UserError(
+            f"--lr given: {uri} has no folder of {place.degradation} LR frames "
+            f"({BESIDE[0].lr(place.degradation)[0]} beside GT, for one); use --lr made"
+        )
+    notes = [f"{below(uri, path)}: pictures beside or below videos are previews, left out" for path in previews[:1]]
+    return _dataset(place, PLAIN, None, ALL, [_pair(place.root, clip) for clip in found], notes)
+
+
+def _beside(place: _Place, layout: Layout, names: Iterable[str]) -> Dataset:
+    folder = _given_folder(place, layout.lr(place.degradation))
+    hr = below(place.root, layout.hr)
+    dataset = _paired(place, layout.name, layout.subset, hr, place.clips(hr), folder)
+    others = []
+    for name in sorted(names):
+        if name != layout.hr and not is_lr_name(name):
+            entry = below(place.root, name)
+            if storage.is_folder(entry):
+                others += [below(name, clip.path) for clip in place.clips(entry)]
+            else:
+                others += [clip.path or name for clip in clips_in([ListedFile(name, None, None)])[0]]
+    return _with_notes(dataset, [_left_out(others, f"beside {layout.hr}")] if others else [])
+
+
+def _vimeo(place: _Place, names: Iterable[str]) -> Dataset:
+    uri, root = place.uri, place.root
+    listed = list(dict.fromkeys(vimeo.read_names(below(root, vimeo.TESTING))))
+    hr = below(root, vimeo.SEQUENCES if vimeo.SEQUENCES in names else "GT")
+    by_path = {clip.path: clip for clip in place.clips(hr)} if listed and storage.is_folder(hr) else {}
+    missing = [name for name in listed if name not in by_path]
+    if missing or not listed:
+        raise UserError(
+            f"--data {uri}: {len(missing)} of the {len(listed)} septuplets in {vimeo.TESTING} have no frames in {hr}"
+            + (f", the first of them {missing[0]}" if missing else "")
+        )
+    found = [by_path[name] for name in listed]
+    alone = next((clip for clip in found if _count(clip) == 1), None)
+    if alone is not None and alone.files is not None:
+        raise UserError(
+            f"--data {uri}: {below(hr, alone.path)} holds {alone.files[0]} alone; put all seven HR frames there "
+            "(im1 to im7): the centre is scored, but frames are matched by their order"
+        )
+    beside = f"../{root.rpartition('/')[2]}_matlabLRx4/{vimeo.SEQUENCES}"  # as BasicSR has it
+    candidates = ("BIx4", "sequences_LR", beside) if place.degradation is Degradation.BI else ("BDx4",)
+    dataset = _paired(place, _VIMEO, CENTRE, hr, found, _given_folder(place, candidates))
+    return replace(dataset, named_by_path=True)
+
+
+def _given_folder(place: _Place, candidates: Sequence[str]) -> str | None:
+    """URI of the first of the LR folders ``candidates`` that is there; None: LR is made."""
+    if place.lr == "made":
+        return None
+    for candidate in candidates:
+        folder = below(_parted(place.root)[0], candidate[3:]) if candidate[:3] == "../" else None
+        folder = folder or below(place.root, candidate)
+        if storage.is_folder(folder):
+            return folder
+    if place.lr == "given":
+        looked = " or ".join(candidates) or "none is known of this layout"
+        raise UserError(
+            f"--lr given: {place.uri} has no folder of {place.degradation} LR frames ({looked}); use --lr made"
+        )
+    return None
+
+
+def _paired(
+    place: _Place, layout: str, subset: FrameSubset, hr: str, found: Sequence[FoundClip], folder: str | None
+) -> Dataset:
+    given = {} if folder is None else {_stem(clip): clip for clip in place.clips(folder)}
+    clips = []
+    for clip in found:
+        if folder is not None and _stem(clip) not in given:
+            raise UserError(f"{folder}: has no LR frames of {below(hr, clip.path)}; complete it or use --lr made")
+        clips.append(_pair(hr, clip, folder or "", given.get(_stem(clip))))
+    return _dataset(place, layout, folder, subset, clips)
+
+
+def _within(place: _Place, layout: Layout, found: Sequence[FoundClip]) -> Dataset:
+    """Every clip is a folder with its ground truth in one folder and LR frames in others."""
+    truths = [clip for clip in found if _parted(clip.path)[1] == layout.hr and clip.files is not None]
+    names = layout.lr(place.degradation)
+    there = {clip.path: clip for clip in found}
+    name = next(
+        (name for name in names if any(_joined(_parted(truth.path)[0], name) in there for truth in truths)), None
+    )
+    if name is None and place.lr == "given":
+        name = names[0]
+    clips = []
+    for truth in truths:
+        path = _parted(truth.path)[0]
+        low = there.get(_joined(path, name)) if name is not None and place.lr != "made" else None
+        if low is None and name is not None and place.lr != "made":
+            raise UserError(
+                f"{below(place.root, path)}: has no folder {name} of {place.degradation} LR frames beside {layout.hr}; "
+                "use --lr made"
+            )
+        clips.append(replace(_pair(place.root, truth, place.root, low), path=path))
+    others = [clip.path for clip in found if clip not in truths and not is_lr_name(_parted(clip.path)[1])]
+    notes = [_left_out(others, f"without a folder {layout.hr}")] if others else []
+    given = name if place.lr != "made" else None
+    return _dataset(place, layout.name, given, layout.subset, clips, notes)
+
+
+def _pair(hr: str, clip: FoundClip, lr: str = "", low: FoundClip | None = None) -> Pair:
+    """The clip below the folder ``hr``, and its LR frames below ``lr``; checked against each other.
+
+    Raises:
+        UserError: two files for one frame, other numbers of frames, numbers that do not go on alike.
+    """
+    uri = below(hr, clip.path)
+    check_one_file_each(uri, clip.files or ())
+    first = below(uri, clip.files[0]) if clip.files else None
+    if low is None:
+        return Pair(path=clip.path, uri=uri, frames=_count(clip), first=first)
+    low_uri = below(lr, low.path)
+    check_one_file_each(low_uri, low.files or ())
+    if None not in (_count(clip), _count(low)) and _count(clip) != _count(low):
+        raise UserError(
+            f"{low_uri}: {_count(low)} LR frames, but {uri} has {_count(clip)}; mend the dataset or use --lr made"
+        )
+    check_numbers(uri, clip, low_uri, low)
+    return Pair(path=clip.path, uri=uri, frames=_count(clip), first=first, lr=low_uri, lr_frames=_count(low))
+
+
+def _dataset(
+    place: _Place, layout: str, lr: str | None, subset: FrameSubset, clips: Sequence[Pair], notes: Sequence[str] = ()
+) -> Dataset:
+    if not clips:
+        raise UserError(f"--data {place.uri}: recognised as {layout}, but there is no ground truth in it")
+    told = "made" if lr is None else f"given: {relative(lr, place.root) or lr}"
+    return Dataset(
+        name=clip_name(place.root),
+        uri=place.uri,
+        layout=layout,
+        lr=told,
+        subset=subset,
+        clips=tuple(clips),
+        notes=tuple(notes),
+    )
+
+
+def _with_notes(dataset: Dataset, notes: Sequence[str]) -> Dataset:
+    return replace(dataset, notes=(*dataset.notes, *notes))
+
+
+def _left_out(paths: Sequence[str], why: str) -> str:
+    few = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
+    return f"{len(paths)} {'clip' if len(paths) == 1 else 'clips'} {why} left out: {few}"
+
+
+def _only_reds4(dataset: Dataset) -> Dataset:
+    """Of a folder that is called REDS4, and holds clips of REDS, the four."""
+    if dataset.name.upper() != "REDS4":
+        return dataset
+    chosen = [clip for name in REDS4 for clip in dataset.clips if clip_name(clip.path) == name]
+    if not chosen:
+        return dataset
+    missing = [name for name in REDS4 if name not in {clip_name(clip.path) for clip in chosen}]
+    if missing:
+        raise UserError(f"--data {dataset.uri}: is called REDS4 and has no clip {missing[0]}; complete or rename it")
+    left_out = len(dataset.clips) - len(chosen)
+    notes = (f"the four clips of REDS4; {left_out} others are left out",) if left_out else ()
+    return replace(dataset, clips=tuple(chosen), notes=(*dataset.notes, *notes))
+
+
+def _names(datasets: Sequence[Dataset]) -> list[str]:
+    """The last name of each URI, with as many of the names above as tell it from the others; else the URI."""
+    above = [storage.resolve(dataset.uri).rstrip("/").split("/")[:-1] for dataset in datasets]
+    names = []
+    for dataset, mine in zip(datasets, above, strict=True):
+        rivals = [theirs for other, theirs in zip(datasets, above, strict=True) if other.name == dataset.name]
+        tails = range(1 + len(mine))
+        unique = (tail for tail in tails if sum(_last(theirs, tail) == _last(mine, tail) for theirs in rivals) == 1)
+        tail = next(unique, None)
+        names.append(dataset.uri if tail is None else "/".join([*_last(mine, tail), dataset.name]))
+    return names
+
+
+def _last(parts: Sequence[str], count: int) -> Sequence[str]:
+    return parts[len(parts) - count :] if count <= len(parts) else parts
+
+
+def _count(clip: FoundClip) -> int | None:
+    return None if clip.files is None else len(clip.files)
+
+
+def _stem(clip: FoundClip) -> str:
+    """Its path, without a video's suffix."""
+    folder, name = _parted(clip.path)
+    return clip.path if clip.files is not None else _joined(folder, clip_name(name))
+
+
+def _joined(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _parted(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition("/")
+    return folder, name

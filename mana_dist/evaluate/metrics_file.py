@@ -1,0 +1,76 @@
+"""``metrics.json``: the protocol and every number, for machines."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mana_dist.evaluate.motion import TopMotion
+from mana_dist.evaluate.promote import Promotion
+from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
+
+METRICS_FILE, PARTIAL_FILE = "metrics.json", "metrics.partial.json"
+
+
+def to_json(
+    evaluation: Evaluation,
+    top: TopMotion | None = None,
+    promotion: Promotion | None = None,
+    unfinished: Sequence[str] = (),
+) -> str:
+    """The text of the file.
+
+    Args:
+        evaluation: what was found.
+        top: what was asked of the clips with large motion; the evaluation then has them.
+        promotion: what became of an alias.
+        unfinished: names of the clips that are missing, for an error ended the evaluation.
+
+    Returns:
+        JSON without NaN and infinities: an infinite PSNR is null, as the protocol says.
+    """
+    content: dict[str, Any] = {
+        "protocol": asdict(evaluation.protocol),
+        "methods": {name: _method(evaluation, index) for index, name in enumerate(evaluation.methods)},
+    }
+    if top is not None:
+        chosen = evaluation.of_top_motion()
+        content["top_motion"] = {
+            "share": top.text,
+            "clips": list(evaluation.top_motion or ()),
+            "methods": _means(evaluation, chosen),
+        }
+    if promotion is not None:
+        content["promotion"] = asdict(promotion)
+    if unfinished:
+        content["unfinished"] = list(unfinished)
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _method(evaluation: Evaluation, index: int) -> dict[str, Any]:
+    return {
+        "clips": [
+            {
+                "name": clip.clip,
+                "dataset": clip.dataset,
+                **_plain(clip.scores[index]),
+                "motion": clip.motion,
+                "notes": list(clip.notes),
+            }
+            for clip in evaluation.clips
+        ],
+        "datasets": {
+            dataset: _plain(evaluation.mean(index, evaluation.of_dataset(dataset))) for dataset in evaluation.datasets
+        },
+        "mean": _plain(evaluation.mean(index)),
+    }
+
+
+def _means(evaluation: Evaluation, clips: Iterable[ClipScores]) -> dict[str, Any]:
+    chosen = list(clips)
+    return {name: _plain(evaluation.mean(index, chosen)) for index, name in enumerate(evaluation.methods)}
+
+
+def _plain(scores: Scores) -> dict[str, Any]:
+    return {key: None if value == math.inf else value for key, value in asdict(scores).items()}

@@ -1,0 +1,78 @@
+"""How much moves in a clip, and the clips in which most does (the paper's Table 2)."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mana_dist.data.sampling import flow_magnitude
+from mana_dist.errors import UserError
+from mana_dist.evaluate.results import ClipScores
+from mana_dist.inference import Frame
+
+_SHARE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(%?)")
+
+
+class Motion:
+    """The mean length of the optical flow over the pixels of the LR frames of a clip, which come one by one."""
+
+    def __init__(self) -> None:
+        self._before: NDArray[np.uint8] | None = None
+        self._lengths: list[float] = []
+
+    def add(self, lr: Frame) -> None:
+        """The next LR frame."""
+        grey = cv2.cvtColor(lr, cv2.COLOR_RGB2GRAY)
+        if self._before is not None:
+            self._lengths.append(float(flow_magnitude(self._before, grey).mean(dtype=np.float64)))
+        self._before = grey
+
+    @property
+    def mean(self) -> float | None:
+        """LR pixels per frame; None for a single frame."""
+        return math.fsum(self._lengths) / len(self._lengths) if self._lengths else None
+
+
+@dataclass(frozen=True)
+class TopMotion:
+    """How many clips count as those of large motion.
+
+    Attributes:
+        text: as the user wrote it.
+        share: of all clips, or None.
+        clips: how many, where no share is meant.
+    """
+
+    text: str
+    share: Fraction | None
+    clips: int = 0
+
+    def count(self, clips: int) -> int:
+        """Of so many clips; at least 1, and shares are rounded up."""
+        asked = self.clips if self.share is None else math.ceil(self.share * clips)
+        return min(max(asked, 1), clips)
+
+
+def parse_top_motion(text: str) -> TopMotion:
+    """What ``--top-motion`` says: a share like ``6%``, or a number of clips.
+
+    Raises:
+        UserError: neither.
+    """
+    match = _SHARE.fullmatch(text.strip())
+    if match is not None and match[2] and 0 < Fraction(match[1]) <= 100:
+        return TopMotion(text.strip(), Fraction(match[1]) / 100)
+    if match is not None and not match[2] and match[1].isdecimal() and int(match[1]) > 0:
+        return TopMotion(text.strip(), None, int(match[1]))
+    raise UserError(f"--top-motion {text}: write a share of the clips like 6%, or a number of clips like 10")
+
+
+def top_motion(clips: Sequence[ClipScores], top: TopMotion) -> tuple[str, ...]:
+    """Names of the clips with the largest motion, the largest first; ties by name, single frames last."""
+    ranked = sorted(clips, key=lambda clip: (-1 * (-1 if clip.motion is None else clip.motion), clip.clip))
+    return tuple(clip.clip for clip in ranked[: top.count(len(clips))])

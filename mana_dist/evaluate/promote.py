@@ -1,0 +1,210 @@
+"""``--promote-if "psnr_rgb > @champion"``: an alias of the registry moves to a model that the numbers prefer."""
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from mana_dist.errors import UserError
+from mana_dist.evaluate.methods import Wanted
+from mana_dist.evaluate.results import Evaluation
+from mana_dist.model_folder import REGISTRY_SCHEME
+from mana_dist.registry import Registered
+
+METRICS = ("psnr_rgb", "ssim_rgb", "lpips", "psnr_y", "ssim_y")
+_NUMBER = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
+_EXPRESSION = re.compile(
+    rf"(?P<metric>\w+)\s*(?P<operator>>=|<=|>|<)\s*"
+    rf"(?:@(?P<alias>[\w.-]*\w)(?:\s*(?P<sign>[+-])\s*(?P<margin>{_NUMBER}))?|(?P<number>-?(?:{_NUMBER})))"
+)
+_RESERVED = re.compile(r"latest|v[0-9]+", re.IGNORECASE)  # MLflow lets no alias be called that
+_OPERATORS: MappingProxyType[str, Callable[[float, float], bool]] = MappingProxyType(
+    {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One expression of ``--promote-if``.
+
+    Attributes:
+        text: as the user wrote it.
+        metric: one of :data:`METRICS`.
+        operator: ``>``, ``>=``, ``<`` or ``<=``.
+        alias: of the model to compare with, or None.
+        number: what to compare with where there is no alias, else what is added to the alias' value.
+    """
+
+    text: str
+    metric: str
+    operator: str
+    alias: str | None
+    number: float
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Who is compared with whom for which alias.
+
+    Attributes:
+        conditions: all must hold.
+        alias: that moves.
+        candidate: name of the method that it may move to.
+        version: the candidate's.
+        champion: name of the method that the alias points at; None: it points at none yet.
+        current: the champion's version.
+    """
+
+    conditions: tuple[Condition, ...]
+    alias: str
+    candidate: str
+    version: Registered
+    champion: str | None
+    current: Registered | None
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What became of a contest.
+
+    Attributes:
+        model: the registered model's name.
+        alias: that was to move.
+        candidate: the version that it may have moved to.
+        champion: the method that it pointed at before; None: none.
+        promoted: whether it moves.
+        reasons: each condition with its numbers, or why there was nothing to compare.
+    """
+
+    model: str
+    alias: str
+    candidate: str
+    champion: str | None
+    promoted: bool
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        what = f"@{self.alias} of {self.model}"
+        outcome = f"{what} moves to version {self.candidate}" if self.promoted else f"{what} stays where it is"
+        return f"{outcome}: {'; '.join(self.reasons)}"
+
+
+def parse_condition(text: str) -> Condition:
+    """One expression: ``METRIC OP @ALIAS``, with ``+ MARGIN`` or ``- MARGIN`` if you like, or ``METRIC OP NUMBER``.
+
+    Raises:
+        UserError: not like that, or MLflow has no such metric or alias.
+    """
+    match = _EXPRESSION.fullmatch(text.strip())
+    if match is None:
+        raise UserError(
+            f'--promote-if "{text}": write METRIC OP @ALIAS, like "psnr_rgb > @champion", with a margin '
+            'if you like ("lpips < @champion - 0.01"), or METRIC OP NUMBER; OP is >, >=, < or <='
+        )
+    if match["metric"] not in METRICS:
+        raise UserError(f'--promote-if "{text}": no metric {match["metric"]}; there are {", ".join(METRICS)}')
+    if match["alias"] and ("." in match["alias"] or _RESERVED.fullmatch(match["alias"])):
+        raise UserError(
+            f'--promote-if "{text}": @{match["alias"]} can be no alias in MLflow, which takes letters, digits, "_" and '
+            '"-" and keeps "latest" and "v1" for itself; name another, like @champion'
+        )
+    number = float(match["number"] or match["margin"] or 0) * (-1 if match["sign"] == "-" else 1)
+    return Condition(text.strip(), match["metric"], match["operator"], match["alias"], number)
+
+
+def alias_of(conditions: Sequence[Condition]) -> str:
+    """The one alias that all conditions speak of.
+
+    Raises:
+        UserError: none, or several.
+    """
+    aliases = list(dict.fromkeys(condition.alias for condition in conditions if condition.alias))
+    if len(aliases) != 1:
+        named = " and ".join(f"@{alias}" for alias in aliases)
+        raise UserError(
+            f"--promote-if: {f'{named} cannot both move' if aliases else 'no alias is named that could move'}; "
+            'name one, like "psnr_rgb > @champion"'
+        )
+    return aliases[0]
+
+
+def arrange(
+    conditions: Sequence[Condition], methods: Sequence[Wanted], resolve: Callable[[str], Registered | None]
+) -> tuple[Contest, tuple[Wanted, ...]]:
+    """Who is the candidate and who the champion.
+
+    Args:
+        conditions: at least one.
+        methods: of the command line.
+        resolve: gives the version that a registry name stands for; None: no such version or alias.
+
+    Returns:
+        The contest, and the methods, to which the champion's was added if it was not named.
+
+    Raises:
+        UserError: no alias is named or several, or there is not just one registered model beside the alias'.
+    """
+    alias = alias_of(conditions)
+    models = [method for method in methods if method.name.startswith(REGISTRY_SCHEME)]
+    versions = [method.registered for method in models if method.registered is not None]
+    names = {version.model for version in versions}
+    if len(names) != 1 or len(versions) != len(models):
+        told = (
+            "a model that the registry does not hold" if len(versions) != len(models) else "several registered models"
+        )
+        raise UserError(f"--promote-if: --method names {told if models else 'no registered model'}; {_hint(alias)}")
+    named = f"{REGISTRY_SCHEME}{names.pop()}@{alias}"
+    current = resolve(named)
+    others = [method for method in models if method.registered != current]
+    # Where the candidate is the champion already, there is nothing to do, but nothing wrong either.
+    candidates = others or [method for method in models if method.name != named]
+    if len(candidates) != 1 or candidates[0].registered is None:
+        told = "several registered models" if candidates else "no registered model but the alias' own"
+        raise UserError(f"--promote-if: --method names {told}; {_hint(alias)}")
+    same = [method for method in models if current is not None and method.registered == current]
+    added = (Wanted(named, current),) if current is not None and not same else ()
+    champion = next((method.name for method in (*same, *added)), None)
+    version = candidates[0].registered
+    contest = Contest(tuple(conditions), alias, candidates[0].name, version, champion, current)
+    return contest, (*methods, *added)
+
+
+def decide(contest: Contest, evaluation: Evaluation) -> Promotion:
+    """Whether the alias moves: all conditions hold of the means over all clips."""
+    if contest.version == contest.current:
+        judged = [(False, f"version {contest.version.version} has it already")]
+    else:
+        judged = [_judge(condition, contest, evaluation) for condition in contest.conditions]
+    return Promotion(
+        model=contest.version.model,
+        alias=contest.alias,
+        candidate=contest.version.version,
+        champion=contest.champion,
+        promoted=all(holds for holds, _ in judged),
+        reasons=tuple(text for _, text in judged),
+    )
+
+
+def _hint(alias: str) -> str:
+    return f"name just one that may become @{alias}, like {REGISTRY_SCHEME}mana-x4@candidate"
+
+
+def _judge(condition: Condition, contest: Contest, evaluation: Evaluation) -> tuple[bool, str]:
+    mine = _value(evaluation, contest.candidate, condition.metric)
+    # Also of a first champion: a condition that cannot be judged is a mistake, which should not pass in silence.
+    if mine is None:
+        return False, f"{condition.text} is open: {condition.metric} was not computed"
+    if condition.alias and contest.champion is None:
+        return True, f"there is no @{condition.alias} yet"
+    theirs = 0.0 if not condition.alias else _value(evaluation, str(contest.champion), condition.metric)
+    if theirs is None:
+        return False, f"{condition.text} is open: {condition.metric} was not computed"
+    holds = _OPERATORS[condition.operator](mine, theirs + condition.number)
+    against = f"{theirs:.6g} of {contest.champion}" if condition.alias else f"{condition.number:g}"
+    return holds, f"{condition.text} {'holds' if holds else 'does not hold'}: {mine:.6g} against {against}"
+
+
+def _value(evaluation: Evaluation, method: str, metric: str) -> float | None:
+    value: float | None = getattr(evaluation.mean(evaluation.methods.index(method)), metric)
+    return value

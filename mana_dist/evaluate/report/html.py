@@ -1,0 +1,261 @@
+"""The report as one HTML page: no server, no network, nothing beside it; opens from a file's URL.
+
+Without its script the page is complete but still; the script adds sorting, and the slider and zoom over the crops. A
+content security policy lets that one script run and nothing be fetched, so that no name can smuggle anything in.
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from string import Template
+
+from mana_dist import pictures
+from mana_dist.data.degradation import bicubic_upsample
+from mana_dist.evaluate.methods import BICUBIC
+from mana_dist.evaluate.report import markdown, plots, table
+from mana_dist.evaluate.report.table import Cell, Group, Mark
+from mana_dist.evaluate.report.text import counted, to_html
+from mana_dist.evaluate.results import ClipScores, Evaluation, Example
+
+EXAMPLES_SHOWN = 12
+EXAMPLES_SIZE = 7_000_000
+"""Characters of pictures in a page; the first example is shown whatever its size."""
+ROWS_SHOWN = 2000
+NAMES_SHOWN = 20
+
+
+def page(evaluation: Evaluation) -> str:
+    """The whole page.
+
+    Args:
+        evaluation: of at least one clip; its names may hold anything.
+
+    Returns:
+        HTML that can be written as UTF-8; at most about 10 MB where crops are of some hundred pixels a side.
+    """
+    files = resources.files(__package__)
+    style, script, outline = ((files / name).read_text("utf-8") for name in ("page.css", "page.js", "page.html"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return Template(outline).substitute(
+        style=style,
+        script=script,
+        digest=digest,
+        summary=_summary(evaluation),
+        results=_results(evaluation),
+        protocol=_protocol(evaluation),
+        plots=_plots(evaluation),
+        examples=_examples(evaluation),
+        clips=_clips(evaluation),
+        notes=_notes(evaluation),
+    )
+
+
+def ordered(examples: Sequence[Example]) -> list[Example]:
+    """Those in which the compared frames differ most first."""
+    return sorted(examples, key=lambda example: -example.region.difference)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A picture that can be compared with others of the same part: its name and it as HTML reads it."""
+
+    name: str
+    picture: str
+
+
+def _summary(evaluation: Evaluation) -> str:
+    frames = sum(clip.scores[0].frames for clip in evaluation.clips)
+    names = ", ".join(f"<bdi>{to_html(name)}</bdi>" for name in evaluation.datasets)
+    sizes = f"{counted(len(evaluation.clips), 'clip')}, {counted(frames, 'frame')}"
+    return f"{names} · {sizes} · {counted(len(evaluation.methods), 'method')}"
+
+
+def _results(evaluation: Evaluation) -> str:
+    parts = [_means_table("Means over frames, then over clips", table.groups(evaluation), evaluation.methods)]
+    large = table.top_motion(evaluation)
+    if large is not None:
+        parts.append(_means_table("Large motion", [large], evaluation.methods))
+    if len(evaluation.methods) > 1:
+        parts.append(
+            '<p class="key"><span class="best"><strong>best</strong></span>, '
+            '<span class="second"><em>second best</em></span>; ↑ larger is better, ↓ smaller is better</p>'
+        )
+    footnotes = "".join(f"<li>{to_html(note)}</li>" for note in table.footnotes(evaluation))
+    return "".join(parts) + (f'<ul class="footnotes">{footnotes}</ul>' if footnotes else "")
+
+
+def _means_table(caption: str, groups: Sequence[Group], methods: Sequence[str]) -> str:
+    headings = _headings([("method", "")])
+    bodies = []
+    for group in groups:
+        rows = "".join(
+            f'<tr><th scope="row" class="name"><bdi>{to_html(name)}</bdi></th>{"".join(map(_cell, cells))}</tr>'
+            for name, cells in zip(methods, group.rows, strict=True)
+        )
+        title = f"<bdi>{to_html(group.title)}</bdi> <small>{group.size}</small>"
+        bodies.append(
+            f'<tbody><tr class="group"><th colspan="{len(table.COLUMNS) + 2}" scope="rowgroup">{title}</th></tr>'
+            f"{rows}</tbody>"
+        )
+    return _scrollable(
+        caption,
+        f"<table class='means'><caption>{caption}</caption><thead><tr>{headings}</tr></thead>{''.join(bodies)}</table>",
+    )
+
+
+def _protocol(evaluation: Evaluation) -> str:
+    return "".join(
+        f'<tr><th scope="row">{name.replace("_", " ")}</th><td>{to_html(value)}</td></tr>'
+        for name, value in markdown.choices(evaluation.protocol)
+    )
+
+
+def _plots(evaluation: Evaluation) -> str:
+    gains, psnr = plots.gain_over_motion(evaluation), plots.psnr_per_clip(evaluation)
+    missing = [clip for clip in evaluation.clips if clip.motion is None]
+    without = f" {counted(len(missing), 'clip')} of a single frame left out." if missing else ""
+    less = len(evaluation.clips) > plots.CLIPS_SHOWN
+    which = f" The {plots.CLIPS_SHOWN} clips in which the methods differ most." if less else ""
+    parts = [
+        _plot(f"PSNR gain over bicubic against motion. A point per clip and method.{without}", gains),
+        _plot(f"PSNR per clip.{which}", psnr),
+    ]
+    return "".join(parts) or "<p>No finite PSNR to plot.</p>"
+
+
+def _plot(caption: str, svg: str | None) -> str:
+    if svg is None:
+        return ""
+    return f"<figure class='plot'>{_scrollable(caption, svg)}<figcaption>{caption}</figcaption></figure>"
+
+
+def _examples(evaluation: Evaluation) -> str:
+    shown: list[str] = []
+    size = 0
+    for example in ordered(evaluation.examples)[:EXAMPLES_SHOWN]:
+        text = _example(example, evaluation.methods)
+        size += len(text)
+        if shown and size > EXAMPLES_SIZE:
+            break
+        shown.append(text)
+    if not shown:
+        return "<p>No pictures were kept.</p>"
+    names = ["LR", *_upscaled_lr(evaluation.methods), *evaluation.methods, "HR"]
+    first = names.index(BICUBIC) if BICUBIC in names else 1
+    second = len(names) - 2 if len(names) - 2 != first else len(names) - 1
+    selects = "".join(
+        f'<label>{side} <select name="{side}">{_options(names, chosen)}</select></label>'
+        for side, chosen in (("left", first), ("right", second))
+    )
+    return (
+        f'<form class="pair" hidden>{selects}</form><p class="hint">Drag over a picture to move the border. The wheel '
+        "over the picture clicked last, Ctrl and the wheel, or the buttons zoom; drag beside the border then moves the "
+        f'picture.</p><div class="examples">{"".join(shown)}</div>'
+    )
+
+
+def _upscaled_lr(methods: Sequence[str]) -> list[str]:
+    """Without bicubic among the methods, the page makes that picture from the LR crop, to compare with."""
+    return [] if BICUBIC in methods else [f"LR, {BICUBIC}"]
+
+
+def _options(names: Sequence[str], chosen: int) -> str:
+    return "".join(
+        f'<option value="{number}"{" selected" if number == chosen else ""}>{to_html(name)}</option>'
+        for number, name in enumerate(names)
+    )
+
+
+def _example(example: Example, methods: Sequence[str]) -> str:
+    region = example.region
+    images = [example.lr, *(bicubic_upsample(example.lr) for _ in _upscaled_lr(methods)), *example.outputs, example.hr]
+    layers = [
+        _Layer(to_html(name), pictures.to_data_uri(image))
+        for name, image in zip(["LR", *_upscaled_lr(methods), *methods, "HR"], images, strict=True)
+    ]
+    figures = "".join(
+        f'<figure><img src="{layer.picture}" width="{region.width}" height="{region.height}" alt="{layer.name}">'
+        f'<figcaption title="{layer.name}"><bdi>{layer.name}</bdi></figcaption></figure>'
+        for layer in layers
+    )
+    where = f"frame {example.frame}, {region.width}x{region.height} pixels at ({region.left}, {region.top})"
+    return (
+        f'<article class="example"><h3><bdi>{to_html(example.clip)}</bdi> <small>{where}; mean difference '
+        f'{region.difference:.1f} of 255</small></h3><div class="strip">{figures}</div></article>'
+    )
+
+
+def _clips(evaluation: Evaluation) -> str:
+    shown = table.most_telling(evaluation, max(1, ROWS_SHOWN // len(evaluation.methods)))
+    several = len(evaluation.datasets) > 1
+    names = [("clip", ""), *([("dataset", "")] if several else []), ("method", "")]
+    headings = _headings(names) + _headings([], [("motion", "LR pixels per frame"), ("frames", "")])
+    rows = "".join(_clip_rows(evaluation, clip, several) for clip in shown)
+    left_out = len(evaluation.clips) - len(shown)
+    more = f"<p>{counted(left_out, 'clip')} more, where the methods differ less, in metrics.json.</p>"
+    caption = "Each clip: means over its frames"
+    return _scrollable(
+        caption,
+        f'<table class="sortable"><caption>{caption}</caption><thead><tr>{headings}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>",
+    ) + (more if left_out else "")
+
+
+def _clip_rows(evaluation: Evaluation, clip: ClipScores, with_dataset: bool) -> str:
+    rows = []
+    motion = Cell(table.NOTHING if clip.motion is None else f"{clip.motion:.2f}", clip.motion)
+    for method, cells, scores in zip(
+        evaluation.methods, table.of_clip(evaluation, clip).rows, clip.scores, strict=True
+    ):
+        names = [("", clip.clip), *([(" dataset", clip.dataset)] if with_dataset else []), ("", method)]
+        texts = "".join(f'<td class="name{kind}"><bdi>{to_html(name)}</bdi></td>' for kind, name in names)
+        numbers = [*cells, motion, Cell(str(scores.frames), scores.frames)]
+        rows.append(f"<tr>{texts}{''.join(map(_cell, numbers))}</tr>")
+    return "".join(rows)
+
+
+def _notes(evaluation: Evaluation) -> str:
+    entries = []
+    for note, clips in table.notes_by_text(evaluation).items():
+        listed = ", ".join(f"<bdi>{to_html(name)}</bdi>" for name in clips[:NAMES_SHOWN])
+        more = f" and {len(clips) - NAMES_SHOWN} more" if len(clips) > NAMES_SHOWN else ""
+        entries.append(f"<li>{to_html(note)}: {listed}{more}</li>")
+    return f"<h3>Notes</h3><ul>{''.join(entries)}</ul>" if entries else ""
+
+
+def _headings(names: Sequence[tuple[str, str]], numbers: Sequence[tuple[str, str]] | None = None) -> str:
+    """Of columns of text, then of numbers (those of the metrics where not given); each with what it means."""
+    if numbers is None:
+        metrics = [(column.heading, column.what) for column in table.COLUMNS]
+        numbers = [*metrics, (table.GAIN, table.GAIN_MEANING)]
+    kinds = [("name", *entry) for entry in names] + [("number", *entry) for entry in numbers]
+    return "".join(
+        f'<th scope="col" class="{kind}" title="{meaning or name}">{_unbroken(name)}</th>'
+        for kind, name, meaning in kinds
+    )
+
+
+def _unbroken(heading: str) -> str:
+    """A long heading on two lines; other breaks are kept out by the style."""
+    return (
+        heading.replace(" over ", " over<br>")
+        .replace(" (", "&nbsp;(")
+        .replace(" ↑", "&nbsp;↑")
+        .replace(" ↓", "&nbsp;↓")
+    )
+
+
+def _cell(cell: Cell) -> str:
+    value = "" if cell.value is None else f' data-value="{cell.value!r}"'
+    if cell.mark is Mark.BEST:
+        return f'<td class="number best" title="best"{value}><strong>{cell.text}</strong></td>'
+    if cell.mark is Mark.SECOND:
+        return f'<td class="number second" title="second best"{value}><em>{cell.text}</em></td>'
+    return f'<td class="number"{value}>{cell.text}</td>'
+
+
+def _scrollable(label: str, content: str) -> str:
+    """What is wider than a narrow window scrolls in it, by keys too."""
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{content}</div>'

@@ -1,0 +1,116 @@
+"""The report as Markdown: the tables for a README or a console, and the file report.md."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+
+from mana_dist.evaluate.protocol import Protocol
+from mana_dist.evaluate.report import table
+from mana_dist.evaluate.report.table import Cell, Group, Mark
+from mana_dist.evaluate.report.text import counted, to_markdown
+from mana_dist.evaluate.results import Evaluation
+
+LEGEND = "**best**, _second best_; ↑ larger is better, ↓ smaller is better"
+CLIPS_SHOWN = 200
+NAMES_SHOWN = 20
+
+
+def tables(evaluation: Evaluation, escape: Callable[[str], str] = to_markdown) -> str:
+    """The methods' means, one table per dataset, each under a line that says of what; legible on a console.
+
+    Args:
+        evaluation: what was found.
+        escape: makes names and notes safe to show where the tables go.
+    """
+    parts = [_titled(group, evaluation.methods, escape) for group in table.groups(evaluation)]
+    large = table.top_motion(evaluation)
+    if large is not None:
+        parts.append(_titled(large, evaluation.methods, escape))
+    if len(evaluation.methods) > 1:
+        parts.append(LEGEND)
+    parts += [escape(note) for note in table.footnotes(evaluation)]
+    return "\n\n".join(parts)
+
+
+def report(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> str:
+    """The text of ``report.md``.
+
+    Args:
+        evaluation: what was found.
+        pictures: what each picture shows, and its file's name beside the report.
+    """
+    sections = [
+        f"# Evaluation\n\n{tables(evaluation)}",
+        *(f"![{to_markdown(what)}]({name})" for what, name in pictures),
+        "## Protocol\n\n" + "\n".join(f"* {key}: {to_markdown(value)}" for key, value in choices(evaluation.protocol)),
+        f"## Clips\n\n{_clips(evaluation)}",
+    ]
+    notes = [_note(text, names) for text, names in table.notes_by_text(evaluation).items()]
+    if notes:
+        sections.append("## Notes\n\n" + "\n".join(notes))
+    return "\n\n".join(sections) + "\n"
+
+
+def choices(protocol: Protocol) -> list[tuple[str, str]]:
+    """Every choice of the protocol: its name and its value as text; what is told of each dataset on its own."""
+    rows = []
+    for entry in fields(protocol):
+        value = getattr(protocol, entry.name)
+        if isinstance(value, list | tuple) and value and is_dataclass(value[0]):
+            rows += [(f"{entry.name} {number}", _told(part)) for number, part in enumerate(value, 1)]
+        else:
+            rows.append((entry.name, _told(value)))
+    return rows
+
+
+def _told(value: object) -> str:
+    if is_dataclass(value):
+        parts = [(entry.name, getattr(value, entry.name)) for entry in fields(value)]
+        return "; ".join(f"{name} {_told(part)}" for name, part in parts if part not in ("", (), None))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_told, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None or value == "" else str(value)
+
+
+def _titled(group: Group, methods: Sequence[str], escape: Callable[[str], str]) -> str:
+    head = ["method", *(column.heading for column in table.COLUMNS), table.GAIN]
+    rows = [[escape(name), *map(_cell, cells)] for name, cells in zip(methods, group.rows, strict=True)]
+    return f"{escape(group.title)} ({group.size}):\n\n{_aligned([head, *rows])}"
+
+
+def _clips(evaluation: Evaluation) -> str:
+    shown = table.most_telling(evaluation, CLIPS_SHOWN)
+    several = len(evaluation.datasets) > 1
+    head = ["clip", *(["dataset"] if several else []), "method", *(column.heading for column in table.COLUMNS)]
+    rows = [[*head, table.GAIN, "motion (LR pixels/frame)", "frames"]]
+    for clip in shown:
+        names = [to_markdown(name) for name in (clip.clip, *([clip.dataset] if several else []))]
+        motion = table.NOTHING if clip.motion is None else f"{clip.motion:.2f}"
+        for method, cells, scores in zip(
+            evaluation.methods, table.of_clip(evaluation, clip).rows, clip.scores, strict=True
+        ):
+            rows.append([*names, to_markdown(method), *map(_cell, cells), motion, str(scores.frames)])
+    left_out = len(evaluation.clips) - len(shown)
+    more = f"\n\nand {counted(left_out, 'clip')} more, where the methods differ less, in metrics.json"
+    return _aligned(rows) + (more if left_out else "")
+
+
+def _note(text: str, names: Sequence[str]) -> str:
+    listed = ", ".join(to_markdown(name) for name in names[:NAMES_SHOWN])
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"* {to_markdown(text)}: {listed}{more}"
+
+
+def _cell(cell: Cell) -> str:
+    sign = {Mark.BEST: "**", Mark.SECOND: "_", Mark.NONE: ""}[cell.mark]
+    return f"{sign}{cell.text}{sign}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(cells[column]) for cells in rows) for column in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |" for cells in rows
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])

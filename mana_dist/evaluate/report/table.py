@@ -1,0 +1,206 @@
+"""What the tables hold, whatever they are written in: cells as shown, with best and second best marked.
+
+The layout is that of the paper's Table 1 (and Table 2 for the clips with the largest motion): a row per method, the
+RGB metrics first.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from mana_dist.evaluate.methods import BICUBIC
+from mana_dist.evaluate.report.text import counted
+from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
+
+NOTHING = "\N{EN DASH}"
+
+
+class Mark(Enum):
+    """A cell's place in its column."""
+
+    NONE = ""
+    BEST = "best"
+    SECOND = "second best"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric.
+
+    Attributes:
+        name: its heading, without the arrow.
+        of: its value in some scores.
+        digits: shown behind the point.
+        larger_is_better: False for a distance.
+        what: explains it to a reader.
+    """
+
+    name: str
+    of: Callable[[Scores], float | None]
+    digits: int
+    larger_is_better: bool
+    what: str
+
+    @property
+    def heading(self) -> str:
+        """The name, and which way is better."""
+        return f"{self.name} {'↑' if self.larger_is_better else '↓'}"
+
+
+COLUMNS = (
+    Column("PSNR (dB)", lambda scores: scores.psnr_rgb, 2, True, "peak signal-to-noise ratio over RGB"),
+    Column("SSIM", lambda scores: scores.ssim_rgb, 4, True, "structural similarity, mean of R, G and B"),
+    Column("LPIPS", lambda scores: scores.lpips, 4, False, "learned perceptual distance"),
+    Column("PSNR-Y (dB)", lambda scores: scores.psnr_y, 2, True, "peak signal-to-noise ratio of luma"),
+    Column("SSIM-Y", lambda scores: scores.ssim_y, 4, True, "structural similarity of luma"),
+)
+GAIN = "gain over bicubic (dB)"
+GAIN_MEANING = "PSNR over that of bicubic"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as shown.
+
+    Attributes:
+        text: the number at the column's precision, ∞, or a dash where there is none.
+        value: the number itself; None where there is none.
+        mark: only where at least two methods are compared.
+    """
+
+    text: str
+    value: float | None
+    mark: Mark = Mark.NONE
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one comparison.
+
+    Attributes:
+        title: the dataset's, the clip's, or what the rows are the mean of.
+        size: how many clips and frames that is.
+        rows: of each method, in the evaluation's order: ``COLUMNS``, then the gain over bicubic.
+    """
+
+    title: str
+    size: str
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def groups(evaluation: Evaluation) -> list[Group]:
+    """Table 1: each dataset; the mean over the clips of all of them behind where there are several."""
+    found = [_means(evaluation, name, evaluation.of_dataset(name)) for name in evaluation.datasets]
+    if len(found) > 1:
+        found.append(_means(evaluation, "mean over all clips", evaluation.clips))
+    return found
+
+
+def top_motion(evaluation: Evaluation) -> Group | None:
+    """Table 2: the mean over the clips with the largest motion; None where it was not asked for, or is empty."""
+    clips = evaluation.of_top_motion()
+    if not clips:
+        return None
+    least = min((clip.motion for clip in clips if clip.motion is not None), default=None)
+    title = f"the {len(clips)} of {counted(len(evaluation.clips), 'clip')} with the largest motion"
+    motion = "" if least is None else f", {least:.2f} LR pixels per frame or more"
+    return _means(evaluation, title + motion, clips)
+
+
+def of_clip(evaluation: Evaluation, clip: ClipScores) -> Group:
+    """One clip's rows."""
+    return _means(evaluation, clip.clip, [clip])
+
+
+def most_telling(evaluation: Evaluation, limit: int) -> list[ClipScores]:
+    """At most ``limit`` clips, those in which the methods' PSNR differ most, in the data's order."""
+
+    def spread(position: int) -> float:
+        values = [scores.psnr_rgb for scores in evaluation.clips[position].scores]
+        return max(values) - min(values) if math.isfinite(min(values)) else 0.0
+
+    chosen = sorted(range(len(evaluation.clips)), key=spread, reverse=True)[:limit]
+    return [evaluation.clips[position] for position in sorted(chosen)]
+
+
+def footnotes(evaluation: Evaluation) -> list[str]:
+    """Why cells of this evaluation's tables are empty or infinite, as plain text; mostly nothing."""
+    scores = [entry for clip in evaluation.clips for entry in clip.scores]
+    notes = []
+    if all(entry.lpips is None for entry in scores):
+        notes.append(f"LPIPS {NOTHING}: {evaluation.protocol.lpips}")
+    elif any(entry.lpips is None for entry in scores):
+        notes.append(
+            f"LPIPS {NOTHING}: some clip in that mean has none, as its frames are too small for it "
+            f"({evaluation.protocol.lpips})"
+        )
+    if BICUBIC not in evaluation.methods:
+        notes.append(f"{GAIN} {NOTHING}: {BICUBIC} is not among the methods")
+    if any(math.isinf(entry.psnr_rgb) or math.isinf(entry.psnr_y) for entry in scores):
+        notes.append(f"PSNR ∞: some frame equals the ground truth; null in metrics.json, and without a {GAIN}")
+    return notes
+
+
+def notes_by_text(evaluation: Evaluation) -> dict[str, list[str]]:
+    """The clips' notes, each with the names of the clips that have it, in the data's order."""
+    found: dict[str, list[str]] = {}
+    for clip in evaluation.clips:
+        for note in clip.notes:
+            found.setdefault(note, []).append(clip.clip)
+    return found
+
+
+def marked(values: Sequence[float | None], digits: int, larger_is_better: bool) -> list[Cell]:
+    """A column's cells, the best and the second best marked.
+
+    What reads the same is marked the same: places are told by the numbers as shown, and those of equal best leave
+    the second place to the next number.
+
+    Args:
+        values: of each method.
+        digits: shown behind the point.
+        larger_is_better: or smaller.
+    """
+    texts = [_shown(value, digits) for value in values]
+    numbers = {float(text.replace("∞", "inf")) for text in texts if text != NOTHING}
+    order = sorted(numbers, reverse=larger_is_better) if sum(text != NOTHING for text in texts) > 1 else []
+    places = dict(zip(order, (Mark.BEST, Mark.SECOND), strict=False))
+    marks = [Mark.NONE if text == NOTHING else places.get(float(text.replace("∞", "inf")), Mark.NONE) for text in texts]
+    return [Cell(text, value, mark) for text, value, mark in zip(texts, values, marks, strict=True)]
+
+
+def _means(evaluation: Evaluation, title: str, clips: Sequence[ClipScores]) -> Group:
+    scores = [evaluation.mean(method, clips) for method in range(len(evaluation.methods))]
+    columns = [
+        marked([column.of(entry) for entry in scores], column.digits, column.larger_is_better) for column in COLUMNS
+    ]
+    columns.append(_gains(evaluation, scores))
+    clip_count = "" if len(clips) == 1 and title == clips[0].clip else counted(len(clips), "clip") + ", "
+    return Group(title, clip_count + counted(scores[0].frames, "frame"), tuple(zip(*columns, strict=True)))
+
+
+def gain(psnr: float, base: float) -> float | None:
+    """PSNR over that of bicubic, dB; None where either is infinite."""
+    return psnr - base if math.isfinite(psnr) and math.isfinite(base) else None
+
+
+def _gains(evaluation: Evaluation, scores: Sequence[Scores]) -> list[Cell]:
+    # Not marked: its best are PSNR's, but rounded apart from them, so that the marks could contradict each other.
+    if BICUBIC not in evaluation.methods:
+        return [Cell(NOTHING, None)] * len(scores)
+    base = scores[evaluation.methods.index(BICUBIC)].psnr_rgb
+    gains = [gain(entry.psnr_rgb, base) for entry in scores]
+    return [Cell(NOTHING if value is None else signed(value), value) for value in gains]
+
+
+def signed(value: float) -> str:
+    """With its sign and two digits; what rounds to nothing is +0.00."""
+    text = f"{value:+.2f}"
+    return "+0.00" if text == "-0.00" else text
+
+
+def _shown(value: float | None, digits: int) -> str:
+    if value is None or math.isnan(value):
+        return NOTHING
+    return "∞" if math.isinf(value) else f"{value:.{digits}f}"

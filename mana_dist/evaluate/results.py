@@ -1,0 +1,129 @@
+"""What an evaluation found: plain values, which the reports, MLflow and the sweeps read."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from mana_dist.evaluate.protocol import Protocol
+from mana_dist.inference import Frame
+from mana_dist.pictures import Region
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Means over some frames.
+
+    Attributes:
+        psnr_rgb: dB; infinite where some frame equals the ground truth.
+        ssim_rgb: at most 1.
+        lpips: 0 is best; None where it was not computed.
+        psnr_y: dB, on luma.
+        ssim_y: at most 1, on luma.
+        frames: how many.
+    """
+
+    psnr_rgb: float
+    ssim_rgb: float
+    lpips: float | None
+    psnr_y: float
+    ssim_y: float
+    frames: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipScores:
+    """A clip's results.
+
+    Attributes:
+        clip: its name, unique in the evaluation.
+        dataset: the name of the dataset (one per ``--data`` URI) that it belongs to.
+        scores: of each method, in the evaluation's order of methods.
+        motion: mean optical-flow magnitude of the evaluated frames, LR pixels per frame; None for a single frame.
+        notes: what was done to it that moves a number ("cropped from 961x540 to 960x540"); mostly empty.
+        digest: of the frames that the methods saw: the ground truth and, where they are given, the LR frames.
+    """
+
+    clip: str
+    dataset: str
+    scores: tuple[Scores, ...]
+    motion: float | None
+    notes: tuple[str, ...] = ()
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """The part of a clip that a picture shows: where the compared frames differ most.
+
+    Attributes:
+        clip: its clip's name.
+        frame: number in the clip, from the first evaluated one.
+        region: where in the frame.
+        lr: the region in the LR frame.
+        hr: in the ground truth.
+        outputs: in each method's frame, in the methods' order.
+    """
+
+    clip: str
+    frame: int
+    region: Region
+    lr: Frame
+    hr: Frame
+    outputs: list[Frame]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Everything that was found.
+
+    Attributes:
+        protocol: every choice that moves a number.
+        methods: names, in the order of the command line.
+        clips: of each clip, in the data's order.
+        examples: one of each clip, in the same order; of very many clips, those in which methods differ most.
+        top_motion: names of the clips with the largest motion, where that subset was asked for.
+    """
+
+    protocol: Protocol
+    methods: tuple[str, ...]
+    clips: tuple[ClipScores, ...]
+    examples: tuple[Example, ...] = field(default=(), compare=False)
+    top_motion: tuple[str, ...] | None = None
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the datasets, in the data's order."""
+        return tuple(dict.fromkeys(clip.dataset for clip in self.clips))
+
+    def mean(self, method: int, clips: Iterable[ClipScores] | None = None) -> Scores:
+        """The mean over ``clips`` (None: all) of the means over their frames, for the method of that position."""
+        chosen = [clip.scores[method] for clip in (self.clips if clips is None else clips)]
+        return mean(chosen)
+
+    def of_dataset(self, dataset: str) -> list[ClipScores]:
+        """The clips of one dataset."""
+        return [clip for clip in self.clips if clip.dataset == dataset]
+
+    def of_top_motion(self) -> list[ClipScores]:
+        """The clips of the large-motion subset (paper, Table 2); empty where it was not asked for."""
+        return [clip for clip in self.clips if clip.clip in (self.top_motion or ())]
+
+
+def mean(scores: Sequence[Scores]) -> Scores:
+    """The plain mean of each metric, whatever the number of frames of each; LPIPS only if all have it.
+
+    ``math.fsum`` makes it independent of the order, so of the number of workers too.
+    """
+    distances = [entry.lpips for entry in scores if entry.lpips is not None]
+    return Scores(
+        psnr_rgb=_average([entry.psnr_rgb for entry in scores]),
+        ssim_rgb=_average([entry.ssim_rgb for entry in scores]),
+        lpips=_average(distances) if scores and len(distances) == len(scores) else None,
+        psnr_y=_average([entry.psnr_y for entry in scores]),
+        ssim_y=_average([entry.ssim_y for entry in scores]),
+        frames=sum(entry.frames for entry in scores),
+    )
+
+
+def _average(values: Sequence[float]) -> float:
+    return math.inf if math.inf in values else math.fsum(values) / len(values)

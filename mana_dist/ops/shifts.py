@@ -1,0 +1,58 @@
+"""What the attentions share: the checks of their inputs, and a window as shifts of the whole frame."""
+
+from collections.abc import Iterator
+from types import EllipsisType
+from typing import NamedTuple
+
+from torch import Tensor
+
+Place = tuple[EllipsisType, slice, slice]
+
+
+class Shift(NamedTuple):
+    """One offset in the window, as indices into (..., H, W).
+
+    Attributes:
+        pixels: those from which the offset does not lead out of the frame.
+        targets: the positions to which it leads them.
+    """
+
+    pixels: Place
+    targets: Place
+
+
+def shifts(window: int, height: int, width: int) -> Iterator[Shift]:
+    """The offsets of a ``window`` x ``window`` square in row-major order; those that lead all pixels out left out."""
+    reach = window // 2
+    for dy in range(-min(reach, height - 1), min(reach, height - 1) + 1):
+        rows, target_rows = _overlap(dy, height)
+        for dx in range(-min(reach, width - 1), min(reach, width - 1) + 1):
+            columns, target_columns = _overlap(dx, width)
+            yield Shift((..., rows, columns), (..., target_rows, target_columns))
+
+
+def check_window(window: int) -> None:
+    """Check the side of a search window.
+
+    Raises:
+        ValueError: it is even or not positive.
+    """
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window must be odd and positive, got {window}")
+
+
+def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Check that query (B, C, H, W), key and value (B, T, C, H, W) belong together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if query.dim() != 4 or key.dim() != 5:
+        raise ValueError(f"query must be (B, C, H, W), key (B, T, C, H, W); got {query.shape} and {key.shape}")
+    if key.shape != value.shape or key.shape[:1] + key.shape[2:] != query.shape:
+        raise ValueError(f"shapes do not match: query {query.shape}, key {key.shape}, value {value.shape}")
+
+
+def _overlap(shift: int, size: int) -> tuple[slice, slice]:
+    """Where positions i and i + shift both lie in [0, size): the slice of i and the slice of i + shift."""
+    return slice(max(0, -shift), size - max(0, shift)), slice(max(0, shift), size + min(0, shift))

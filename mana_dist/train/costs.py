@@ -1,0 +1,233 @@
+"""What a training costs, by arithmetic: floating-point operations, memory for activations, and a device's peak.
+
+Operations are counted by torch's FlopCounterMode over one training step on the meta device, which allocates and
+computes nothing; the cross-frame attention, which that counter cannot see, by formula.
+"""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from mana_dist.model import Mana, ModelConfig
+from mana_dist.train.schedule import Stage, StageObjective
+
+# Dense bf16 TFLOP/s from the makers' data sheets; the first name that a device's name holds counts. TF32, in which
+# torch computes fp32 convolutions, has half of it.
+_KNOWN_PEAKS = (
+    ("B200", 2250.0),
+    ("H200", 989.0),
+    ("H100 PCIe", 756.0),
+    ("H100 NVL", 835.0),
+    ("H100", 989.0),
+    ("A100", 312.0),
+    ("L40S", 362.0),
+    ("L4", 121.0),
+)
+
+Precision = Literal["bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class SampleCost:
+    """One sample's share of a training step.
+
+    Attributes:
+        flops: floating-point operations of convolutions, matrix products and attention, forward and backward; two for
+            each multiply-add, and recomputed activations not counted.
+        activation_bytes: what the forward pass keeps for the backward pass.
+    """
+
+    flops: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What a device can do at most.
+
+    Attributes:
+        flops: floating-point operations a second.
+        source: where the figure comes from.
+    """
+
+    flops: float
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.flops / 1e12:.3g} TFLOP/s ({self.source})"
+
+
+def sample_cost(
+    model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool = False
+) -> SampleCost:
+    """The cost of training a sample of ``crop`` x ``crop`` LR pixels in a stage."""
+    traced = _traceable(model_config)
+    kept = _bytes_kept(traced, stage, crop, precision, checkpoint_activations=checkpoint_activations)
+    with FlopCounterMode(display=False) as counter:
+        _loss(traced, stage, crop, precision, checkpoint_activations=False).backward()
+    attention = 0 if stage.trains_memory_only else attention_flops(model_config, crop)
+    return SampleCost(counter.get_total_flops() + attention, kept)
+
+
+def attention_flops(config: ModelConfig, crop: int) -> int:
+    """Of the cross-frame attention over one sample, forward and backward; what is computed again is not counted.
+
+    One-hot, forward: a product of C' channels for each pixel, frame and shift inside the frame, and one scaling of the
+    winner. Backward: three products and a scaling of C' channels for each pixel and frame, for the winner alone.
+
+    Softmax over a window or a frame, for each pixel, frame and position: forward a product of C' channels and an
+    addition of a weighted value; backward twice as much, for the gradients of the weight, the value, the query and the
+    key. Of the softmax itself, the product of output and gradient that all positions share.
+    """
+    inner, reach = config.channels // 2, crop if config.attention == "dense" else config.window // 2
+    along = sum(min(place + reach, crop - 1) - max(place - reach, 0) + 1 for place in range(crop))
+    pairs, pixels = along**2, crop**2
+    if config.attention == "one_hot":
+        return config.frames * inner * (2 * pairs + (1 + 7) * pixels)
+    return config.frames * inner * ((4 + 8) * pairs + 2 * pixels)
+
+
+def _traceable(config: ModelConfig) -> ModelConfig:
+    """A network with the same costs on the meta device, its attention's operations left out.
+
+    For a ``dense`` attention torch has no fused kernel there, and would count the matrix that the fused ones never
+    make; they keep what ``softmax_window`` keeps: inputs, output, and a number for each pixel and frame.
+    """
+    return dataclasses.replace(config, attention="softmax_window", window=1) if config.attention == "dense" else config
+
+
+def _loss(
+    model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool
+) -> Tensor:
+    with torch.device("meta"):
+        model = Mana(model_config).to(torch.bfloat16 if precision == "bf16" else torch.float32)
+        model.checkpoint_activations = checkpoint_activations
+        lr = torch.empty(1, model_config.frames, 3, crop, crop, dtype=torch.uint8)
+        hr = torch.empty(1, 3, model_config.scale * crop, model_config.scale * crop, dtype=torch.uint8)
+        loss: Tensor = StageObjective(model, stage)(lr, hr)
+    return loss
+
+
+def _bytes_kept(
+    model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool
+) -> int:
+    kept = _saved_bytes(model_config, stage, crop, precision, checkpoint_activations=checkpoint_activations)
+    if not checkpoint_activations or stage.trains_memory_only:
+        return kept
+    # Checkpointed blocks keep their inputs; while one is computed again, it has two tensors more.
+    element = 2 if precision == "bf16" else 4
+    images = model_config.frames if model_config.encoder_blocks else 1
+    return kept + 2 * images * model_config.channels * crop**2 * element
+
+
+def _saved_bytes(
+    model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool
+) -> int:
+    """Of the tensors saved for the backward pass, weights left out, views of one storage counted once."""
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter) and not (tensor.is_leaf and tensor.requires_grad):
+            storage = tensor.untyped_storage()
+            storages[id(storage)] = storage  # kept, so that no other takes its place in memory
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        _loss(model_config, stage, crop, precision, checkpoint_activations=checkpoint_activations)
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device.
+
+    Attributes:
+        weights: as the network computes with them.
+        gradients: of what is trained.
+        optimizer: Adam's moments and, where they are not the weights themselves, fp32 master copies.
+        activations: kept for the backward pass, of one pass.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it; buffers for communication and the allocator's waste come on top."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def memory(
+    parameters: int, trained: int, zero_stage: int, precision: Precision, workers: int, activation_bytes: int
+) -> Memory:
+    """What a device holds, as DeepSpeed lays it out.
+
+    Stage 1 spreads the optimizer over the workers, 2 the gradients too, 3 the weights too.
+
+    Args:
+        parameters: of the network.
+        trained: those that the stage trains.
+        zero_stage: DeepSpeed ZeRO stage.
+        precision: of weights and gradients; the optimizer is always fp32.
+        workers: over which ZeRO spreads.
+        activation_bytes: of one pass on one worker.
+    """
+    element = 2 if precision == "bf16" else 4
+    # fp32 without ZeRO updates the weights themselves; all else has fp32 copies to update.
+    states = 2 if precision == "fp32" and zero_stage == 0 else 3
+
+    def share(size: int, least_stage: int) -> int:
+        return -(-size // workers) if zero_stage >= least_stage else size
+
+    return Memory(
+        weights=share(element * parameters, 3),
+        gradients=share(element * trained, 2),
+        optimizer=share(4 * states * trained, 1),
+        activations=activation_bytes,
+    )
+
+
+def trained_parameters(model_config: ModelConfig, stage: Stage) -> int:
+    """How many parameters a stage trains."""
+    with torch.device("meta"):
+        model = Mana(model_config)
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if stage.trains(name))
+
+
+def device_peak(device: torch.device, precision: Precision) -> Peak:
+    """The device's peak at a precision: from its data sheet where that is known, else a matrix product, timed here."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        for known, tflops in _KNOWN_PEAKS:
+            if known in name:
+                flops = tflops * 1e12 if precision == "bf16" else tflops * 0.5e12
+                return Peak(flops, "data sheet" if precision == "bf16" else "data sheet, TF32")
+    return Peak(_measured(device, precision), "a matrix product measured here")
+
+
+def _measured(device: torch.device, precision: Precision, seconds: float = 0.15) -> float:
+    """The fastest of several matrix products, FLOP/s."""
+    side = 8192 if device.type == "cuda" else 1024
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a = torch.ones((side, side), device=device, dtype=dtype)
+    b = torch.ones_like(a)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end or best == float("inf"):
+        _synchronise(device)
+        before = time.perf_counter()
+        torch.mm(a, b)
+        _synchronise(device)
+        best = min(best, time.perf_counter() - before)
+    return 2 * side**3 / best
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,251 @@
+"""The Ray Train part of the driver: starts the workers, listens to them, and ends them in order."""
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import quote
+
+from mana_dist import config as configuration
+from mana_dist import ray_runtime, storage
+from mana_dist.config import Config
+from mana_dist.data.manifest import Manifest
+from mana_dist.errors import UserError
+from mana_dist.train import shared_storage
+from mana_dist.train.events import Checkpointed, Event, Stopped
+from mana_dist.train.interrupts import Interrupts, Terminated
+
+if TYPE_CHECKING:
+    from ray.util.queue import Queue
+
+    from mana_dist.train.orders import Orders
+
+GRACE = 20.0
+"""Seconds for an orderly end; who sends SIGTERM usually gives 30 before SIGKILL."""
+
+_RESIZE_EVERY = 15.0  # seconds between looks for more workers in an elastic run; Ray itself looks every 20 s
+_END = None  # the queue's last item
+
+Result = TypeVar("Result")
+
+
+def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], interrupts: Interrupts) -> int:
+    """Train on Ray Train until the schedule's end, or until a signal asks for an end.
+
+    Args:
+        config: the run.
+        manifest: of its training data.
+        see: takes the workers' events, in a thread of its own.
+        interrupts: the signals, caught already.
+
+    Returns:
+        The global steps done; they are in a checkpoint.
+
+    Raises:
+        UserError: what a user can mend; not tried again.
+        KeyboardInterrupt, Terminated: a signal asked for an end, and there is a checkpoint of all steps done, if
+            :class:`Stopped` was seen.
+    """
+    run = config.run
+    try:
+        ray_runtime.start_ray(cpus=run.worker_range[1] * run.cpus_per_worker)
+    except SystemExit as error:  # Ray's answer to SIGTERM, whose handler it installs first
+        raise Terminated from error
+    ray_runtime.limit_hangs(run.stall_timeout)
+
+    import ray
+
+    from mana_dist.train.orders import Orders
+
+    try:
+        with interrupts.awaited(), shared_storage.token(config) as token:
+            events = _event_queue()
+            orders = Orders.open(_here())
+
+            def start() -> Future[Any]:
+                return _in_thread(_trainer(config, manifest, events, orders, token).fit)
+
+            with _Listener(events, see) as listener:
+                result = _fit_again(config, start, listener, interrupts, orders)
+                if result is None:
+                    raise interrupts.error()  # no orderly end in time: the newest checkpoint must do
+                step: int = result.return_value
+                if interrupts.asked.is_set():
+                    events.put(Stopped(step, interrupts.reason))
+                    raise interrupts.error()
+                return step
+    finally:
+        ray.shutdown()  # takes the workers along
+
+
+def _fit_again(
+    config: Config, start: "Callable[[], Future[Any]]", listener: "_Listener", interrupts: Interrupts, orders: "Orders"
+) -> Any | None:
+    """The training's result; None if it has not ended in time after a signal.
+
+    Ray Train counts failures over its whole life; here they count from the last checkpoint on, so that a long run
+    survives any number of them.
+
+    Raises:
+        UserError: what a user can mend, or more failures than ``run.max_failures``.
+    """
+    import ray.train
+
+    from mana_dist.train.failures import too_many, user_error
+
+    while not interrupts.asked.is_set():
+        before = listener.saved
+        done = start()
+        _wait(done, interrupts, orders)
+        if not done.done():
+            return None
+        try:
+            return done.result()
+        except ray.train.TrainingFailedError as error:
+            mistake = user_error(error)
+            if mistake or not isinstance(error, ray.train.WorkerGroupError):
+                raise mistake or error from error
+            if listener.saved <= before or not config.run.max_failures:
+                raise too_many(config, error) from error
+            print("run.max_failures is reached, but there is a newer checkpoint: counting anew", flush=True)
+    return None
+
+
+def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Orders", token: str | None) -> Any:
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from mana_dist.train.failures import ReportFailures, SmoothResize
+    from mana_dist.train.worker import WorkerTask, collective_timeout, train_worker
+
+    run = config.run
+    low, high = run.worker_range
+    use_gpu = _use_gpu(config)
+    task = WorkerTask(configuration.to_mapping(config), manifest, events.put, orders, token)
+    return TorchTrainer(
+        lambda: train_worker(task),
+        torch_config=TorchConfig(timeout_s=int(collective_timeout(config))),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=high if low == high else (low, high),
+            elastic_resize_monitor_interval_s=_RESIZE_EVERY,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": run.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=run.name,
+            # Ray takes it for a URI, where a space must be written as %20.
+            storage_path=quote(run.storage, safe=":/") if storage.is_remote(run.storage) else run.storage,
+            failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
+            callbacks=[ReportFailures(events.put), SmoothResize(orders)],
+            worker_runtime_env={"env_vars": _worker_environment(run.cpus_per_worker, use_gpu)},
+        ),
+    )
+
+
+def _wait(done: "Future[Any]", interrupts: Interrupts, orders: "Orders") -> None:
+    """Until the training has ended, or has not ended in time after a signal."""
+    while not done.done() and not interrupts.asked.is_set():
+        wait([done], timeout=0.2)
+    if not done.done():
+        print(f"{interrupts.reason}: saving and stopping; once more stops at once", flush=True)
+        orders.leave("driver")
+        wait([done], timeout=GRACE)
+
+
+def _here() -> dict[str, Any]:
+    """Options of an actor on the driver's own node: the one node that the run cannot do without anyway."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "scheduling_strategy": here}
+
+
+def _event_queue() -> "Queue":
+    from ray.util.queue import Queue
+
+    return Queue(actor_options=_here())
+
+
+def _in_thread(call: Callable[[], Result]) -> "Future[Result]":
+    """The result of ``call``, made in a thread of its own.
+
+    Ray Train catches Ctrl-C, if called in the main thread, and leaves the process by its own ways.
+    """
+    future: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="fit", daemon=True).start()
+    return future
+
+
+class _Listener:
+    """A thread that hands on the workers' events as they come.
+
+    Attributes:
+        saved: step of the newest checkpoint that was told of; 0 before the first.
+    """
+
+    def __init__(self, events: "Queue", see: Callable[[Event], None]) -> None:
+        self.saved = 0
+        self._events = events
+        self._see = see
+        self._thread = threading.Thread(target=self._listen, name="events", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Handle what is still on its way, then end."""
+        if self._thread.is_alive():
+            self._events.put(_END)
+            self._thread.join(timeout=60)
+
+    def _listen(self) -> None:
+        while (event := self._events.get()) is not _END:
+            if isinstance(event, Checkpointed):
+                self.saved = event.step
+            self._see(event)
+
+
+def _use_gpu(config: Config) -> bool:
+    """Whether workers get a GPU each.
+
+    Raises:
+        UserError: this machine's private cluster, which cannot grow, has less than the workers need.
+    """
+    import ray
+
+    run, have = config.run, ray.cluster_resources()
+    least, gpus = run.worker_range[0], int(have.get("GPU", 0))
+    use_gpu = run.device == "cuda" or (run.device == "auto" and gpus >= least)
+    if gpus and not use_gpu and run.device == "auto":
+        print(f"training on CPU: run.workers {run.workers}, but {gpus} GPU(s); lower run.workers to train on GPU")
+    elif run.device == "auto" and "RAY_ADDRESS" in os.environ:
+        if use_gpu:
+            print(f"training on GPU: the cluster has {gpus}", flush=True)
+        else:
+            print("training on CPU: the cluster has no GPU now; --run.device cuda waits for some", flush=True)
+    need = {"CPU": run.cpus_per_worker * least} | ({"GPU": least} if use_gpu else {})
+    for resource, amount in need.items():
+        if have.get(resource, 0) >= amount:
+            continue
+        shortage = f"{least} worker(s) need {amount} {resource}(s), there are {have.get(resource, 0):g}"
+        if "RAY_ADDRESS" not in os.environ:
+            raise UserError(f"{shortage}; lower run.workers or change run.device")
+        print(f"waiting: {shortage} in the cluster now; without an autoscaler, lower run.workers", flush=True)
+    return use_gpu
+
+
+def _worker_environment(threads: int, use_gpu: bool) -> dict[str, str]:
+    environment = {"OMP_NUM_THREADS": str(threads)}
+    if not use_gpu:
+        environment["DS_ACCELERATOR"] = "cpu"
+    return environment

@@ -1,0 +1,70 @@
+"""Ctrl-C and SIGTERM at the driver: while training the first asks for an orderly end; else, and then, they end it."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Self
+
+_CAUGHT = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(SystemExit):
+    """The process was told to end; ends it with the code that a shell gives a signal."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+class Interrupts:
+    """Catches both signals while the context is open; does nothing outside of the main thread.
+
+    A signal raises :meth:`error`, but for the first one while :meth:`awaited`.
+
+    Attributes:
+        asked: set once an end is wanted.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self._awaits = False
+        self._first = signal.SIGTERM
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._catch) for number in _CAUGHT}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
+
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[None]:
+        """While the context is open, the first signal only sets :attr:`asked`. Open it after Ray has started."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _CAUGHT:
+                signal.signal(number, self._catch)  # Ray has installed handlers of its own
+        self._awaits = True
+        try:
+            yield
+        finally:
+            self._awaits = False
+
+    @property
+    def reason(self) -> str:
+        """The first signal's name."""
+        return "Ctrl-C" if self._first == signal.SIGINT else self._first.name
+
+    def error(self) -> BaseException:
+        """What to leave the program with."""
+        return KeyboardInterrupt() if self._first == signal.SIGINT else Terminated()
+
+    def _catch(self, number: int, _frame: FrameType | None) -> None:
+        again = self.asked.is_set()
+        self._first = self._first if again else signal.Signals(number)
+        self.asked.set()
+        if again or not self._awaits:
+            raise self.error()

@@ -1,0 +1,115 @@
+"""How the driver tells the workers to leave, and how it learns that they have: a small actor on the driver's node."""
+
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+_POLL = 0.5  # seconds
+
+
+class _Desk:
+    """The actor: who wants the workers to leave, and whether they have."""
+
+    def __init__(self) -> None:
+        self._wanted: set[str] = set()
+        self._saved: int | None = None
+
+    def want(self, who: str) -> None:
+        self._wanted.add(who)
+
+    def arrived(self) -> None:
+        self._saved = None
+
+    def withdraw(self, who: str) -> None:
+        self._wanted.discard(who)
+
+    def is_wanted(self) -> bool:
+        return bool(self._wanted)
+
+    def left(self, step: int) -> None:
+        self._saved = step
+
+    def saved(self) -> int | None:
+        return self._saved
+
+
+class Orders:
+    """To save everything and leave; can be sent to other processes.
+
+    Args:
+        desk: the actor; made with :meth:`open`.
+    """
+
+    def __init__(self, desk: "ActorHandle") -> None:
+        self._desk = desk
+
+    @classmethod
+    def open(cls, options: dict[str, Any]) -> Self:
+        """New orders; ``options`` say where Ray puts the actor."""
+        import ray
+
+        return cls(ray.remote(_Desk).options(**options).remote())
+
+    def leave(self, who: str) -> None:
+        """Tell the workers, and all that come after them, to save everything and leave; does not wait.
+
+        Args:
+            who: wants it; it counts until the same one withdraws it.
+        """
+        self._desk.want.remote(who)
+
+    def withdraw(self, who: str) -> None:
+        """Let the next workers stay, if nobody else wants them to leave."""
+        self._desk.withdraw.remote(who)
+
+    def wait_until_left(self, seconds: float) -> int | None:
+        """The step up to which the latest workers have saved everything; None if that takes longer than ``seconds``.
+
+        Workers that had left before they were told to, at the schedule's end, count.
+        """
+        import ray
+
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            saved: int | None = ray.get(self._desk.saved.remote())
+            if saved is not None:
+                return saved
+            time.sleep(0.1)
+        return None
+
+    def report_left(self, step: int) -> None:
+        """By a worker: everything up to ``step`` is saved, and it leaves."""
+        self._desk.left.remote(step)
+
+    def listen(self) -> "Listener":
+        """By a worker: look for orders from now on."""
+        return Listener(self._desk)
+
+
+class Listener:
+    """Looks for orders in a thread of its own. Use as a context manager."""
+
+    def __init__(self, desk: "ActorHandle") -> None:
+        self._desk = desk
+        self._finished = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="orders", daemon=True)
+        self.leave = False
+
+    def __enter__(self) -> Self:
+        self._desk.arrived.remote()  # what workers before these have saved is no answer any more
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finished.set()
+
+    def _listen(self) -> None:
+        import ray
+
+        with contextlib.suppress(ray.exceptions.RayError):  # the driver's end is the workers' too
+            while not self._finished.wait(_POLL):
+                self.leave = ray.get(self._desk.is_wanted.remote())

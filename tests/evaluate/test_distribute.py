@@ -1,0 +1,162 @@
+"""The same numbers at any number of workers; a worker that dies; a user's mistake in a worker."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mana_dist.data.degradation import Degradation
+from mana_dist.errors import UserError
+from mana_dist.evaluate import distribute
+from mana_dist.evaluate.clips import find_clips
+from mana_dist.evaluate.datasets import find_datasets
+from mana_dist.evaluate.distribute import parse_workers, plan
+from mana_dist.evaluate.methods import Bicubic
+from mana_dist.evaluate.scoring import Settings
+from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder, write_pair
+
+TRUNK = ["--lpips-trunk", os.environ["MANA_TEST_LPIPS"]] if "MANA_TEST_LPIPS" in os.environ else []
+CLIPS = {"calendar": 4, "city": 3, "walk": 5}
+
+
+@pytest.mark.parametrize(
+    ("clips", "workers", "places", "threads", "expected"),
+    [
+        (1, None, 16, 16, (1, None)),  # torch as it likes
+        (1, 8, 16, 16, (1, None)),
+        (2, None, 16, 16, (2, 8)),
+        (4, None, 16, 8, (4, 2)),
+        (40, None, 16, 16, (16, 1)),
+        (40, 4, 16, 16, (4, 1)),
+        (40, 1, 16, 16, (1, 1)),
+        (3, None, 1, 1, (1, 1)),
+    ],
+)
+def test_plans(clips: int, workers: int | None, places: int, threads: int, expected: tuple[int, int | None]) -> None:
+    assert plan(clips, workers, places, threads) == expected
+
+
+def test_threads_depend_on_the_clips_alone() -> None:
+    for clips in (2, 3, 7, 100):
+        assert len({plan(clips, workers, 16, 16).threads for workers in (None, 1, 2, 5, 300)}) == 1
+
+
+def test_numbers_of_workers() -> None:
+    assert parse_workers("auto") is None
+    assert parse_workers("3") == 3
+    for text in ("0", "-1", "two", "1.5", ""):
+        with pytest.raises(UserError, match="write auto, or a number"):
+            parse_workers(text)
+
+
+def test_pictures_of_the_clips_that_differ_most_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distribute, "EXAMPLES", 2)
+    for seed in range(4):
+        frames = frames_of(1, seed)
+        write_folder(tmp_path / "data" / f"{seed}", frames // (1 + seed % 3) + 1)  # 0 and 3 have the most contrast
+    clips = find_clips(find_datasets([str(tmp_path / "data")], Degradation.BI, "auto"))
+    scored = distribute.score_clips(
+        clips, Settings(methods=(Bicubic(),), degradation=Degradation.BI), 1, lambda *_: None, lambda _: lambda: None
+    )
+    assert [entry.scores.clip for entry in scored] == ["0", "1", "2", "3"]
+    assert [entry.example is not None for entry in scored] == [True, False, False, True]
+
+
+@pytest.mark.slow
+def test_two_layouts_at_one_and_two_workers_have_byte_equal_means(tmp_path: Path, model: str) -> None:
+    for seed, (name, length) in enumerate(CLIPS.items()):
+        frames = frames_of(length, seed, 50, 67)
+        write_folder(tmp_path / "plain" / name, frames)
+        write_pair(tmp_path / "cropped", f"GT/{name}", f"BIx4/{name}", frames[:, :48, :64])
+    reports = {
+        (layout, workers): evaluate(
+            tmp_path / f"{layout}-{workers}",
+            *["--data", str(tmp_path / layout), "--method", "bicubic", model],
+            *["--workers", workers, "--top-motion", "1", *TRUNK],
+        )
+        for layout, workers in (("plain", "1"), ("cropped", "1"), ("cropped", "2"))
+    }
+    one, two = reports["cropped", "1"], reports["cropped", "2"]
+    assert one["methods"] == two["methods"]
+    assert one["top_motion"] == two["top_motion"]
+    assert one["protocol"] == two["protocol"]
+    assert list(one["methods"][model]["clips"][0].items()) == list(two["methods"][model]["clips"][0].items())
+    for method in ("bicubic", model):
+        assert mean_of(reports["plain", "1"], method) == mean_of(two, method)
+        assert mean_of(two, method)["frames"] == sum(CLIPS.values())
+        assert (mean_of(two, method)["lpips"] is not None) == bool(TRUNK)
+    written = [(tmp_path / name / "metrics.json").read_bytes() for name in ("cropped-1", "cropped-2")]
+    assert written[0] == written[1]
+
+
+RUN = [sys.executable, "-m", "mana_dist.evaluate", "--method", "bicubic", "--out", "out", "--workers", "2", "--data"]
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_worker_is_one_line(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data" / "good", frames_of(2))
+    (write_folder(tmp_path / "data" / "torn", frames_of(2)) / "0001.png").write_bytes(b"no picture")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run([*RUN, "data"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "0001.png: not a picture that can be read" in told
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_worker_is_replaced_and_ctrl_c_ends_it(tmp_path: Path, signal_: signal.Signals) -> None:
+    """Frames large enough that a worker is caught at work."""
+    for name in ("a", "b"):
+        write_folder(tmp_path / "data" / name, frames_of(12, 0, 480, 640))
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(
+        [*RUN, "data"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        workers = _workers(process)
+        os.kill(workers[0] if signal_ == signal.SIGKILL else process.pid, signal_)
+        said, errors = process.communicate(timeout=120)
+    if signal_ == signal.SIGKILL:
+        assert process.returncode == 0, errors
+        assert "max_restarts" not in errors
+        assert "clip 2/2" in said
+        assert (tmp_path / "out" / "metrics.json").exists()
+    else:
+        assert process.returncode == 130, errors
+        assert errors.splitlines()[-1] == "interrupted"
+        assert not (tmp_path / "out" / "metrics.json").exists()
+        assert "Traceback" not in errors
+
+
+def _workers(process: "subprocess.Popen[str]", seconds: float = 90) -> list[int]:
+    """The processes of the command's actors, once they are scoring."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        found = [pid for pid in _descendants(process.pid) if b"_Worker.score" in _title(pid)]
+        if len(found) == 2:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"no workers: {process.communicate(timeout=5) if process.poll() is not None else 'in time'}")
+
+
+def _descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    try:
+        direct = [int(child) for child in children.read_text().split()]
+    except OSError:
+        return []
+    return [*direct, *(below for child in direct for below in _descendants(child))]
+
+
+def _title(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -117,7 +117,7 @@ class RunConfig:
         log_every: optimizer steps between log lines.
         validate_every: optimizer steps between validations.
         validate_samples: samples, evenly spaced over the validation set, that one validation looks at.
-        max_failures: failed workers or nodes that a run survives by restarting from its last checkpoint.
+        max_failures: failed workers or nodes in a row, without a new checkpoint, that a run survives by restarting.
         stall_timeout: seconds without a step after which a worker counts as stalled, and is restarted like a failed
             one.
     """

@@ -3,10 +3,12 @@
 Loading runs no code from the files: weights are safetensors, the configuration is plain YAML.
 """
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +26,14 @@ from mana_dist.tracking_uri import resolve_tracking_uri, sqlite_file
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
 REGISTRY_SCHEME = "models:/"
+
+
+class Loaded(NamedTuple):
+    """A model as it was read: itself, its configuration, and the SHA-256 of its ``model.safetensors`` (hex)."""
+
+    model: Mana
+    config: Config
+    sha256: str
 
 
 def save(folder: str, weights: Mapping[str, Tensor], config: Config) -> None:
@@ -49,17 +59,24 @@ def load(model: str, tracking_uri: str | None = None) -> tuple[Mana, Config]:
     Raises:
         UserError: there is no such model, a file is missing or damaged, or the weights do not fit the configuration.
     """
+    loaded = load_identified(model, tracking_uri)
+    return loaded.model, loaded.config
+
+
+def load_identified(model: str, tracking_uri: str | None = None) -> Loaded:
+    """As :func:`load`, with what tells these weights from all others."""
     with fetched(model, tracking_uri) as folder:
         config = configuration.load(
             _read(folder, CONFIG_FILE, model).decode(errors="replace"), f"{model}/{CONFIG_FILE}"
         )
+        data = _read(folder, WEIGHTS_FILE, model)
         try:
-            weights = parse_safetensors(_read(folder, WEIGHTS_FILE, model))
+            weights = parse_safetensors(data)
         except SafetensorError as error:
             raise UserError(
                 f"{model}/{WEIGHTS_FILE} is damaged ({error}); copy it again or name another checkpoint"
             ) from error
-    return _build(config.model, weights, model), config
+    return Loaded(_build(config.model, weights, model), config, hashlib.sha256(data).hexdigest())
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 """Joining or starting Ray, the same way for every command."""
 
+import contextlib
+import functools
 import logging
 import os
 import secrets
+from collections.abc import Iterator
 
 from mana_dist.errors import UserError
 
@@ -70,11 +73,33 @@ def start_ray(cpus: int | None = None) -> None:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"cannot join the Ray cluster RAY_ADDRESS={address}: {error}") from error
         return
-    ray.init(
-        address="local",
-        num_cpus=max(cpus or 1, os.cpu_count() or 1),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=512 * 2**20,
-    )
+    with _spared_signals():
+        ray.init(
+            address="local",
+            num_cpus=max(cpus or 1, os.cpu_count() or 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=512 * 2**20,
+        )
+
+
+@contextlib.contextmanager
+def _spared_signals() -> Iterator[None]:
+    """Let the Ray processes that start meanwhile not get the signals to this program's process group.
+
+    ``timeout``, systemd and terminals signal the whole group: Ray would be gone before its work is saved. Ray has no
+    setting for it (2.60); where it starts its processes otherwise, they only stay in the group. They still end with
+    this process, however it ends: the kernel tells them.
+    """
+    from ray._private import services
+
+    start = getattr(services, "ConsolePopen", None)
+    if start is None:
+        yield
+        return
+    services.ConsolePopen = functools.partial(start, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = start

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import mana_dist
 from mana_dist import model_folder
@@ -15,9 +16,15 @@ from mana_dist.config import Config, flatten, to_mapping
 from mana_dist.errors import UserError
 from mana_dist.tracking_uri import quiet_mlflow, sqlite_file
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
 # What mana_dist.serving imports, beside MLflow itself.
 SERVING_PACKAGES = ("torch", "numpy", "safetensors", "pyyaml")
-_NAME = re.compile(r"models:/(?P<model>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))")
+_NAME = re.compile(
+    r"models:/(?P<model>[^/@]+)(?:/(?:(?P<version>[0-9]+)|(?P<latest>(?i:latest))|(?P<stage>[^/@]+))|@(?P<alias>[^/@]+))"
+)
 _LOGGED_MODEL = re.compile(r"models:/(m-\w+)")
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 EXAMPLE_SIZE = (8, 8)  # of the input example's frames: a black window that shows a request's form
@@ -58,10 +65,10 @@ class Registered:
 
 
 def resolve(name: str, tracking_uri: str) -> Registered | None:
-    """The version that ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS`` means now; None: there is none.
+    """The version that ``models:/NAME/VERSION``, ``/latest`` or ``@ALIAS`` means now; None: there is none.
 
     Raises:
-        UserError: the registry cannot be reached.
+        UserError: a name that ends in one of MLflow's stages, or the registry cannot be reached.
     """
     quiet_mlflow()
     from mlflow import MlflowClient
@@ -72,19 +79,28 @@ def resolve(name: str, tracking_uri: str) -> Registered | None:
     # MLflow would make an empty database here.
     if match is None or (database is not None and not os.path.isfile(database)):
         return None
+    if match["stage"]:
+        raise UserError(f"{name}: stages are not read; write models:/{match['model']}/VERSION, or @ALIAS")
     try:
-        client = MlflowClient(tracking_uri)
-        if match["alias"]:
-            found = client.get_model_version_by_alias(match["model"], match["alias"])
-        else:
-            found = client.get_model_version(match["model"], match["version"])
+        found = _version(MlflowClient(tracking_uri), match)
     except (MlflowException, ImportError, OSError) as error:
         if getattr(error, "error_code", "") in _ABSENT:
             return None
         raise UserError(f"{name}: the MLflow registry at {tracking_uri} cannot be used ({error})") from error
+    if found is None:
+        return None
     # A database leaves the version's model_id empty; its source has it.
     logged = _LOGGED_MODEL.fullmatch(found.source or "")
     return Registered(match["model"], str(found.version), found.model_id or (logged[1] if logged else None))
+
+
+def _version(client: "MlflowClient", name: re.Match[str]) -> "ModelVersion | None":
+    if name["alias"]:
+        return client.get_model_version_by_alias(name["model"], name["alias"])
+    if name["version"]:
+        return client.get_model_version(name["model"], name["version"])
+    newest = client.search_model_versions(f"name='{name['model']}'", 1, order_by=["version_number DESC"])
+    return newest[0] if newest else None
 
 
 def move_alias(registered: Registered, alias: str, tracking_uri: str, tags: Mapping[str, str]) -> None:

@@ -164,10 +164,16 @@ def list_folder(uri: str) -> list[str]:
     Raises:
         OSError: it cannot be listed.
     """
-    filesystem_, path = filesystem(uri)
-    with _arrow_errors(uri):
-        infos = filesystem_.get_file_info(fs.FileSelector(path))
-    return sorted(join(resolve(uri), info.base_name) for info in infos)
+    return sorted(join(resolve(uri), name) for name, _ in _entries(uri))
+
+
+def files_in(uri: str) -> list[str]:
+    """As :func:`list_folder`, without the folders.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    return sorted(join(resolve(uri), name) for name, folder in _entries(uri) if not folder)
 
 
 def list_files(uri: str, unreadable: Callable[[OSError], None] | None = None) -> list[ListedFile]:
@@ -334,6 +340,18 @@ def _split(uri: str) -> tuple[str, str, str]:
     scheme, _, location = uri.partition("://")
     bucket, _, key = location.partition("/")
     return scheme, bucket, key
+
+
+def _entries(uri: str) -> list[tuple[str, bool]]:
+    """Names of everything directly in a folder, and which of it are folders."""
+    if not is_remote(uri):  # pyarrow's listing gives up at a name that is not UTF-8
+        folder = resolve(uri)
+        with _local_errors(folder), os.scandir(folder) as scan:
+            return [(entry.name, entry.is_dir()) for entry in scan]
+    filesystem_, path = filesystem(uri)
+    with _arrow_errors(uri):
+        infos = filesystem_.get_file_info(fs.FileSelector(path))
+    return [(info.base_name, info.type == fs.FileType.Directory) for info in infos]
 
 
 def _walk(

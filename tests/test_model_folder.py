@@ -1,6 +1,7 @@
 """The model folder's round trip, and every way in which a folder can be wrong."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def test_round_trip_is_exact_and_leaves_the_random_state_alone(folder: Path) -> 
     assert model.state_dict().keys() == expected.state_dict().keys()
     for key, tensor in expected.state_dict().items():
         assert torch.equal(model.state_dict()[key], tensor), key
+
+
+def test_weights_are_told_apart_by_their_files_digest(folder: Path, tmp_path: Path) -> None:
+    found = model_folder.load_identified(str(folder))
+    assert found.sha256 == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert found.config == CONFIG
+    model_folder.save(
+        str(tmp_path / "other"), {key: value + 1 for key, value in found.model.state_dict().items()}, CONFIG
+    )
+    assert model_folder.load_identified(str(tmp_path / "other")).sha256 != found.sha256
 
 
 @pytest.mark.parametrize("slots", [4, 0])

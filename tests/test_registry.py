@@ -135,6 +135,20 @@ def test_names_stand_for_versions_and_their_logged_models(registered: tuple[str,
         assert registry.resolve(name, tracking_uri) is None
 
 
+def test_the_latest_version_is_a_number(registered: tuple[str, Mana, str, int]) -> None:
+    tracking_uri, _, _, version = registered
+    for name in ("models:/tiny-x4/latest", "models:/tiny-x4/Latest"):
+        found = registry.resolve(name, tracking_uri)
+        assert found is not None
+        assert found.uri == f"models:/tiny-x4/{version}"
+    assert registry.resolve("models:/nobody/latest", tracking_uri) is None
+
+
+def test_stages_are_refused_as_they_say_nothing_lasting(registered: tuple[str, Mana, str, int]) -> None:
+    with pytest.raises(UserError, match="models:/tiny-x4/Production: stages are not read; write models:/tiny-x4/VERS"):
+        registry.resolve("models:/tiny-x4/Production", registered[0])
+
+
 def test_looking_up_a_name_makes_no_database(tmp_path: Path) -> None:
     assert registry.resolve("models:/tiny-x4/1", f"sqlite:///{tmp_path}/mlflow.db") is None
     assert list(tmp_path.iterdir()) == []

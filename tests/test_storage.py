@@ -1,6 +1,7 @@
 """Files by URI."""
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -49,6 +50,29 @@ def test_folders(tmp_path: Path) -> None:
     assert storage.is_folder(source)
     assert not storage.exists(target)
     assert storage.list_folder(source) == [f"{source}/a", f"{source}/b"]
+
+
+def test_files_of_a_folder_without_its_folders(tmp_path: Path) -> None:
+    for name in ("b/c", "a"):
+        storage.write_bytes(str(tmp_path / name), b"")
+    (tmp_path / "link").symlink_to("b")
+    assert storage.files_in(str(tmp_path)) == [f"{tmp_path}/a"]
+    assert storage.list_folder(str(tmp_path)) == [f"{tmp_path}/a", f"{tmp_path}/b", f"{tmp_path}/link"]
+
+
+def test_names_that_are_not_utf_8_are_listed_and_read(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(b"data")
+    (name,) = storage.list_folder(str(tmp_path))
+    assert os.fsencode(name) == os.fsencode(tmp_path) + b"/\xff.png"
+    assert storage.read_bytes(name) == b"data"
+
+
+@pytest.mark.parametrize("listing", [storage.list_folder, storage.files_in])
+def test_what_cannot_be_listed_is_an_os_error(tmp_path: Path, listing: Callable[[str], list[str]]) -> None:
+    (tmp_path / "file").touch()
+    for name in ("gone", "file", "a\0b"):
+        with pytest.raises(OSError, match=name.partition("\0")[0]):
+            listing(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("name", ["with space", "a#b", "a?b=c", "50%", "ü"])

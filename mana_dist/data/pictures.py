@@ -1,11 +1,13 @@
 """Picture files: their order, and reading them as RGB frames."""
 
 import io
+import os
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mana_dist.errors import UserError
 
@@ -23,6 +25,23 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     parts: list[str | int] = list(re.split(r"([0-9]+)", name))
     parts[1::2] = map(int, parts[1::2])
     return parts, name
+
+
+def check_one_file_each(folder: str, names: Iterable[str]) -> None:
+    """Refuse two files for one frame, like 0000.png and 0000.jpg.
+
+    Args:
+        folder: for the error.
+        names: of its frames' files.
+
+    Raises:
+        UserError: two of the names differ in their suffix alone.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(os.path.splitext(name)[0], name)
+        if other != name:
+            raise UserError(f"{folder}: holds both {other} and {name}; keep one file for each frame")
 
 
 def to_frame(data: bytes, uri: str) -> NDArray[np.uint8]:
@@ -51,7 +70,7 @@ def to_frame(data: bytes, uri: str) -> NDArray[np.uint8]:
             deep.getexif().update(image.getexif())
             return np.array(ImageOps.exif_transpose(deep))
     except _UNREADABLE as error:
-        raise UserError(f"{uri}: not a picture that can be read ({error})") from error
+        raise UserError(f"{uri}: not a picture that can be read ({_reason(error)})") from error
 
 
 def shown_size(data: bytes, uri: str) -> tuple[int, int]:
@@ -65,8 +84,13 @@ def shown_size(data: bytes, uri: str) -> tuple[int, int]:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION) in _SIDEWAYS
     except _UNREADABLE as error:
-        raise UserError(f"{uri}: not a picture that can be read ({error})") from error
+        raise UserError(f"{uri}: not a picture that can be read ({_reason(error)})") from error
     return (height, width) if turned else (width, height)
+
+
+def _reason(error: Exception) -> str:
+    # Pillow's own words would name the stream in memory.
+    return "no PNG or JPEG data" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def _sixteen_bits(data: bytes) -> NDArray[np.uint8]:

@@ -79,6 +79,22 @@ def frame_folder(path: str, frames: Iterable[ListedFile]) -> FoundClip:
     return FoundClip(path, tuple(frame.path for frame in ordered), size, max(changes, default=None))
 
 
+def relative(uri: str, folder: str) -> str | None:
+    """The path of ``uri`` below ``folder``: empty for that itself, None where it lies elsewhere."""
+    inner, outer = storage.resolve(uri), storage.resolve(folder).rstrip("/")
+    if inner.rstrip("/") == outer:
+        return ""
+    return inner[len(outer) + 1 :] if inner.startswith(f"{outer}/") else None
+
+
+def outside(folder: str, files: Iterable[ListedFile], without: str) -> list[ListedFile]:
+    """Of the listing of ``folder`` the files that do not lie below the folder ``without``; empty: all."""
+    inside = relative(without, folder) if without else None
+    if inside is None:
+        return list(files)
+    return [file for file in files if inside and not file.path.startswith(f"{inside}/")]
+
+
 def below(folder: str, path: str) -> str:
     """The URI of ``path``, which is relative to the folder with the URI ``folder``; nothing of it is changed."""
     return f"{folder.rstrip('/')}/{path}" if path else folder

@@ -8,9 +8,9 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mana_dist import storage
 from mana_dist.data.damage_signs import errors_heard
-from mana_dist.data.pictures import natural_key, to_frame
+from mana_dist.data.pictures import check_one_file_each, natural_key, to_frame
 from mana_dist.data.progressive import NumberedPicture, progressive
 from mana_dist.errors import UserError
 
@@ -91,7 +91,9 @@ def probe(uri: str) -> VideoInfo:
         )
 
 
-def read_frames(uri: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+def read_frames(
+    uri: str, start: int = 0, stop: int | None = None, damaged: Callable[[str], None] | None = None
+) -> Iterator[Frame]:
     """The frames ``start`` to ``stop`` (exclusive; None: the end) of a video file or a folder of PNG or JPEG frames.
 
     Frames are decoded one by one, never all at once, and are as :func:`to_rgb` makes them. A file that cannot be
@@ -102,14 +104,20 @@ def read_frames(uri: str, start: int = 0, stop: int | None = None) -> Iterator[F
         uri: a video file or a folder, local or with a scheme.
         start: first frame, from 0.
         stop: first frame not wanted any more.
+        damaged: told of what is wrong with a video nonetheless: it ends before its header says so, or a frame of it is
+            damaged. Of what lies behind ``stop`` nothing is known.
 
     Yields:
         uint8 (H, W, 3), RGB, full range; all of one size.
 
     Raises:
-        UserError: missing, unreadable, no video stream, no frame decodes, an empty folder, frames of several sizes.
+        UserError: missing, unreadable, no video stream, no frame decodes, an empty folder, frames of several sizes, two
+            files for one frame.
     """
-    frames = _folder_frames(uri, start, stop) if is_folder(uri) else islice(_video_frames(uri), start, stop)
+    if is_folder(uri):
+        frames = _folder_frames(uri, start, stop)
+    else:
+        frames = islice(_video_frames(uri, damaged or (lambda _: None)), start, stop)
     size: tuple[int, ...] | None = None
     for number, frame in enumerate(frames, start):
         if size is not None and frame.shape != size:
@@ -233,11 +241,16 @@ def clip_name(uri: str) -> str:
 
 
 def frame_files(uri: str) -> list[str]:
-    """The URIs of the PNG and JPEG files directly in the folder ``uri``, by name, numbers in names by value."""
-    files = [file for file in storage.list_folder(uri) if file.lower().endswith(FRAME_SUFFIXES)]
-    return sorted(
-        (file for file in files if not _base(file).startswith(".")), key=lambda file: natural_key(_base(file))
-    )
+    """The URIs of the PNG and JPEG files directly in the folder ``uri``, by name, numbers in names by value.
+
+    Raises:
+        UserError: two of them differ in their suffix alone.
+        OSError: the folder cannot be read.
+    """
+    files = [file for file in storage.files_in(uri) if file.lower().endswith(FRAME_SUFFIXES)]
+    shown = [file for file in files if not _base(file).startswith(".")]
+    check_one_file_each(uri, map(_base, shown))
+    return sorted(shown, key=lambda file: natural_key(_base(file)))
 
 
 def parse_frame_range(text: str) -> tuple[int, int | None]:
@@ -302,32 +315,73 @@ def _is_cover(stream: Any) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def _video_frames(uri: str) -> Iterator[Frame]:
+@dataclass
+class _Progress:
+    """How far a video's decoding got.
+
+    Attributes:
+        error: that ended it.
+        end: of the last packet's frame, seconds.
+        marred: the first frame that is marked as damaged.
+    """
+
+    error: av.FFmpegError | None = None
+    end: Fraction = field(default_factory=Fraction)
+    marred: int | None = None
+
+
+def _video_frames(uri: str, damaged: Callable[[str], None]) -> Iterator[Frame]:
     with open_video(uri) as (container, stream):
-        trouble: list[av.FFmpegError] = []
-        count = 0
-        for _, picture in progressive(_decoded(uri, container.demux(stream), trouble)):
+        progress = _Progress()
+        told, count = False, 0
+        for _, picture in progressive(_decoded(uri, container.demux(stream), progress)):
+            if progress.marred is not None and not told:
+                damaged(f"damaged: frame {progress.marred}, and perhaps some after it")
+                told = True
             yield to_rgb(picture)
             count += 1
-    if count == 0 and trouble:
-        raise UserError(f"{uri}: not one frame of it can be decoded ({trouble[0].strerror})") from trouble[0]
+        missing = _missing(container, stream, progress, count)
+    error = progress.error
+    if count == 0 and error is not None:
+        raise UserError(f"{uri}: not one frame of it can be decoded ({error.strerror})") from error
     if count == 0:
         raise UserError(f"{uri}: holds no video frame that can be decoded")
-    if trouble:
-        _logger.warning("%s: cannot be decoded beyond its first %d frames (%s)", uri, count, trouble[0].strerror)
+    if error is not None:
+        _logger.warning("%s: cannot be decoded beyond its first %d frames (%s)", uri, count, error.strerror)
+    if missing:
+        damaged(missing)
 
 
-def _decoded(uri: str, packets: Iterable[Any], trouble: list[av.FFmpegError]) -> Iterator[NumberedPicture]:
-    """All frames up to the first error, which goes into ``trouble``."""
+def _missing(container: Any, stream: Any, progress: _Progress, count: int) -> str:
+    """What a video lacks of which ``count`` frames came; empty if nothing is known to be missing."""
+    promised = ""
+    if stream.frames > count:
+        promised = f" of the {stream.frames} that its header promises"
+    # Matroska's header has no count, but a duration; of all streams together.
+    elif "matroska" in container.format.name and len(container.streams) == 1 and container.duration:
+        duration, rate = Fraction(container.duration, av.time_base), stream.average_rate or DEFAULT_RATE
+        if duration - progress.end > 2 / rate:
+            promised = f", {float(progress.end):.2f} s of the {float(duration):.2f} s that its header promises"
+    if progress.error is not None:
+        return f"damaged: decoding stopped after {count} frames{promised} ({progress.error.strerror})"
+    return f"damaged or cut off: only {count} frames decoded{promised}" if promised else ""
+
+
+def _decoded(uri: str, packets: Iterable[Any], progress: _Progress) -> Iterator[NumberedPicture]:
+    """All frames up to the first error; ``progress`` is kept up."""
     count = 0
     try:
         for packet in packets:
             check_not_encrypted(packet, uri)
+            if packet.pts is not None:
+                progress.end = max(progress.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             for picture in packet.decode():
+                if picture.is_corrupt and progress.marred is None:
+                    progress.marred = count
                 yield NumberedPicture(count, picture)
                 count += 1
     except av.FFmpegError as error:
-        trouble.append(error)
+        progress.error = error
 
 
 def _folder_frames(uri: str, start: int, stop: int | None) -> Iterator[Frame]:

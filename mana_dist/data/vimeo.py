@@ -42,7 +42,7 @@ def read_names(uri: str) -> Sequence[str]:
         OSError: it cannot be read.
     """
     names = []
-    for number, line in enumerate(storage.read_bytes(uri).decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(storage.read_bytes(uri).decode("utf-8-sig", "replace").splitlines(), 1):
         if line.strip() and not _LINE.fullmatch(line.strip()):
             raise UserError(f"{uri}, line {number}: not a septuplet like 00001/0001; mend or delete the line")
         if line.strip():

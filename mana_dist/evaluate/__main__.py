@@ -1,10 +1,12 @@
 """``python -m mana_dist.evaluate``: methods against the ground truth, every choice beside every number."""
 
 import argparse
+import io
+import sys
 from collections.abc import Sequence
 
 from mana_dist.arguments import Parser
-from mana_dist.errors import run_command
+from mana_dist.errors import UserError, run_command
 
 # The rest of the package is imported where it is used: it brings torch, and a mistake on the command line should be
 # told at once.
@@ -17,19 +19,32 @@ def main(arguments: Sequence[str]) -> None:
         UserError: bad usage or bad input.
     """
     options = parser().parse_args(arguments)
+    for key, values in (("--method", options.method), ("--out", [options.out])):
+        # An unset variable of a shell: the working folder would be taken for it.
+        if not all(value.strip() for value in values):
+            raise UserError(f"{key} '': an empty name; say what is meant")
     from mana_dist.evaluate.run import evaluate
 
     evaluate(options)
+
+
+def show_what_the_console_can() -> None:
+    """A character that the console's encoding lacks (an arrow, in ASCII) becomes "?" instead of an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line's options, with the paper's protocol for defaults."""
     made = Parser(prog="python -m mana_dist.evaluate", description="Measure super-resolution methods on clips.")
     what = made.add_argument_group("what").add_argument
-    what("--data", required=True, nargs="+", metavar="URI", help="the ground truth, each a dataset: a video, a folder "
-         "of frames (PNG, JPEG) or of several of either, Vid4, UDM10, REDS4, SPMCS, or Vimeo90K")  # fmt: skip
-    what("--method", required=True, nargs="+", metavar="METHOD", help="bicubic, a model folder, models:/NAME/VERSION, "
-         "models:/NAME@ALIAS, or frames:NAME=URI for the output of any other method")  # fmt: skip
+    what("--data", required=True, nargs="+", action="extend", metavar="URI", help="the ground truth, each a dataset: "
+         "a video, a folder of frames (PNG, JPEG) or of several of either, Vid4, UDM10, REDS4, SPMCS, or "
+         "Vimeo90K")  # fmt: skip
+    what("--method", required=True, nargs="+", action="extend", metavar="METHOD", help="bicubic, a model folder, "
+         "models:/NAME/VERSION, models:/NAME@ALIAS, or frames:NAME=URI for the output of any other "
+         "method")  # fmt: skip
     what("--out", required=True, metavar="DIR", help="folder for metrics.json and the report")
     how = made.add_argument_group("protocol (the defaults are the paper's)").add_argument
     how("--degradation", choices=["BI", "BD"], default="BI", help="of the LR frames (default %(default)s)")
@@ -53,10 +68,11 @@ def parser() -> argparse.ArgumentParser:
     mlflow("--tracking-uri", metavar="URI", help="log a run there, and look up models:/ names (default "
            "MLFLOW_TRACKING_URI; without it no run, and names are looked up in this folder's mlflow.db)")  # fmt: skip
     mlflow("--experiment", metavar="NAME", help="of the run (default mana)")
-    mlflow("--promote-if", nargs="+", metavar="CONDITION", default=[], help='move an alias to the registered model if '
-           '"psnr_rgb > @champion" holds; of several, all must')  # fmt: skip
+    mlflow("--promote-if", nargs="+", action="extend", metavar="CONDITION", default=[], help='move an alias to the '
+           'registered model if "psnr_rgb > @champion" holds; of several, all must')  # fmt: skip
     return made
 
 
 if __name__ == "__main__":
+    show_what_the_console_can()
     run_command(main)

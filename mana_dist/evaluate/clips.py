@@ -1,13 +1,14 @@
 """The clips of an evaluation: their frames, and which of those count."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mana_dist.data import video
 from mana_dist.data.degradation import crop_to_multiple
 from mana_dist.errors import UserError
-from mana_dist.evaluate.datasets import Dataset, Pair
+from mana_dist.evaluate.datasets import PLAIN, Dataset, Pair
+from mana_dist.evaluate.lookalikes import Seen, check_no_lr
 from mana_dist.evaluate.subset import FrameSubset
 from mana_dist.inference import Frame
 
@@ -78,13 +79,16 @@ class Clip:
             raise UserError(f"{self.uri}: {length} frames, none of which --frame-subset {self.subset} leaves over")
         return scored
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self, damaged: Callable[[str], None] | None = None) -> Iterator[Frame]:
         """The HR frames, as they are.
+
+        Args:
+            damaged: told of what is wrong with a video that gives frames nonetheless.
 
         Raises:
             UserError: unreadable, or there are no frames in the range.
         """
-        frames = video.read_frames(self.uri, self.start, self.stop)
+        frames = video.read_frames(self.uri, self.start, self.stop, damaged)
         first = next(frames, None)
         if first is None:
             raise UserError(f"{self.uri}: has no frame {self.start}; name an earlier START in --frames")
@@ -128,12 +132,18 @@ def find_clips(
         subset: which frames are scored; None: those that each dataset's numbers are customarily of.
 
     Raises:
-        UserError: a video's header cannot be read, or a clip has no frame in the range.
+        UserError: a video's header cannot be read, a clip has no frame in the range, or one holds the LR frames of
+            another.
     """
     entries = [(dataset, pair) for dataset in datasets for pair in dataset.clips]
     clips = []
+    seen: dict[str, list[Seen]] = {}
     for (dataset, pair), name in zip(entries, _unique_names(datasets), strict=True):
-        total = video.probe(pair.uri).frames if pair.frames is None else pair.frames
+        info = video.probe(pair.uri) if pair.frames is None else None
+        total = pair.frames if info is None else info.frames
+        size = None if info is None else (info.width, info.height)
+        if dataset.layout == PLAIN:  # the others say by their names which folders hold LR frames
+            seen.setdefault(dataset.uri, []).append(Seen(pair.path, pair.uri, total, pair.first, size))
         if total is not None and start >= total:
             raise UserError(
                 f"{pair.uri}: has {total} frames, so none from {start} on; name an earlier START in --frames"
@@ -154,6 +164,8 @@ def find_clips(
         if clip.exact:
             clip.scored()  # what is wrong is said before any work
         clips.append(clip)
+    for uri, members in seen.items():
+        check_no_lr(uri, members)
     return clips
 
 
@@ -170,4 +182,9 @@ def _names_within(dataset: Dataset) -> Iterator[tuple[str, Pair]]:
     short = [video.clip_name(pair.path) for pair in dataset.clips]
     whole = dataset.named_by_path or len(set(short)) < len(short)
     for name, pair in zip(short, dataset.clips, strict=True):
-        yield (pair.path if whole else name) or dataset.name, pair
+        yield _printable((pair.path if whole else name) or dataset.name), pair
+
+
+def _printable(name: str) -> str:
+    """Bytes of a file's name that are not UTF-8 cannot be written anywhere."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

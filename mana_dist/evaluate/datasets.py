@@ -7,10 +7,13 @@ from typing import Literal
 from mana_dist import storage
 from mana_dist.data import vimeo
 from mana_dist.data.degradation import Degradation
-from mana_dist.data.sources import FoundClip, below, clips_in
+from mana_dist.data.pictures import check_one_file_each
+from mana_dist.data.sources import FoundClip, below, clips_in, outside, relative
 from mana_dist.data.video import clip_name
 from mana_dist.errors import UserError
+from mana_dist.evaluate.layouts import BESIDE, WITHIN, Layout, check_numbers, is_lr_name, lr_name_in
 from mana_dist.evaluate.subset import ALL, CENTRE, FrameSubset
+from mana_dist.storage import ListedFile
 
 LrSource = Literal["made", "given", "auto"]
 
@@ -26,6 +29,7 @@ class Pair:
         path: in the dataset, for names; empty where the dataset is the clip.
         uri: the ground truth: a video, or a folder of frames.
         frames: how many of a folder; None for a video.
+        first: URI of a folder's first frame; None for a video.
         lr: URI of the LR frames that are given with it; None: they are made.
         lr_frames: how many of a folder; None for a video.
     """
@@ -33,6 +37,7 @@ class Pair:
     path: str
     uri: str
     frames: int | None
+    first: str | None = None
     lr: str | None = None
     lr_frames: int | None = None
 
@@ -62,43 +67,40 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
 
+_VIMEO, PLAIN = "Vimeo90K, test list", "clips"
+# A folder with any of these directly in it is an earlier evaluation's --out.
+_REPORT = frozenset({"metrics.json", "report.html", "report.md"})
+
+
 @dataclass(frozen=True)
-class _Layout:
-    """HR clips in one folder, LR clips of the same names in others beside it; the first that is there counts.
+class _Place:
+    """A ``--data`` URI, and what is looked for there.
 
     Attributes:
-        name: for the protocol.
-        hr: the HR folder.
-        bi: LR folders of BI.
-        bd: LR folders of BD.
-        subset: the frames that are scored.
+        uri: as given, for people.
+        root: the same on any machine.
+        degradation: of which LR frames are looked for.
+        lr: which LR frames are wanted.
+        without: a folder below the root that is left out; empty: none.
     """
 
-    name: str
-    hr: str
-    bi: tuple[str, ...]
-    bd: tuple[str, ...]
-    subset: FrameSubset = ALL
+    uri: str
+    root: str
+    degradation: Degradation
+    lr: LrSource
+    without: str
 
-    def lr(self, degradation: Degradation) -> tuple[str, ...]:
-        return self.bi if degradation is Degradation.BI else self.bd
+    def listing(self, folder: str) -> list[ListedFile]:
+        return outside(folder, storage.list_files(folder), self.without)
 
+    def clips(self, folder: str) -> list[FoundClip]:
+        return clips_in(self.listing(folder))[0]
 
-# mmagic's Vid4, UDM10, SPMCS and REDS4; REDS as it is distributed.
-_BESIDE = (
-    _Layout("GT, BIx4, BDx4 (Vid4, UDM10, REDS4)", "GT", ("BIx4", "sharp_bicubic"), ("BDx4",)),
-    _Layout("REDS, training", "train_sharp", ("train_sharp_bicubic/X4",), ()),
-    _Layout("REDS, validation", "val_sharp", ("val_sharp_bicubic/X4",), ()),
-)
-# SPMCS as it is distributed; PFNL's test sets have the same with blur4.
-_TRUTH, _INPUT_BI, _INPUT_BD = "truth", "input4", "blur4"
-_VIMEO, _PLAIN = "Vimeo90K, test list", "clips"
-_LR_FOLDERS = frozenset(
-    {"BIx4", "BDx4", "sharp_bicubic", "train_sharp_bicubic", "val_sharp_bicubic", _INPUT_BI, _INPUT_BD, "sequences_LR"}
-)
+    def has_folder(self, name: str) -> bool:
+        return storage.is_folder(below(self.root, name))
 
 
-def find_datasets(uris: Sequence[str], degradation: Degradation, lr: LrSource) -> list[Dataset]:
+def find_datasets(uris: Sequence[str], degradation: Degradation, lr: LrSource, without: str = "") -> list[Dataset]:
     """The datasets at ``uris``, in that order.
 
     Args:
@@ -106,162 +108,225 @@ def find_datasets(uris: Sequence[str], degradation: Degradation, lr: LrSource) -
         degradation: of which LR frames are looked for.
         lr: ``made``: LR frames that lie there are not used; ``given``: they must be there; ``auto``: used where they
             are.
+        without: the folder that the report goes to; what lies there is no data. Empty: none.
 
     Raises:
-        UserError: something is not there, cannot be read, holds no clip, or the LR frames do not match.
+        UserError: something is not there, cannot be read, holds no clip, or the LR frames do not match; ``without`` is
+            one of ``uris``, or holds frames and no report.
     """
     found: list[Dataset] = []
     for uri in uris:
+        if not uri.strip():
+            raise UserError("--data '': an empty name; name a file or a folder")
         if any(storage.resolve(uri) == storage.resolve(other.uri) for other in found):
             raise UserError(f"--data names {uri} twice")
         try:
-            dataset = _find(uri, degradation, lr)
+            dataset = _find(uri, degradation, lr, without)
         except OSError as error:
             raise UserError(f"--data {uri}: cannot be read ({error})") from error
         found.append(_only_reds4(dataset))
     return [replace(dataset, name=name) for dataset, name in zip(found, _names(found), strict=True)]
 
 
-def _find(uri: str, degradation: Degradation, lr: LrSource) -> Dataset:
+def _find(uri: str, degradation: Degradation, lr: LrSource, without: str) -> Dataset:
+    place = _Place(uri, storage.resolve(uri), degradation, lr, without)
     if not storage.is_folder(uri):
         if not storage.exists(uri):
             raise UserError(f"--data {uri}: no such file or folder")
-        return _plain(uri, [FoundClip("", None, None, None)], [], degradation, lr)
-    names = {entry.rpartition("/")[2] for entry in storage.list_folder(uri)}
+        return _plain(place, [FoundClip("", None, None, None)], [])
+    notes = _check_out(place)
+    names = {file.rpartition("/")[2] for file in storage.list_folder(place.root)}
     if vimeo.TESTING in names:
-        return _vimeo(uri, names, degradation, lr)
-    for layout in _BESIDE:
-        if layout.hr in names:
-            return _beside(uri, layout, degradation, lr)
-    found, previews = clips_in(storage.list_files(uri))
-    if any(_parted(clip.path)[1] == _TRUTH for clip in found):
-        return _within(uri, found, degradation, lr)
-    return _plain(uri, found, previews, degradation, lr)
+        return _vimeo(place, names)
+    for layout in BESIDE:
+        if layout.hr in names and place.has_folder(layout.hr):
+            return _beside(place, layout, names)
+    found, previews = clips_in(place.listing(place.root))
+    for layout in WITHIN:
+        if any(_parted(clip.path)[1] == layout.hr and clip.files is not None for clip in found):
+            return _with_notes(_within(place, layout, found), notes)
+    return _with_notes(_plain(place, found, previews), notes)
 
 
-def _plain(
-    uri: str, found: Sequence[FoundClip], previews: Sequence[str], degradation: Degradation, lr: LrSource
-) -> Dataset:
+def _check_out(place: _Place) -> list[str]:
+    """The folder of the report is none of the data's; what is to be said of the clips that are left out there."""
+    out = place.without
+    inside = relative(out, place.root) if out else None
+    if inside is None or not storage.is_folder(out):
+        return []
+    if not inside:
+        raise UserError(f"--out {out}: is the folder of --data {place.uri} too; name another for the report")
+    found, _ = clips_in(storage.list_files(out))
+    names = {file.rpartition("/")[2] for file in storage.list_folder(out)}
+    direct = any(not clip.path or (clip.files is None and "/" not in clip.path) for clip in found)
+    if direct and not names & _REPORT:
+        raise UserError(
+            f"--out {out}: holds frames or videos of --data {place.uri}; name a folder for the report alone"
+        )
+    left_out = [clip.path for clip in found if clip.path]
+    return [_left_out(left_out, "below --out")] if left_out else []
+
+
+def _plain(place: _Place, found: Sequence[FoundClip], previews: Sequence[str]) -> Dataset:
+    uri = place.uri
     if not found:
         raise UserError(f"--data {uri}: holds neither frames (PNG, JPEG) nor videos, nor does any folder in it")
     for clip in found:
-        wrong = _LR_FOLDERS.intersection([*storage.resolve(uri).split("/")[-2:], *clip.path.split("/")])
-        if wrong:
+        folders = clip.path.split("/") if clip.files is not None else _parted(clip.path)[0].split("/")
+        wrong = lr_name_in(place.root) or next(filter(is_lr_name, folders), None)
+        if wrong is not None:
             raise UserError(
-                f"--data {uri}: {below(uri, clip.path)} lies in {min(wrong)}, a folder of LR frames; "
+                f"--data {uri}: {below(uri, clip.path)} lies in {wrong}, a folder of LR frames; "
                 "name the dataset's own folder, which holds the ground truth and the LR folders"
             )
-    if lr == "given":
+    if place.lr == "given":
         raise UserError(
-            f"--lr given: {uri} has no folder of {degradation} LR frames "
-            f"({_folder_of(degradation)} beside GT, for one); use --lr made"
+            f"--lr given: {uri} has no folder of {place.degradation} LR frames "
+            f"({BESIDE[0].lr(place.degradation)[0]} beside GT, for one); use --lr made"
         )
     notes = [f"{below(uri, path)}: pictures beside or below videos are previews, left out" for path in previews[:1]]
-    clips = [Pair(path=clip.path, uri=below(uri, clip.path), frames=_count(clip)) for clip in found]
-    return _dataset(uri, _PLAIN, None, ALL, clips, notes)
+    return _dataset(place, PLAIN, None, ALL, [_pair(place.root, clip) for clip in found], notes)
 
 
-def _beside(uri: str, layout: _Layout, degradation: Degradation, lr: LrSource) -> Dataset:
-    folder = _given_folder(uri, layout.lr(degradation), degradation, lr)
-    hr = below(uri, layout.hr)
-    found, _ = clips_in(storage.list_files(hr))
-    return _paired(uri, layout.name, layout.subset, hr, found, folder)
+def _beside(place: _Place, layout: Layout, names: Iterable[str]) -> Dataset:
+    folder = _given_folder(place, layout.lr(place.degradation))
+    hr = below(place.root, layout.hr)
+    dataset = _paired(place, layout.name, layout.subset, hr, place.clips(hr), folder)
+    others = []
+    for name in sorted(names):
+        if name != layout.hr and not is_lr_name(name):
+            entry = below(place.root, name)
+            if storage.is_folder(entry):
+                others += [below(name, clip.path) for clip in place.clips(entry)]
+            else:
+                others += [clip.path or name for clip in clips_in([ListedFile(name, None, None)])[0]]
+    return _with_notes(dataset, [_left_out(others, f"beside {layout.hr}")] if others else [])
 
 
-def _vimeo(uri: str, names: Iterable[str], degradation: Degradation, lr: LrSource) -> Dataset:
-    root = storage.resolve(uri)
-    listed = list(dict.fromkeys(vimeo.read_names(below(uri, vimeo.TESTING))))
-    hr = below(uri, vimeo.SEQUENCES if vimeo.SEQUENCES in names else "GT")
-    by_path = {clip.path: clip for clip in clips_in(storage.list_files(hr))[0]} if listed else {}
+def _vimeo(place: _Place, names: Iterable[str]) -> Dataset:
+    uri, root = place.uri, place.root
+    listed = list(dict.fromkeys(vimeo.read_names(below(root, vimeo.TESTING))))
+    hr = below(root, vimeo.SEQUENCES if vimeo.SEQUENCES in names else "GT")
+    by_path = {clip.path: clip for clip in place.clips(hr)} if listed and storage.is_folder(hr) else {}
     missing = [name for name in listed if name not in by_path]
     if missing or not listed:
         raise UserError(
             f"--data {uri}: {len(missing)} of the {len(listed)} septuplets in {vimeo.TESTING} have no frames in {hr}"
             + (f", the first of them {missing[0]}" if missing else "")
         )
+    found = [by_path[name] for name in listed]
+    alone = next((clip for clip in found if _count(clip) == 1), None)
+    if alone is not None and alone.files is not None:
+        raise UserError(
+            f"--data {uri}: {below(hr, alone.path)} holds {alone.files[0]} alone; put all seven HR frames there "
+            "(im1 to im7): the centre is scored, but frames are matched by their order"
+        )
     beside = f"../{root.rpartition('/')[2]}_matlabLRx4/{vimeo.SEQUENCES}"  # as BasicSR has it
-    candidates = ("BIx4", "sequences_LR", beside) if degradation is Degradation.BI else ("BDx4",)
-    folder = _given_folder(root, candidates, degradation, lr)
-    dataset = _paired(uri, _VIMEO, CENTRE, hr, [by_path[name] for name in listed], folder)
+    candidates = ("BIx4", "sequences_LR", beside) if place.degradation is Degradation.BI else ("BDx4",)
+    dataset = _paired(place, _VIMEO, CENTRE, hr, found, _given_folder(place, candidates))
     return replace(dataset, named_by_path=True)
 
 
-def _given_folder(uri: str, candidates: Sequence[str], degradation: Degradation, lr: LrSource) -> str | None:
+def _given_folder(place: _Place, candidates: Sequence[str]) -> str | None:
     """URI of the first of the LR folders ``candidates`` that is there; None: LR is made."""
-    if lr == "made":
+    if place.lr == "made":
         return None
     for candidate in candidates:
-        folder = below(uri.rstrip("/").rpartition("/")[0], candidate[3:]) if candidate[:3] == "../" else None
-        folder = folder or below(uri, candidate)
+        folder = below(_parted(place.root)[0], candidate[3:]) if candidate[:3] == "../" else None
+        folder = folder or below(place.root, candidate)
         if storage.is_folder(folder):
             return folder
-    if lr == "given":
+    if place.lr == "given":
         looked = " or ".join(candidates) or "none is known of this layout"
-        raise UserError(f"--lr given: {uri} has no folder of {degradation} LR frames ({looked}); use --lr made")
+        raise UserError(
+            f"--lr given: {place.uri} has no folder of {place.degradation} LR frames ({looked}); use --lr made"
+        )
     return None
 
 
 def _paired(
-    uri: str, layout: str, subset: FrameSubset, hr: str, found: Sequence[FoundClip], folder: str | None
+    place: _Place, layout: str, subset: FrameSubset, hr: str, found: Sequence[FoundClip], folder: str | None
 ) -> Dataset:
-    given = {}
-    if folder is not None:
-        given = {_stem(clip): clip for clip in clips_in(storage.list_files(folder))[0]}
+    given = {} if folder is None else {_stem(clip): clip for clip in place.clips(folder)}
     clips = []
     for clip in found:
-        pair = Pair(path=clip.path, uri=below(hr, clip.path), frames=_count(clip))
-        if folder is not None:
-            low = given.get(_stem(clip))
-            if low is None:
-                raise UserError(f"{folder}: has no LR frames of {pair.uri}; complete it or use --lr made")
-            pair = replace(pair, lr=below(folder, low.path), lr_frames=_count(low))
-        clips.append(pair)
-    return _dataset(uri, layout, folder, subset, clips)
+        if folder is not None and _stem(clip) not in given:
+            raise UserError(f"{folder}: has no LR frames of {below(hr, clip.path)}; complete it or use --lr made")
+        clips.append(_pair(hr, clip, folder or "", given.get(_stem(clip))))
+    return _dataset(place, layout, folder, subset, clips)
 
 
-def _within(uri: str, found: Sequence[FoundClip], degradation: Degradation, lr: LrSource) -> Dataset:
+def _within(place: _Place, layout: Layout, found: Sequence[FoundClip]) -> Dataset:
     """Every clip is a folder with its ground truth in one folder and LR frames in others."""
-    name = _INPUT_BI if degradation is Degradation.BI else _INPUT_BD
-    low = {_parted(clip.path)[0]: clip for clip in found if _parted(clip.path)[1] == name}
-    truths = [clip for clip in found if _parted(clip.path)[1] == _TRUTH]
-    use = lr == "given" or (lr == "auto" and bool(low))
+    truths = [clip for clip in found if _parted(clip.path)[1] == layout.hr and clip.files is not None]
+    names = layout.lr(place.degradation)
+    there = {clip.path: clip for clip in found}
+    name = next(
+        (name for name in names if any(_joined(_parted(truth.path)[0], name) in there for truth in truths)), None
+    )
+    if name is None and place.lr == "given":
+        name = names[0]
     clips = []
-    for clip in truths:
-        path = _parted(clip.path)[0]
-        pair = Pair(path=path, uri=below(uri, clip.path), frames=_count(clip))
-        if use:
-            if path not in low:
-                raise UserError(
-                    f"{below(uri, path)}: has no folder {name} of {degradation} LR frames beside {_TRUTH}; "
-                    "use --lr made"
-                )
-            pair = replace(pair, lr=below(uri, low[path].path), lr_frames=_count(low[path]))
-        clips.append(pair)
-    return _dataset(uri, "truth, input4 (SPMCS) or blur4 in each clip", name if use else None, ALL, clips)
+    for truth in truths:
+        path = _parted(truth.path)[0]
+        low = there.get(_joined(path, name)) if name is not None and place.lr != "made" else None
+        if low is None and name is not None and place.lr != "made":
+            raise UserError(
+                f"{below(place.root, path)}: has no folder {name} of {place.degradation} LR frames beside {layout.hr}; "
+                "use --lr made"
+            )
+        clips.append(replace(_pair(place.root, truth, place.root, low), path=path))
+    others = [clip.path for clip in found if clip not in truths and not is_lr_name(_parted(clip.path)[1])]
+    notes = [_left_out(others, f"without a folder {layout.hr}")] if others else []
+    given = name if place.lr != "made" else None
+    return _dataset(place, layout.name, given, layout.subset, clips, notes)
+
+
+def _pair(hr: str, clip: FoundClip, lr: str = "", low: FoundClip | None = None) -> Pair:
+    """The clip below the folder ``hr``, and its LR frames below ``lr``; checked against each other.
+
+    Raises:
+        UserError: two files for one frame, other numbers of frames, numbers that do not go on alike.
+    """
+    uri = below(hr, clip.path)
+    check_one_file_each(uri, clip.files or ())
+    first = below(uri, clip.files[0]) if clip.files else None
+    if low is None:
+        return Pair(path=clip.path, uri=uri, frames=_count(clip), first=first)
+    low_uri = below(lr, low.path)
+    check_one_file_each(low_uri, low.files or ())
+    if None not in (_count(clip), _count(low)) and _count(clip) != _count(low):
+        raise UserError(
+            f"{low_uri}: {_count(low)} LR frames, but {uri} has {_count(clip)}; mend the dataset or use --lr made"
+        )
+    check_numbers(uri, clip, low_uri, low)
+    return Pair(path=clip.path, uri=uri, frames=_count(clip), first=first, lr=low_uri, lr_frames=_count(low))
 
 
 def _dataset(
-    uri: str, layout: str, lr: str | None, subset: FrameSubset, clips: Sequence[Pair], notes: Sequence[str] = ()
+    place: _Place, layout: str, lr: str | None, subset: FrameSubset, clips: Sequence[Pair], notes: Sequence[str] = ()
 ) -> Dataset:
     if not clips:
-        raise UserError(f"--data {uri}: recognised as {layout}, but there is no ground truth in it")
-    for clip in clips:
-        if clip.lr is not None and None not in (clip.frames, clip.lr_frames) and clip.frames != clip.lr_frames:
-            raise UserError(
-                f"{clip.lr}: {clip.lr_frames} LR frames, but {clip.uri} has {clip.frames}; "
-                "mend the dataset or use --lr made"
-            )
-    folder = None if lr is None else lr.removeprefix(f"{storage.resolve(uri)}/").removeprefix(f"{uri.rstrip('/')}/")
-    told = "made" if folder is None else f"given: {folder}"
+        raise UserError(f"--data {place.uri}: recognised as {layout}, but there is no ground truth in it")
+    told = "made" if lr is None else f"given: {relative(lr, place.root) or lr}"
     return Dataset(
-        name=clip_name(storage.resolve(uri)),
-        uri=uri,
+        name=clip_name(place.root),
+        uri=place.uri,
         layout=layout,
         lr=told,
         subset=subset,
         clips=tuple(clips),
         notes=tuple(notes),
     )
+
+
+def _with_notes(dataset: Dataset, notes: Sequence[str]) -> Dataset:
+    return replace(dataset, notes=(*dataset.notes, *notes))
+
+
+def _left_out(paths: Sequence[str], why: str) -> str:
+    few = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
+    return f"{len(paths)} {'clip' if len(paths) == 1 else 'clips'} {why} left out: {few}"
 
 
 def _only_reds4(dataset: Dataset) -> Dataset:
@@ -296,10 +361,6 @@ def _last(parts: Sequence[str], count: int) -> Sequence[str]:
     return parts[len(parts) - count :] if count <= len(parts) else parts
 
 
-def _folder_of(degradation: Degradation) -> str:
-    return _BESIDE[0].lr(degradation)[0]
-
-
 def _count(clip: FoundClip) -> int | None:
     return None if clip.files is None else len(clip.files)
 
@@ -307,7 +368,11 @@ def _count(clip: FoundClip) -> int | None:
 def _stem(clip: FoundClip) -> str:
     """Its path, without a video's suffix."""
     folder, name = _parted(clip.path)
-    return clip.path if clip.files is not None else "/".join(filter(None, [folder, clip_name(name)]))
+    return clip.path if clip.files is not None else _joined(folder, clip_name(name))
+
+
+def _joined(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
 
 
 def _parted(path: str) -> tuple[str, str]:

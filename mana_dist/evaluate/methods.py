@@ -4,14 +4,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mana_dist import model_folder
+from mana_dist import model_folder, storage
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.errors import UserError
 from mana_dist.evaluate import outputs
 from mana_dist.evaluate.clips import Clip
 from mana_dist.evaluate.outputs import FRAMES_SCHEME
+from mana_dist.evaluate.protocol import MethodSource
 from mana_dist.inference import Frame, super_resolve
 from mana_dist.model import Mana, Padding
+from mana_dist.model_folder import REGISTRY_SCHEME
 from mana_dist.registry import Registered
 
 BICUBIC = "bicubic"
@@ -58,12 +60,14 @@ class Trained:
         model: in evaluation mode.
         padding: the rule for windows beyond a clip's ends.
         registered: the version that a registry name stood for when it was loaded.
+        sha256: of its ``model.safetensors``.
     """
 
     name: str
     model: Mana
     padding: Padding
     registered: Registered | None = None
+    sha256: str = ""
 
     def upscale(self, clip: Clip, frames: Iterable[Frame], wanted: range, device: str) -> Iterator[Frame]:
         """Streaming, with cached embeddings."""
@@ -84,7 +88,7 @@ class Wanted:
 
 
 def load_methods(
-    methods: Sequence[Wanted], clips: Sequence[Clip], padding: Padding, tracking_uri: str | None
+    methods: Sequence[Wanted], clips: Sequence[Clip], padding: Padding, tracking_uri: str | None, without: str = ""
 ) -> tuple[Method, ...]:
     """The methods that a command line names: ``bicubic``, model folders, models of the registry, others' frames.
 
@@ -93,23 +97,54 @@ def load_methods(
         clips: for which others' frames must be there.
         padding: the rule for windows beyond a clip's ends.
         tracking_uri: of the registry.
+        without: the folder that the report goes to, which holds no method's frames.
 
     Raises:
-        UserError: a name is given twice, a model cannot be loaded, or frames do not match the clips.
+        UserError: a name or a folder is given twice, a model cannot be loaded, or frames do not match the clips.
     """
+    folders: dict[str, str] = {}
+    for name in (method.name for method in methods if _is_folder(method.name)):
+        first = folders.setdefault(storage.resolve(name), name)
+        if first != name:
+            raise UserError(f"--method names {first} twice, the second time as {name}")
     loaded: list[Method] = []
     for method in methods:
-        made = _load(method, clips, padding, tracking_uri)
+        made = _load(method, clips, padding, tracking_uri, without)
         if made.name in [other.name for other in loaded]:
             raise UserError(f"--method names {made.name} twice")
         loaded.append(made)
     return tuple(loaded)
 
 
-def _load(method: Wanted, clips: Sequence[Clip], padding: Padding, tracking_uri: str | None) -> Method:
+def source(method: Wanted, loaded: Method) -> MethodSource:
+    """Where the frames of a method come from, for the protocol."""
+    if not isinstance(loaded, Trained):
+        uri = method.name.partition("=")[2] if method.name.startswith(FRAMES_SCHEME) else ""
+        return MethodSource(name=loaded.name, uri=storage.resolve(uri) if uri else "")
+    config = loaded.model.config
+    return MethodSource(
+        name=loaded.name,
+        uri=_pinned(method) if method.name.startswith(REGISTRY_SCHEME) else storage.resolve(method.name),
+        sha256=loaded.sha256,
+        attention=config.attention,
+        memory_slots=config.memory_slots,
+        window=config.window,
+        frames=config.frames,
+    )
+
+
+def _is_folder(name: str) -> bool:
+    return name != BICUBIC and not name.startswith((FRAMES_SCHEME, REGISTRY_SCHEME))
+
+
+def _pinned(method: Wanted) -> str:
+    return method.name if method.registered is None else method.registered.uri
+
+
+def _load(method: Wanted, clips: Sequence[Clip], padding: Padding, tracking_uri: str | None, without: str) -> Method:
     if method.name == BICUBIC:
         return Bicubic()
     if method.name.startswith(FRAMES_SCHEME):
-        return outputs.find(method.name, clips)
-    pinned = method.name if method.registered is None else method.registered.uri
-    return Trained(method.name, model_folder.load(pinned, tracking_uri)[0], padding, method.registered)
+        return outputs.find(method.name, clips, without)
+    found = model_folder.load_identified(_pinned(method), tracking_uri)
+    return Trained(method.name, found.model, padding, method.registered, found.sha256)

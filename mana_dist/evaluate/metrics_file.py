@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,16 +10,22 @@ from mana_dist.evaluate.motion import TopMotion
 from mana_dist.evaluate.promote import Promotion
 from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
 
-METRICS_FILE = "metrics.json"
+METRICS_FILE, PARTIAL_FILE = "metrics.json", "metrics.partial.json"
 
 
-def to_json(evaluation: Evaluation, top: TopMotion | None = None, promotion: Promotion | None = None) -> str:
+def to_json(
+    evaluation: Evaluation,
+    top: TopMotion | None = None,
+    promotion: Promotion | None = None,
+    unfinished: Sequence[str] = (),
+) -> str:
     """The text of the file.
 
     Args:
         evaluation: what was found.
         top: what was asked of the clips with large motion; the evaluation then has them.
         promotion: what became of an alias.
+        unfinished: names of the clips that are missing, for an error ended the evaluation.
 
     Returns:
         JSON without NaN and infinities: an infinite PSNR is null, as the protocol says.
@@ -37,6 +43,8 @@ def to_json(evaluation: Evaluation, top: TopMotion | None = None, promotion: Pro
         }
     if promotion is not None:
         content["promotion"] = asdict(promotion)
+    if unfinished:
+        content["unfinished"] = list(unfinished)
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 

@@ -6,7 +6,8 @@ from itertools import islice
 
 from mana_dist import storage
 from mana_dist.data import video
-from mana_dist.data.sources import below, clips_in
+from mana_dist.data.pictures import check_one_file_each
+from mana_dist.data.sources import below, clips_in, outside
 from mana_dist.errors import UserError
 from mana_dist.evaluate.clips import Clip, count_frames
 from mana_dist.inference import Frame
@@ -61,11 +62,17 @@ class Outputs:
         return islice(video.read_frames(output.uri, numbers.start, numbers.stop), len(numbers))
 
 
-def find(method: str, clips: Sequence[Clip]) -> Outputs:
+def find(method: str, clips: Sequence[Clip], without: str = "") -> Outputs:
     """The outputs that ``frames:NAME=URI`` means, of every clip.
 
     They are matched by the clip's name, its path in the dataset, with or without the dataset's name before it, or the
     name of its folder; the first of these that fits. Folders above are looked through.
+
+    Args:
+        method: as the command line has it.
+        clips: of which there must be outputs.
+        without: the folder that the report goes to; what lies there is no output. Where it is the outputs' own folder,
+            only what lies directly in it is none. Empty: none.
 
     Raises:
         UserError: not written like that, unreadable, or for some clip there is no output, or more than one, or the
@@ -74,7 +81,7 @@ def find(method: str, clips: Sequence[Clip]) -> Outputs:
     name, equals, uri = method.removeprefix(FRAMES_SCHEME).partition("=")
     if not (name and equals and uri):
         raise UserError(f"--method {method}: write frames:NAME=URI, like frames:EDVR=results/edvr")
-    there = {output.path: output for output in _outputs_at(method, uri)}
+    there = {output.path: output for output in _outputs_at(method, uri, without)}
     found: list[Output] = []
     taken: dict[str, str] = {}
     for clip in clips:
@@ -91,20 +98,25 @@ def find(method: str, clips: Sequence[Clip]) -> Outputs:
     return Outputs(name, tuple(clip.name for clip in clips), tuple(found))
 
 
-def _outputs_at(method: str, uri: str) -> list[Output]:
+def _outputs_at(method: str, uri: str, without: str) -> list[Output]:
+    root = storage.resolve(uri)  # the same for workers with another working folder
     try:
         if storage.is_folder(uri):
-            clips, _ = clips_in(storage.list_files(uri))
+            files = storage.list_files(root)
+            same = bool(without) and storage.resolve(without) == root
+            clips, _ = clips_in([file for file in files if "/" in file.path] if same else outside(root, files, without))
+            for clip in clips:
+                check_one_file_each(below(root, clip.path), clip.files or ())
             return [
                 Output(
                     clip.path if clip.files is not None else _without_suffix(clip.path),
-                    below(uri, clip.path),
+                    below(root, clip.path),
                     None if clip.files is None else len(clip.files),
                 )
                 for clip in clips
             ]
         if storage.exists(uri):
-            return [Output("", uri, None)]
+            return [Output("", root, None)]
     except OSError as error:
         raise UserError(f"--method {method}: {uri} cannot be read ({error})") from error
     raise UserError(f"--method {method}: {uri} is no file or folder")

@@ -18,6 +18,7 @@ _EXPRESSION = re.compile(
     rf"(?P<metric>\w+)\s*(?P<operator>>=|<=|>|<)\s*"
     rf"(?:@(?P<alias>[\w.-]*\w)(?:\s*(?P<sign>[+-])\s*(?P<margin>{_NUMBER}))?|(?P<number>-?(?:{_NUMBER})))"
 )
+_RESERVED = re.compile(r"latest|v[0-9]+", re.IGNORECASE)  # MLflow lets no alias be called that
 _OPERATORS: MappingProxyType[str, Callable[[float, float], bool]] = MappingProxyType(
     {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 )
@@ -93,7 +94,7 @@ def parse_condition(text: str) -> Condition:
     """One expression: ``METRIC OP @ALIAS``, with ``+ MARGIN`` or ``- MARGIN`` if you like, or ``METRIC OP NUMBER``.
 
     Raises:
-        UserError: not like that.
+        UserError: not like that, or MLflow has no such metric or alias.
     """
     match = _EXPRESSION.fullmatch(text.strip())
     if match is None:
@@ -103,6 +104,11 @@ def parse_condition(text: str) -> Condition:
         )
     if match["metric"] not in METRICS:
         raise UserError(f'--promote-if "{text}": no metric {match["metric"]}; there are {", ".join(METRICS)}')
+    if match["alias"] and ("." in match["alias"] or _RESERVED.fullmatch(match["alias"])):
+        raise UserError(
+            f'--promote-if "{text}": @{match["alias"]} can be no alias in MLflow, which takes letters, digits, "_" and '
+            '"-" and keeps "latest" and "v1" for itself; name another, like @champion'
+        )
     number = float(match["number"] or match["margin"] or 0) * (-1 if match["sign"] == "-" else 1)
     return Condition(text.strip(), match["metric"], match["operator"], match["alias"], number)
 
@@ -186,10 +192,13 @@ def _hint(alias: str) -> str:
 
 def _judge(condition: Condition, contest: Contest, evaluation: Evaluation) -> tuple[bool, str]:
     mine = _value(evaluation, contest.candidate, condition.metric)
+    # Also of a first champion: a condition that cannot be judged is a mistake, which should not pass in silence.
+    if mine is None:
+        return False, f"{condition.text} is open: {condition.metric} was not computed"
     if condition.alias and contest.champion is None:
         return True, f"there is no @{condition.alias} yet"
     theirs = 0.0 if not condition.alias else _value(evaluation, str(contest.champion), condition.metric)
-    if mine is None or theirs is None:
+    if theirs is None:
         return False, f"{condition.text} is open: {condition.metric} was not computed"
     holds = _OPERATORS[condition.operator](mine, theirs + condition.number)
     against = f"{theirs:.6g} of {contest.champion}" if condition.alias else f"{condition.number:g}"

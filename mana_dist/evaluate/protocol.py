@@ -2,6 +2,55 @@
 
 from dataclasses import dataclass, field
 
+from mana_dist.data.degradation import BD_RADIUS, BD_SIGMA, Degradation
+from mana_dist.data.resize import BICUBIC_A
+
+_IMRESIZE = f"MATLAB's imresize, bicubic (Keys, a = {BICUBIC_A})"
+_ROUNDED = "computed in float64, rounded once to uint8, halves up"
+_SIDE = 2 * BD_RADIUS + 1
+
+
+def definition(degradation: Degradation) -> str:
+    """In one line, all that somebody needs to make the same LR frames."""
+    if degradation is Degradation.BI:
+        return f"{_IMRESIZE}, antialiased; borders mirrored, the edge pixel repeated; {_ROUNDED}"
+    return (
+        f"Gaussian {_SIDE}x{_SIDE}, sigma {BD_SIGMA}, sum 1; LR pixel (i, j) is the blurred HR pixel (4i, 4j); "
+        f"borders mirrored, the edge pixel not repeated; {_ROUNDED}"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSource:
+    """Where a method's frames come from.
+
+    Attributes:
+        name: the method's, as in the table.
+        uri: the folder of a model or of other methods' frames, absolute; ``models:/NAME/VERSION`` of a registered
+            model, whichever way it was named; empty for bicubic.
+        sha256: of a model's ``model.safetensors``; empty where there is none, as all that follows.
+        attention: of a model, as its configuration has it.
+        memory_slots: columns of a model's memory.
+        window: side of a model's search window, LR pixels.
+        frames: of a model's windows.
+    """
+
+    name: str
+    uri: str = ""
+    sha256: str = ""
+    attention: str = ""
+    memory_slots: int | None = None
+    window: int | None = None
+    frames: int | None = None
+
+    def __str__(self) -> str:
+        if not self.sha256:
+            return f"{self.name} is {self.uri}" if self.uri else self.name
+        return (
+            f"{self.name} is {self.uri}, SHA-256 {self.sha256}, {self.attention} attention, "
+            f"{self.memory_slots} memory slots, search window {self.window}, {self.frames} frames"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetProtocol:
@@ -43,6 +92,7 @@ class Protocol:
     Attributes:
         data: URIs of the clips or of folders of clips.
         degradation: name of the way in which LR is made of HR, or in which given LR frames were.
+        degradation_definition: that way in words, of LR frames that are made.
         degradation_version: changes whenever that way's LR values do.
         frames: which frames of each clip are used; ``all``, or START:STOP (STOP excluded). Clips are cut to these
             frames before anything else, so windows do not see frames outside.
@@ -50,7 +100,8 @@ class Protocol:
         padding: the rule for windows beyond a clip's ends.
         device: where the methods ran.
         datasets: what is particular to each.
-        models: which versions the registry's names stood for.
+        models: where each method's frames come from.
+        bicubic: how the method of that name upscales.
         lr: which LR frames were asked for: made, given, or given where the dataset has them.
         frame_subset: which of the used frames are scored; the windows see them all.
         border_crop: HR pixels left out along each border before anything is compared.
@@ -70,6 +121,7 @@ class Protocol:
 
     data: list[str]
     degradation: str
+    degradation_definition: str
     degradation_version: int
     frames: str
     lpips: str
@@ -77,7 +129,8 @@ class Protocol:
     device: str
     mana_dist: str
     datasets: tuple[DatasetProtocol, ...] = field(default=())
-    models: tuple[str, ...] = ()
+    models: tuple[MethodSource, ...] = ()
+    bicubic: str = f"{_IMRESIZE}, by 4; borders mirrored, the edge pixel repeated; {_ROUNDED}"
     lr: str = "auto"
     frame_subset: str = "all; of Vimeo90K's septuplets the centre frame"
     border_crop: int = 0

@@ -3,7 +3,8 @@
 import argparse
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mana_dist import __version__, storage
@@ -15,10 +16,11 @@ from mana_dist.evaluate import distribute, metrics_file, promote, report
 from mana_dist.evaluate.clips import Clip, find_clips
 from mana_dist.evaluate.datasets import Dataset, find_datasets
 from mana_dist.evaluate.distribute import score_clips
-from mana_dist.evaluate.methods import Wanted, load_methods
+from mana_dist.evaluate.methods import Method, Wanted, load_methods, source
 from mana_dist.evaluate.motion import TopMotion, parse_top_motion, top_motion
+from mana_dist.evaluate.output_folder import OutputFolder
 from mana_dist.evaluate.promote import Contest, Promotion
-from mana_dist.evaluate.protocol import DatasetProtocol, Protocol
+from mana_dist.evaluate.protocol import DatasetProtocol, Protocol, definition
 from mana_dist.evaluate.results import ClipScores, Evaluation
 from mana_dist.evaluate.scoring import DIGEST_BYTES, ScoredClip, Settings
 from mana_dist.evaluate.subset import parse_subset
@@ -40,7 +42,7 @@ class _Prepared:
         settings: what is done to each.
         protocol: but for the datasets' digests.
         workers: processes; None: as many as there is work and room for.
-        out: URI of the folder for the files.
+        out: the folder for the files.
         top: which clips count as those of large motion, where that was asked for.
         contest: for an alias, where there is one.
         registry: URI of the model registry.
@@ -51,7 +53,7 @@ class _Prepared:
     settings: Settings
     protocol: Protocol
     workers: int | None
-    out: str
+    out: OutputFolder
     top: TopMotion | None
     contest: Contest | None
     registry: str
@@ -71,18 +73,18 @@ def evaluate(options: argparse.Namespace) -> Evaluation:
     for told in prepared.protocol.datasets:
         print(f"data: {told}", flush=True)
     evaluation = _score(prepared)
-    files = report.publish(prepared.out, evaluation)
+    print(f"\n{report.table(evaluation)}\n", flush=True)
+    prepared.out.write_metrics(metrics_file.to_json(evaluation, prepared.top))
+    files = [prepared.out.metrics, *prepared.out.publish(evaluation)]
+    prepared.out.remove_others(files)
+    print("\n".join(files), flush=True)
     promotion, failure = _promote(prepared, evaluation)
-    metrics = storage.join(storage.resolve(prepared.out), metrics_file.METRICS_FILE)
-    storage.write_bytes(metrics, metrics_file.to_json(evaluation, prepared.top, promotion).encode())
-    print(f"\n{report.table(evaluation)}\n")
-    print("\n".join([metrics, *files]), flush=True)
     if promotion is not None:
+        prepared.out.write_metrics(metrics_file.to_json(evaluation, prepared.top, promotion))
         print(f"promotion: {promotion}", flush=True)
-    # The numbers are on disk, whatever goes wrong from here on.
     if prepared.tracking is not None:
         tracking = prepared.tracking
-        run = tracking.log(evaluation, prepared.settings.methods, [metrics, *files], promotion)
+        run = tracking.log(evaluation, prepared.settings.methods, files, promotion)
         print(f"MLflow run {run} in {tracking.experiment} at {tracking.uri}", flush=True)
     if failure is not None:
         raise failure
@@ -98,19 +100,20 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
         promote.alias_of(conditions)
     if options.border_crop < 0:
         raise UserError(f"--border-crop {options.border_crop}: give a number of pixels, 0 or more")
+    out = OutputFolder(storage.resolve(options.out))
     start, stop = parse_frame_range(options.frames)
     degradation = Degradation(options.degradation)
 
-    datasets = find_datasets(options.data, degradation, options.lr)
+    datasets = find_datasets(options.data, degradation, options.lr, out.uri)
     clips = tuple(find_clips(datasets, start, stop, subset))
     device = _device(options.device, elsewhere=len(clips) > 1 and workers != 1)
-    storage.check_writable(options.out, "--out")
+    storage.check_writable(out.uri, "--out")
     tracking = _tracking(options)
     if tracking is not None:
         tracking.check()
     registry = resolve_tracking_uri(options.tracking_uri)
     wanted, contest = _wanted(options.method, conditions, registry)
-    methods = load_methods(wanted, clips, options.padding, registry)
+    methods = load_methods(wanted, clips, options.padding, registry, out.uri)
     lpips = load_lpips(options.lpips_trunk)
     settings = Settings(
         methods=methods,
@@ -122,9 +125,9 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
     return _Prepared(
         clips=clips,
         settings=settings,
-        protocol=_protocol(options, datasets, clips, wanted, lpips, device),
+        protocol=_protocol(options, datasets, clips, tuple(zip(wanted, methods, strict=True)), lpips, device),
         workers=workers,
-        out=options.out,
+        out=out,
         top=top,
         contest=contest,
         registry=registry,
@@ -134,15 +137,44 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
 
 def _score(prepared: _Prepared) -> Evaluation:
     lines = _Lines(prepared.clips)
-    scored = score_clips(prepared.clips, prepared.settings, prepared.workers, lines.told, lines.progress)
-    results = tuple(entry.scores for entry in scored)
+    finished: dict[int, ClipScores] = {}
+
+    def told(position: int, scored: ScoredClip) -> None:
+        finished[position] = scored.scores
+        lines.told(position, scored)
+
+    try:
+        scored = score_clips(prepared.clips, prepared.settings, prepared.workers, told, lines.progress)
+    except UserError as error:
+        raise UserError("; ".join([str(error), *_keep(prepared, finished)])) from error
+    except (Exception, KeyboardInterrupt):
+        print("".join(f"{line}\n" for line in _keep(prepared, finished)), end="", file=sys.stderr)
+        raise
+    evaluation = _evaluation(prepared, tuple(entry.scores for entry in scored))
+    return replace(
+        evaluation,
+        examples=tuple(entry.example for entry in scored if entry.example is not None),
+        top_motion=None if prepared.top is None else top_motion(evaluation.clips, prepared.top),
+    )
+
+
+def _keep(prepared: _Prepared, finished: Mapping[int, ClipScores]) -> list[str]:
+    """Write the scores of the clips that were finished before an error; the line that says so, if there is any."""
+    if not finished:
+        return []
+    results = tuple(finished[position] for position in sorted(finished))
+    missing = [clip.name for position, clip in enumerate(prepared.clips) if position not in finished]
+    uri = prepared.out.write_partial(metrics_file.to_json(_evaluation(prepared, results), unfinished=missing))
+    told = f"the scores of the {len(results)} of {len(prepared.clips)} clips that were finished are in {uri}"
+    return [] if uri is None else [told]
+
+
+def _evaluation(prepared: _Prepared, clips: tuple[ClipScores, ...]) -> Evaluation:
     protocol = prepared.protocol
     return Evaluation(
-        protocol=replace(protocol, datasets=_with_digests(protocol.datasets, results)),
+        protocol=replace(protocol, datasets=_with_digests(protocol.datasets, clips)),
         methods=tuple(method.name for method in prepared.settings.methods),
-        clips=results,
-        examples=tuple(entry.example for entry in scored if entry.example is not None),
-        top_motion=None if prepared.top is None else top_motion(results, prepared.top),
+        clips=clips,
     )
 
 
@@ -193,7 +225,7 @@ def _protocol(
     options: argparse.Namespace,
     datasets: Sequence[Dataset],
     clips: Sequence[Clip],
-    wanted: Sequence[Wanted],
+    methods: Sequence[tuple[Wanted, Method]],
     lpips: Lpips | Unavailable,
     device: str,
 ) -> Protocol:
@@ -202,6 +234,7 @@ def _protocol(
     return Protocol(
         data=list(options.data),
         degradation=degradation.name,
+        degradation_definition=definition(degradation),
         degradation_version=degradation.version,
         frames="all" if options.frames == ":" else options.frames,
         lpips=f"v0.1 AlexNet, trunk {lpips.source}" if isinstance(lpips, Lpips) else f"not available: {lpips.reason}",
@@ -220,11 +253,7 @@ def _protocol(
             )
             for dataset in datasets
         ),
-        models=tuple(
-            f"{method.name} is {method.registered.uri}"
-            for method in wanted
-            if method.registered is not None and method.name != method.registered.uri
-        ),
+        models=tuple(source(method, loaded) for method, loaded in methods),
         lr=options.lr,
         border_crop=options.border_crop,
         **({} if options.frame_subset is None else {"frame_subset": options.frame_subset}),
@@ -232,12 +261,12 @@ def _protocol(
 
 
 def _with_digests(datasets: Sequence[DatasetProtocol], clips: Sequence[ClipScores]) -> tuple[DatasetProtocol, ...]:
+    """The datasets with their digests, but for those of which clips are missing."""
     found = []
     for dataset in datasets:
-        digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-        for clip in sorted(clip.digest for clip in clips if clip.dataset == dataset.name):
-            digest.update(clip.encode())
-        found.append(replace(dataset, digest=digest.hexdigest()))
+        digests = sorted(clip.digest for clip in clips if clip.dataset == dataset.name)
+        digest = hashlib.blake2b("".join(digests).encode(), digest_size=DIGEST_BYTES).hexdigest()
+        found.append(replace(dataset, digest=digest if len(digests) == dataset.clips else ""))
     return tuple(found)
 
 

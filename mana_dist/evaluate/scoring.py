@@ -1,10 +1,10 @@
 """Running methods over a clip and scoring its frames."""
 
-import contextlib
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import tee
+from itertools import islice
 from typing import NamedTuple
 
 from mana_dist import metrics
@@ -21,6 +21,8 @@ from mana_dist.metrics.psnr_ssim import SSIM_SIZE
 from mana_dist.pictures import most_different_region
 
 DIGEST_BYTES = 16
+RECENT = 32
+"""So many LR frames are held for methods that read behind the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,25 +76,21 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
     """
     wanted = clip.scored()
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    pairs, source = tee(_pairs(clip, settings.degradation))
-    streams = tee((pair.lr for pair in source), len(settings.methods))
-    outputs = [
-        method.upscale(clip, stream, wanted, settings.device)
-        for method, stream in zip(settings.methods, streams, strict=True)
-    ]
+    damage: list[str] = []
+    source = _Source(lambda: _pairs(clip, settings, damage.append))
+    outputs = [method.upscale(clip, source.lr(), wanted, settings.device) for method in settings.methods]
     motion = Motion()
     scores: list[list[Scores]] = [[] for _ in settings.methods]
     example: Example | None = None
     notes: tuple[str, ...] = ()
     number = -1
-    for number, pair in enumerate(pairs):
+    for number, pair in enumerate(source.pairs()):
         notes = notes or _notes(pair, settings)
         motion.add(pair.lr)
         digest.update(pair.hr.tobytes())
         if clip.lr is not None:
             digest.update(pair.lr.tobytes())
         if number in wanted:
-            _check_size(clip, pair.hr, settings.border_crop)
             frames = [
                 _next(method.name, output, pair, clip, number)
                 for method, output in zip(settings.methods, outputs, strict=True)
@@ -103,29 +101,67 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
         progress()
     if example is None:
         raise UserError(f"{clip.uri}: no frame of it is scored; see --frames and --frame-subset")
-    for output in outputs:
-        with contextlib.suppress(StopIteration):
-            next(output)
-            raise RuntimeError(f"{clip.uri}: a method gave more frames than there are")
     result = ClipScores(
         clip=clip.name,
         dataset=clip.dataset,
         scores=tuple(map(mean, scores)),
         motion=motion.mean,
-        notes=notes,
+        notes=(*notes, *dict.fromkeys(damage)),
         digest=digest.hexdigest(),
     )
     return ScoredClip(result, example, number + 1)
 
 
-def _pairs(clip: Clip, degradation: Degradation) -> Iterator[_Pair]:
+class _Source:
+    """A clip's frames, decoded once for the scoring and for all methods, each of which reads at its own pace.
+
+    Memory does not grow with the clip's length. Frames that a method reads ahead are held until they are scored, and
+    the last few LR frames for methods that read later. A method that is further behind than that, because it begins
+    at a scored frame late in the clip, decodes the clip for itself.
+    """
+
+    def __init__(self, open_: Callable[[], Iterator[_Pair]]) -> None:
+        self._open = open_
+        self._frames = open_()
+        self._ahead: deque[_Pair] = deque()
+        self._recent: deque[Frame] = deque(maxlen=RECENT)
+        self._count = 0
+
+    def pairs(self) -> Iterator[_Pair]:
+        """All frames, once."""
+        while self._ahead or self._advance():
+            yield self._ahead.popleft()
+
+    def lr(self) -> Iterator[Frame]:
+        """The LR frames, for one more reader."""
+        number = 0
+        while number >= self._count - len(self._recent):
+            if number == self._count and not self._advance():
+                return
+            yield self._recent[number - self._count]
+            number += 1
+        for pair in islice(self._open(), number, None):
+            yield pair.lr
+
+    def _advance(self) -> bool:
+        pair = next(self._frames, None)
+        if pair is None:
+            return False
+        self._ahead.append(pair)
+        self._recent.append(pair.lr)
+        self._count += 1
+        return True
+
+
+def _pairs(clip: Clip, settings: Settings, damaged: Callable[[str], None]) -> Iterator[_Pair]:
     """The frames of a clip, with LR frames given or made."""
     given = clip.lr_frames() if clip.lr is not None else None
     number = -1
-    for number, whole in enumerate(clip.frames()):
+    for number, whole in enumerate(clip.frames(damaged)):
         hr = cropped(whole)
+        _check_size(clip, whole, hr, settings.border_crop)
         if given is None:
-            yield _Pair(hr, whole.shape, degrade(hr, degradation))
+            yield _Pair(hr, whole.shape, degrade(hr, settings.degradation))
             continue
         lr = next(given, None)
         if lr is None:
@@ -181,11 +217,12 @@ def _inside(frame: Frame, border: int) -> Frame:
     return frame[border : frame.shape[0] - border, border : frame.shape[1] - border]
 
 
-def _check_size(clip: Clip, hr: Frame, border: int) -> None:
+def _check_size(clip: Clip, whole: Frame, hr: Frame, border: int) -> None:
     if min(hr.shape[:2]) - 2 * border < SSIM_SIZE:
         inside = f" without {border} pixels along each border (--border-crop)" if border else ""
+        cut = "" if hr.shape == whole.shape else f", cropped to {_size(hr.shape)},"
         raise UserError(
-            f"{clip.uri}: frames of {_size(hr.shape)}{inside} are smaller than SSIM's {SSIM_SIZE}x{SSIM_SIZE}"
+            f"{clip.uri}: frames of {_size(whole.shape)}{cut}{inside} are smaller than SSIM's {SSIM_SIZE}x{SSIM_SIZE}"
         )
 
 

@@ -3,6 +3,8 @@
 Only where a tracking server is asked for. The run is made once the numbers are there.
 """
 
+import contextlib
+import hashlib
 import json
 import math
 import os
@@ -14,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 from mana_dist import storage
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, one_line
 from mana_dist.evaluate.methods import Method, Trained
 from mana_dist.evaluate.promote import Promotion
 from mana_dist.evaluate.protocol import DatasetProtocol
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 _LONGEST_PARAMETER = 6000  # characters; MLflow's bound
+_LONGEST_TAG = 5000  # characters; older servers' bound
 _METRICS_AT_ONCE = 1000  # MLflow's bound
+_LONGEST_KEY = 100  # characters of a method's or a dataset's; both and a metric's name fit into MLflow's 250
+_TOP_MOTION = "top_motion"
 _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -65,14 +70,14 @@ class Tracking:
         Args:
             evaluation: what was found.
             methods: in its order.
-            files: URIs of what was written about it.
+            files: URIs of what was written about it, the numbers first.
             promotion: what became of an alias.
 
         Returns:
             The run's id.
 
         Raises:
-            UserError: the server cannot be used.
+            UserError: the server or its store of artifacts cannot be used; the run, if it was made, is FAILED then.
         """
         quiet_mlflow()
         from mlflow import MlflowClient
@@ -87,22 +92,35 @@ class Tracking:
         try:
             client = MlflowClient(self.uri)
             run = client.create_run(experiment_id(client, self.experiment), run_name="evaluation").info.run_id
-            client.log_batch(
-                run,
-                params=[Param(key, _told(value)[:_LONGEST_PARAMETER]) for key, value in parameters.items()],
-                tags=[RunTag(key, value) for key, value in tags.items()],
-            )
-            _log_inputs(client, run, protocol.datasets, methods)
-            metrics = list(_metrics(evaluation, methods))
-            for start in range(0, len(metrics), _METRICS_AT_ONCE):
-                client.log_batch(run, metrics=metrics[start : start + _METRICS_AT_ONCE])
-            _log_files(client, run, files)
-            client.set_terminated(run)
+            with _terminated(client, run):
+                client.log_batch(
+                    run,
+                    params=[Param(key, _told(value)[:_LONGEST_PARAMETER]) for key, value in parameters.items()],
+                    tags=[RunTag(key, value[:_LONGEST_TAG]) for key, value in tags.items()],
+                )
+                _log_inputs(client, run, protocol.datasets, methods)
+                metrics = list(_metrics(evaluation, methods))
+                for start in range(0, len(metrics), _METRICS_AT_ONCE):
+                    client.log_batch(run, metrics=metrics[start : start + _METRICS_AT_ONCE])
+                _log_files(client, run, files)
         except (MlflowException, OSError) as error:
             raise UserError(
-                f"--tracking-uri {self.uri}: the evaluation is done but could not be logged ({error})"
+                f"--tracking-uri {self.uri}: the evaluation is done, its numbers are in {files[0]}, but it could not "
+                f"be logged ({error})"
             ) from error
         return str(run)
+
+
+@contextlib.contextmanager
+def _terminated(client: "MlflowClient", run: str) -> Iterator[None]:
+    """The run is FINISHED after this context, FAILED if it was left with an exception."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):  # what went wrong with the server may go wrong again
+            client.set_terminated(run, "FAILED")
+        raise
+    client.set_terminated(run)
 
 
 def _log_inputs(
@@ -133,6 +151,7 @@ def _metrics(evaluation: Evaluation, methods: Sequence[Method]) -> Iterator["Met
     now = int(time.time() * 1000)
     datasets = evaluation.protocol.datasets
     only = datasets[0] if len(datasets) == 1 else None
+    of_datasets = dict(zip(datasets, keys([entry.name for entry in datasets], taken=[_TOP_MOTION]), strict=True))
     for index, (key, model) in enumerate(zip(keys(evaluation.methods), _models(methods), strict=True)):
         mean = evaluation.mean(index)
         for name, value in values(mean):
@@ -141,29 +160,40 @@ def _metrics(evaluation: Evaluation, methods: Sequence[Method]) -> Iterator["Met
             scores = mean if dataset is only else evaluation.mean(index, evaluation.of_dataset(dataset.name))
             for name, value in values(scores):
                 if dataset is not only:
-                    yield Metric(f"{key}/{_key(dataset.name)}/{name}", value, now, 0)
+                    yield Metric(f"{key}/{of_datasets[dataset]}/{name}", value, now, 0)
                 if model:
                     # What MLflow shows of a model: the same names for every model, and on which data they hold.
                     yield Metric(name, value, now, index, model, dataset.name, dataset.digest)
         if evaluation.top_motion is not None:
             for name, value in values(evaluation.mean(index, evaluation.of_top_motion())):
-                yield Metric(f"{key}/top_motion/{name}", value, now, 0)
+                yield Metric(f"{key}/{_TOP_MOTION}/{name}", value, now, 0)
 
 
-def keys(names: Iterable[str]) -> list[str]:
-    """Names of methods as MLflow allows them in metrics, still unique."""
+def keys(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Names of methods or datasets as MLflow allows them in metrics, still unique.
+
+    Args:
+        names: any; a long one's end gives way to a digest of it.
+        taken: keys that mean something else.
+    """
+    known = set(taken)
     found: list[str] = []
     for name in names:
         key, number = _key(name), 1
-        while key in found:
+        while key in known:
             number += 1
             key = f"{_key(name)}_{number}"
+        known.add(key)
         found.append(key)
     return found
 
 
 def _key(name: str) -> str:
-    return _NOT_IN_KEYS.sub("_", name).strip("._-") or "unnamed"
+    key = _NOT_IN_KEYS.sub("_", name).strip("._-") or "unnamed"
+    if len(key) <= _LONGEST_KEY:
+        return key
+    digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=6).hexdigest()
+    return f"{key[: _LONGEST_KEY - len(digest) - 1]}_{digest}"
 
 
 def values(scores: Scores) -> Iterator[tuple[str, float]]:
@@ -183,7 +213,10 @@ def _log_files(client: "MlflowClient", run: str, files: Iterable[str]) -> None:
         for uri in files:
             path = os.path.join(folder, uri.rpartition("/")[2])
             storage.write_bytes(path, storage.read_bytes(uri))
-        client.log_artifacts(run, folder)
+        try:
+            client.log_artifacts(run, folder)
+        except Exception as error:  # each store's client has exceptions of its own: botocore's, for one
+            raise OSError(f"its artifacts were not taken: {one_line(error)}") from error
 
 
 def _source_type(uri: str) -> str:

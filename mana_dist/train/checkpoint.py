@@ -2,9 +2,9 @@
 
 A checkpoint folder holds ``model.safetensors`` and ``config.yaml`` (so it is a model that can be evaluated and used
 to upscale), ``optimizer.safetensors`` (Adam's moments, in the middle of a stage) and ``progress.json``. The last is
-written last and holds size and SHA-256 of the others: a folder with it is whole, and says so itself. The position in
-the data needs no more than the step: see :mod:`mana_dist.data.order`; nor does randomness: there is none but the
-step's. Loading runs no code from the files.
+written last and holds size and SHA-256 of the others, and a SHA-256 of its own: a folder with it is whole, and says
+so itself. The position in the data needs no more than the step: see :mod:`mana_dist.data.order`; nor does randomness:
+there is none but the step's. Loading runs no code from the files.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from mana_dist.train.retry import PATIENCE, persistently
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 PROGRESS_FILE = "progress.json"
-FORMAT = 2
+FORMAT = 3
 
 
 class DamagedError(Exception):
@@ -79,6 +79,7 @@ def write(folder: str, state: TrainState, config: Config, patience: float = PATI
         "losses": state.losses,
         "files": {name: {"bytes": len(data), "sha256": _digest(data)} for name, data in files.items()},
     }
+    progress["sha256"] = _seal(progress)
     remove(folder, patience)
     for name, data in [*files.items(), (PROGRESS_FILE, json.dumps(progress).encode())]:
         persistently(storage.write_bytes, storage.join(folder, name), data, patience=patience)
@@ -88,7 +89,7 @@ def read(folder: str, patience: float = PATIENCE) -> TrainState:
     """The state in the folder ``folder`` (a URI), every byte of it checked.
 
     Raises:
-        DamagedError: a file is missing, cut off or changed.
+        DamagedError: a file is missing, cut off or changed, or an older version of this program wrote it.
         UserError: a newer version of this program wrote it.
         OSError: the storage cannot be reached.
     """
@@ -96,6 +97,10 @@ def read(folder: str, patience: float = PATIENCE) -> TrainState:
     try:
         if progress["format"] > FORMAT:
             raise UserError(f"checkpoint {folder} was written by a newer mana_dist (format {progress['format']})")
+        if progress["format"] < FORMAT:
+            raise DamagedError(f"{PROGRESS_FILE} is of format {progress['format']}; this mana_dist reads {FORMAT}")
+        if progress.pop("sha256") != _seal(progress):
+            raise DamagedError(f"{PROGRESS_FILE} has changed: its SHA-256 is not the one it was written with")
         files = {name: _read_checked(folder, name, record, patience) for name, record in progress["files"].items()}
         weights = parse_safetensors(files[model_folder.WEIGHTS_FILE])
         moments = parse_safetensors(files[OPTIMIZER_FILE]) if OPTIMIZER_FILE in files else {}
@@ -111,7 +116,8 @@ def remove(folder: str, patience: float = PATIENCE) -> None:
     filesystem, path = storage.filesystem(folder)
 
     for delete, what in ((filesystem.delete_file, f"{path}/{PROGRESS_FILE}"), (filesystem.delete_dir, path)):
-        with contextlib.suppress(FileNotFoundError):
+        # A folder in the file's place goes with the rest.
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             persistently(delete, what, patience=patience)
 
 
@@ -120,6 +126,8 @@ def _read_progress(folder: str, patience: float) -> dict[str, Any]:
         text = persistently(storage.read_bytes, storage.join(folder, PROGRESS_FILE), patience=patience)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UnfinishedError(f"{PROGRESS_FILE}, which is written last, is missing") from error
+    except IsADirectoryError as error:
+        raise DamagedError(f"{PROGRESS_FILE} is a folder") from error
     try:
         progress: dict[str, Any] = json.loads(text)
     except ValueError as error:
@@ -132,11 +140,18 @@ def _read_checked(folder: str, name: str, record: Mapping[str, Any], patience: f
         data = persistently(storage.read_bytes, storage.join(folder, name), patience=patience)
     except FileNotFoundError as error:
         raise DamagedError(f"{name} is missing") from error
+    except IsADirectoryError as error:
+        raise DamagedError(f"{name} is a folder") from error
     if len(data) != record["bytes"]:
         raise DamagedError(f"{name} has {len(data)} bytes instead of {record['bytes']}")
     if _digest(data) != record["sha256"]:
         raise DamagedError(f"{name} has changed: its SHA-256 is not the one it was written with")
     return data
+
+
+def _seal(progress: Mapping[str, Any]) -> str:
+    """The digest of what a progress file says, however it is spaced."""
+    return _digest(json.dumps(progress, sort_keys=True).encode())
 
 
 def _digest(data: bytes) -> str:

@@ -11,6 +11,7 @@ from mana_dist.train.checkpoint import DamagedError, TrainState, UnfinishedError
 from mana_dist.train.events import Damaged
 from mana_dist.train.retry import PATIENCE, persistently
 from mana_dist.train.run_record import run_folder
+from mana_dist.train.schedule import stages
 
 _NAME = re.compile(r"checkpoint_(\d{8,})")
 
@@ -74,9 +75,16 @@ class Checkpoints:
         """The checkpoint after ``step`` global steps.
 
         Raises:
-            DamagedError, UserError, OSError: see :func:`mana_dist.train.checkpoint.read`.
+            DamagedError: it is not the state after ``step`` steps, or see :func:`mana_dist.train.checkpoint.read`.
+            UserError, OSError: see there.
         """
-        return checkpoint.read(self.folder(step), self._patience)
+        state = checkpoint.read(self.folder(step), self._patience)
+        if state.step != step:
+            raise DamagedError(f"{checkpoint.PROGRESS_FILE} is of step {state.step}, the folder's name of {step}")
+        # Adam would start anew, without a word.
+        if not state.moments and any(stage.start < step < stage.stop for stage in stages(self._config)):
+            raise DamagedError(f"{checkpoint.OPTIMIZER_FILE} is missing in the middle of a stage")
+        return state
 
     def write(self, state: TrainState) -> None:
         """Write a checkpoint, then delete the oldest beyond ``run.keep_checkpoints`` whole ones.

@@ -1,5 +1,7 @@
 """A training's lines on the console."""
 
+import contextlib
+
 from mana_dist.progress import duration
 from mana_dist.train.events import (
     Checkpointed,
@@ -12,6 +14,12 @@ from mana_dist.train.events import (
     Stopped,
     Validated,
 )
+
+
+def say(text: str) -> None:
+    """Print lines; never fails: MLflow shall hear of the training behind a closed pipe or a full disk too."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: closed, or not in the terminal's encoding
+        print(text, flush=True)
 
 
 def line(event: Event) -> str:  # noqa: PLR0911  # one for each kind

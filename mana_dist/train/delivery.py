@@ -5,7 +5,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,10 @@ from PIL import Image
 
 from mana_dist.progress import duration
 from mana_dist.train.spool import Spool
+
+LOSS, PICTURE, SCORE = "train/loss", "validation", "val/psnr"
+WORKERS, SAVED, WAITED = "train/workers", "train/checkpoint_seconds", "train/checkpoint_wait_seconds"
+_OF_ATTEMPTS = (WORKERS, SAVED, WAITED)  # each attempt has its own for a step; the rest belongs to the step
 
 BATCH = 1000  # MLflow's limit of metrics per request
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds between tries while the server is away
@@ -116,6 +120,27 @@ def decode(data: bytes) -> Update:
         raise ValueError(f"not an update for MLflow: {data[:80]!r}") from error
 
 
+def take_up(client: MlflowClient, run_id: str) -> dict[str, int] | None:
+    """Open a run again.
+
+    Returns:
+        The last step that it has of each metric; None if somebody has deleted it.
+
+    Raises:
+        MlflowException: the server does not answer, or refuses.
+    """
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if _is_refusal(error) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    if run.info.lifecycle_stage != "active":
+        return None
+    client.update_run(run_id, status="RUNNING")
+    return {metric.key: metric.step for metric in run.data.to_proto().metrics}
+
+
 class Delivery:
     """A thread that brings a spool's updates to MLflow, and waits and tries again while it does not answer.
 
@@ -124,9 +149,19 @@ class Delivery:
         run_id: the run.
         spool: the updates.
         tell: prints a line; called once when the server goes and once when it is back.
+        logged: the last step that the run has of each metric: what a resumed run does again is left out. None: find
+            that out, and open the run again, as soon as the server answers.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, spool: Spool, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        client: MlflowClient,
+        run_id: str,
+        spool: Spool,
+        tell: Callable[[str], None],
+        logged: Mapping[str, int] | None,
+    ) -> None:
+        self._logged = logged
         self._client = client
         self._run_id = run_id
         self._spool = spool
@@ -146,6 +181,8 @@ class Delivery:
             try:
                 data = self._spool.first()
                 assert data is not None
+                if self._logged is None:
+                    self._logged = self._take_up()
                 self._send(decode(data))
             except Exception as error:  # whatever a client, a proxy or a storage library may raise
                 if isinstance(error, ValueError) or _is_refusal(error):  # ValueError: a file that is not ours
@@ -162,13 +199,25 @@ class Delivery:
             self._spool.drop_first()
             self._unsure = self._unsure and len(self._spool) > 0
 
+    def _take_up(self) -> dict[str, int]:
+        logged = take_up(self._client, self._run_id)
+        if logged is None:
+            self._tell(f"warning: MLflow run {self._run_id} has been deleted; stop, and the same command makes another")
+        return logged or {}
+
+    def _is_news(self, key: str, step: int) -> bool:
+        assert self._logged is not None
+        return key in _OF_ATTEMPTS or step > self._logged.get(key, -1)
+
     def _send(self, update: Update) -> None:
         if isinstance(update, Points):
-            metrics = [Metric(point.key, point.value, point.timestamp, point.step) for point in update.points]
+            news = [point for point in update.points if self._is_news(point.key, point.step)]
+            metrics = [Metric(point.key, point.value, point.timestamp, point.step) for point in news]
             for start in range(0, len(metrics), BATCH):
                 self._client.log_batch(self._run_id, metrics=metrics[start : start + BATCH])
         elif isinstance(update, Picture):
-            if not (self._unsure and self._has_picture(update)):
+            # A picture goes before its score.
+            if self._is_news(SCORE, update.step) and not (self._unsure and self._has_picture(update)):
                 with Image.open(io.BytesIO(base64.b64decode(update.png))) as picture:
                     self._client.log_image(
                         self._run_id, picture, key=update.key, step=update.step, timestamp=update.timestamp

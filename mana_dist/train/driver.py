@@ -18,7 +18,7 @@ from mana_dist.train.checkpoints import Checkpoints
 from mana_dist.train.checks import check_inputs
 from mana_dist.train.events import Event
 from mana_dist.train.fit import fit
-from mana_dist.train.interrupts import Terminated
+from mana_dist.train.interrupts import Interrupts, Terminated
 from mana_dist.train.retry import persistently
 from mana_dist.train.run_record import RunRecord
 from mana_dist.train.schedule import stages
@@ -67,7 +67,11 @@ def train(config: Config, part: Part | None = None) -> Trained:
         UserError: the configuration, the data, the storage or the tracking server cannot be used; found out before
             Ray is started wherever that is possible.
     """
-    config = _named(config)
+    with Interrupts() as interrupts:
+        return _train_named(_named(config), interrupts, part)
+
+
+def _train_named(config: Config, interrupts: Interrupts, part: Part | None) -> Trained:
     manifest = check_inputs(config)
     tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
     model = run_record.model_folder_of(config)
@@ -83,11 +87,11 @@ def train(config: Config, part: Part | None = None) -> Trained:
     from mana_dist.train.tracking import Tracker  # MLflow takes seconds to import
 
     tracker = Tracker.open(config, tracking_uri, record, part.parent if part else None)
-    record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id)
-    run_record.save(config, record)
     try:
+        record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id)
+        run_record.save(config, record)
         if not _is_finished(model):
-            _fit(config, manifest, tracker, part)
+            _fit(config, manifest, tracker, interrupts, part)
         if not tracker.flush(_FLUSH):
             raise UserError(f"mlflow.tracking_uri {tracking_uri} is out of reach; the same command then registers")
         registered = None
@@ -106,14 +110,15 @@ def train(config: Config, part: Part | None = None) -> Trained:
     return Trained(model, registered)
 
 
-def _fit(config: Config, manifest: Manifest, tracker: "Tracker", part: Part | None) -> None:
+def _fit(config: Config, manifest: Manifest, tracker: "Tracker", interrupts: Interrupts, part: Part | None) -> None:
     """Run the schedule, or what is left of it; the finished model then lies in the run's folder."""
     checkpoints = Checkpoints(config)
     total = stages(config)[-1].stop
     try:
         newest = checkpoints.newest().state
-        if newest is None or newest.step < total:
-            _train(config, manifest, tracker, part)
+        # The last validation comes after the last checkpoint, so it may be what is left to do.
+        if newest is None or newest.step < total or config.data.validation_path:
+            _train(config, manifest, tracker, interrupts, part)
         for name in (model_folder.CONFIG_FILE, model_folder.WEIGHTS_FILE):  # the weights last: they make it whole
             data = persistently(storage.read_bytes, storage.join(checkpoints.folder(total), name))
             persistently(storage.write_bytes, storage.join(run_record.model_folder_of(config), name), data)
@@ -121,7 +126,7 @@ def _fit(config: Config, manifest: Manifest, tracker: "Tracker", part: Part | No
         raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
 
 
-def _train(config: Config, manifest: Manifest, tracker: "Tracker", part: Part | None) -> None:
+def _train(config: Config, manifest: Manifest, tracker: "Tracker", interrupts: Interrupts, part: Part | None) -> None:
     from mana_dist.train.observer import Observer
 
     observer = Observer(tracker, str(config.run.name))
@@ -132,7 +137,7 @@ def _train(config: Config, manifest: Manifest, tracker: "Tracker", part: Part | 
             part.watch(event)
 
     try:
-        fit(config, manifest, see)
+        fit(config, manifest, see, interrupts)
     finally:
         observer.close()
 

@@ -12,8 +12,9 @@ from mana_dist import ray_runtime, storage
 from mana_dist.config import Config
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
-from mana_dist.train.events import Event, Stopped
-from mana_dist.train.interrupts import Interrupts
+from mana_dist.train import shared_storage
+from mana_dist.train.events import Checkpointed, Event, Stopped
+from mana_dist.train.interrupts import Interrupts, Terminated
 
 if TYPE_CHECKING:
     from ray.util.queue import Queue
@@ -29,13 +30,14 @@ _END = None  # the queue's last item
 Result = TypeVar("Result")
 
 
-def fit(config: Config, manifest: Manifest, see: Callable[[Event], None]) -> int:
+def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], interrupts: Interrupts) -> int:
     """Train on Ray Train until the schedule's end, or until a signal asks for an end.
 
     Args:
         config: the run.
         manifest: of its training data.
         see: takes the workers' events, in a thread of its own.
+        interrupts: the signals, caught already.
 
     Returns:
         The global steps done; they are in a checkpoint.
@@ -46,35 +48,71 @@ def fit(config: Config, manifest: Manifest, see: Callable[[Event], None]) -> int
             :class:`Stopped` was seen.
     """
     run = config.run
-    ray_runtime.start_ray(cpus=run.worker_range[1] * run.cpus_per_worker)
+    try:
+        ray_runtime.start_ray(cpus=run.worker_range[1] * run.cpus_per_worker)
+    except SystemExit as error:  # Ray's answer to SIGTERM, whose handler it installs first
+        raise Terminated from error
     ray_runtime.limit_hangs(run.stall_timeout)
 
-    import ray.train
+    import ray
 
-    from mana_dist.train.failures import user_error
     from mana_dist.train.orders import Orders
 
-    events = _event_queue()
-    orders = Orders.open(_here())
     try:
-        trainer = _trainer(config, manifest, events, orders)
-        with _Listener(events, see), Interrupts() as interrupts:
-            done = _in_thread(trainer.fit)
-            _wait(done, interrupts, orders)
-            if interrupts.asked.is_set() and not done.done():
-                raise interrupts.error()  # no orderly end in time: the newest checkpoint must do
-            step: int = done.result().return_value
-            if interrupts.asked.is_set():
-                events.put(Stopped(step, interrupts.reason))
-                raise interrupts.error()
-            return step
-    except ray.train.TrainingFailedError as error:
-        raise user_error(error) or error from error
+        with interrupts.awaited(), shared_storage.token(config) as token:
+            events = _event_queue()
+            orders = Orders.open(_here())
+
+            def start() -> Future[Any]:
+                return _in_thread(_trainer(config, manifest, events, orders, token).fit)
+
+            with _Listener(events, see) as listener:
+                result = _fit_again(config, start, listener, interrupts, orders)
+                if result is None:
+                    raise interrupts.error()  # no orderly end in time: the newest checkpoint must do
+                step: int = result.return_value
+                if interrupts.asked.is_set():
+                    events.put(Stopped(step, interrupts.reason))
+                    raise interrupts.error()
+                return step
     finally:
         ray.shutdown()  # takes the workers along
 
 
-def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Orders") -> Any:
+def _fit_again(
+    config: Config, start: "Callable[[], Future[Any]]", listener: "_Listener", interrupts: Interrupts, orders: "Orders"
+) -> Any | None:
+    """The training's result; None if it has not ended in time after a signal.
+
+    Ray Train counts failures over its whole life; here they count from the last checkpoint on, so that a long run
+    survives any number of them.
+
+    Raises:
+        UserError: what a user can mend, or more failures than ``run.max_failures``.
+    """
+    import ray.train
+
+    from mana_dist.train.failures import too_many, user_error
+
+    while not interrupts.asked.is_set():
+        before = listener.saved
+        done = start()
+        _wait(done, interrupts, orders)
+        if not done.done():
+            return None
+        try:
+            return done.result()
+        except ray.train.TrainingFailedError as error:
+            mistake = user_error(error)
+            if mistake or not isinstance(error, ray.train.WorkerGroupError):
+                raise mistake or error from error
+            if listener.saved <= before or not config.run.max_failures:
+                raise too_many(config, error) from error
+            print("run.max_failures is reached, but there is a newer checkpoint: counting anew", flush=True)
+    return None
+
+
+def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Orders", token: str | None) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -84,7 +122,7 @@ def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Order
     run = config.run
     low, high = run.worker_range
     use_gpu = _use_gpu(config)
-    task = WorkerTask(configuration.to_mapping(config), manifest, events.put, orders)
+    task = WorkerTask(configuration.to_mapping(config), manifest, events.put, orders, token)
     return TorchTrainer(
         lambda: train_worker(task),
         torch_config=TorchConfig(timeout_s=int(collective_timeout(config))),
@@ -148,9 +186,14 @@ def _in_thread(call: Callable[[], Result]) -> "Future[Result]":
 
 
 class _Listener:
-    """A thread that hands on the workers' events as they come."""
+    """A thread that hands on the workers' events as they come.
+
+    Attributes:
+        saved: step of the newest checkpoint that was told of; 0 before the first.
+    """
 
     def __init__(self, events: "Queue", see: Callable[[Event], None]) -> None:
+        self.saved = 0
         self._events = events
         self._see = see
         self._thread = threading.Thread(target=self._listen, name="events", daemon=True)
@@ -167,6 +210,8 @@ class _Listener:
 
     def _listen(self) -> None:
         while (event := self._events.get()) is not _END:
+            if isinstance(event, Checkpointed):
+                self.saved = event.step
             self._see(event)
 
 
@@ -183,6 +228,11 @@ def _use_gpu(config: Config) -> bool:
     use_gpu = run.device == "cuda" or (run.device == "auto" and gpus >= least)
     if gpus and not use_gpu and run.device == "auto":
         print(f"training on CPU: run.workers {run.workers}, but {gpus} GPU(s); lower run.workers to train on GPU")
+    elif run.device == "auto" and "RAY_ADDRESS" in os.environ:
+        if use_gpu:
+            print(f"training on GPU: the cluster has {gpus}", flush=True)
+        else:
+            print("training on CPU: the cluster has no GPU now; --run.device cuda waits for some", flush=True)
     need = {"CPU": run.cpus_per_worker * least} | ({"GPU": least} if use_gpu else {})
     for resource, amount in need.items():
         if have.get(resource, 0) >= amount:

@@ -1,7 +1,9 @@
-"""Ctrl-C and SIGTERM at the driver: the first asks for an orderly end, the second ends at once."""
+"""Ctrl-C and SIGTERM at the driver: while training the first asks for an orderly end; else, and then, they end it."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Self
 
@@ -18,14 +20,15 @@ class Terminated(SystemExit):
 class Interrupts:
     """Catches both signals while the context is open; does nothing outside of the main thread.
 
-    Open it after Ray has started: Ray installs handlers of its own.
+    A signal raises :meth:`error`, but for the first one while :meth:`awaited`.
 
     Attributes:
-        asked: set once an orderly end is wanted.
+        asked: set once an end is wanted.
     """
 
     def __init__(self) -> None:
         self.asked = threading.Event()
+        self._awaits = False
         self._first = signal.SIGTERM
         self._before: dict[signal.Signals, object] = {}
 
@@ -37,6 +40,18 @@ class Interrupts:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
+
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[None]:
+        """While the context is open, the first signal only sets :attr:`asked`. Open it after Ray has started."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _CAUGHT:
+                signal.signal(number, self._catch)  # Ray has installed handlers of its own
+        self._awaits = True
+        try:
+            yield
+        finally:
+            self._awaits = False
 
     @property
     def reason(self) -> str:
@@ -51,5 +66,5 @@ class Interrupts:
         again = self.asked.is_set()
         self._first = self._first if again else signal.Signals(number)
         self.asked.set()
-        if again:
+        if again or not self._awaits:
             raise self.error()

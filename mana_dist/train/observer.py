@@ -22,15 +22,17 @@ class Observer:
 
     def see(self, event: Event) -> None:
         """Tell of an event; never fails nor waits for a server."""
-        print(console.line(event), flush=True)
-        self._summary.add(event)
-        for tell in (self._tracker.log, self._gauges.set):
+        for tell in (_print, self._summary.add, self._tracker.log, self._gauges.set):
             try:
                 tell(event)
             except Exception as error:  # training goes on without its tracking
-                print(f"warning: {type(event).__name__} is not tracked: {error}"[:500], flush=True)
+                console.say(f"warning: {type(event).__name__} is not tracked: {error}"[:500])
 
     def close(self) -> None:
         """Print the summary."""
         for line in self._summary.lines():
-            print(line, flush=True)
+            console.say(line)
+
+
+def _print(event: Event) -> None:
+    console.say(console.line(event))

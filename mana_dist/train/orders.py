@@ -20,6 +20,8 @@ class _Desk:
 
     def want(self, who: str) -> None:
         self._wanted.add(who)
+
+    def arrived(self) -> None:
         self._saved = None
 
     def withdraw(self, who: str) -> None:
@@ -65,7 +67,10 @@ class Orders:
         self._desk.withdraw.remote(who)
 
     def wait_until_left(self, seconds: float) -> int | None:
-        """The step up to which everything is saved; None if that takes longer than ``seconds``."""
+        """The step up to which the latest workers have saved everything; None if that takes longer than ``seconds``.
+
+        Workers that had left before they were told to, at the schedule's end, count.
+        """
         import ray
 
         deadline = time.monotonic() + seconds
@@ -95,6 +100,7 @@ class Listener:
         self.leave = False
 
     def __enter__(self) -> Self:
+        self._desk.arrived.remote()  # what workers before these have saved is no answer any more
         self._thread.start()
         return self
 

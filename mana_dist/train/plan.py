@@ -1,5 +1,6 @@
 """``--dry-run``: what a training will take, told and checked without Ray and without a GPU."""
 
+import os
 import time
 from dataclasses import dataclass
 
@@ -163,7 +164,7 @@ def describe(config: Config, plan: Plan) -> list[str]:
 
 
 def pace(config: Config, plan: Plan, record: RunRecord | None) -> Pace | None:
-    """How long steps will take: as the run itself was before, else measured where it will compute on CPUs; else None.
+    """How long steps will take: as the run itself was before, else measured where it is sure to use CPUs, else None.
 
     Measured is one sample's forward pass, backward pass and Adam step in each stage, with a worker's threads; workers
     are taken to run side by side undisturbed, and communication to cost nothing.
@@ -176,11 +177,21 @@ def pace(config: Config, plan: Plan, record: RunRecord | None) -> Pace | None:
             known = config.data.batch_size / samples_per_second
             seconds = {number: known * flop / flops[stage] for number, flop in flops.items()}
             return Pace(seconds, f"from the run's own rate in stage {stage}, scaled by operations")
-    if config.run.device == "cuda" or (config.run.device == "auto" and torch.cuda.device_count()):
+    if config.run.device == "cuda" or (config.run.device == "auto" and (_on_a_cluster() or _has_gpus(plan))):
         return None
     share = -(-config.data.batch_size // plan.workers)
     seconds = {each.stage.number: _measured(config, each.stage) * share for each in plan.stages}
-    return Pace(seconds, f"one sample measured here on {config.run.cpus_per_worker} CPU thread(s), without DeepSpeed")
+    threads = f"{config.run.cpus_per_worker} thread(s) of this machine's CPU"
+    elsewhere = "; the cluster's may differ" if _on_a_cluster() else ""
+    return Pace(seconds, f"one sample measured on {threads}, without DeepSpeed{elsewhere}")
+
+
+def _on_a_cluster() -> bool:
+    return "RAY_ADDRESS" in os.environ
+
+
+def _has_gpus(plan: Plan) -> bool:
+    return torch.cuda.device_count() >= plan.workers
 
 
 def _known_rate(record: RunRecord) -> tuple[int, float] | None:
@@ -230,7 +241,8 @@ def _expected_time(plan: Plan, known: Pace | None) -> str:
             f"expected time: {duration(total(known.seconds))} ({known.source}); checkpoints and validation come on top"
         )
     seconds = {each.stage.number: each.step_flops / (_REFERENCE * plan.workers) for each in plan.stages}
-    return (
-        f"expected time: {duration(total(seconds))} if a worker's GPU reaches {_REFERENCE / 1e12:.0f} TFLOP/s "
-        "(GPUs are not measured before they are taken)"
-    )
+    asked = "GPUs are not measured before they are taken"
+    if _on_a_cluster():
+        asked = "the cluster at RAY_ADDRESS is not asked; --run.device cpu measures this machine's CPU instead"
+    reached = f"if a worker's GPU reaches {_REFERENCE / 1e12:.0f} TFLOP/s"
+    return f"expected time: {duration(total(seconds))} {reached} ({asked})"

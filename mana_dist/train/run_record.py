@@ -15,7 +15,8 @@ from mana_dist.train.retry import persistently
 # What may differ between the attempts of one run: it moves neither the samples nor the arithmetic of a step
 # (workers, ZeRO stage and precision only round differently).
 _FREE_KEYS = (
-    *("mlflow.", "run.", "data.validation_path"),
+    # The data may have moved: their fingerprint tells whether they are the same.
+    *("mlflow.", "run.", "data.path", "data.validation_path"),
     *("data.prefetch", "data.readers", "data.cache_mb", "data.disk_cache", "data.disk_cache_mb"),
 )
 _BOUND_KEYS = ("run.seed", "run.clip_gradients")

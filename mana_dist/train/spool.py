@@ -1,14 +1,18 @@
 """A queue of small messages that outlives its process: in memory as a rule, on the run's storage when it must be."""
 
 import contextlib
+import itertools
+import re
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mana_dist import storage
 
 BUDGET = 32 * 2**20
+
+_FILE = re.compile(r"([0-9]{12})\.json")  # others in the folder are not ours
 
 
 @dataclass
@@ -76,10 +80,12 @@ class Spool:
                 if excess > 0 and entry.stored and entry.data is not None:
                     entry.data = None
                     excess -= entry.size
-            # The oldest may be at the reader.
-            while excess > 0 and len(self._entries) > 1 and not self._entries[1].stored:
-                excess -= self._entries[1].size
-                del self._entries[1]
+            # The oldest may be at the reader. Stored ones behind it hold no memory any more.
+            for entry in [entry for entry in itertools.islice(self._entries, 1, None) if not entry.stored]:
+                if excess <= 0:
+                    break
+                self._entries.remove(entry)
+                excess -= entry.size
                 self.lost += 1
 
     def first(self, timeout: float | None = None) -> bytes | None:
@@ -118,13 +124,20 @@ class Spool:
 
     def discard(self, unwanted: Callable[[bytes], bool]) -> None:
         """Forget the messages in files that are not wanted; before anything is read or added."""
-        for entry in [entry for entry in self._entries if unwanted(storage.read_bytes(self._file(entry)))]:
-            self._entries.remove(entry)
-            self._delete(entry)
+        for entry, data in self._leftovers():
+            if unwanted(data):
+                self._entries.remove(entry)
+                self._delete(entry)
 
     def stored(self) -> list[bytes]:
         """All messages that lie in files, oldest first."""
-        return [storage.read_bytes(self._file(entry)) for entry in list(self._entries) if entry.stored]
+        return [data for _, data in self._leftovers()]
+
+    def _leftovers(self) -> Iterator[tuple[_Entry, bytes]]:
+        for entry in list(self._entries):  # a copy: some are discarded on the way
+            if entry.stored:
+                with contextlib.suppress(FileNotFoundError):  # somebody has cleaned up; the reader counts it
+                    yield entry, storage.read_bytes(self._file(entry))
 
     def _held(self) -> int:
         return sum(entry.size for entry in list(self._entries) if entry.data is not None)
@@ -143,4 +156,4 @@ def _numbers(uri: str) -> list[int]:
         names = [file.rsplit("/", 1)[1] for file in storage.list_folder(uri)]
     except FileNotFoundError:
         return []
-    return sorted(int(name.removesuffix(".json")) for name in names if name[0] != ".")
+    return sorted(int(match[1]) for match in map(_FILE.fullmatch, names) if match)

@@ -2,13 +2,16 @@
 
 Training never waits for MLflow: updates go to a queue, and a thread delivers them (:mod:`mana_dist.train.delivery`).
 Those that cannot be delivered lie in ``<run>/mlflow-updates/<MLflow run>/`` until the server is back, or until the next
-attempt of the run. Nothing a run has trained is missing in MLflow then: what was on its way when the driver was killed
-is in the checkpoints, which remember the losses of the steps before them, or comes after the newest checkpoint and is
-trained again.
+attempt of the run. No loss is missing in MLflow then: what was on its way when the driver was killed is in the
+checkpoints, which remember the losses of the steps before them, or comes after the newest checkpoint and is trained
+again. Checkpoints do not remember the rest: gradient norms, rates and validation results of the last steps before a
+checkpoint are missing if they had not arrived and the driver is killed before it hears of that checkpoint and stores
+them.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Literal, Self
 
 from mlflow import MlflowClient
@@ -20,14 +23,16 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.tracking_uri import experiment_id, sqlite_file
-from mana_dist.train import run_record
+from mana_dist.train import delivery, run_record
+from mana_dist.train.console import say
 from mana_dist.train.delivery import Delivery, Ended, Picture, Point, Points, Update, decode, encode, now
 from mana_dist.train.events import Checkpointed, Event, Progress, Started, Validated
+from mana_dist.train.retry import persistently
 from mana_dist.train.run_record import RunRecord
 from mana_dist.train.spool import Spool
 
 UPDATES_FOLDER = "mlflow-updates"
-LOSS, PICTURE, SCORE = "train/loss", "validation", "val/psnr"
+LOSS, PICTURE, SCORE = delivery.LOSS, delivery.PICTURE, delivery.SCORE
 
 
 class Tracker:
@@ -37,8 +42,8 @@ class Tracker:
         client: of the tracking server.
         run_id: an existing run.
         updates: where updates wait while the server is away.
-        logged: the last step of the loss and of the validation that MLflow has: a resumed run does steps again, which
-            are not logged again.
+        logged: the last step that MLflow has of each metric: a resumed run does steps again, which are not logged
+            again. None: not known before the server answers.
         tell: prints a line.
     """
 
@@ -47,60 +52,53 @@ class Tracker:
         client: MlflowClient,
         run_id: str,
         updates: Spool,
-        logged: tuple[int, int] = (0, 0),
-        tell: Callable[[str], None] = print,
+        logged: Mapping[str, int] | None,
+        tell: Callable[[str], None] = say,
     ) -> None:
         self.run_id = run_id
         self._tell = tell
         self._spool = updates
-        self._loss_step, self._score_step = logged
-        for update in map(decode, updates.stored()):
+        self._loss_step = self._score_step = 0
+        for update in map(_decoded, updates.stored()):
             if isinstance(update, Points):
                 self._note_logged(update)
-        self._delivery = Delivery(client, run_id, updates, tell)
+        if logged is None:
+            self._add(Points(()))  # so that the run is opened again, and flush waits for it, even if nothing is trained
+        self._delivery = Delivery(client, run_id, updates, tell, logged)
 
     @classmethod
     def open(cls, config: Config, tracking_uri: str, record: RunRecord | None, parent: str | None = None) -> Self:
         """The run of ``record`` where it still exists, else a new one with all parameters and the whole config.
 
-        A new one is shown under the run ``parent``, if there is one.
+        A new one is shown under the run ``parent``, if there is one. A server that does not answer is an obstacle to a
+        new run only; one that has a record goes on without it.
 
         Raises:
-            UserError: the tracking server cannot be reached or refuses.
+            UserError: the tracking server refuses, or cannot be reached for a new run; or the run's storage cannot be
+                used.
         """
         try:
             client = MlflowClient(tracking_uri)
-            if record and record.tracking_uri == tracking_uri and _exists(client, record.mlflow_run_id):
-                client.update_run(record.mlflow_run_id, status="RUNNING")
-                logged = (
-                    _last_step(client, record.mlflow_run_id, LOSS),
-                    _last_step(client, record.mlflow_run_id, SCORE),
-                )
-                return cls(client, record.mlflow_run_id, _spool(config, record.mlflow_run_id), logged, _say)
-            tags = {"mlflow.parentRunId": parent} if parent else None
-            run = client.create_run(
-                experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name
-            )
-            values = configuration.flatten(configuration.to_mapping(config))
-            client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
-            client.log_text(run.info.run_id, configuration.to_yaml(config), "config.yaml")
+            found = _take_up(client, record) if record and record.tracking_uri == tracking_uri else None
+            run_id, logged = found or (_new_run(client, config, parent), {})
         except (MlflowException, ImportError, OSError) as error:  # ImportError: a database's driver is not installed
             raise _unusable(tracking_uri, error) from error
-        return cls(client, run.info.run_id, _spool(config, run.info.run_id), tell=_say)
+        try:
+            return cls(client, run_id, _spool(config, run_id), logged)
+        except OSError as error:
+            raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
 
     def log(self, event: Event) -> None:
         """Log what an event holds and MLflow does not have yet."""
         if isinstance(event, Started):
             self._log_steps(event.step, {LOSS: event.losses})
-            self._log(event.step, {"train/workers": float(event.workers)})
+            self._log(event.step, {delivery.WORKERS: float(event.workers)})
         elif isinstance(event, Progress):
             self._log_progress(event)
         elif isinstance(event, Validated):
             self._log_validation(event)
         elif isinstance(event, Checkpointed):
-            self._log(
-                event.step, {"train/checkpoint_seconds": event.seconds, "train/checkpoint_wait_seconds": event.waited}
-            )
+            self._log(event.step, {delivery.SAVED: event.seconds, delivery.WAITED: event.waited})
         # What lies before a checkpoint is not trained again, nor are its losses in the checkpoint after the next.
         if (isinstance(event, Checkpointed) or self._delivery.is_away) and len(self._spool):
             self._spool.store()
@@ -137,7 +135,7 @@ class Tracker:
         )
 
     def _log_steps(self, last_step: int, series: dict[str, tuple[float, ...]]) -> bool:
-        """Log the values of each step up to ``last_step``; False if MLflow had them all."""
+        """Log the values of each step up to ``last_step``; False if all of them were logged before."""
         time = now()
         points = tuple(
             Point(key, value, time, step)
@@ -209,23 +207,35 @@ def _unusable(tracking_uri: str, error: Exception) -> UserError:
 
 
 def _spool(config: Config, run_id: str) -> Spool:
-    spool = Spool(storage.join(run_record.run_folder(config), UPDATES_FOLDER, run_id))
-    spool.discard(lambda data: isinstance(decode(data), Ended))  # the run goes on
+    spool = persistently(Spool, storage.join(run_record.run_folder(config), UPDATES_FOLDER, run_id))
+    spool.discard(lambda data: isinstance(_decoded(data), Ended))  # the run goes on
     return spool
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _last_step(client: MlflowClient, run_id: str, key: str) -> int:
-    return max((point.step for point in client.get_metric_history(run_id, key)), default=0)
-
-
-def _exists(client: MlflowClient, run_id: str) -> bool:
+def _decoded(data: bytes) -> Update | None:
+    """None for something that is no update; the delivery tells of it and leaves it out."""
     try:
-        return client.get_run(run_id).info.lifecycle_stage == "active"
+        return decode(data)
+    except ValueError:
+        return None
+
+
+def _take_up(client: MlflowClient, record: RunRecord) -> tuple[str, dict[str, int] | None] | None:
+    """The run's id and the last step of each metric, where these are known; None if the run has been deleted."""
+    try:
+        logged = delivery.take_up(client, record.mlflow_run_id)
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return False
-        raise
+        if error.get_http_status_code() < HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise
+        return record.mlflow_run_id, None  # no answer
+    return None if logged is None else (record.mlflow_run_id, logged)
+
+
+def _new_run(client: MlflowClient, config: Config, parent: str | None) -> str:
+    tags = {"mlflow.parentRunId": parent} if parent else None
+    run = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
+    run_id: str = run.info.run_id
+    values = configuration.flatten(configuration.to_mapping(config))
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in values.items()])
+    client.log_text(run_id, configuration.to_yaml(config), "config.yaml")
+    return run_id

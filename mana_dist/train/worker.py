@@ -18,8 +18,9 @@ from mana_dist.data.feed import Feed
 from mana_dist.data.manifest import Manifest
 from mana_dist.data.order import slots_of
 from mana_dist.errors import UserError
-from mana_dist.train import suspects
-from mana_dist.train.checkpoint import TrainState
+from mana_dist.model import Mana
+from mana_dist.train import shared_storage, suspects
+from mana_dist.train.checkpoint import DamagedError, TrainState
 from mana_dist.train.checkpoints import Checkpoints
 from mana_dist.train.consensus import Consensus
 from mana_dist.train.costs import device_peak
@@ -51,12 +52,14 @@ class WorkerTask:
         data: the training data's manifest, as it was when the run was started.
         send: takes events to the driver.
         orders: what the driver wants.
+        token: URI of a file of the driver in the run's folder, which all workers must see; None if all do anyway.
     """
 
     config: Mapping[str, Any]
     data: Manifest
     send: Callable[[Event], None]
     orders: Orders
+    token: str | None = None
 
 
 def train_worker(task: WorkerTask) -> int:
@@ -96,11 +99,14 @@ class Worker:
             Saver(self._checkpoints, self.send) as self._saver,
         ):
             self._watchdog.beat(_SLOW)
-            self._validation = self._make_validation()
+            self._check_storage()
+            with told_as_mistakes(self.config, validating=True):
+                self._validation = self._make_validation()
             self._peak = device_peak(self.device, self.config.run.precision)
             state = self._resume()
             self._losses = state.losses
             self.send(Started(state.step, self.world_size, self._device_name(), state.losses, str(self._peak)))
+            self._validate_resumed(state)
             # One feed for all stages: what it has decoded and prepared serves the next stage too.
             with self._feed_from(state.step) as feed:
                 for stage in self.stages:
@@ -126,16 +132,38 @@ class Worker:
                 if due or step % run.log_every == 0:
                     self._report(meter, step, parts)
                     parts = []
-                if self._validation and (step % run.validate_every == 0 or step == self.total):
-                    self._watchdog.beat(_SLOW)
-                    self.send(self._validation.run(engine.model, step, self.device))
-                    meter.restart()
                 if due:
                     state = self._checkpoint(engine, stage, step, meter.take_losses())
+                    meter.restart()
+                # After the checkpoint, so that it costs no step whatever becomes of it. The next attempt makes up for
+                # one that is left out to leave in time.
+                if self._is_validated(step) and (step == self.total or not self._leaving):
+                    self._validate(engine.model, step)
                     meter.restart()
                 if self._leaving:
                     break
         return state
+
+    def _is_validated(self, step: int) -> bool:
+        return self._validation is not None and (step % self.config.run.validate_every == 0 or step == self.total)
+
+    def _validate(self, model: Mana, step: int) -> None:
+        assert self._validation is not None
+        self._watchdog.beat(_SLOW)
+        with told_as_mistakes(self.config, validating=True):
+            self.send(self._validation.run(model, step, self.device))
+        self._watchdog.beat(_SLOW)
+
+    def _validate_resumed(self, state: TrainState) -> None:
+        """Make the validation that may be missing, since it comes after its step's checkpoint.
+
+        One that is not missing gives the same numbers again, which are not logged again.
+        """
+        if state.step and self._is_validated(state.step):
+            model = Mana(self.config.model)
+            model.load_state_dict(state.weights)
+            dtype = torch.bfloat16 if self.config.run.precision == "bf16" else torch.float32
+            self._validate(model.to(self.device, dtype), state.step)
 
     @property
     def total(self) -> int:
@@ -161,6 +189,16 @@ class Worker:
             start_step=step,
         )
 
+    def _check_storage(self) -> None:
+        """Check that all workers see the folder that the driver sees; collective.
+
+        Raises:
+            UserError: some do not; on all workers alike.
+        """
+        if self._task.token is not None:
+            seen = self._consensus.gather(shared_storage.sees(self._task.token))
+            shared_storage.check_all(seen, self.config.run.storage)
+
     def _resume(self) -> TrainState:
         """The state to go on from; rank 0 chooses, so that all take the same."""
         chosen: int | UserError | None = None
@@ -179,7 +217,13 @@ class Worker:
             raise chosen
         if chosen is None:
             return TrainState(0, initial_weights(self.config.model, self.config.run.seed), {})
-        return state or self._checkpoints.read(chosen)
+        try:
+            return state or self._checkpoints.read(chosen)
+        except DamagedError as error:
+            raise UserError(
+                f"checkpoint {self._checkpoints.folder(chosen)} is whole for worker 0 but not for worker {self.rank} "
+                f"({error}); see to it that run.storage {self.config.run.storage} is the same folder on all nodes"
+            ) from error
 
     def _checkpoint(self, engine: StageEngine, stage: Stage, step: int, losses: tuple[float, ...]) -> TrainState:
         """Gather the state on the CPU; rank 0 writes it in the background."""
@@ -236,9 +280,12 @@ class Worker:
         if self.rank == 0:
             with contextlib.suppress(UserError):
                 self._saver.wait()
-            uri = suspects.record(self.config, self._task.data, step, loss, norm, finite)
+            try:
+                listed = f"are listed in {suspects.record(self.config, self._task.data, step, loss, norm, finite)}"
+            except (OSError, UserError) as error:
+                listed = f"could not be listed ({error})"
             message = (
-                f"step {step} has loss {loss:g} and gradient norm {norm:g}; its samples are listed in {uri}, and the "
+                f"step {step} has loss {loss:g} and gradient norm {norm:g}; its samples {listed}, and the "
                 "last checkpoint before it is kept. Look at the samples, lower schedule.*.lr or set "
                 "run.clip_gradients, under another run.name"
             )

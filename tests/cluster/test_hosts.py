@@ -65,7 +65,9 @@ def test_hosts_die_are_cut_off_and_come_back(hosts: Hosts, tmp_path: Path) -> No
         assert wait_for_start(training, 1, before, 120) >= at - CHECKPOINT
         after_death = time.monotonic() - died
         hosts.start_ray("w2")
-        wait_for_start(training, 2, before, 120)
+        resumed = wait_for_start(training, 2, before, 120)
+        alone = training.output.split(": 1 worker(s)")[-1].split(": 2 worker(s)")[0]
+        assert resumed >= last_step(alone)  # nothing done twice: it saved before it grew
         training.wait_for_step(training.step + CHECKPOINT + 10)
         before, cut, at = len(starts(training.output)), time.monotonic(), training.step
         hosts.cut("w1")
@@ -73,6 +75,8 @@ def test_hosts_die_are_cut_off_and_come_back(hosts: Hosts, tmp_path: Path) -> No
         after_cut = time.monotonic() - cut
         hosts.heal("w1")
         assert training.finish(400) == 0, training.output
+    assert after_death < 30
+    assert after_cut < 60
     print(f"training again {after_death:.1f} s after a host's death, {after_cut:.1f} s after its link was cut")
     expected, found = history(workplace, "whole"), history(workplace, "hosts")
     assert sorted(found) == list(range(1, STEPS + 1))  # no step missing, none twice

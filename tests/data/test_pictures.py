@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mana_dist.data.pictures import natural_key, shown_size, to_frame
+from mana_dist.data.pictures import check_one_file_each, natural_key, shown_size, to_frame
 from mana_dist.errors import UserError
 
 
@@ -99,11 +99,18 @@ def test_cmyk_jpeg() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"no picture", b"\x89PNG\r\n\x1a\n", png16(deep(3))[:900]])
 def test_what_is_no_picture(data: bytes) -> None:
-    with pytest.raises(UserError, match=r"^a.png: not a picture that can be read"):
+    with pytest.raises(UserError, match=r"^a.png: not a picture that can be read") as raised:
         to_frame(data, "a.png")
+    assert " object at 0x" not in str(raised.value)
 
 
 def test_numbers_in_names_count_by_value() -> None:
     names = ["²3.png", "im10.png", "im02.png", "x.png", "im2.png", "im10_10.png", "im1.png", "im10_2.png"]
     ordered = ["im1.png", "im02.png", "im2.png", "im10.png", "im10_2.png", "im10_10.png", "x.png", "²3.png"]
     assert sorted(names, key=natural_key) == ordered
+
+
+def test_each_frame_has_one_file() -> None:
+    check_one_file_each("clip", ["0.png", "1.jpg", "00.png", "0.5.png", "a"])
+    with pytest.raises(UserError, match=r"^clip: holds both 0.5.png and 0.5.jpg; keep one file for each frame$"):
+        check_one_file_each("clip", ["0.png", "0.5.png", "0.5.jpg"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mana_dist.data.sources import FoundClip, below, clips_at, clips_in
+from mana_dist.data.sources import FoundClip, below, clips_at, clips_in, outside, relative
 from mana_dist.storage import ListedFile
 
 
@@ -56,3 +56,24 @@ def test_clips_at_a_place(tmp_path: Path) -> None:
 )
 def test_nothing_of_a_name_is_changed(folder: str, path: str, uri: str) -> None:
     assert below(folder, path) == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder", "path"),
+    [("/a/b/c", "/a", "b/c"), ("file:///a/b/", "/a", "b"), ("/a/", "/a", ""), ("/ab", "/a", None), ("/a", "/a/b", None),
+     ("/b", "/", "b"), ("s3://b/c/d", "s3://b/c/", "d"), ("s3://b/c", "s3://b", "c"), ("s3://b", "/b", None)],
+)  # fmt: skip
+def test_paths_below_a_folder(uri: str, folder: str, path: str | None) -> None:
+    assert relative(uri, folder) == path
+
+
+@pytest.mark.parametrize(
+    ("without", "left"),
+    [("", ["a/1", "a/b/1", "ab/1"]), ("/x/a", ["ab/1"]), ("/x/a/b/", ["a/1", "ab/1"]), ("/x", []), ("/x/1", None),
+     ("/", None), ("/y", None)],
+)  # fmt: skip
+def test_what_lies_outside_of_a_folder(without: str, left: list[str] | None) -> None:
+    files = [ListedFile(path, 1, 1.0) for path in ("a/1", "a/b/1", "ab/1")]
+    assert [file.path for file in outside("/x", files, without)] == (
+        left if left is not None else ["a/1", "a/b/1", "ab/1"]
+    )

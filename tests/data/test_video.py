@@ -219,6 +219,37 @@ def test_truncated_video_gives_the_frames_before(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decoded[:5], frames[:5])
 
 
+def told_of(video: Path, stop: int | None = None) -> tuple[int, list[str]]:
+    """How many frames a video gives, and what is said of its damage."""
+    told: list[str] = []
+    return sum(1 for _ in read_frames(str(video), 0, stop, told.append)), told
+
+
+def test_a_truncated_video_says_so(tmp_path: Path) -> None:
+    for name, promised in (("a.mkv", "s of the 0.80 s that its header promises"), ("a.mp4", " of the 20 ")):
+        video = write_video(tmp_path / name, noise_frames(20), faststart=True)
+        assert told_of(video) == (20, [])
+        video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+        count, (said,) = told_of(video)
+        assert 5 <= count < 20
+        assert said.startswith("damaged")
+        assert f"{count} frames" in said
+        assert promised in said
+        assert told_of(video, 5) == (5, [])
+
+
+def test_a_video_that_is_whole_says_nothing_of_damage(tmp_path: Path) -> None:
+    for name in ("a.h264", "a.ts", "a.avi", "a.mov", "a.mkv"):
+        assert told_of(write_video(tmp_path / name, noise_frames(9))) == (9, [])
+
+
+@pytest.mark.skipif(not os.environ.get("MANA_TEST_CLIPS"), reason="MANA_TEST_CLIPS names no folder")
+def test_real_videos_that_are_whole_say_nothing_of_damage() -> None:
+    folder = Path(os.environ["MANA_TEST_CLIPS"])
+    for name in ("boofcv_holiday_display_01.mp4", "mdn_flower.mp4", "cosmos_talk.mp4"):
+        assert told_of(folder / name)[1] == []
+
+
 def audio_file(path: Path) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")

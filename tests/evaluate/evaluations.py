@@ -9,6 +9,7 @@ from mana_dist.pictures import Region
 PROTOCOL = Protocol(
     data=["vid4", "s3://bucket/*.mp4"],
     degradation="BI",
+    degradation_definition="MATLAB's",
     degradation_version=1,
     frames="all",
     lpips="not available: no trunk",

@@ -1,5 +1,6 @@
 """The evaluation command against scores computed by hand, and every way in which its input can be wrong."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -60,6 +61,102 @@ def test_protocol_names_every_choice_and_why_lpips_is_missing(tmp_path: Path) ->
     assert "offline" in protocol["lpips"]
     assert report["methods"]["bicubic"]["mean"]["lpips"] is None
     assert report["methods"]["bicubic"]["mean"]["frames"] == 2
+
+
+def test_both_degradations_and_the_bicubic_method_are_told_in_words(tmp_path: Path) -> None:
+    write_folder(tmp_path / "clip", frames_of(1))
+    told = {}
+    for name in ("BI", "BD"):
+        arguments = ["--data", str(tmp_path / "clip"), "--method", "bicubic", "--degradation", name]
+        protocol = evaluate(tmp_path / "out", *arguments)["protocol"]
+        told[name] = protocol["degradation_definition"]
+        for part in ("MATLAB's imresize", "a = -0.5", "by 4", "edge pixel repeated", "uint8, halves up"):
+            assert part in protocol["bicubic"]
+    for part in ("MATLAB's imresize", "a = -0.5", "antialiased", "edge pixel repeated", "uint8, halves up"):
+        assert part in told["BI"]
+    for part in ("Gaussian 13x13", "sigma 1.6", "(4i, 4j)", "edge pixel not repeated", "uint8, halves up"):
+        assert part in told["BD"]
+
+
+def test_protocol_tells_where_each_methods_frames_come_from(tmp_path: Path, model: str) -> None:
+    clip = write_folder(tmp_path / "clip", frames_of(1))
+    arguments = ["--data", str(clip), "--method", "bicubic", model, f"frames:truth={clip}/."]
+    bicubic, trained, truth = evaluate(tmp_path / "out", *arguments)["protocol"]["models"]
+    assert (bicubic["name"], bicubic["uri"], bicubic["sha256"]) == ("bicubic", "", "")
+    assert (truth["name"], truth["uri"], truth["sha256"]) == ("truth", str(clip), "")
+    weights = (Path(model) / "model.safetensors").read_bytes()
+    assert trained == {
+        "name": model,
+        "uri": model,
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "attention": "one_hot",
+        "memory_slots": 4,
+        "window": 3,
+        "frames": 3,
+    }
+    written = (tmp_path / "out" / "report.html").read_text()
+    assert hashlib.sha256(weights).hexdigest() in written
+
+
+def test_options_that_are_given_twice_add_up(tmp_path: Path, model: str) -> None:
+    for seed, name in enumerate("ab"):
+        write_folder(tmp_path / name, frames_of(1, seed))
+    arguments = ["--data", str(tmp_path / "a"), "--method", "bicubic", "--data", str(tmp_path / "b"), "--method", model]
+    report = evaluate(tmp_path / "out", *arguments)
+    assert [entry["name"] for entry in report["protocol"]["datasets"]] == ["a", "b"]
+    assert list(report["methods"]) == ["bicubic", model]
+    with pytest.raises(UserError, match="@a and @b cannot both move"):
+        evaluate(tmp_path / "out", *arguments, *["--promote-if", "psnr_y > @a", "--promote-if", "lpips < @b"])
+
+
+@pytest.mark.parametrize("again", ["{}/", "{}/.", "file://{}", "{}/../{name}"])
+def test_a_model_is_itself_however_its_folder_is_written(tmp_path: Path, model: str, again: str) -> None:
+    write_folder(tmp_path / "clip", frames_of(1))
+    other = again.format(model, name=Path(model).name)
+    with pytest.raises(UserError, match=f"--method names {model} twice, the second time as"):
+        evaluate(tmp_path / "out", "--data", str(tmp_path / "clip"), "--method", model, other)
+
+
+@pytest.mark.parametrize("key", ["--data", "--method", "--out"])
+def test_empty_names_are_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "clip", frames_of(1))
+    arguments = {"--data": "clip", "--method": "bicubic", "--out": "out"} | {key: ""}
+    with pytest.raises(UserError, match=f"{key} '': an empty name"):
+        main([part for entry in arguments.items() for part in entry])
+    assert [path.name for path in tmp_path.iterdir()] == ["clip"]
+
+
+def test_a_home_folder_and_a_relative_one_are_meant_as_a_shell_means_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "clip", frames_of(1))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    main(["--data", "clip", "--method", "bicubic", "--out", "~/results", "--workers", "1", "--device", "cpu"])
+    assert {"metrics.json", "report.html"} <= {path.name for path in (tmp_path / "results").iterdir()}
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_console_without_arrows_gets_the_table_nonetheless(tmp_path: Path) -> None:
+    write_folder(tmp_path / "clip", frames_of(1))
+    command = ["--data", "clip", "--method", "bicubic", "--out", "out", "--workers", "1", "--device", "cpu"]
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": "ascii",
+        "TORCH_HOME": str(tmp_path),
+        "https_proxy": "http://127.0.0.1:9",
+    }
+    trunk = ["--lpips-trunk", os.environ["MANA_TEST_LPIPS"]] if "MANA_TEST_LPIPS" in os.environ else []
+    done = subprocess.run(
+        [sys.executable, "-m", "mana_dist.evaluate", *command, *trunk],
+        cwd=tmp_path, env=environment, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"PSNR (dB) ?" in done.stdout
+    assert "PSNR (dB) ↑" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_degradation_changes_the_numbers(tmp_path: Path) -> None:

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
 from mana_dist.errors import UserError
+from mana_dist.evaluate.clips import find_clips
+from mana_dist.evaluate.datasets import find_datasets
+from mana_dist.evaluate.outputs import find as outputs_of
 from tests.data.videos import write_video
 from tests.evaluate.footage import Frames, evaluate, frames_of, mean_of, write_folder
 
@@ -144,3 +148,38 @@ def test_a_method_may_not_be_better_than_its_files(tmp_path: Path, data: Path) -
     report = evaluate(tmp_path / "out", "--data", str(data), "--method", f"frames:truth={data}", "bicubic")
     assert (mean_of(report, "truth")["psnr_rgb"], mean_of(report, "truth")["ssim_rgb"]) == (None, 1)
     assert mean_of(report)["psnr_rgb"] < 40
+
+
+def test_a_report_among_the_outputs_is_none_of_them(tmp_path: Path, data: Path) -> None:
+    outputs = write_outputs(tmp_path / "results")
+    clips = find_clips(find_datasets([str(data)], Degradation.BI, "auto"))
+    write_folder(outputs / "report" / "walk", frames_of(7))
+    write_folder(outputs / "report" / "calendar", frames_of(4))
+    for out in ("report", "report/"):
+        found = outputs_of(f"frames:X={outputs}", clips, f"{outputs}/{out}").found
+        assert [output.uri for output in found] == [f"{outputs}/calendar", f"{outputs}/walk"]
+    # Where it goes to the outputs' own folder, what lies directly in that is the report's.
+    write_folder(tmp_path / "own" / "x" / "calendar", frames_of(4))
+    Image.fromarray(frames_of(1)[0]).save(tmp_path / "own" / "side_by_side.png")
+    (found_one,) = outputs_of(f"frames:X={tmp_path}/own", clips[:1], f"{tmp_path}/own").found
+    assert found_one.uri == f"{tmp_path}/own/x/calendar"
+    with pytest.raises(UserError, match="no folder of frames"):
+        outputs_of(f"frames:X={tmp_path}/own", clips[1:], f"{tmp_path}/own")
+
+
+def test_outputs_are_found_from_another_working_folder(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_outputs(tmp_path / "results")
+    clips = find_clips(find_datasets([str(data)], Degradation.BI, "auto"))
+    monkeypatch.chdir(tmp_path)
+    method = outputs_of("frames:X=results", clips)
+    monkeypatch.chdir("/")
+    assert len(list(method.upscale(clips[0], [], clips[0].scored(), "cpu"))) == CLIPS["calendar"]
+
+
+def test_two_files_for_one_frame_are_refused(tmp_path: Path, data: Path) -> None:
+    outputs = write_outputs(tmp_path / "results")
+    (outputs / "walk" / "00000000_X4.jpg").write_bytes((outputs / "walk" / "00000000_X4.png").read_bytes())
+    with pytest.raises(UserError, match="walk: holds both 00000000_X4.(jpg|png) and 00000000_X4.(jpg|png); keep one"):
+        outputs_of(f"frames:X={outputs}", find_clips(find_datasets([str(data)], Degradation.BI, "auto")))

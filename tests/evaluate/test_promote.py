@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_model_alias_name, _validate_model_alias_name_reserved
 
 from mana_dist.errors import UserError
 from mana_dist.evaluate.methods import Wanted
@@ -14,8 +16,8 @@ from mana_dist.registry import Registered
 OLD, NEW = Registered("x4", "2"), Registered("x4", "3")
 CHAMPION, CANDIDATE = "models:/x4@champion", "models:/x4@candidate"
 PROTOCOL = Protocol(
-    data=["d"], degradation="BI", degradation_version=1, frames="all", lpips="v0.1", padding="reflection",
-    device="cpu", mana_dist="0",
+    data=["d"], degradation="BI", degradation_definition="MATLAB's", degradation_version=1, frames="all", lpips="v0.1",
+    padding="reflection", device="cpu", mana_dist="0",
 )  # fmt: skip
 
 
@@ -42,7 +44,7 @@ def contest(*texts: str, champion: str | None = CHAMPION) -> Contest:
     [
         ("psnr_rgb > @champion", Condition("psnr_rgb > @champion", "psnr_rgb", ">", "champion", 0)),
         (" lpips<=@prod-1 ", Condition("lpips<=@prod-1", "lpips", "<=", "prod-1", 0)),
-        ("ssim_y >= @a.b + 0.05", Condition("ssim_y >= @a.b + 0.05", "ssim_y", ">=", "a.b", 0.05)),
+        ("ssim_y >= @a_b + 0.05", Condition("ssim_y >= @a_b + 0.05", "ssim_y", ">=", "a_b", 0.05)),
         ("lpips < @champion - .01", Condition("lpips < @champion - .01", "lpips", "<", "champion", -0.01)),
         ("psnr_y > 30", Condition("psnr_y > 30", "psnr_y", ">", None, 30)),
     ],
@@ -63,6 +65,26 @@ def test_wrong_expressions(text: str) -> None:
 def test_a_metric_that_does_not_exist_and_those_that_do() -> None:
     with pytest.raises(UserError, match="no metric psnr; there are psnr_rgb, ssim_rgb, lpips, psnr_y, ssim_y"):
         parse_condition("psnr > @champion")
+
+
+def mlflow_takes(alias: str) -> None:
+    """Its own checks, which raise."""
+    _validate_model_alias_name(alias)
+    _validate_model_alias_name_reserved(alias)
+
+
+@pytest.mark.parametrize("alias", ["v2", "V10", "latest", "Latest", "a.b"])
+def test_aliases_that_mlflow_would_refuse_after_the_work_are_refused_before_it(alias: str) -> None:
+    with pytest.raises(MlflowException):
+        mlflow_takes(alias)
+    with pytest.raises(UserError, match=f"@{alias} can be no alias in MLflow"):
+        parse_condition(f"psnr_rgb > @{alias}")
+
+
+@pytest.mark.parametrize("alias", ["champion", "v", "v2x", "2", "latest-1", "a_b"])
+def test_aliases_that_mlflow_takes_are_taken(alias: str) -> None:
+    mlflow_takes(alias)
+    assert parse_condition(f"psnr_rgb > @{alias}").alias == alias
 
 
 def test_the_champion_is_evaluated_too() -> None:
@@ -132,6 +154,12 @@ def test_the_first_champion_needs_no_contest_but_must_pass_numbers() -> None:
     alone = evaluation((CANDIDATE, scores(29)))
     assert decide(contest("psnr_rgb > @champion", champion=None), alone).promoted
     assert not decide(contest("psnr_rgb > @champion", "psnr_rgb > 30", champion=None), alone).promoted
+
+
+def test_not_even_a_first_champion_passes_a_condition_that_cannot_be_evaluated() -> None:
+    outcome = decide(contest("lpips < @champion", champion=None), evaluation((CANDIDATE, scores(29, lpips=None))))
+    assert not outcome.promoted
+    assert outcome.reasons == ("lpips < @champion is open: lpips was not computed",)
 
 
 def test_a_candidate_that_is_the_champion_stays_it() -> None:

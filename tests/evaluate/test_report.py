@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mana_dist.evaluate import report
-from mana_dist.evaluate.protocol import DatasetProtocol, Protocol
+from mana_dist.evaluate.protocol import DatasetProtocol, MethodSource, Protocol
 from mana_dist.evaluate.report import markdown, text
 from mana_dist.evaluate.report.table import Mark, marked, most_telling
 from tests.evaluate.evaluations import HOSTILE, PROTOCOL, clip, evaluation, example, scores
@@ -116,13 +116,23 @@ def test_no_gain_over_or_of_infinite_psnr_and_no_negative_nothing() -> None:
 def test_names_show_as_they_are_in_markdown() -> None:
     found = evaluation(("bicubic", HOSTILE), clip("_a_b__c|d\n<b>", scores(20), scores(21)))
     written = markdown.report(found, [])
-    row = next(line for line in report.table(found).split("\n") if "script" in line)
+    row = next(line for line in markdown.tables(found).split("\n") if "script" in line)
     assert len(row.replace("\\|", "").split("|")) == 9  # seven cells, whatever the name holds
     for raw in ("<script>", "<b>", "`*é", "\x01", "\udcff"):
         assert raw not in written
     assert "&lt;script&gt;alert(1)" in row
     assert r"\_a_b\_\_c\|d" + "\ufffd&lt;b&gt;" in written
     written.encode()
+
+
+def test_the_console_shows_names_and_notes_unescaped_but_for_what_would_move_its_cursor() -> None:
+    failed = replace(PROTOCOL, lpips="not available: <urlopen error a_*b* & c>")
+    found = evaluation(("frames|a<b>", "x\x1b[2J\n"), clip("a", scores(20), scores(21)), protocol=failed)
+    shown = report.table(found)
+    assert "LPIPS \N{EN DASH}: not available: <urlopen error a_*b* & c>" in shown.split("\n")
+    assert "| frames|a<b> |" in shown
+    assert "| x\ufffd[2J\ufffd " in shown
+    assert "&lt;urlopen error" in markdown.report(found, [])
 
 
 def test_clips_notes_and_protocol_in_the_markdown_file() -> None:
@@ -156,6 +166,17 @@ def test_every_choice_is_told() -> None:
     assert told["datasets 2"] == "name two; uri u; layout plain; clips 2; lr made; frame_subset all; digest ab12"
     assert told["data"] == "one, two"
     assert told["models"] == "none"
+
+
+def test_where_each_methods_frames_come_from_is_told() -> None:
+    trained = MethodSource(
+        name="m", uri="models:/x4/2", sha256="ab12", attention="dense", memory_slots=0, window=9, frames=7
+    )
+    told = dict(markdown.choices(replace(PROTOCOL, models=(MethodSource(name="bicubic"), trained))))
+    assert told["models 1"] == "name bicubic"
+    assert told["models 2"] == (
+        "name m; uri models:/x4/2; sha256 ab12; attention dense; memory_slots 0; window 9; frames 7"
+    )
 
 
 def test_of_many_clips_those_where_methods_differ_most_are_shown_in_the_datas_order() -> None:

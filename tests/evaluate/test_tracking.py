@@ -1,5 +1,6 @@
 """Evaluations in MLflow: what is logged where, and aliases that move in a real registry."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,9 @@ def test_the_first_champion(tmp_path: Path, client: Any, tracking_uri: str, data
     [
         (["--method", CANDIDATE, "--promote-if", "psnr_rgb is better"], "write METRIC OP @ALIAS"),
         (["--method", "bicubic", "--promote-if", "psnr_rgb > @champion"], "names no registered model"),
+        (["--method", CANDIDATE, "--promote-if", "psnr_rgb > @v2"], "@v2 can be no alias in MLflow"),
         (["--method", f"models:/{NAME}/99"], "not in the MLflow registry"),
+        (["--method", f"models:/{NAME}/Production"], f"stages are not read; write models:/{NAME}/VERSION"),
     ],
 )
 def test_mistakes_are_named_before_any_work(
@@ -169,6 +172,91 @@ def test_a_server_that_is_away_is_named_before_any_work(
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
+def test_numbers_of_a_dataset_stay_apart_from_those_of_others_and_of_the_large_motion(
+    tmp_path: Path, client: Any, tracking_uri: str
+) -> None:
+    sets = ("a x", "a_x", "top_motion")
+    for seed, name in enumerate(sets):
+        write_folder(tmp_path / name / f"clip{seed}", frames_of(2, seed, step=seed + 1))
+    report = evaluate(
+        tmp_path / "out",
+        *["--data", *(str(tmp_path / name) for name in sets), "--method", "bicubic", "--top-motion", "1"],
+        *["--tracking-uri", tracking_uri, "--experiment", "collisions"],
+    )
+    run = newest_run(client, "collisions")
+    expected = [report["methods"]["bicubic"]["datasets"][name]["psnr_rgb"] for name in sets]
+    assert len(set(expected)) == 3
+    logged = [run.data.metrics[f"bicubic/{key}/psnr_rgb"] for key in ("a_x", "a_x_2", "top_motion_2")]
+    assert logged == expected
+    top = report["top_motion"]["methods"]["bicubic"]["psnr_rgb"]
+    assert run.data.metrics["bicubic/top_motion/psnr_rgb"] == top
+
+
+def test_names_of_any_length_are_logged(tmp_path: Path, client: Any, tracking_uri: str) -> None:
+    """MLflow takes 250 characters in a metric's name: method and dataset together have more here."""
+    data = [str(write_folder(tmp_path / (letter * 200) / letter, frames_of(1)).parent) for letter in "xy"]
+    report = evaluate(
+        tmp_path / "out",
+        *["--data", *data, "--method", *(f"frames:{'m' * 300}{ending}={tmp_path}" for ending in "12")],
+        *["--tracking-uri", tracking_uri, "--experiment", "long-names"],
+    )
+    run = newest_run(client, "long-names")
+    assert run.info.status == "FINISHED"
+    scores = [key for key in run.data.metrics if key.endswith("/ssim_rgb")]
+    assert len(scores) == 2 * (1 + 2)  # of each method the mean, and that of each dataset
+    assert max(map(len, scores)) <= 250
+    assert len(report["methods"]) == 2
+
+
+def test_an_artifact_store_that_fails_ends_the_run_and_the_numbers_are_named(
+    tmp_path: Path, client: Any, tracking_uri: str, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    experiment = client.create_experiment("on-s3", artifact_location="s3://bucket/runs")
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="could not be logged .*credentials") as raised:
+        evaluate(
+            out,
+            *["--data", data, "--method", "bicubic", "--tracking-uri", tracking_uri, "--experiment", "on-s3"],
+        )
+    assert f"its numbers are in {out / 'metrics.json'}" in str(raised.value)
+    assert (out / "metrics.json").exists()
+    (run,) = client.search_runs([experiment])
+    assert run.info.status == "FAILED"
+
+
+def test_the_latest_version_is_pinned_and_told(tmp_path: Path, client: Any, tracking_uri: str, data: str) -> None:
+    name = f"models:/{NAME}/latest"
+    report = evaluate(tmp_path / "out", "--data", data, "--tracking-uri", tracking_uri, "--method", name)
+    (source,) = report["protocol"]["models"]
+    assert (source["name"], source["uri"]) == (name, f"models:/{NAME}/2")
+    weights = registry_weights(tracking_uri, tmp_path / "2", f"models:/{NAME}/2")
+    assert source["sha256"] == hashlib.sha256(weights).hexdigest()
+
+
+def registry_weights(tracking_uri: str, folder: Path, name: str) -> bytes:
+    """Of a version, as MLflow itself downloads them."""
+    folder.mkdir()
+    with registry.tracking(tracking_uri):
+        mlflow.artifacts.download_artifacts(artifact_uri=name, dst_path=str(folder))
+    (file,) = folder.rglob("model.safetensors")
+    return file.read_bytes()
+
+
 def test_method_names_as_keys_stay_apart() -> None:
     names = ["bicubic", "models:/x@a", "models:/x_a", "runs/first/model", "ünï", "::", "??"]
     assert keys(names) == ["bicubic", "models_x_a", "models_x_a_2", "runs_first_model", "n", "unnamed", "unnamed_2"]
+
+
+def test_long_names_as_keys_are_short_and_stay_apart() -> None:
+    names = ["x" * 300, "x" * 299 + "y", "x" * 100, "x" * 300]
+    found = keys(names, taken=["x" * 100])
+    assert len(set(found)) == 4
+    assert max(map(len, found)) <= 110
+    assert found[2] == "x" * 100 + "_2"
+    assert keys(names[:1]) == keys(names[:1]) != keys(names[1:2])

@@ -74,11 +74,49 @@ def test_damage_is_named(tmp_path: Path, name: str, damage, told: str) -> None: 
         checkpoint.read(str(tmp_path))
 
 
-@pytest.mark.parametrize("text", ["", '{"format": 2', "[]", '{"format": 2, "step": 3}', '{"format": 2, "files": 1}'])
+@pytest.mark.parametrize("text", ["", '{"format": 3', "[]", '{"format": 3, "step": 3}', '{"format": "3"}'])
 def test_a_broken_progress_file_is_damage(tmp_path: Path, text: str) -> None:
     checkpoint.write(str(tmp_path), state(), CONFIG)
     (tmp_path / "progress.json").write_text(text)
     with pytest.raises(DamagedError, match=r"progress\.json is not"):
+        checkpoint.read(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 8},
+        {"step": "x"},
+        {"losses": [0.1, 0.3]},
+        {"files": {}},
+        {"sha256": "0" * 64},
+    ],
+)
+def test_a_changed_progress_file_is_damage(tmp_path: Path, change: dict[str, object]) -> None:
+    """It names the step to go on from, and which files there are."""
+    checkpoint.write(str(tmp_path), state(), CONFIG)
+    progress = json.loads((tmp_path / "progress.json").read_text())
+    (tmp_path / "progress.json").write_text(json.dumps(progress | change))
+    with pytest.raises(DamagedError, match=r"progress\.json has changed: its SHA-256"):
+        checkpoint.read(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "progress.json"])
+def test_a_folder_in_a_files_place_is_damage_and_makes_way(tmp_path: Path, name: str) -> None:
+    checkpoint.write(str(tmp_path), state(), CONFIG)
+    (tmp_path / name).unlink()
+    (tmp_path / name / "below").mkdir(parents=True)
+    with pytest.raises(DamagedError, match=f"{name} is a folder"):
+        checkpoint.read(str(tmp_path))
+    checkpoint.write(str(tmp_path), state(), CONFIG)
+    assert checkpoint.read(str(tmp_path)).step == 7
+
+
+def test_an_older_format_cannot_be_used(tmp_path: Path) -> None:
+    checkpoint.write(str(tmp_path), state(), CONFIG)
+    progress = json.loads((tmp_path / "progress.json").read_text())
+    (tmp_path / "progress.json").write_text(json.dumps(progress | {"format": 2}))
+    with pytest.raises(DamagedError, match=r"progress\.json is of format 2; this mana_dist reads 3"):
         checkpoint.read(str(tmp_path))
 
 

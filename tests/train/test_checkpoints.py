@@ -10,13 +10,15 @@ from mana_dist.errors import UserError
 from mana_dist.train.checkpoint import TrainState
 from mana_dist.train.checkpoints import Checkpoints
 
+MOMENTS = {"exp_avg.weight": torch.zeros(3)}
+
 
 def checkpoints(folder: Path, keep: int = 2) -> Checkpoints:
     return Checkpoints(Config(run=RunConfig(name="one", storage=str(folder), keep_checkpoints=keep)), patience=0)
 
 
 def state(step: int) -> TrainState:
-    return TrainState(step, {"weight": torch.full((3,), float(step))}, {}, losses=(1.0,) * step)
+    return TrainState(step, {"weight": torch.full((3,), float(step))}, MOMENTS, losses=(1.0,) * min(step, 9))
 
 
 def kept(folder: Path) -> list[str]:
@@ -77,6 +79,31 @@ def test_a_damaged_one_does_not_push_a_whole_one_out(tmp_path: Path) -> None:
     run.write(state(18))  # over the damaged one
     assert kept(tmp_path) == [f"checkpoint_{step:08d}" for step in (15, 18)]
     assert newest_step(checkpoints(tmp_path)) == 18
+
+
+def test_one_in_another_ones_place_is_not_used(tmp_path: Path) -> None:
+    run = checkpoints(tmp_path)
+    run.write(state(6))
+    (tmp_path / "one" / "checkpoint_00000006").rename(tmp_path / "one" / "checkpoint_00000012")
+    run.write(state(3))
+    found = run.newest()
+    assert found.state is not None
+    assert found.state.step == 3
+    assert found.damaged[0].reason == "progress.json is of step 6, the folder's name of 12"
+
+
+def test_without_adams_moments_it_is_used_at_a_stages_end_only(tmp_path: Path) -> None:
+    """In the middle of one, Adam would start anew without a word."""
+    config = Config(run=RunConfig(name="one", storage=str(tmp_path)))
+    end = config.schedule.stage1.steps
+    run = Checkpoints(config, patience=0)
+    run.write(TrainState(end, {"weight": torch.zeros(3)}, {}))
+    assert newest_step(run) == end
+    run.write(TrainState(end + 1, {"weight": torch.zeros(3)}, {}))
+    found = run.newest()
+    assert found.state is not None
+    assert found.state.step == end
+    assert found.damaged[0].reason == "optimizer.safetensors is missing in the middle of a stage"
 
 
 def test_one_that_was_never_finished_is_passed_over(tmp_path: Path) -> None:

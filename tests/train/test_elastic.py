@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.hosts import unavailable
 from tests.train.nodes import Nodes
 from tests.train.trainings import DATA, TINY, Training, history, make_workplace, train
 
@@ -33,6 +34,7 @@ def resumed_at(output: str) -> list[tuple[int, int]]:
 
 
 @pytest.mark.cluster
+@pytest.mark.skipif(not unavailable(), reason="tests/cluster/test_hosts.py shows it on hosts of their own")
 def test_workers_go_and_come(nodes: Nodes, tmp_path: Path) -> None:
     workplace = make_workplace(tmp_path)
     whole = train(workplace, *TINY, *DATA, *ELASTIC, "--run.workers", "2", "--run.name", "whole")

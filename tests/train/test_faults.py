@@ -31,7 +31,7 @@ def test_sigterm_saves_at_once_and_the_run_goes_on_from_there(workplace: Path) -
     with Training(workplace, *arguments) as training:
         training.wait_for_step(3)
         before = time.monotonic()
-        training.process.send_signal(signal.SIGTERM)
+        os.killpg(training.process.pid, signal.SIGTERM)  # as `timeout` and systemd do
         assert training.finish(40) == 128 + signal.SIGTERM, training.output
         assert time.monotonic() - before < 30  # the grace that Kubernetes gives
         output = training.output
@@ -83,6 +83,30 @@ def test_a_stalled_worker_is_told_with_its_stacks_and_restarted(workplace: Path)
         training.wait_for("resuming after step", seconds=120)
         assert training.finish() == 0, training.output
     assert sorted(history(workplace, "stalled")) == list(range(1, STEPS + 1))
+
+
+@pytest.mark.cluster
+def test_failures_count_from_the_newest_checkpoint_on(workplace: Path) -> None:
+    """With one allowed, a run survives two that have checkpoints between, and ends of two without."""
+    arguments = [*TINY, *DATA, *ENDLESS, "--run.name", "unlucky", "--run.max_failures", "1"]
+    with Training(workplace, *arguments) as training:
+        for number in (1, 2):
+            training.wait_for_step(6 * number + 1)
+            os.kill(training.workers()[0], signal.SIGKILL)
+            training.wait_for("resuming after step", count=number)
+        training.wait_for("counting anew")
+        rare = [*arguments, "--run.checkpoint_every", "4000"]
+        training.process.send_signal(signal.SIGTERM)
+        assert training.finish(60) == 128 + signal.SIGTERM, training.output
+    with Training(workplace, *rare) as training:
+        for number in (1, 2):
+            training.wait_for("resuming after step", count=number)
+            training.wait_for_step(checkpoint_steps(workplace, "unlucky")[-1] + 1)
+            os.kill(training.workers()[0], signal.SIGKILL)
+        assert training.finish(120) == 2, training.output
+        assert "error: workers failed more often than run.max_failures (1) allows" in training.output
+        assert "Traceback" not in training.output
+    assert (workplace / "runs" / "unlucky" / "failure.txt").exists()
 
 
 @pytest.mark.cluster

@@ -17,7 +17,7 @@ def send(number: signal.Signals) -> None:
 )
 def test_the_first_asks_the_second_ends(number: signal.Signals, error: type[BaseException], name: str) -> None:
     before = signal.getsignal(number)
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupts, interrupts.awaited():
         assert not interrupts.asked.is_set()
         send(number)
         assert interrupts.asked.is_set()
@@ -26,6 +26,25 @@ def test_the_first_asks_the_second_ends(number: signal.Signals, error: type[Base
             send(signal.SIGTERM)
         assert isinstance(interrupts.error(), error)
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_before_training_the_first_ends(number: signal.Signals, error: type[BaseException]) -> None:
+    with Interrupts() as interrupts:
+        with pytest.raises(error):
+            send(number)
+        assert interrupts.asked.is_set()
+
+
+def test_handlers_that_ray_installs_are_replaced() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupts() as interrupts:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with interrupts.awaited():
+            send(signal.SIGTERM)
+        assert interrupts.reason == "SIGTERM"
+        assert interrupts.asked.is_set()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_shell_sees_sigterm() -> None:

@@ -1,5 +1,7 @@
 """All who tell of a training hear of every event; the summary adds them up."""
 
+import dataclasses
+import io
 from typing import Any
 
 import numpy as np
@@ -125,6 +127,34 @@ def test_everybody_hears_of_every_event(gauges: type[FakeGauge], capsys: pytest.
     assert len(lines) == len(EVENTS) + 2
     assert lines[0] == "resuming after step 40: 2 worker(s) on CPU"
     assert lines[-2].startswith("summary: steps 41 to 60")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device")])
+def test_without_a_console_the_others_hear_of_every_event(
+    gauges: type[FakeGauge], monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise error
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    tracker: Any = FakeTracker()
+    observer = Observer(tracker, "mine")
+    for event in EVENTS:
+        observer.see(event)
+    observer.close()
+    assert tracker.seen == EVENTS
+    assert gauges.values["mana_train_step"] == [40, 50, 60, 50, 60]
+
+
+def test_an_event_that_cannot_be_put_in_words_is_tracked(
+    gauges: type[FakeGauge], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker: Any = FakeTracker()
+    odd = dataclasses.replace(progress(50), eta_seconds=float("nan"))
+    Observer(tracker, "mine").see(odd)
+    assert tracker.seen == [odd]
+    assert "warning: Progress is not tracked" in capsys.readouterr().out
 
 
 def test_a_broken_tracker_disturbs_nobody(gauges: type[FakeGauge], capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def state(step: int) -> TrainState:
-    return TrainState(step, {"weight": torch.full((1_000_000,), float(step))}, {})
+    return TrainState(step, {"weight": torch.full((1_000_000,), float(step))}, {"exp_avg.weight": torch.zeros(1)})
 
 
 def checkpoints() -> Checkpoints:

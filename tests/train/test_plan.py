@@ -77,14 +77,41 @@ def test_the_plan_in_words(tmp_path: Path) -> None:
     assert [line.split()[:3] for line in lines[3:]] == [["1", "20", "10.0"], ["2", "5", "2.5"], ["3", "10", "5.0"]]
 
 
-def test_on_a_cpu_the_pace_is_measured_and_scaled(tmp_path: Path) -> None:
+def test_on_a_cpu_the_pace_is_measured_and_scaled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     config = small(tmp_path, None)
     found = pace(config, make_plan(config, 10), None)
     assert found is not None
-    assert "measured here" in found.source
+    assert found.source == "one sample measured on 1 thread(s) of this machine's CPU, without DeepSpeed"
     assert all(seconds > 0 for seconds in found.seconds.values())
     on_gpu = dataclasses.replace(config, run=dataclasses.replace(config.run, device="cuda"))
     assert pace(on_gpu, make_plan(on_gpu, 10), None) is None
+
+
+def test_a_cluster_elsewhere_is_not_taken_for_this_machine(
+    tmp_path: Path, samples: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    for has_gpus_here in (0, 8):
+        monkeypatch.setattr("torch.cuda.device_count", lambda count=has_gpus_here: count)
+        config = small(tmp_path, samples)
+        dry_run(config)
+        assert "one sample measured on 1 thread(s) of this machine's CPU" in capsys.readouterr().out
+        dry_run(dataclasses.replace(config, run=dataclasses.replace(config.run, device="auto")))
+        out = capsys.readouterr().out
+        assert "if a worker's GPU reaches 100 TFLOP/s (the cluster at RAY_ADDRESS is not asked" in out
+        assert "measured on" not in out
+
+
+@pytest.mark.parametrize(("gpus", "is_measured"), [(0, True), (1, True), (2, False)])
+def test_gpus_here_count_where_there_is_one_for_each_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, is_measured: bool
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    config = small(tmp_path, None)
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, device="auto"))
+    assert (pace(config, make_plan(config, 10), None) is not None) == is_measured
 
 
 def test_a_runs_own_rate_is_used(tmp_path: Path) -> None:

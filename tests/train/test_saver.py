@@ -25,7 +25,7 @@ def checkpoints(folder: Path, patience: float = 0) -> Checkpoints:
 
 
 def state(step: int, value: float = 1.0, size: int = 3) -> TrainState:
-    return TrainState(step, {"weight": torch.full((size,), value)}, {})
+    return TrainState(step, {"weight": torch.full((size,), value)}, {"exp_avg.weight": torch.zeros(1)})
 
 
 class Gate:

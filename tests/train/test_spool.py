@@ -1,5 +1,6 @@
 """A queue that outlives its process and never outgrows its memory."""
 
+import errno
 import threading
 from pathlib import Path
 
@@ -61,6 +62,37 @@ def test_without_room_in_memory_or_on_disk_the_oldest_go(tmp_path: Path) -> None
     assert spool.lost == 17
 
 
+def test_memory_is_bounded_where_the_storage_fills_up_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(str(tmp_path), budget=100)
+    messages = [bytes([number]) * 30 for number in range(30)]
+    for message in messages[:10]:
+        spool.append(message)
+    spool.store()
+
+    def full(uri: str, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("mana_dist.storage.write_bytes", full)
+    for message in messages[10:]:
+        spool.append(message)
+        assert spool._held() <= 100
+    kept = drain(spool)
+    assert kept[:10] == messages[:10]  # in files
+    assert kept[10:] == messages[-len(kept[10:]) :]  # the newest
+    assert spool.lost == 30 - len(kept) > 0
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    others = ["000000000007.json.bak", "notes", "7.json", ".000000000001.json", "x000000000001.json"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    spool = Spool(str(tmp_path))
+    spool.append(b"a")
+    spool.store()
+    assert drain(spool) == [b"a"]
+    assert files(tmp_path) == sorted(others)
+
+
 def test_a_file_that_somebody_deleted_is_counted_and_passed_over(tmp_path: Path) -> None:
     before = Spool(str(tmp_path))
     for message in (b"a", b"b"):
@@ -68,6 +100,7 @@ def test_a_file_that_somebody_deleted_is_counted_and_passed_over(tmp_path: Path)
     before.store()
     after = Spool(str(tmp_path))
     (tmp_path / files(tmp_path)[0]).unlink()
+    assert after.stored() == [b"b"]
     assert drain(after) == [b"b"]
     assert after.lost == 1
 

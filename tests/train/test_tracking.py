@@ -1,77 +1,16 @@
 """MLflow may go and come back: nothing waits for it, nothing is missing afterwards, and nothing is there twice."""
 
-import dataclasses
-import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import RestException
 
-from mana_dist.config import Config, MlflowConfig, RunConfig
-from mana_dist.errors import UserError
-from mana_dist.train.events import Checkpointed, Progress, Stalled, Started, Validated
-from mana_dist.train.run_record import RunRecord
+from mana_dist.train.events import Checkpointed, Stalled, Started
 from mana_dist.train.spool import Spool
-from mana_dist.train.tracking import Tracker, check_server
-
-PICTURE = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-
-
-def progress(step: int, count: int = 2) -> Progress:
-    """Of the ``count`` steps up to ``step``; each step's loss tells the step."""
-    losses = tuple(float(number) for number in range(step - count + 1, step + 1))
-    return Progress(1, step, 100, losses, 1e-3, 20.0, 0.01, 5.0, gradient_norms=losses, tflops=0.5, memory=2**30)
-
-
-def validated(step: int) -> Validated:
-    return Validated(step, 30.0, 0.9, 28.0, 0.8, PICTURE, 1.5)
-
-
-class FakeClient:
-    """Remembers what it is given; can be away, slow to a standstill, or refuse."""
-
-    tracking_uri = "http://fake"
-
-    def __init__(self) -> None:
-        self.losses: list[tuple[int, float]] = []
-        self.calls: list[str] = []
-        self.error: Exception | None = None
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def _call(self, name: str) -> None:
-        self.gate.wait()
-        if self.error:
-            raise self.error
-        self.calls.append(name)
-
-    def log_batch(self, run_id: str, metrics: list[Any]) -> None:
-        self._call("metrics")
-        self.losses += [(metric.step, metric.value) for metric in metrics if metric.key == "train/loss"]
-
-    def log_image(self, run_id: str, image: Any, *, key: str, step: int, timestamp: int) -> None:
-        assert np.array_equal(np.asarray(image), PICTURE)
-        self._call(f"{key} {step}")
-
-    def list_artifacts(self, run_id: str, path: str) -> list[Any]:
-        return []
-
-    def set_terminated(self, run_id: str, status: str, end_time: int) -> None:
-        self._call(status)
-
-
-AWAY = MlflowException("API request to http://fake failed with exception: refused")
+from mana_dist.train.tracking import Tracker
+from tests.train.tracked import AWAY, FakeClient, progress, steps, validated
 
 
 @pytest.fixture
@@ -81,12 +20,12 @@ def client(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     return FakeClient()
 
 
-def tracker(client: Any, folder: Path, lines: list[str], logged: tuple[int, int] = (0, 0)) -> Tracker:
+NEW: dict[str, int] = {}
+UNKNOWN = None
+
+
+def tracker(client: Any, folder: Path, lines: list[str], logged: dict[str, int] | None = NEW) -> Tracker:
     return Tracker(client, "run", Spool(str(folder)), logged, lines.append)
-
-
-def steps(count: int) -> list[tuple[int, float]]:
-    return [(step, float(step)) for step in range(1, count + 1)]
 
 
 def test_updates_arrive_in_order(client: FakeClient, tmp_path: Path) -> None:
@@ -159,10 +98,57 @@ def test_what_never_arrived_comes_with_the_next_attempt(client: FakeClient, tmp_
 
 
 def test_losses_that_only_the_checkpoint_remembers_are_logged(client: FakeClient, tmp_path: Path) -> None:
-    subject = tracker(client, tmp_path, [], logged=(3, 0))
+    subject = tracker(client, tmp_path, [], logged={"train/loss": 3})
     subject.log(Started(6, 2, "CPU", (2.0, 3.0, 4.0, 5.0, 6.0)))
     assert subject.flush(10)
     assert client.losses == [(4, 4.0), (5, 5.0), (6, 6.0)]
+
+
+def test_what_mlflow_has_may_be_found_out_after_the_start(client: FakeClient, tmp_path: Path) -> None:
+    lines: list[str] = []
+    client.before = {"train/loss": 4, "train/gradient_norm": 4, "train/workers": 2, "val/psnr": 4}
+    client.error = AWAY
+    subject = tracker(client, tmp_path, lines, UNKNOWN)
+    # Resumed from step 2; MLflow has steps 1 to 4 and the validation of step 4, but that is not known yet.
+    for event in (Started(2, 1, "CPU", (1.0, 2.0)), progress(4), validated(4), progress(6), validated(6)):
+        subject.log(event)
+    assert not subject.flush(0.05)
+    client.error = None
+    assert subject.flush(10)
+    assert client.calls[:2] == ["get_run", "RUNNING"]
+    assert client.calls.count("get_run") == 1
+    assert client.losses == [(5, 5.0), (6, 6.0)]
+    assert [call for call in client.calls if call.startswith("validation")] == ["validation 6"]
+    assert [line.split(" (")[0].split(" after")[0] for line in lines] == [
+        "MLflow at http://fake does not answer",
+        "MLflow is back",
+    ]
+
+
+def test_two_attempts_without_mlflow_and_a_third_with_it(client: FakeClient, tmp_path: Path) -> None:
+    client.before = {"train/loss": 4, "train/gradient_norm": 3}  # which went in two requests
+    client.error = AWAY
+    for step in (4, 6):
+        attempt = tracker(client, tmp_path, [], UNKNOWN)
+        attempt.log(Started(step - 2, 1, "CPU", tuple(float(number) for number in range(1, step - 1))))
+        attempt.log(progress(step))
+        attempt.close("KILLED", timeout=0.05)
+    other = FakeClient()
+    third = tracker(other, tmp_path, [], client.before)
+    third.log(Started(6, 1, "CPU", tuple(value for _, value in steps(6))))
+    third.log(progress(8))
+    assert third.flush(10)
+    assert other.losses == steps(8)[4:]
+    assert other.norms == steps(8)[3:]
+
+
+def test_a_run_with_nothing_left_to_train_waits_for_the_server_too(client: FakeClient, tmp_path: Path) -> None:
+    client.error = AWAY
+    subject = tracker(client, tmp_path, [], UNKNOWN)
+    assert not subject.flush(0.05)  # else the model would be registered at a server that is away
+    client.error = None
+    assert subject.flush(10)
+    assert client.calls == ["get_run", "RUNNING"]
 
 
 def test_a_refused_update_is_left_out_and_does_not_block_the_others(client: FakeClient, tmp_path: Path) -> None:
@@ -184,137 +170,3 @@ def test_events_without_figures_are_no_concern(client: FakeClient, tmp_path: Pat
     subject.log(Stalled(1, 600.0, "stacks"))
     assert subject.flush(10)
     assert client.calls == []
-
-
-def config(folder: Path) -> Config:
-    return Config(run=RunConfig(name="run", storage=str(folder)), mlflow=MlflowConfig(experiment="e"))
-
-
-class Server:
-    """A real MLflow server over a sqlite database."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self._folder = folder
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/ml.db"]
-        command += ["--artifacts-destination", str(self._folder / "artifacts")]
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=self._folder
-            )
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        pytest.fail((self._folder / "server.log").read_text())
-
-    def kill(self) -> None:
-        if self._process:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    subject = Server(tmp_path)
-    subject.start()
-    yield subject
-    subject.kill()
-
-
-@pytest.mark.slow
-def test_a_real_server_killed_and_restarted_has_everything_once(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    check_server(server.uri)
-    subject = Tracker.open(config(tmp_path), server.uri, None)
-    subject.log(Started(0, 2, "CPU", ()))
-    subject.log(progress(2))
-    subject.log(validated(2))
-    server.kill()  # perhaps in the middle of a request
-    for step in range(4, 42, 2):
-        subject.log(progress(step))
-    subject.log(validated(40))
-    assert not subject.flush(1.0)
-    with pytest.raises(UserError, match="cannot be used"):
-        check_server(server.uri)
-    subject.close("KILLED", timeout=0.1)
-
-    # Another driver finds the updates of the first, which goes on trying: the worst that can happen to them.
-    server.start()
-    record = RunRecord("", server.uri, subject.run_id)
-    resumed = Tracker.open(config(tmp_path), server.uri, record)
-    resumed.log(Started(38, 1, "CPU", (37.0, 38.0)))
-    for step in (40, 42):
-        resumed.log(progress(step))
-        resumed.log(validated(step))
-    resumed.close("FINISHED")
-    assert resumed.flush(30)
-    assert subject.flush(30)
-
-    client = MlflowClient(server.uri)
-    for key in ("train/loss", "train/gradient_norm"):
-        points = [(point.step, point.value) for point in client.get_metric_history(subject.run_id, key)]
-        assert sorted(points) == steps(42)
-    assert sorted(point.step for point in client.get_metric_history(subject.run_id, "val/psnr")) == [2, 40, 42]
-    pictures = [item.path for item in client.list_artifacts(subject.run_id, "images") if item.path.endswith(".png")]
-    assert {int(path.split("+")[2]) for path in pictures} == {2, 40, 42}
-    out = capsys.readouterr().out
-    assert out.count("does not answer") == 1
-    assert out.count("MLflow is back") == 1
-
-
-def test_an_unreachable_server_is_a_users_mistake_before_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    with pytest.raises(UserError, match=r"mlflow.tracking_uri http://127.0.0.1:\d+ cannot be used"):
-        Tracker.open(config(tmp_path), uri, None)
-    with pytest.raises(UserError, match="start it or name another"):
-        check_server(uri)
-
-
-def test_a_database_that_is_not_there_yet_is_not_made_by_a_check(tmp_path: Path) -> None:
-    check_server(f"sqlite:///{tmp_path}/new.db")
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="mlflow.tracking_uri"):
-        check_server(f"sqlite:///{tmp_path}/file/new.db")
-
-
-def test_a_run_keeps_its_mlflow_run_and_a_deleted_one_is_replaced(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/ml.db"
-    first = Tracker.open(config(tmp_path), uri, None)
-    first.log(progress(2))
-    first.close("KILLED")
-    record = RunRecord("", uri, first.run_id)
-    again = Tracker.open(config(tmp_path), uri, record)
-    assert again.run_id == first.run_id
-    client = MlflowClient(uri)
-    assert client.get_run(first.run_id).info.status == "RUNNING"
-    assert client.get_run(first.run_id).data.params["run.name"] == "run"
-    again.log(progress(4, count=4))
-    again.close("FINISHED")
-    assert sorted(point.step for point in client.get_metric_history(first.run_id, "train/loss")) == [1, 2, 3, 4]
-    assert client.get_run(first.run_id).info.status == "FINISHED"
-    client.delete_run(first.run_id)
-    assert Tracker.open(config(tmp_path), uri, record).run_id != first.run_id
-    elsewhere = dataclasses.replace(record, tracking_uri="sqlite:///elsewhere.db")
-    assert Tracker.open(config(tmp_path), uri, elsewhere).run_id != first.run_id

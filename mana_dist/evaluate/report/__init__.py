@@ -4,13 +4,16 @@ from collections.abc import Sequence
 
 from mana_dist import pictures, storage
 from mana_dist.evaluate.report import html, markdown, plots
+from mana_dist.evaluate.report.text import clean
 from mana_dist.evaluate.results import Evaluation, Example
 
 PAGE_FILE, MARKDOWN_FILE, PICTURE_FILE = "report.html", "report.md", "side_by_side.png"
 GAIN_FILE, PSNR_FILE = "gain_over_motion.svg", "psnr_per_clip.svg"
+FILES = (PAGE_FILE, MARKDOWN_FILE, PSNR_FILE, GAIN_FILE, PICTURE_FILE)
+"""All that a report may consist of."""
 ROWS_SHOWN = 4  # clips in the picture
 
-__all__ = ["publish", "table"]
+__all__ = ["FILES", "publish", "table"]
 
 
 def publish(out: str, evaluation: Evaluation) -> list[str]:
@@ -48,8 +51,8 @@ def publish(out: str, evaluation: Evaluation) -> list[str]:
 
 
 def table(evaluation: Evaluation) -> str:
-    """The methods' means as Markdown for a console or a README: a table per dataset, and of the large-motion clips."""
-    return markdown.tables(evaluation)
+    """The methods' means for a console: a table per dataset, and of the large-motion clips; names as they are."""
+    return markdown.tables(evaluation, clean)
 
 
 def _row(example: Example, methods: Sequence[str]) -> pictures.Frame:

@@ -1,6 +1,6 @@
 """The report as Markdown: the tables for a README or a console, and the file report.md."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 
 from mana_dist.evaluate.protocol import Protocol
@@ -14,15 +14,20 @@ CLIPS_SHOWN = 200
 NAMES_SHOWN = 20
 
 
-def tables(evaluation: Evaluation) -> str:
-    """The methods' means, one table per dataset, each under a line that says of what; legible on a console."""
-    parts = [_titled(group, evaluation.methods) for group in table.groups(evaluation)]
+def tables(evaluation: Evaluation, escape: Callable[[str], str] = to_markdown) -> str:
+    """The methods' means, one table per dataset, each under a line that says of what; legible on a console.
+
+    Args:
+        evaluation: what was found.
+        escape: makes names and notes safe to show where the tables go.
+    """
+    parts = [_titled(group, evaluation.methods, escape) for group in table.groups(evaluation)]
     large = table.top_motion(evaluation)
     if large is not None:
-        parts.append(_titled(large, evaluation.methods))
+        parts.append(_titled(large, evaluation.methods, escape))
     if len(evaluation.methods) > 1:
         parts.append(LEGEND)
-    parts += [to_markdown(note) for note in table.footnotes(evaluation)]
+    parts += [escape(note) for note in table.footnotes(evaluation)]
     return "\n\n".join(parts)
 
 
@@ -60,7 +65,7 @@ def choices(protocol: Protocol) -> list[tuple[str, str]]:
 def _told(value: object) -> str:
     if is_dataclass(value):
         parts = [(entry.name, getattr(value, entry.name)) for entry in fields(value)]
-        return "; ".join(f"{name} {_told(part)}" for name, part in parts if part not in ("", ()))
+        return "; ".join(f"{name} {_told(part)}" for name, part in parts if part not in ("", (), None))
     if isinstance(value, list | tuple):
         return ", ".join(map(_told, value)) or "none"
     if isinstance(value, bool):
@@ -68,10 +73,10 @@ def _told(value: object) -> str:
     return "none" if value is None or value == "" else str(value)
 
 
-def _titled(group: Group, methods: Sequence[str]) -> str:
+def _titled(group: Group, methods: Sequence[str], escape: Callable[[str], str]) -> str:
     head = ["method", *(column.heading for column in table.COLUMNS), table.GAIN]
-    rows = [[to_markdown(name), *map(_cell, cells)] for name, cells in zip(methods, group.rows, strict=True)]
-    return f"{to_markdown(group.title)} ({group.size}):\n\n{_aligned([head, *rows])}"
+    rows = [[escape(name), *map(_cell, cells)] for name, cells in zip(methods, group.rows, strict=True)]
+    return f"{escape(group.title)} ({group.size}):\n\n{_aligned([head, *rows])}"
 
 
 def _clips(evaluation: Evaluation) -> str:

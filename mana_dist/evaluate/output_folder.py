@@ -1,0 +1,74 @@
+"""The folder that an evaluation writes: the numbers first, then what shows them, and nothing of an earlier one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mana_dist import storage
+from mana_dist.errors import UserError
+from mana_dist.evaluate import report
+from mana_dist.evaluate.metrics_file import METRICS_FILE, PARTIAL_FILE
+from mana_dist.evaluate.results import Evaluation
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """Where the files go.
+
+    Attributes:
+        uri: of the folder; absolute, or remote.
+    """
+
+    uri: str
+
+    @property
+    def metrics(self) -> str:
+        """URI of the numbers."""
+        return storage.join(self.uri, METRICS_FILE)
+
+    def write_metrics(self, text: str) -> None:
+        """Write ``metrics.json``.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        try:
+            storage.write_bytes(self.metrics, text.encode())
+        except OSError as error:
+            raise UserError(f"--out: {self.metrics} cannot be written ({error}); name a folder that can be") from error
+
+    def write_partial(self, text: str) -> str | None:
+        """Write the numbers of an evaluation that failed; their URI, or None: that fails too."""
+        uri = storage.join(self.uri, PARTIAL_FILE)
+        try:
+            storage.write_bytes(uri, text.encode())
+        except (OSError, UserError):  # the first failure is the one to tell
+            return None
+        return uri
+
+    def publish(self, evaluation: Evaluation) -> list[str]:
+        """Write the report, whose files' URIs these are; ``metrics.json`` is there already.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        try:
+            return report.publish(self.uri, evaluation)
+        except OSError as error:
+            raise UserError(
+                f"--out: the report cannot be written ({error}); the numbers are in {self.metrics}"
+            ) from error
+
+    def remove_others(self, written: Iterable[str]) -> None:
+        """Delete this command's files but for those ``written``: an earlier evaluation left them.
+
+        One that cannot be deleted is told on the console.
+        """
+        stale = {storage.join(self.uri, name) for name in (PARTIAL_FILE, *report.FILES)} - set(written)
+        for uri in sorted(stale):
+            try:
+                filesystem, path = storage.filesystem(uri)
+                filesystem.delete_file(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                print(f"{uri}: cannot be deleted, and may be an earlier evaluation's ({error})", flush=True)

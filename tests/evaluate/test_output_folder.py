@@ -1,0 +1,125 @@
+"""The files of an evaluation: numbers first, kept whatever fails later, and nothing of an earlier one beside them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mana_dist.errors import UserError
+from mana_dist.evaluate import report, run
+from mana_dist.evaluate.metrics_file import PARTIAL_FILE
+from mana_dist.evaluate.output_folder import OutputFolder
+from tests.evaluate.footage import evaluate, frames_of, write_folder
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_numbers_are_there_when_the_report_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_folder(tmp_path / "clip", frames_of(2))
+    monkeypatch.setattr(report, "publish", full)
+    with pytest.raises(
+        UserError, match=r"report cannot be written .*No space left.*the numbers are in .*metrics\.json"
+    ):
+        evaluate(tmp_path / "out", "--data", str(tmp_path / "clip"), "--method", "bicubic")
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written["methods"]["bicubic"]["mean"]["frames"] == 2
+    assert "| bicubic" in capsys.readouterr().out
+
+
+def test_numbers_that_cannot_be_written_are_on_the_console(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(tmp_path / "clip", frames_of(2))
+    (tmp_path / "out" / "metrics.json").mkdir(parents=True)  # a folder cannot be replaced by a file
+    with pytest.raises(UserError, match=r"--out: .*metrics\.json cannot be written"):
+        evaluate(tmp_path / "out", "--data", str(tmp_path / "clip"), "--method", "bicubic")
+    assert "| bicubic" in capsys.readouterr().out
+
+
+def test_a_late_error_keeps_the_clips_that_were_finished_until_a_full_run(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        write_folder(tmp_path / "data" / name, frames_of(2, seed))
+    torn = write_folder(tmp_path / "data" / "c", frames_of(2)) / "0001.png"
+    torn.write_bytes(b"no picture")
+    arguments = ["--data", str(tmp_path / "data"), "--method", "bicubic"]
+    partial = tmp_path / "out" / "metrics.partial.json"
+    with pytest.raises(UserError) as raised:
+        evaluate(tmp_path / "out", *arguments)
+    assert "0001.png: not a picture" in str(raised.value)
+    assert f"the scores of the 2 of 3 clips that were finished are in {partial}" in str(raised.value)
+    kept = json.loads(partial.read_text())
+    assert kept["unfinished"] == ["c"]
+    assert kept["protocol"]["datasets"][0]["digest"] == ""  # which is of all its frames
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+    Image.fromarray(frames_of(2)[1]).save(torn)
+    full = evaluate(tmp_path / "out", *arguments)
+    assert kept["methods"]["bicubic"]["clips"] == full["methods"]["bicubic"]["clips"][:2]
+    assert "unfinished" not in full
+    assert not partial.exists()
+
+
+def test_of_a_first_clip_that_fails_nothing_is_kept(tmp_path: Path) -> None:
+    (write_folder(tmp_path / "clip", frames_of(2)) / "0001.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="not a picture that can be read[^;]*$"):
+        evaluate(tmp_path / "out", "--data", str(tmp_path / "clip"), "--method", "bicubic")
+    assert names(tmp_path / "out") == set()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("CUDA error")])
+def test_what_is_no_users_mistake_keeps_them_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    for seed, name in enumerate("ab"):
+        write_folder(tmp_path / "data" / name, frames_of(2, seed))
+
+    class Interrupted(run._Lines):
+        def told(self, position: int, scored: object) -> None:
+            raise error
+
+    monkeypatch.setattr(run, "_Lines", Interrupted)
+    with pytest.raises(type(error)):
+        evaluate(tmp_path / "out", "--data", str(tmp_path / "data"), "--method", "bicubic")
+    assert json.loads((tmp_path / "out" / PARTIAL_FILE).read_text())["unfinished"] == ["b"]
+    assert f"finished are in {tmp_path / 'out' / PARTIAL_FILE}" in capsys.readouterr().err
+
+
+def test_a_rerun_leaves_nothing_of_the_report_before_it_and_all_that_is_others(tmp_path: Path, model: str) -> None:
+    write_folder(tmp_path / "walk", frames_of(3))
+    write_folder(tmp_path / "flat", np.full((1, 48, 64, 3), 90, np.uint8))
+    evaluate(tmp_path / "out", "--data", str(tmp_path / "walk"), "--method", "bicubic", model)
+    assert names(tmp_path / "out") == {"metrics.json", *report.FILES}
+    (tmp_path / "out" / "notes.svg").write_text("mine")
+    # One frame has no motion and infinite PSNR: neither plot has a point.
+    evaluate(tmp_path / "out", "--data", str(tmp_path / "flat"), "--method", "bicubic")
+    left = names(tmp_path / "out")
+    assert not left & {report.GAIN_FILE, report.PSNR_FILE}
+    assert left >= {"metrics.json", "report.html", "report.md", "notes.svg"}
+
+
+def test_a_rerun_does_not_score_its_own_report(tmp_path: Path) -> None:
+    """With --out below --data, and below another method's frames, side_by_side.png would be a clip of one frame."""
+    for seed, name in enumerate("ab"):
+        write_folder(tmp_path / "data" / name, frames_of(2, seed))
+    arguments = ["--data", str(tmp_path / "data"), "--method", "bicubic", f"frames:same={tmp_path / 'data'}"]
+    out = tmp_path / "data" / "results"
+    first, second = (evaluate(out, *arguments) for _ in range(2))
+    assert (out / report.PICTURE_FILE).exists()
+    assert [row["name"] for row in second["methods"]["bicubic"]["clips"]] == ["a", "b"]
+    assert second["methods"] == first["methods"]
+    assert second["methods"]["same"]["mean"]["ssim_rgb"] == 1
+
+
+def test_an_old_file_that_cannot_be_deleted_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / report.GAIN_FILE / "below").mkdir(parents=True)
+    OutputFolder(str(tmp_path)).remove_others([])
+    assert f"{tmp_path / report.GAIN_FILE}: cannot be deleted" in capsys.readouterr().out

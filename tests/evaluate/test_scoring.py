@@ -1,0 +1,122 @@
+"""Scoring a clip: frames in step, memory that does not grow with the length, and what is said of damage."""
+
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
+from mana_dist.errors import UserError
+from mana_dist.evaluate import scoring
+from mana_dist.evaluate.clips import Clip, find_clips
+from mana_dist.evaluate.datasets import find_datasets
+from mana_dist.evaluate.methods import Bicubic
+from mana_dist.evaluate.scoring import Settings, score_clip
+from mana_dist.evaluate.subset import ALL, CENTRE, FrameSubset
+from mana_dist.inference import Frame
+from tests.data.videos import write_video
+from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder
+
+LENGTH = 150
+
+
+@dataclass(frozen=True)
+class Deaf:
+    """Never looks at the LR frames, as outputs in files."""
+
+    name: str = "deaf"
+
+    def upscale(self, clip: Clip, frames: Iterable[Frame], wanted: range, device: str) -> Iterator[Frame]:
+        return (np.zeros((16, 16, 3), np.uint8) for _ in islice(wanted, LENGTH))
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Bicubic that reads as far ahead as windows do."""
+
+    name: str = "ahead"
+    frames: int = 3
+
+    def upscale(self, clip: Clip, frames: Iterable[Frame], wanted: range, device: str) -> Iterator[Frame]:
+        return (bicubic_upsample(frame) for number, frame in enumerate(self._late(frames)) if number in wanted)
+
+    def _late(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        held: deque[Frame] = deque()
+        for frame in frames:
+            held.append(frame)
+            if len(held) > self.frames:
+                yield held.popleft()
+        yield from held
+
+
+class Living:
+    """The clip's frames, and how many of them, and of their LR frames, were alive at once."""
+
+    def __init__(self) -> None:
+        self.frames: list[weakref.ref[Frame]] = []
+        self.most = self.decoded = 0
+
+    def __call__(self, *_: object) -> Iterator[Frame]:
+        for number in range(LENGTH):
+            self.decoded += 1
+            yield self.seen(np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8))
+
+    def seen(self, frame: Frame) -> Frame:
+        self.frames.append(weakref.ref(frame))
+        self.most = max(self.most, sum(reference() is not None for reference in self.frames))
+        return frame
+
+
+@pytest.mark.parametrize("subset", [ALL, CENTRE, FrameSubset("inner", 40)], ids=str)
+def test_memory_does_not_grow_with_the_length(monkeypatch: pytest.MonkeyPatch, subset: FrameSubset) -> None:
+    living = Living()
+    monkeypatch.setattr(Clip, "frames", living)
+    monkeypatch.setattr(scoring, "degrade", lambda hr, kind: living.seen(degrade(hr, kind)))
+    clip = Clip(name="c", dataset="d", path="c", uri="c", lr=None, start=0, stop=None, subset=subset, total=LENGTH,
+                exact=True)  # fmt: skip
+    methods = (Bicubic(), Deaf(), Ahead(), replace(Ahead(), name="far ahead", frames=20))
+    scored = score_clip(clip, Settings(methods=methods, degradation=Degradation.BI))
+    assert scored.frames == LENGTH
+    bicubic, _, ahead, far = scored.scores.scores
+    assert bicubic == ahead == far
+    assert bicubic.frames == len(subset.of(LENGTH))
+    # 20 of each that are read ahead, the last 32 LR frames, and a few in hand.
+    assert living.most < 90
+    if subset == ALL:
+        assert living.decoded == LENGTH
+
+
+def test_a_late_centre_is_that_of_the_clip(tmp_path: Path, model: str) -> None:
+    """Methods begin there, long after the first frames were looked at; the model's windows see what lies around it."""
+    write_folder(tmp_path / "clip", frames_of(70, 0, 16, 16))
+    arguments = ["--data", str(tmp_path / "clip"), "--method", "bicubic", model]
+    centre = evaluate(tmp_path / "1", *arguments, "--frame-subset", "centre")
+    inner = evaluate(tmp_path / "2", *arguments, "--frames", "33:38", "--frame-subset", "inner:2")
+    for method in ("bicubic", model):
+        assert mean_of(centre, method) == mean_of(inner, method)
+
+
+@pytest.mark.parametrize(("height", "width"), [(3, 3), (3, 64), (48, 2), (10, 64), (1, 1)])
+def test_tiny_frames_are_refused(tmp_path: Path, height: int, width: int) -> None:
+    write_folder(tmp_path / "tiny", np.zeros((2, height, width, 3), np.uint8))
+    (clip,) = find_clips(find_datasets([str(tmp_path / "tiny")], Degradation.BI, "auto"))
+    with pytest.raises(UserError, match=f"tiny: frames of {width}x{height}.* are smaller than SSIM's 11x11"):
+        score_clip(clip, Settings(methods=(Bicubic(),), degradation=Degradation.BI))
+
+
+def test_damage_is_said_beside_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = write_video(tmp_path / "cut.mp4", frames_of(30), faststart=True)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size * 2 // 3])
+    report = evaluate(tmp_path / "out", "--data", str(video), "--method", "bicubic")
+    (clip,) = report["methods"]["bicubic"]["clips"]
+    (note,) = clip["notes"]
+    assert note.startswith("damaged")
+    assert f"{clip['frames']} frames" in note
+    assert "of the 30 that its header promises" in note
+    assert 0 < clip["frames"] < 30
+    assert note in capsys.readouterr().out

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException, RestException
 from numpy.typing import NDArray
 from PIL import Image
 
+from mana_dist.errors import one_line
 from mana_dist.progress import duration
 from mana_dist.train.spool import Spool
 
@@ -256,5 +257,5 @@ def _is_refusal(error: Any) -> bool:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if len(text) <= 160 else text[:157] + "..."

@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass
 from mana_dist.data.decode import HeaderInfo, probe_header
 from mana_dist.data.manifest import Rejected
 from mana_dist.data.settings import SCALE, SampleSettings
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, one_line
 from mana_dist.progress import duration
 from pipelines.ingest.console import count
 from pipelines.ingest.run_unit import bare_reason, refusal
@@ -193,7 +193,7 @@ def _look(clip: Clip, settings: SampleSettings) -> _Look:
     except UserError as error:
         return _Look(rejected=Rejected(clip.uri, bare_reason(error, clip.uri)))
     except OSError as error:
-        return _Look(rejected=Rejected(clip.uri, " ".join(f"cannot be read ({error})".split())))
+        return _Look(rejected=Rejected(clip.uri, f"cannot be read ({one_line(error)})"))
     frames, guessed = _used_frames(clip, header)
     reason = refusal(header.width, header.height, None if guessed else frames, clip, settings)
     if reason:

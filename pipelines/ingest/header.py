@@ -4,7 +4,7 @@ from itertools import islice
 
 from mana_dist.data.settings import SampleSettings
 from mana_dist.data.video import probe, read_frames
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, one_line
 from pipelines.ingest.run_unit import bare_reason, refusal
 from pipelines.ingest.sources import Clip
 
@@ -23,7 +23,7 @@ def look(clip: Clip, settings: SampleSettings) -> str:
     except UserError as error:
         return bare_reason(error, clip.uri)
     except OSError as error:
-        return " ".join(f"cannot be read ({error})".split())
+        return f"cannot be read ({one_line(error)})"
     return refusal(info.width, info.height, used, clip, settings)
 
 

@@ -14,16 +14,9 @@ import urllib.request
 from pathlib import Path
 from typing import Self
 
+from tests.cluster.hosts import HEALTH_CHECKS
+
 RAY = str(Path(sys.executable).with_name("ray"))
-
-
-HEALTH_CHECKS = {
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "3",
-}
-"""For the head: a node that does not answer is dead after about nine seconds; Ray's defaults take a minute."""
 
 
 class Nodes:

@@ -43,7 +43,7 @@ def test_shared_weights_are_taken_and_the_memory_is_the_trials_own(tmp_path: Pat
 
 def test_without_a_finished_stage_1_there_is_no_start(tmp_path: Path) -> None:
     base, none, _ = trials(tmp_path)
-    Checkpoints(base.config).write(TrainState(9, initial_weights(base.config.model, 5), {}))
+    Checkpoints(base.config).write(TrainState(0, initial_weights(base.config.model, 5), {}))
     with pytest.raises(UserError, match="is not finished"):
         seed(none)
 

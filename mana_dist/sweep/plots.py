@@ -8,6 +8,7 @@ from mana_dist.evaluate.report.plots import Axis, Point
 from mana_dist.sweep.table import METRICS, Row, Table
 
 _BOTTOM = 300
+_LEFT = 72  # room for ticks like 24.775 beside the axis's label
 
 
 def quality(table: Table, axis: str) -> str | None:
@@ -62,17 +63,23 @@ def _plot(table: Table, series: Sequence[Sequence[Point]], x_label: str, label: 
     points = [point for found in series for point in found]
     if not points:
         return None
-    x = Axis(plots.ticks([point.x for point in points]), 56, plots.WIDTH - plots.RIGHT, x_label)
+    x = Axis(plots.ticks([point.x for point in points]), _LEFT, plots.WIDTH - plots.RIGHT, x_label)
     y = Axis(plots.ticks([point.y for point in points]), _BOTTOM, 16, "PSNR (dB)")
     line = _line(pareto(points), x, y, "5 4") if front else "".join(_line(found, x, y) for found in series)
-    names = "".join(
-        f'<text x="{x.pixel(point.x) + 8:.1f}" y="{y.pixel(point.y) - 6:.1f}" font-size="11">'
-        f"{point.title.partition(':')[0]}</text>"
-        for point in points
-    )
+    names = "".join(_name(point, x, y) for point in points)
     legend, height = plots.draw_legend(_series(table), _BOTTOM + 60)
     parts = [plots.draw_grid_x(x, y.stop, _BOTTOM), plots.draw_grid_y(y, x), line, plots.draw_points(series, x, y)]
     return plots.to_svg(height, label, [*parts, names, legend])
+
+
+def _name(point: Point, x: Axis, y: Axis) -> str:
+    """What a point is, on that side of it where there is room."""
+    left = x.pixel(point.x)
+    is_right = left > (x.start + x.stop) / 2
+    return (
+        f'<text x="{left + (-8 if is_right else 8):.1f}" y="{y.pixel(point.y) - 6:.1f}" font-size="11" '
+        f'text-anchor="{"end" if is_right else "start"}">{point.title.partition(":")[0]}</text>'
+    )
 
 
 def _line(points: Sequence[Point], x: Axis, y: Axis, dashes: str = "") -> str:

@@ -168,16 +168,38 @@ def _run_phases(
     try:
         at_once = concurrency(config, ray.available_resources(), options.at_once)
         print(f"{at_once} trial(s) at a time, {config.run.workers} worker(s) each", flush=True)
-        bases = bases_left(plan, _read(plan, folder))
+        outcomes = _read(plan, folder)
+        bases, trials = bases_left(plan, outcomes), left_to_do(plan.trials, outcomes)
+        board = Board([trial.name for trial in (*bases, *trials)], at_once)
         if bases:
-            _run(bases, at_once, None, known, None, folder)
-        _run(left_to_do(plan.trials, _read(plan, folder)), at_once, halving, known, options.judging, folder)
+            _run(bases, at_once, None, known, None, folder, board)
+            trials = _with_base(trials, folder)
+        _run(trials, at_once, halving, known, options.judging, folder, board)
     finally:
         ray.shutdown()
 
 
+def _with_base(trials: Sequence[Trial], folder: str) -> tuple[Trial, ...]:
+    """Those whose shared stage 1 was trained; of the others it is noted why it was not."""
+    kept: list[Trial] = []
+    for trial in trials:
+        base = ledger.read(folder, trial.base.name) if trial.base is not None else None
+        if base is not None and base.status is Status.FAILED:
+            reason = f"its stage 1 was not trained: {base.reason}"
+            ledger.write(folder, trial.name, Outcome(status=Status.FAILED, reason=reason))
+        else:
+            kept.append(trial)
+    return tuple(kept)
+
+
 def _run(
-    trials: Sequence[Trial], at_once: int, halving: Halving | None, known: Record, judging: Judging | None, folder: str
+    trials: Sequence[Trial],
+    at_once: int,
+    halving: Halving | None,
+    known: Record,
+    judging: Judging | None,
+    folder: str,
+    board: Board,
 ) -> None:
     """Run trials; a process that died for good, or that was stopped, could not note it, so that is done here."""
     before = {trial.name: ledger.read(folder, trial.name) for trial in trials}
@@ -191,7 +213,6 @@ def _run(
         )
         for trial in trials
     ]
-    board = Board([trial.name for trial in trials], at_once)
     for ended in run_trials(tasks, at_once, halving, board):
         if ledger.read(folder, ended.name) not in (None, before[ended.name]):
             continue

@@ -149,7 +149,9 @@ def to_html_table(table: Table) -> str:
 
 def legend(table: Table) -> str:
     """What the marks and signs mean."""
-    spread = f"; mean ± standard deviation over {counted(table.seeds, 'seed')}" if table.seeds > 1 else ""
+    spread = f"; mean ± standard deviation over {counted(table.seeds, 'seed')}"
+    if table.seeds == 1:
+        spread = "; one seed each: --samples 3 would tell how much of a difference is chance"
     return f"**best**, _second best_; ↑ larger is better, ↓ smaller is better{spread}"
 
 

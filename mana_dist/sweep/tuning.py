@@ -26,6 +26,7 @@ LOGS_FOLDER = "logs"
 RETRIES = 2
 """How often a trial is started again whose process died; its training goes on from its newest checkpoint."""
 
+TRIAL = ("-m", "mana_dist.sweep.trial")
 _SLIVER = 0.001  # of a node: Tune wants an actor to ask for something
 
 
@@ -67,8 +68,18 @@ def concurrency(config: Config, have: Mapping[str, float], most: int | None) -> 
     return room if most is None else min(room, most)
 
 
-def run_trials(tasks: Sequence[Task], at_once: int, halving: Halving | None, board: "Board") -> list[Ended]:
-    """Run trials until all have ended; what came of them is in the ledger, unless their process died or was stopped."""
+def run_trials(
+    tasks: Sequence[Task], at_once: int, halving: Halving | None, board: "Board", program: Sequence[str] = TRIAL
+) -> list[Ended]:
+    """Run trials until all have ended; what came of them is in the ledger, unless their process died or was stopped.
+
+    Args:
+        tasks: one per trial.
+        at_once: most trials at a time.
+        halving: how bad trials are stopped early; None: they are not.
+        board: is told how far they are.
+        program: of a trial, as Python takes it; it gets its task on stdin.
+    """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output tells of its configuration whatever is asked
@@ -85,7 +96,7 @@ def run_trials(tasks: Sequence[Task], at_once: int, halving: Halving | None, boa
 
     def trainable(chosen: dict[str, Any]) -> None:
         number = chosen["number"]
-        _hold(lines[number], logs[number], address, lambda report: tune.report(_known(report)))
+        _hold(program, lines[number], logs[number], address, lambda report: tune.report(_known(report)))
 
     with tempfile.TemporaryDirectory(prefix="mana_dist-sweep-") as folder:
         results = tune.Tuner(
@@ -115,10 +126,10 @@ def _known(report: Report) -> dict[str, Any]:
     return {key: value for key, value in dataclasses.asdict(report).items() if value is not None}
 
 
-def _hold(line: str, log: str, address: str, tell: Callable[[Report], None]) -> None:
+def _hold(program: Sequence[str], line: str, log: str, address: str, tell: Callable[[Report], None]) -> None:
     """Run a trial's process to its end, and hand on its reports; it ends with this one."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "mana_dist.sweep.trial"],
+        [sys.executable, *program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -23,7 +23,8 @@ def test_a_row_per_setting_with_the_best_two_marked() -> None:
     plan = make_plan(CONFIG, SWEEP, samples=1)
     outcomes = {"none-seed5": finished(31.0, 0.5), "4-seed5": finished(33.0, 0.75), "8-seed5": finished(32.0)}
     assert to_markdown_text(make_table(SWEEP, plan, outcomes)) == (
-        "**best**, _second best_; ↑ larger is better, ↓ smaller is better\n\n"
+        "**best**, _second best_; ↑ larger is better, ↓ smaller is better; one seed each: --samples 3 would tell how "
+        "much of a difference is chance\n\n"
         "|  | a PSNR (dB) ↑ | a SSIM ↑ | a LPIPS ↓ | s / step | GiB / worker |\n"
         "| --- | --- | --- | --- | --- | --- |\n"
         "| No_Mem | 31.00 | 0.3100 | **0.3100** | 0.5 | 1.00 |\n"

@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Test files at a time: much of what they do is waiting.
+JOBS ?= 2
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test test-s3 test-cluster lint bench install clean
@@ -11,11 +13,11 @@ demo: install
 	$(BIN)/python -m pipelines.demo
 
 test: install
-	$(BIN)/python -m pytest -m 'not cluster'
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not cluster'
 
 # Kills, stops and lost nodes: minutes of restarts. Hosts of their own (namespaces) need root, and skip without.
 test-cluster: install
-	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m cluster
 
 # On a SeaweedFS server of its own, on loopback.
 test-s3: install

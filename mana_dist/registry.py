@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 # What mana_dist.serving imports, beside MLflow itself.
+CANDIDATE = "candidate"
+"""The alias of what was trained last, until `mana_dist.evaluate` promotes it."""
+
 SERVING_PACKAGES = ("torch", "numpy", "safetensors", "pyyaml")
 _NAME = re.compile(
     r"models:/(?P<model>[^/@]+)(?:/(?:(?P<version>[0-9]+)|(?P<latest>(?i:latest))|(?P<stage>[^/@]+))|@(?P<alias>[^/@]+))"
@@ -127,7 +130,7 @@ def log_and_register(
     config: Config,
     run_id: str,
     tracking_uri: str,
-    alias: str = "candidate",
+    alias: str = CANDIDATE,
     metrics: Mapping[str, float] | None = None,
 ) -> int:
     """Log a model folder as a LoggedModel of a run and register it.

@@ -10,8 +10,9 @@ from typing import TextIO
 from mana_dist.progress import duration
 from mana_dist.sweep.task import Report
 
-TERMINAL_INTERVAL, LOG_INTERVAL = 1.0, 30.0
-"""Seconds between two tables: overwritten on a terminal, one below the other elsewhere."""
+TERMINAL_INTERVAL, LOG_INTERVAL, QUIET_INTERVAL = 1.0, 30.0, 600.0
+"""Seconds between two tables: overwritten on a terminal, one below the other elsewhere; there, where no trial has come
+to another stage, the last."""
 
 WAITING = "waiting"
 _OVER = ("finished", "failed", "stopped", "over")
@@ -114,6 +115,7 @@ class Board:
         self._terminal = self._stream.isatty()
         self._clock = clock
         self._printed = 0
+        self._shown: list[tuple[str, int]] = []
         self._said = clock() - (TERMINAL_INTERVAL if self._terminal else LOG_INTERVAL)
 
     def report(self, name: str, report: Report) -> None:
@@ -129,10 +131,12 @@ class Board:
     def refresh(self, *, now: bool = False) -> None:
         """Print the table if it is time to, or ``now``."""
         clock = self._clock()
-        if not now and clock - self._said < (TERMINAL_INTERVAL if self._terminal else LOG_INTERVAL):
-            return
-        self._said = clock
         lines = list(self._lines.values())
+        stages = [(line.last.what, line.last.stage) for line in lines]
+        interval = LOG_INTERVAL if stages != self._shown else QUIET_INTERVAL
+        if not now and clock - self._said < (TERMINAL_INTERVAL if self._terminal else interval):
+            return
+        self._said, self._shown = clock, stages
         told = table(lines, remaining(lines, self._at_once, clock))
         if self._terminal and self._printed:
             self._stream.write(f"\x1b[{self._printed}F\x1b[J")

@@ -8,6 +8,7 @@ from enum import StrEnum
 from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.evaluate.results import Scores
+from mana_dist.sweep.judging import Judging, from_json
 from mana_dist.train.retry import persistently
 
 LEDGER_FOLDER = "ledger"
@@ -43,6 +44,7 @@ class Outcome:
         reason: of a failure or a stop, one line.
         model: URI of the trained model's folder.
         mlflow_run_id: its MLflow run.
+        judging: what it was evaluated on.
         scores: per dataset, in the data's order.
         mean: over all clips.
         step_seconds: of an optimizer step in the last stage, the median; None if it was not seen.
@@ -54,6 +56,7 @@ class Outcome:
     reason: str = ""
     model: str = ""
     mlflow_run_id: str = ""
+    judging: Judging | None = None
     scores: tuple[DatasetScores, ...] = ()
     mean: Scores | None = None
     step_seconds: float | None = None
@@ -78,7 +81,8 @@ def read(sweep_folder: str, trial: str) -> Outcome | None:
         values = json.loads(persistently(storage.read_bytes, uri))
         scores = tuple(DatasetScores(each["dataset"], Scores(**each["scores"])) for each in values["scores"])
         mean = None if values["mean"] is None else Scores(**values["mean"])
-        return Outcome(**{**values, "status": Status(values["status"]), "scores": scores, "mean": mean})
+        known = {"status": Status(values["status"]), "scores": scores, "mean": mean}
+        return Outcome(**{**values, **known, "judging": from_json(values["judging"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:

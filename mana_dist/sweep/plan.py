@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mana_dist import storage
 from mana_dist.config import Config, StageConfig
 from mana_dist.model.config import ModelConfig
+from mana_dist.sweep.judging import Judging
 from mana_dist.sweep.ledger import Outcome, Status
 from mana_dist.sweep.settings import Setting, Sweep
 from mana_dist.train.run_record import run_folder
@@ -67,15 +68,29 @@ def make_plan(config: Config, sweep: Sweep, samples: int) -> Plan:
     return Plan(tuple(bases.values()), tuple(trials), tuple(each for each in sweep.settings if each.model is None))
 
 
-def left_to_do(trials: Sequence[Trial], outcomes: Mapping[str, Outcome]) -> tuple[Trial, ...]:
-    """Those neither finished nor stopped for good; a failed one is tried again."""
-    over = {name for name, outcome in outcomes.items() if outcome.status is not Status.FAILED}
-    return tuple(trial for trial in trials if trial.name not in over)
+def left_to_do(
+    trials: Sequence[Trial], outcomes: Mapping[str, Outcome], judging: Judging | None = None
+) -> tuple[Trial, ...]:
+    """Those neither finished nor stopped for good; a failed one is tried again.
+
+    Args:
+        trials: settings' trainings, or shared first stages.
+        outcomes: by the trials' names.
+        judging: what models are to be evaluated on; one that was evaluated on something else is evaluated again.
+    """
+
+    def is_over(outcome: Outcome | None) -> bool:
+        if outcome is None or outcome.status is Status.FAILED:
+            return False
+        return outcome.status is Status.STOPPED or outcome.judging == judging
+
+    return tuple(trial for trial in trials if not is_over(outcomes.get(trial.name)))
 
 
 def bases_left(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[Trial, ...]:
-    """Shared first stages that a trial which is left to do needs, and that are not done."""
-    needed = {trial.base.name for trial in left_to_do(plan.trials, outcomes) if trial.base is not None}
+    """Shared first stages that a trial which has no outcome needs, and that are not done."""
+    begun = {name for name, outcome in outcomes.items() if outcome.status is not Status.FAILED}
+    needed = {trial.base.name for trial in plan.trials if trial.base is not None and trial.name not in begun}
     return tuple(base for base in left_to_do(plan.bases, outcomes) if base.name in needed)
 
 

@@ -10,12 +10,14 @@ from mana_dist import config as configuration
 from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
-from mana_dist.sweep.task import Judging
 from mana_dist.train.retry import persistently
 
 FILE = "sweep.json"
 # What would make trials of one sweep different from each other; more settings and seeds are welcome.
-_BOUND_KEYS = ("model.", "schedule.", "data.path", "data.batch_size", "data.crop", "run.clip_gradients")
+_BOUND_KEYS = (
+    *("model.", "schedule.", "data.path", "data.batch_size", "data.crop", "data.validation_path"),
+    *("run.clip_gradients", "run.precision", "run.device"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +27,10 @@ class Record:
     Attributes:
         kind: of the sweep.
         tracking_uri: where it is tracked.
-        mlflow_run_id: its MLflow run.
+        mlflow_run_id: its MLflow run; empty before there is one.
         config: flat.
-        judging: how its models are evaluated.
+        settings: labels of its rows so far.
+        samples: seeds per setting so far.
         best: the trial whose model it has registered.
         registered: ``models:/NAME/VERSION`` of that.
     """
@@ -36,7 +39,8 @@ class Record:
     tracking_uri: str
     mlflow_run_id: str
     config: Mapping[str, Any]
-    judging: Judging
+    settings: tuple[str, ...]
+    samples: int
     best: str = ""
     registered: str = ""
 
@@ -48,13 +52,19 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def load(folder: str) -> Record | None:
-    """The record of the sweep in ``folder``; None if it is new."""
+    """The record of the sweep in ``folder``; None if it is new.
+
+    Raises:
+        UserError: the file is not one.
+    """
+    uri = storage.join(folder, FILE)
     try:
-        values = json.loads(persistently(storage.read_bytes, storage.join(folder, FILE)))
+        values = json.loads(persistently(storage.read_bytes, uri))
+        return Record(**{**values, "settings": tuple(values["settings"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    judging = Judging(**{**values["judging"], "data": tuple(values["judging"]["data"])})
-    return Record(**{**values, "judging": judging})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{uri} is damaged or of another version ({error}); give another run.name") from error
 
 
 def save(folder: str, record: Record) -> None:
@@ -62,20 +72,24 @@ def save(folder: str, record: Record) -> None:
     persistently(storage.write_bytes, storage.join(folder, FILE), json.dumps(dataclasses.asdict(record)).encode())
 
 
-def check_same(name: str, old: Record, kind: str, config: Config, judging: Judging) -> None:
-    """Check that the sweep would go on as it was begun.
+def check_same(name: str, old: Record, new: Record) -> None:
+    """Check that the sweep would go on as it was begun; more settings and seeds are welcome.
 
     Raises:
         UserError: it would not; names the first thing that differs.
     """
-    new = flat(config)
+    missing = [label for label in old.settings if label not in new.settings]
+    if missing or new.samples < old.samples:
+        raise UserError(
+            f"sweep {name} has {', '.join(old.settings)} with {old.samples} seed(s) each; give all of them again, its "
+            "table and its best model are theirs too (more are welcome), or another run.name to start anew"
+        )
     differing: list[tuple[str, Any, Any]] = [
-        ("kind", old.kind, kind),
-        ("--evaluate-on", " ".join(old.judging.data), " ".join(judging.data)),
+        ("kind", old.kind, new.kind),
+        ("mlflow.tracking_uri", old.tracking_uri, new.tracking_uri),
     ]
-    differing += [("--evaluate-frames", old.judging.frames, judging.frames)]
-    differing += [("--lpips-trunk", old.judging.lpips_trunk, judging.lpips_trunk)]
-    differing += [(key, old.config[key], value) for key, value in new.items() if key.startswith(_BOUND_KEYS)]
+    keys = [key for key in new.config if key.startswith(_BOUND_KEYS)]
+    differing += [(key, old.config.get(key), new.config[key]) for key in keys]
     for what, before, now in differing:
         if before != now:
             raise UserError(

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from mana_dist import ray_runtime, registry, storage
@@ -15,17 +16,22 @@ from mana_dist.data.video import parse_frame_range
 from mana_dist.errors import UserError
 from mana_dist.evaluate.clips import find_clips
 from mana_dist.evaluate.datasets import find_datasets
+from mana_dist.metrics.lpips import Unavailable, load_lpips
 from mana_dist.progress import duration
 from mana_dist.sweep import ledger, publish, record, table
 from mana_dist.sweep.board import Board
+from mana_dist.sweep.judging import Judging
 from mana_dist.sweep.ledger import Outcome, Status
 from mana_dist.sweep.plan import Plan, Trial, bases_left, left_to_do, make_plan, shared_steps, total_steps
 from mana_dist.sweep.record import Record
 from mana_dist.sweep.settings import Sweep
-from mana_dist.sweep.task import Judging, Task
+from mana_dist.sweep.task import Task
 from mana_dist.sweep.tuning import Halving, concurrency, run_trials
+from mana_dist.sweep.watch import Watch
 from mana_dist.tracking_uri import experiment_id, quiet_mlflow, resolve_tracking_uri
 from mana_dist.train.checks import check_inputs
+from mana_dist.train.driver import warn_of_loss
+from mana_dist.train.interrupts import Interrupts, Terminated
 from mana_dist.train.run_record import run_folder
 
 if TYPE_CHECKING:
@@ -55,19 +61,25 @@ def run(config: Config, sweep: Sweep, options: Options) -> None:
     Raises:
         UserError: it cannot be run as asked; or no setting has been trained.
     """
-    config = _prepared(config, sweep, options)
-    folder = run_folder(config)
-    plan = make_plan(config, sweep, options.samples)
-    known = _begin(config, sweep, options, folder)
-    outcomes = _read(plan, folder)
-    _tell_plan(plan, outcomes, folder)
-    if left_to_do(plan.trials, outcomes):
+    with Interrupts() as interrupts:
+        config = _prepared(config, sweep, options)
+        folder = run_folder(config)
+        plan = make_plan(config, sweep, options.samples)
+        known = _begin(config, sweep, options, folder)
         try:
-            _run_phases(config, plan, Halving(grace(config, sweep)) if options.asha else None, options, known, folder)
-        except BaseException:
+            outcomes = _read(plan, folder)
+            _tell_plan(plan, outcomes, options.judging, folder)
+            if left_to_do(plan.trials, outcomes, options.judging):
+                halving = Halving(grace(config, sweep)) if options.asha else None
+                _run_phases(config, plan, halving, options, known, folder, interrupts)
+                outcomes = _read(plan, folder)
+        except (KeyboardInterrupt, Terminated):
             _end(known, "KILLED")
+            print(f"sweep {config.run.name} stopped; the same command goes on with it", flush=True)
             raise
-        outcomes = _read(plan, folder)
+        except BaseException:
+            _end(known, "FAILED")
+            raise
     _publish(config, sweep, plan, outcomes, known, folder)
 
 
@@ -77,7 +89,7 @@ def grace(config: Config, sweep: Sweep) -> int:
     A quarter of stage 1; where settings share stage 1, so that they do not differ before, a quarter of stage 3.
     """
     stage1, stage3 = config.schedule.stage1.steps, config.schedule.stage3.steps
-    return stage1 + -(-stage3 // 4) if sweep.shares_stage1 else max(1, stage1 // 4)
+    return max(1, stage1 + -(-stage3 // 4) if sweep.shares_stage1 else stage1 // 4)
 
 
 def _prepared(config: Config, sweep: Sweep, options: Options) -> Config:
@@ -88,12 +100,17 @@ def _prepared(config: Config, sweep: Sweep, options: Options) -> Config:
     uri = resolve_tracking_uri(config.mlflow.tracking_uri)
     config = dataclasses.replace(config, run=run_config, mlflow=dataclasses.replace(config.mlflow, tracking_uri=uri))
     check_inputs(config)
+    warn_of_loss(config, uri)
     judging = options.judging
-    start, stop = parse_frame_range(judging.frames)
+    lpips = load_lpips(judging.lpips_trunk)
+    if isinstance(lpips, Unavailable):
+        print(f"warning: the table will be without LPIPS: {lpips.reason}")
     try:
+        start, stop = parse_frame_range(judging.frames)
         find_clips(find_datasets(list(judging.data), Degradation.BI, "auto"), start, stop, None)
     except UserError as error:
-        raise UserError(str(error).replace("--data", "--evaluate-on")) from error
+        text = str(error).replace("--data", "--evaluate-on").replace("frame range", "--evaluate-frames")
+        raise UserError(text) from error
     return config
 
 
@@ -101,34 +118,60 @@ def _begin(config: Config, sweep: Sweep, options: Options, folder: str) -> Recor
     """The sweep's record and MLflow run, made if it is new."""
     quiet_mlflow()
     from mlflow import MlflowClient
-    from mlflow.entities import Param
     from mlflow.exceptions import MlflowException
 
-    old = record.load(folder)
-    if old is not None:
-        record.check_same(str(config.run.name), old, sweep.kind, config, options.judging)
     uri = str(config.mlflow.tracking_uri)
-    try:
-        client = MlflowClient(uri)
-        if old is not None and old.tracking_uri == uri:
-            client.update_run(old.mlflow_run_id, status="RUNNING")
-            return old
-        # The experiment and the database are made here, before trials would do so at the same time.
-        tags = {"mana_dist.command": sweep.kind}
-        new = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
-        values = record.flat(config) | {"sweep": sweep.kind, "settings": ", ".join(s.label for s in sweep.settings)}
-        client.log_batch(new.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
-    except (MlflowException, ImportError, OSError) as error:
-        raise UserError(f"mlflow.tracking_uri {uri} cannot be used ({error}); start it or name another") from error
     begun = Record(
         kind=sweep.kind,
         tracking_uri=uri,
-        mlflow_run_id=new.info.run_id,
+        mlflow_run_id="",
         config=record.flat(config),
-        judging=options.judging,
+        settings=tuple(setting.label for setting in sweep.settings),
+        samples=options.samples,
     )
+    old = record.load(folder)
+    if old is not None:
+        record.check_same(str(config.run.name), old, begun)
+        begun = dataclasses.replace(
+            begun, mlflow_run_id=old.mlflow_run_id, best=old.best, registered=old.registered, config=old.config
+        )
+    try:
+        client = MlflowClient(uri)
+        if _is_there(client, begun.mlflow_run_id):
+            client.update_run(begun.mlflow_run_id, status="RUNNING")
+        else:
+            begun = dataclasses.replace(begun, mlflow_run_id=_new_run(client, config, begun))
+    except (MlflowException, ImportError, OSError) as error:
+        raise UserError(f"mlflow.tracking_uri {uri} cannot be used ({error}); start it or name another") from error
     record.save(folder, begun)
     return begun
+
+
+def _is_there(client: "MlflowClient", run_id: str) -> bool:
+    """Whether a run exists and is not deleted."""
+    from mlflow.exceptions import MlflowException
+
+    if not run_id:
+        return False
+    try:
+        found = client.get_run(run_id)
+    except MlflowException as error:
+        if error.get_http_status_code() == HTTPStatus.NOT_FOUND:
+            return False
+        raise
+    return bool(found.info.lifecycle_stage == "active")
+
+
+def _new_run(client: "MlflowClient", config: Config, begun: Record) -> str:
+    """The sweep's run; the experiment and the database are made here, before trials would do so at the same time."""
+    from mlflow.entities import Param
+
+    tags = {"mana_dist.command": begun.kind}
+    new = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
+    values = {**begun.config, "sweep": begun.kind, "settings": ", ".join(begun.settings)}
+    client.log_batch(new.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
+    run_id: str = new.info.run_id
+    return run_id
 
 
 def _read(plan: Plan, folder: str) -> dict[str, Outcome]:
@@ -136,8 +179,8 @@ def _read(plan: Plan, folder: str) -> dict[str, Outcome]:
     return {name: outcome for name, outcome in found.items() if outcome is not None}
 
 
-def _tell_plan(plan: Plan, outcomes: dict[str, Outcome], folder: str) -> None:
-    left = left_to_do(plan.trials, outcomes)
+def _tell_plan(plan: Plan, outcomes: dict[str, Outcome], judging: Judging, folder: str) -> None:
+    left = left_to_do(plan.trials, outcomes, judging)
     print(f"sweep in {folder}: {len(plan.trials)} trials, {len(plan.trials) - len(left)} of them done")
     for setting in plan.failed:
         print(f"{setting.label} cannot be trained: {setting.problem}")
@@ -159,24 +202,50 @@ def _saving(plan: Plan, outcomes: dict[str, Outcome]) -> str:
 
 
 def _run_phases(
-    config: Config, plan: Plan, halving: Halving | None, options: Options, known: Record, folder: str
+    config: Config,
+    plan: Plan,
+    halving: Halving | None,
+    options: Options,
+    known: Record,
+    folder: str,
+    interrupts: Interrupts,
 ) -> None:
     """The shared first stages, then the trials."""
     ray_runtime.start_ray(cpus=config.run.worker_range[1] * config.run.cpus_per_worker)
     import ray
 
     try:
-        at_once = concurrency(config, ray.available_resources(), options.at_once)
-        print(f"{at_once} trial(s) at a time, {config.run.workers} worker(s) each", flush=True)
+        room = concurrency(config, ray.available_resources(), ray.cluster_resources())
+        at_once = options.at_once or room
+        told = f"{at_once} trial(s) at a time, {config.run.workers} worker(s) each"
+        print(f"{told}; there is room for {room} now" if at_once > room else told, flush=True)
         outcomes = _read(plan, folder)
-        bases, trials = bases_left(plan, outcomes), left_to_do(plan.trials, outcomes)
+        bases, trials = bases_left(plan, outcomes), left_to_do(plan.trials, outcomes, options.judging)
         board = Board([trial.name for trial in (*bases, *trials)], at_once)
-        if bases:
-            _run(bases, at_once, None, known, None, folder, board)
-            trials = _with_base(trials, folder)
-        _run(trials, at_once, halving, known, options.judging, folder, board)
+        with interrupts.awaited():
+            if bases:
+                watch = Watch(bases, folder, known.tracking_uri, board, interrupts)
+                run_trials(_tasks(bases, known, None, folder), at_once, None, watch)
+                trials = _with_base(trials, folder)
+            if trials:
+                watch = Watch(trials, folder, known.tracking_uri, board, interrupts)
+                run_trials(_tasks(trials, known, options.judging, folder), at_once, halving, watch)
+        board.refresh(now=True)
     finally:
         ray.shutdown()
+
+
+def _tasks(trials: Sequence[Trial], known: Record, judging: Judging | None, folder: str) -> list[Task]:
+    return [
+        Task(
+            trial=trial,
+            sweep_folder=folder,
+            parent=known.mlflow_run_id,
+            tracking_uri=known.tracking_uri,
+            judging=judging,
+        )
+        for trial in trials
+    ]
 
 
 def _with_base(trials: Sequence[Trial], folder: str) -> tuple[Trial, ...]:
@@ -192,38 +261,6 @@ def _with_base(trials: Sequence[Trial], folder: str) -> tuple[Trial, ...]:
     return tuple(kept)
 
 
-def _run(
-    trials: Sequence[Trial],
-    at_once: int,
-    halving: Halving | None,
-    known: Record,
-    judging: Judging | None,
-    folder: str,
-    board: Board,
-) -> None:
-    """Run trials; a process that died for good, or that was stopped, could not note it, so that is done here."""
-    before = {trial.name: ledger.read(folder, trial.name) for trial in trials}
-    tasks = [
-        Task(
-            trial=trial,
-            sweep_folder=folder,
-            parent=known.mlflow_run_id,
-            tracking_uri=known.tracking_uri,
-            judging=judging,
-        )
-        for trial in trials
-    ]
-    for ended in run_trials(tasks, at_once, halving, board):
-        if ledger.read(folder, ended.name) not in (None, before[ended.name]):
-            continue
-        if ended.error:
-            ledger.write(folder, ended.name, Outcome(status=Status.FAILED, reason=ended.error))
-        elif halving is not None:
-            ledger.write(folder, ended.name, Outcome(status=Status.STOPPED, reason="early, by ASHA"))
-            _close_run(next(trial for trial in trials if trial.name == ended.name), known)
-    board.refresh(now=True)
-
-
 def _end(known: Record, status: str) -> None:
     """Close the sweep's MLflow run, if that can be."""
     from mlflow import MlflowClient
@@ -231,17 +268,6 @@ def _end(known: Record, status: str) -> None:
 
     with contextlib.suppress(MlflowException, OSError):
         MlflowClient(known.tracking_uri).set_terminated(known.mlflow_run_id, status)
-
-
-def _close_run(trial: Trial, known: Record) -> None:
-    """A trial that was stopped has left its MLflow run open."""
-    from mlflow import MlflowClient
-
-    from mana_dist.train import run_record
-
-    its = run_record.load(trial.config)
-    if its is not None:
-        MlflowClient(known.tracking_uri).set_terminated(its.mlflow_run_id, "KILLED")
 
 
 def _publish(
@@ -259,11 +285,11 @@ def _publish(
         lines = [_saving(plan, outcomes)] if plan.bases else []
         if best is not None and best.setting is not None:
             told = f"best by PSNR: {best.setting.label}, seed {best.seed}"
-            lines.append(f"{told}, registered as {known.registered} with alias 'candidate'")
+            lines.append(f"{told}, registered as {known.registered}{_alias(client, known)}")
         files = publish.publish(folder, sweep, found, tuple(lines))
+        _log(client, known, files, outcomes, best)
         print(f"\n{table.to_markdown_text(found)}")
         print("\n".join([*lines, *files]), flush=True)
-        _log(client, known, files, outcomes, best)
     except (MlflowException, OSError) as error:
         raise UserError(f"the sweep is done but could not be published ({error}); give the command again") from error
     if best is None:
@@ -283,6 +309,15 @@ def _register(best: Trial, outcome: Outcome, known: Record, folder: str) -> Reco
     known = dataclasses.replace(known, best=best.name, registered=registered)
     record.save(folder, known)
     return known
+
+
+def _alias(client: "MlflowClient", known: Record) -> str:
+    """Whether the registered model has its alias still; a later training may have taken it."""
+    _, name, version = known.registered.rsplit("/", 2)
+    now = client.get_model_version_by_alias(name, registry.CANDIDATE).version
+    if now == version:
+        return f" with alias '{registry.CANDIDATE}'"
+    return f"; '{registry.CANDIDATE}' is version {now} by now"
 
 
 def _log(

@@ -6,6 +6,7 @@ weights after stage 1 are those of the shared training and the trial's own memor
 """
 
 from mana_dist.errors import UserError
+from mana_dist.sweep import ledger
 from mana_dist.sweep.plan import Trial, total_steps
 from mana_dist.train.checkpoint import TrainState
 from mana_dist.train.checkpoints import Checkpoints
@@ -35,6 +36,10 @@ def seed(trial: Trial) -> bool:
         return False
     base = Checkpoints(trial.base.config).newest().state
     if base is None or base.step != total_steps(trial.base.config):
-        raise UserError(f"the shared stage 1 of {trial.name}, {trial.base.name}, is not finished; run the sweep again")
+        noted = f"{ledger.LEDGER_FOLDER}/{trial.base.name}.json"
+        raise UserError(
+            f"the shared stage 1 {trial.base.name} is not finished or its last checkpoint is gone; delete {noted} in "
+            "the sweep's folder if it is there, and run the sweep again"
+        )
     checkpoints.write(seeded(base, trial))
     return True

@@ -2,9 +2,10 @@
 
 import csv
 import io
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mana_dist.evaluate.report.table import COLUMNS, NOTHING, Cell, Column, Mark, marked
 from mana_dist.evaluate.report.text import counted, to_html, to_markdown
@@ -79,13 +80,16 @@ def make_table(sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome]) -> Tab
 
 
 def best(table: Table, outcomes: Mapping[str, Outcome]) -> Trial | None:
-    """The seed with the best PSNR of the setting whose mean PSNR over all clips is best; None if nothing finished."""
+    """The seed with the best PSNR of the setting whose mean PSNR over all clips is best; None if nothing finished.
+
+    Settings with all their seeds come first: the mean of those that ASHA has left of another says too much.
+    """
 
     def psnr(trial: Trial) -> float:
         mean = outcomes[trial.name].mean
         return -1.0 if mean is None else mean.psnr_rgb
 
-    rows = [row for row in table.rows if row.trials]
+    rows = [row for row in table.rows if len(row.trials) == table.seeds] or [row for row in table.rows if row.trials]
     if not rows:
         return None
     row = max(rows, key=lambda row: statistics.fmean(map(psnr, row.trials)))
@@ -93,12 +97,16 @@ def best(table: Table, outcomes: Mapping[str, Outcome]) -> Trial | None:
 
 
 def cells(table: Table) -> list[tuple[Cell, ...]]:
-    """Each row's cells of the datasets' columns; places are told by the means as shown."""
+    """Each row's cells of the datasets' columns; places are told by means as shown, of rows with all their seeds."""
     columns: list[list[Cell]] = []
     for number in range(len(table.datasets) * len(METRICS)):
         metric = METRICS[number % len(METRICS)]
         values = [row.values[number] for row in table.rows]
-        shown = marked([value.mean for value in values], metric.digits, metric.larger_is_better)
+        whole = [len(row.trials) == table.seeds for row in table.rows]
+        means = [value.mean if is_whole else None for value, is_whole in zip(values, whole, strict=True)]
+        places = marked(means, metric.digits, metric.larger_is_better)
+        texts = marked([value.mean for value in values], metric.digits, metric.larger_is_better)
+        shown = [replace(text, mark=place.mark) for text, place in zip(texts, places, strict=True)]
         columns.append([_with_spread(cell, value, metric) for cell, value in zip(shown, values, strict=True)])
     return list(zip(*columns, strict=True)) if columns else [() for _ in table.rows]
 
@@ -111,7 +119,7 @@ def to_markdown_text(table: Table) -> str:
     lines = [head, ["---"] * len(head)]
     for row, shown in zip(table.rows, cells(table), strict=True):
         scores = [f"{sign[cell.mark]}{cell.text}{sign[cell.mark]}" for cell in shown]
-        lines.append([to_markdown(row.setting.label), *scores, *costs(row)])
+        lines.append([to_markdown(label(row, table)), *scores, *costs(row)])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = [f"* {to_markdown(row.setting.label)}: {to_markdown(row.note)}" for row in table.rows if row.note]
     return "\n\n".join([f"{legend(table)}", text, *(["\n".join(notes)] if notes else [])]) + "\n"
@@ -140,7 +148,7 @@ def to_html_table(table: Table) -> str:
     for row, shown in zip(table.rows, cells(table), strict=True):
         parts = [f"<td>{kinds[cell.mark][0]}{cell.text}{kinds[cell.mark][1]}</td>" for cell in shown]
         parts += [f"<td>{text}</td>" for text in costs(row)]
-        body.append(f'<tr><th scope="row">{to_html(row.setting.label)}</th>{"".join(parts)}</tr>')
+        body.append(f'<tr><th scope="row">{to_html(label(row, table))}</th>{"".join(parts)}</tr>')
     return (
         f'<table><thead><tr><td></td>{groups}<th colspan="2">cost</th></tr><tr><td></td>{heads}<th>s / step</th>'
         f"<th>GiB / worker</th></tr></thead><tbody>{''.join(body)}</tbody></table>"
@@ -153,6 +161,12 @@ def legend(table: Table) -> str:
     if table.seeds == 1:
         spread = "; one seed each: --samples 3 would tell how much of a difference is chance"
     return f"**best**, _second best_; ↑ larger is better, ↓ smaller is better{spread}"
+
+
+def label(row: Row, table: Table) -> str:
+    """A row's name, and how many of its seeds it has if these are not all."""
+    some = 0 < len(row.trials) < table.seeds
+    return row.setting.label + (f" ({len(row.trials)} of {counted(table.seeds, 'seed')})" if some else "")
 
 
 def costs(row: Row) -> list[str]:
@@ -206,7 +220,9 @@ def _value(numbers: Sequence[float | None]) -> Value:
     known = [number for number in numbers if number is not None]
     if not known or len(known) < len(numbers):
         return Value(None)
-    return Value(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
+    # Equal pictures have an infinite PSNR, of which there is no deviation.
+    has_spread = len(known) > 1 and all(map(math.isfinite, known))
+    return Value(statistics.fmean(known), statistics.stdev(known) if has_spread else None)
 
 
 def _with_spread(cell: Cell, value: Value, metric: Column) -> Cell:

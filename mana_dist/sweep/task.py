@@ -5,25 +5,11 @@ import json
 from dataclasses import dataclass
 
 from mana_dist import config as configuration
+from mana_dist.sweep.judging import Judging, from_json
 from mana_dist.sweep.plan import Trial
 
 MARK = "@@mana_dist "
 """Begins the lines of a trial's output that are reports."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judging:
-    """How finished models are evaluated.
-
-    Attributes:
-        data: URIs of the ground truth, as ``mana_dist.evaluate --data`` takes them.
-        frames: START:STOP of each clip.
-        lpips_trunk: file of AlexNet's weights; None: torchvision's.
-    """
-
-    data: tuple[str, ...]
-    frames: str = ":"
-    lpips_trunk: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +45,7 @@ class Report:
         loss: of the last steps.
         eta_seconds: to the end of training.
         psnr: of the last validation, dB; None before one, and where none is new.
+        process: the trial's process on the sweep's node; None where it is not new.
     """
 
     what: str
@@ -69,6 +56,7 @@ class Report:
     loss: float | None = None
     eta_seconds: float | None = None
     psnr: float | None = None
+    process: int | None = None
 
 
 def to_line(task: Task) -> str:
@@ -101,7 +89,7 @@ def from_line(line: str) -> Task:
         sweep_folder=values["sweep_folder"],
         parent=values["parent"],
         tracking_uri=values["tracking_uri"],
-        judging=None if judging is None else Judging(**{**judging, "data": tuple(judging["data"])}),
+        judging=from_json(judging),
     )
 
 
@@ -111,5 +99,10 @@ def report_line(report: Report) -> str:
 
 
 def parse_report(line: str) -> Report | None:
-    """The report in a line of a trial's output; None if it is another line."""
-    return Report(**json.loads(line.removeprefix(MARK))) if line.startswith(MARK) else None
+    """The report in a line of a trial's output; None if it is another line, or one that another was mixed into."""
+    if not line.startswith(MARK):
+        return None
+    try:
+        return Report(**json.loads(line.removeprefix(MARK)))
+    except (ValueError, TypeError):
+        return None

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError, one_line
+from mana_dist.evaluate.__main__ import show_what_the_console_can
 from mana_dist.sweep import ledger
+from mana_dist.sweep.judging import Judging
 from mana_dist.sweep.ledger import DatasetScores, Outcome, Status
 from mana_dist.sweep.plan import total_steps
-from mana_dist.sweep.task import Judging, Report, Task, from_line, report_line
+from mana_dist.sweep.task import Report, Task, from_line, report_line
 from mana_dist.train.events import Event, Progress, Validated
 from mana_dist.train.schedule import stages
 
@@ -32,6 +34,7 @@ EVALUATION_FOLDER = "evaluations"
 
 def main() -> None:
     """Do the task, and note what came of it; a user's mistake is an outcome too."""
+    show_what_the_console_can()
     task = from_line(sys.stdin.readline())
     threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
     begun = time.monotonic()
@@ -72,7 +75,7 @@ def _do(task: Task, begun: float) -> Outcome:
     from mana_dist.train.driver import Part, train
 
     trial, config = task.trial, task.trial.config
-    _tell(Report(what="starting", total=total_steps(config)))
+    _tell(Report(what="starting", total=total_steps(config), process=os.getpid()))
     try:
         if seed(trial) and trial.base is not None:
             print(f"stage 1 is that of {trial.base.name}", flush=True)
@@ -90,6 +93,7 @@ def _do(task: Task, begun: float) -> Outcome:
         status=Status.FINISHED,
         model=model,
         mlflow_run_id=run_id,
+        judging=task.judging,
         scores=_scores(evaluation) if evaluation else (),
         mean=evaluation.mean(0) if evaluation else None,
         step_seconds=step_seconds,
@@ -107,7 +111,10 @@ def _evaluate(task: Task, judging: Judging, model: str) -> "Evaluation":
     from mana_dist.evaluate.run import evaluate
 
     out = storage.join(task.sweep_folder, EVALUATION_FOLDER, task.trial.name)
+    run = task.trial.config.run
     arguments = ["--data", *judging.data, "--method", model, "--out", out, "--frames", judging.frames]
+    # What the training has just given back, so that trials which are evaluated together do not wait for each other.
+    arguments += ["--workers", str(run.worker_range[1]), "--device", run.device]
     if judging.lpips_trunk is not None:
         arguments += ["--lpips-trunk", judging.lpips_trunk]
     return evaluate(parser().parse_args(arguments))
@@ -169,7 +176,9 @@ def _tell_event(config: Config, event: Event) -> None:
 
 
 def _tell(report: Report) -> None:
-    print(report_line(report), flush=True)
+    # In one piece: print writes the line's end on its own, and other threads print too.
+    sys.stdout.write(f"{report_line(report)}\n")
+    sys.stdout.flush()
 
 
 def _end_with_stdin() -> None:

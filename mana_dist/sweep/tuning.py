@@ -4,30 +4,37 @@ Each trial is a process of its own that joins the cluster (:mod:`mana_dist.sweep
 on the sweep's own node: it takes no CPU from the training workers, which the trial's own Ray Train places.
 """
 
+import contextlib
 import dataclasses
+import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self
 
 import mana_dist
 from mana_dist import storage
 from mana_dist.config import Config
+from mana_dist.errors import UserError
 from mana_dist.sweep.task import Report, Task, parse_report, to_line
-
-if TYPE_CHECKING:
-    from mana_dist.sweep.board import Board
 
 LOGS_FOLDER = "logs"
 RETRIES = 2
 """How often a trial is started again whose process died; its training goes on from its newest checkpoint."""
 
 TRIAL = ("-m", "mana_dist.sweep.trial")
+_JUDGED = "judged_psnr"
 _SLIVER = 0.001  # of a node: Tune wants an actor to ask for something
+
+
+LOG_INTERVAL = 60.0
+"""Seconds between two writings of a trial's output to the sweep's storage."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,20 @@ class Halving:
 
     grace: int
     factor: int = 2
+
+    def rung(self, report: Report, config: Config) -> int | None:
+        """The rung that a report's validation is judged at; None if it has none or is not the first one after it.
+
+        A trial that is resumed past a rung is not judged there: others were, earlier in their training. Nor is one at
+        its last step, which has nothing left to save.
+        """
+        steps = report.output_steps
+        if report.psnr is None or steps < self.grace or report.step >= report.total:
+            return None
+        rung = self.grace
+        while rung * self.factor <= steps:
+            rung *= self.factor
+        return rung if steps - rung < config.run.validate_every else None
 
 
 @dataclass(frozen=True)
@@ -56,28 +77,36 @@ class Ended:
     error: str
 
 
-def concurrency(config: Config, have: Mapping[str, float], most: int | None) -> int:
-    """Trials at a time: as many as the cluster has room for, at least one, at most ``most``."""
+def concurrency(config: Config, free: Mapping[str, float], have: Mapping[str, float]) -> int:
+    """Trials at a time: as many as the cluster has room for now, and at least one.
+
+    Args:
+        config: of each.
+        free: the cluster's resources that nobody uses.
+        have: all of them; they tell whether trials train on GPUs.
+    """
     run = config.run
     workers = run.worker_range[1]
-    rooms = [have.get("CPU", 0) / (workers * run.cpus_per_worker)]
-    gpus = have.get("GPU", 0)
-    if run.device == "cuda" or (run.device == "auto" and gpus >= run.worker_range[0]):
-        rooms.append(gpus / workers)
-    room = max(1, math.floor(min(rooms)))
-    return room if most is None else min(room, most)
+    rooms = [free.get("CPU", 0) / (workers * run.cpus_per_worker)]
+    if run.device == "cuda" or (run.device == "auto" and have.get("GPU", 0) >= run.worker_range[0]):
+        rooms.append(free.get("GPU", 0) / workers)
+    return max(1, math.floor(min(rooms)))
 
 
 def run_trials(
-    tasks: Sequence[Task], at_once: int, halving: Halving | None, board: "Board", program: Sequence[str] = TRIAL
-) -> list[Ended]:
+    tasks: Sequence[Task],
+    at_once: int,
+    halving: Halving | None,
+    watcher: "Watcher",
+    program: Sequence[str] = TRIAL,
+) -> None:
     """Run trials until all have ended; what came of them is in the ledger, unless their process died or was stopped.
 
     Args:
         tasks: one per trial.
         at_once: most trials at a time.
         halving: how bad trials are stopped early; None: they are not.
-        board: is told how far they are.
+        watcher: is told how far they are and how they ended.
         program: of a trial, as Python takes it; it gets its task on stdin.
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -94,12 +123,22 @@ def run_trials(
     lines = [to_line(task) for task in tasks]
     logs = [storage.join(task.sweep_folder, LOGS_FOLDER, f"{task.trial.name}.txt") for task in tasks]
 
+    configs = [task.trial.config for task in tasks]
+    environment = _environment(os.environ, address)
+
     def trainable(chosen: dict[str, Any]) -> None:
         number = chosen["number"]
-        _hold(program, lines[number], logs[number], address, lambda report: tune.report(_known(report)))
+        config, judged = configs[number], set[int]()
+
+        def tell(report: Report) -> None:
+            rung = halving.rung(report, config) if halving else None
+            tune.report(_metrics(report, rung is not None and rung not in judged))
+            judged.add(rung or 0)
+
+        _hold(program, lines[number], logs[number], environment | _job_environment(), tell)
 
     with tempfile.TemporaryDirectory(prefix="mana_dist-sweep-") as folder:
-        results = tune.Tuner(
+        tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory([sliver])),
             param_space={"number": tune.grid_search(list(range(len(tasks))))},
             tune_config=tune.TuneConfig(
@@ -112,50 +151,108 @@ def run_trials(
                 storage_path=folder,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
-                callbacks=[_callback(tasks, board)],
+                callbacks=[_callback(tasks, watcher)],
             ),
         ).fit()
-    return [
-        Ended(tasks[result.config["number"]].trial.name, _last_line(result.error) if result.error else "")
-        for result in results
-    ]
 
 
-def _known(report: Report) -> dict[str, Any]:
-    """As Tune takes it; ASHA looks at a report if the metric is in it."""
-    return {key: value for key, value in dataclasses.asdict(report).items() if value is not None}
+class Watcher(Protocol):
+    """Hears of the trials in the sweep's process while they run."""
+
+    def heard(self, name: str, report: Report) -> None:
+        """A trial tells how far it is."""
+
+    def ended(self, ended: Ended) -> None:
+        """A trial is over, or its process died once too often."""
+
+    def turn(self) -> None:
+        """Called about every second; what it raises ends all trials."""
 
 
-def _hold(program: Sequence[str], line: str, log: str, address: str, tell: Callable[[Report], None]) -> None:
+def _metrics(report: Report, is_judged: bool) -> dict[str, Any]:
+    """As Tune takes it; ASHA looks at a report if its metric is in it."""
+    known = {key: value for key, value in dataclasses.asdict(report).items() if value is not None}
+    return known | ({_JUDGED: report.psnr} if is_judged else {})
+
+
+def _hold(
+    program: Sequence[str], line: str, log: str, environment: Mapping[str, str], tell: Callable[[Report], None]
+) -> None:
     """Run a trial's process to its end, and hand on its reports; it ends with this one."""
     process = subprocess.Popen(
         [sys.executable, *program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=_environment(os.environ, address),
+        env=environment,
         text=True,
         errors="replace",
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    told: list[str] = []
     try:
-        process.stdin.write(f"{line}\n")
-        process.stdin.flush()
-        for text in process.stdout:
-            report = parse_report(text)
-            if report is None:
-                told.append(text)
-            else:
-                tell(report)
-        code = process.wait()
+        with _Log(log) as told:
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+            for text in process.stdout:
+                report = parse_report(text)
+                if report is None:
+                    told.add(text)
+                else:
+                    tell(report)
+            code = process.wait()
     finally:
         process.kill()
-        storage.write_bytes(log, "".join(told).encode())
     if code:
-        reason = next((text.strip() for text in reversed(told) if text.strip()), "no output")
-        raise RuntimeError(f"its process ended with code {code}: {reason}; see {log}")
+        raise RuntimeError(f"its process ended with code {code}: {told.last}; see {log}")
+
+
+class _Log:
+    """A trial's output in the sweep's storage, after that of the attempts before; if it cannot be, that is no fault."""
+
+    def __init__(self, uri: str) -> None:
+        self.last = "no output"
+        self._uri = uri
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._written = 0
+        try:
+            self._lines = [storage.read_bytes(uri).decode(errors="replace")]
+        except (OSError, UserError):
+            self._lines = []
+
+    def add(self, text: str) -> None:
+        with self._lock:
+            self._lines.append(text)
+        self.last = text.strip() or self.last
+
+    def __enter__(self) -> Self:
+        self._lines.append(f"--- {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n")
+        threading.Thread(target=self._keep, name="log", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._write()
+
+    def _keep(self) -> None:
+        while not self._closed.wait(LOG_INTERVAL):
+            self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            if len(self._lines) > self._written:
+                with contextlib.suppress(OSError, UserError):
+                    storage.write_bytes(self._uri, "".join(self._lines).encode())
+                    self._written = len(self._lines)
+
+
+def _job_environment() -> dict[str, str]:
+    """Hands a submitted job's runtime environment (its code and variables) on to the trials, each a job of its own."""
+    import ray
+
+    found = ray.get_runtime_context().runtime_env
+    return {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": dict(found)})} if found else {}
 
 
 def _environment(own: Mapping[str, str], address: str) -> dict[str, str]:
@@ -174,7 +271,7 @@ def _scheduler(halving: Halving | None) -> Any:
         return FIFOScheduler()
     return ASHAScheduler(
         time_attr="output_steps",
-        metric="psnr",
+        metric=_JUDGED,
         mode="max",
         grace_period=halving.grace,
         reduction_factor=halving.factor,
@@ -182,30 +279,31 @@ def _scheduler(halving: Halving | None) -> Any:
     )
 
 
-def _callback(tasks: Sequence[Task], board: "Board") -> Any:
+def _callback(tasks: Sequence[Task], watcher: Watcher) -> Any:
     from ray import tune
 
     def name(trial: Any) -> str:
         return tasks[trial.config["number"]].trial.name
 
-    class Watch(tune.Callback):  # type: ignore[misc]  # Ray comes without types
-        """Shows on the board what Tune tells."""
+    class Hear(tune.Callback):  # type: ignore[misc]  # Ray comes without types
+        """Hands on what Tune tells."""
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
             values = {field.name: result.get(field.name) for field in dataclasses.fields(Report)}
             if values["what"] is not None:
-                board.report(name(trial), Report(**values))
+                watcher.heard(name(trial), Report(**values))
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            board.ended(name(trial))
+            error = trial.get_error()
+            watcher.ended(Ended(name(trial), _last_line(error) if error else "its process was lost"))
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            board.ended(name(trial))
+            watcher.ended(Ended(name(trial), ""))
 
         def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
-            board.refresh()
+            watcher.turn()
 
-    return Watch()
+    return Hear()
 
 
 def _last_line(error: BaseException) -> str:

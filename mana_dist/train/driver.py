@@ -168,8 +168,13 @@ def _print_plan(config: Config, manifest: Manifest, tracking_uri: str, *, resume
     print(f"run {run.name} in {run_record.run_folder(config)}{' (exists: resuming)' if resumed else ''}")
     print(f"model: {parameter_count(config.model):,} parameters; steps: {planned}")
     print(f"data: {manifest.samples} samples, batch {data.batch_size}, so {epochs:.1f} passes over them", flush=True)
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # a job's working folder is deleted after it
-        lost = {"run.storage": run.storage, "mlflow.tracking_uri": sqlite_file(tracking_uri) or ""}
+    warn_of_loss(config, tracking_uri)
+
+
+def warn_of_loss(config: Config, tracking_uri: str) -> None:
+    """Say what lies in the working folder of a Ray job, which is deleted after it."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        lost = {"run.storage": config.run.storage, "mlflow.tracking_uri": sqlite_file(tracking_uri) or ""}
         for key, path in lost.items():
             if path.startswith(os.getcwd() + os.sep):
                 print(f"warning: {key} ({path}) lies in this Ray job's temporary folder and goes with it; name another")

@@ -45,6 +45,17 @@ def test_a_report_without_a_psnr_keeps_the_last_one_and_a_log_gets_tables_now_an
     board.refresh()
     assert stream.getvalue().count("ETA of all") == 1
     assert "2/4   0.10000  30.00" in stream.getvalue()
+    board.report("a", Report(what="training", step=3, total=4))
+    clock[0] = 599.0
+    board.refresh()
+    assert stream.getvalue().count("ETA of all") == 1  # it is still at the same, which a log need not hear often
+    clock[0] = 600.0
+    board.refresh()
+    assert stream.getvalue().count("ETA of all") == 2
+    board.report("a", Report(what="evaluating", step=4, total=4))
+    clock[0] = 630.0
+    board.refresh()
+    assert stream.getvalue().count("ETA of all") == 3
     board.ended("a")
     board.refresh(now=True)
-    assert stream.getvalue().count("ETA of all") == 2
+    assert stream.getvalue().count("ETA of all") == 4

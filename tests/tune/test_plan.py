@@ -1,20 +1,21 @@
 """What a sweep runs, and what is left of it."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.sweep import record
+from mana_dist.sweep.judging import Judging
 from mana_dist.sweep.ledger import Outcome, Status
 from mana_dist.sweep.plan import bases_left, left_to_do, make_plan, shared_steps, total_steps
 from mana_dist.sweep.record import Record
 from mana_dist.sweep.run import grace
 from mana_dist.sweep.settings import memory_sweep, window_sweep
-from mana_dist.sweep.task import Judging, Report, Task, from_line, parse_report, report_line, to_line
+from mana_dist.sweep.task import Report, Task, from_line, parse_report, report_line, to_line
 from mana_dist.sweep.trial import last_stage, output_steps
-from mana_dist.sweep.tuning import concurrency
 from tests.tune.outcomes import CONFIG, finished
 
 FAILED = Outcome(status=Status.FAILED, reason="no")
@@ -99,15 +100,6 @@ def test_the_time_of_a_step_is_the_last_stages_median() -> None:
     assert last_stage([], [], batch_size=4) is None
 
 
-def test_as_many_trials_at_a_time_as_there_is_room_for() -> None:
-    assert concurrency(CONFIG, {"CPU": 7}, None) == 3
-    assert concurrency(CONFIG, {"CPU": 7}, 2) == 2
-    assert concurrency(CONFIG, {"CPU": 1}, None) == 1
-    assert concurrency(CONFIG, {"CPU": 64, "GPU": 4}, None) == 2
-    assert concurrency(with_run(device="cpu"), {"CPU": 64, "GPU": 4}, None) == 32
-    assert concurrency(with_run(workers="1-4"), {"CPU": 8}, None) == 2
-
-
 def test_a_task_and_a_report_cross_the_process_border() -> None:
     trial = make_plan(CONFIG, memory_sweep(CONFIG, (0, 4)), samples=1).trials[1]
     task = Task(
@@ -124,11 +116,44 @@ def test_a_task_and_a_report_cross_the_process_border() -> None:
 
 
 def test_a_sweep_goes_on_with_more_settings_but_not_with_another_training() -> None:
-    judging = Judging(data=("a",))
-    old = Record(kind="sweep-memory", tracking_uri="u", mlflow_run_id="1", config=record.flat(CONFIG), judging=judging)
-    record.check_same("s", old, "sweep-memory", with_run(workers=4, seed=9), judging)
+    old = begun(CONFIG)
+    record.check_same("s", old, dataclasses.replace(begun(with_run(workers=4, seed=9)), samples=2))
+    record.check_same("s", old, dataclasses.replace(old, settings=("N = 8", "No_Mem", "N = 4")))
+    with pytest.raises(UserError, match=r"sweep s has No_Mem, N = 4 with 1 seed\(s\) each; give all of them again"):
+        record.check_same("s", old, dataclasses.replace(old, settings=("N = 4",)))
+    with pytest.raises(UserError, match="give all of them again"):
+        record.check_same("s", dataclasses.replace(old, samples=3), old)
     other = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, crop=16))
     with pytest.raises(UserError, match=r"sweep s was begun with data\.crop 12, now it is 16"):
-        record.check_same("s", old, "sweep-memory", other, judging)
-    with pytest.raises(UserError, match="--evaluate-on a, now it is b"):
-        record.check_same("s", old, "sweep-memory", CONFIG, Judging(data=("b",)))
+        record.check_same("s", old, begun(other))
+    with pytest.raises(UserError, match=r"mlflow\.tracking_uri u, now it is v"):
+        record.check_same("s", old, dataclasses.replace(old, tracking_uri="v"))
+
+
+def test_a_record_comes_back_and_a_damaged_one_is_told(tmp_path: Path) -> None:
+    assert record.load(str(tmp_path)) is None
+    record.save(str(tmp_path), begun(CONFIG))
+    assert record.load(str(tmp_path)) == begun(CONFIG)
+    (tmp_path / record.FILE).write_text('{"kind": "sweep-memory"}')
+    with pytest.raises(UserError, match=r"sweep\.json is damaged or of another version"):
+        record.load(str(tmp_path))
+
+
+def test_another_judging_leaves_the_evaluation_to_do_and_no_stage_1() -> None:
+    plan = make_plan(CONFIG, memory_sweep(CONFIG, (0, 4)), samples=1)
+    one, other = Judging(data=("a",)), Judging(data=("a",), lpips_trunk="alex.safetensors")
+    outcomes = {trial.name: dataclasses.replace(finished(30), judging=one) for trial in plan.trials}
+    assert left_to_do(plan.trials, outcomes, one) == ()
+    assert left_to_do(plan.trials, outcomes, other) == plan.trials
+    assert bases_left(plan, outcomes) == ()
+
+
+def begun(config: Config) -> Record:
+    return Record(
+        kind="sweep-memory",
+        tracking_uri="u",
+        mlflow_run_id="1",
+        config=record.flat(config),
+        settings=("No_Mem", "N = 4"),
+        samples=1,
+    )

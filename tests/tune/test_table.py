@@ -55,6 +55,29 @@ def test_several_seeds_give_mean_and_spread_and_several_datasets_a_mean_over_all
     assert chosen.name == "4-seed6"
 
 
+def test_a_setting_without_all_its_seeds_says_so_and_takes_no_place() -> None:
+    sweep = memory_sweep(CONFIG, (0, 4))
+    plan = make_plan(CONFIG, sweep, samples=2)
+    stopped = Outcome(status=Status.STOPPED, reason="early, by ASHA")
+    outcomes = {
+        "none-seed5": finished(30.0),
+        "none-seed6": finished(math.inf),
+        "4-seed5": finished(40.0),
+        "4-seed6": stopped,
+    }
+    table = make_table(sweep, plan, outcomes)
+    text = to_markdown_text(table)
+    assert "| No_Mem | ∞ |" in text
+    assert "| N = 4 (1 of 2 seeds) | 40.00 |" in text
+    assert "* N = 4: seed 6 stopped: early, by ASHA" in text
+    chosen = best(table, outcomes)
+    assert chosen is not None
+    assert chosen.name == "none-seed6"
+    alone = best(make_table(sweep, plan, {"4-seed5": finished(40.0)}), {"4-seed5": finished(40.0)})
+    assert alone is not None
+    assert alone.name == "4-seed5"
+
+
 def test_what_failed_is_told_and_takes_nothing_down() -> None:
     sweep = window_sweep(CONFIG, (3, 5, 13), (7,))
     plan = make_plan(CONFIG, sweep, samples=1)

@@ -1,5 +1,6 @@
 """Trials on a real Ray Tune, with a program in their place that only does what it is told to."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mana_dist.sweep.tuning import RETRIES, concurrency
+from mana_dist.sweep.task import Report, parse_report, report_line
+from mana_dist.sweep.tuning import RETRIES, Halving, concurrency
 from tests.train.trainings import environment
 from tests.tune.outcomes import CONFIG
 from tests.tune.told_trials import NAMES
@@ -62,7 +64,32 @@ def test_a_process_that_dies_is_started_again_and_the_others_go_on(sweep: Sweep)
 
 
 def test_as_many_trials_at_a_time_as_there_is_room_for() -> None:
-    assert concurrency(CONFIG, {"CPU": 8.0}, None) == 4  # of two workers with a CPU each
-    assert concurrency(CONFIG, {"CPU": 8.0}, 3) == 3
-    assert concurrency(CONFIG, {"CPU": 64.0, "GPU": 6.0}, None) == 3
-    assert concurrency(CONFIG, {"CPU": 1.0}, None) == 1
+    cpus, gpus = {"CPU": 64.0}, {"CPU": 64.0, "GPU": 8.0}
+    assert concurrency(CONFIG, {"CPU": 8.0}, cpus) == 4  # of two workers with a CPU each
+    assert concurrency(CONFIG, {"CPU": 64.0, "GPU": 6.0}, gpus) == 3
+    assert concurrency(CONFIG, {"CPU": 64.0}, gpus) == 1  # others have the GPUs that trials will wait for
+    assert concurrency(CONFIG, {"CPU": 1.0}, cpus) == 1
+    on_cpus = dataclasses.replace(CONFIG, run=dataclasses.replace(CONFIG.run, device="cpu"))
+    assert concurrency(on_cpus, gpus, gpus) == 32
+    elastic = dataclasses.replace(CONFIG, run=dataclasses.replace(CONFIG.run, workers="1-4"))
+    assert concurrency(elastic, {"CPU": 8.0}, cpus) == 2
+
+
+@pytest.mark.parametrize(
+    ("output_steps", "rung"),
+    [(19, None), (20, 20), (24, 20), (25, None), (39, None), (40, 40), (44, 40), (45, None), (84, 80), (99, None)],
+)
+def test_a_rung_judges_the_first_validation_after_it(output_steps: int, rung: int | None) -> None:
+    config = dataclasses.replace(CONFIG, run=dataclasses.replace(CONFIG.run, validate_every=5))
+    report = Report(what="training", step=output_steps + 7, total=100, output_steps=output_steps, psnr=30.0)
+    assert Halving(20).rung(report, config) == rung
+    assert Halving(20).rung(dataclasses.replace(report, psnr=None), config) is None
+    assert Halving(20).rung(dataclasses.replace(report, step=100), config) is None  # nothing is left to save
+
+
+def test_a_report_that_another_line_was_mixed_into_is_no_report() -> None:
+    line = report_line(Report(what="training", step=3))
+    assert parse_report(line) == Report(what="training", step=3)
+    assert parse_report(f"{line}checkpoint at step 5") is None
+    assert parse_report(line[:-9]) is None
+    assert parse_report('@@mana_dist {"what": "training", "unknown": 1}') is None

@@ -1,0 +1,97 @@
+"""What the sweep's process does while trials run: shows them, notes how they ended, and ends them when asked to."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+
+from mana_dist.sweep import ledger
+from mana_dist.sweep.board import Board
+from mana_dist.sweep.ledger import Outcome, Status
+from mana_dist.sweep.plan import Trial
+from mana_dist.sweep.task import Report
+from mana_dist.sweep.tuning import Ended
+from mana_dist.train import run_record
+from mana_dist.train.interrupts import Interrupts
+
+GRACE = 25.0
+"""Seconds that trials have for a last checkpoint; a Ray job that is stopped may have 30."""
+
+
+class Watch:
+    """Hears of trials; see :class:`mana_dist.sweep.tuning.Watcher`.
+
+    Args:
+        trials: those that run.
+        folder: the sweep's.
+        tracking_uri: of their MLflow runs.
+        board: where they are shown.
+        interrupts: tell that the sweep is to end.
+    """
+
+    def __init__(
+        self, trials: Sequence[Trial], folder: str, tracking_uri: str, board: Board, interrupts: Interrupts
+    ) -> None:
+        self._trials: Mapping[str, Trial] = {trial.name: trial for trial in trials}
+        self._before = {name: ledger.read(folder, name) for name in self._trials}
+        self._processes: dict[str, int] = {}
+        self._folder, self._tracking_uri, self._board, self._interrupts = folder, tracking_uri, board, interrupts
+
+    def heard(self, name: str, report: Report) -> None:
+        """A trial tells how far it is."""
+        self._board.report(name, report)
+        if report.process is not None:
+            self._processes[name] = report.process
+
+    def ended(self, ended: Ended) -> None:
+        """A trial is over; one that died for good, or was stopped, could not note it, so that is done here."""
+        self._board.ended(ended.name)
+        self._processes.pop(ended.name, None)
+        if ledger.read(self._folder, ended.name) not in (None, self._before[ended.name]):
+            return
+        if ended.error:
+            outcome = Outcome(status=Status.FAILED, reason=ended.error)
+        else:
+            outcome = Outcome(status=Status.STOPPED, reason="early, by ASHA")
+        ledger.write(self._folder, ended.name, outcome)
+        self._close(self._trials[ended.name], "FAILED" if ended.error else "KILLED")
+
+    def turn(self) -> None:
+        """Show the trials; end them orderly, and with that the sweep, if that is asked for.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C.
+            Terminated: after SIGTERM.
+        """
+        self._board.refresh()
+        if self._interrupts.asked.is_set():
+            print(f"{self._interrupts.reason}: {len(self._processes)} trial(s) save a checkpoint", flush=True)
+            self._stop()
+            raise self._interrupts.error()
+
+    def _stop(self) -> None:
+        deadline = time.monotonic() + GRACE
+        left = [process for process in self._processes.values() if _signalled(process, signal.SIGTERM)]
+        while left and time.monotonic() < deadline:
+            time.sleep(0.2)
+            left = [process for process in left if _signalled(process, 0)]
+
+    def _close(self, trial: Trial, status: str) -> None:
+        """A trial that did not end by itself has left its MLflow run open."""
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        with contextlib.suppress(MlflowException, OSError):
+            its = run_record.load(trial.config)
+            if its is not None:
+                MlflowClient(self._tracking_uri).set_terminated(its.mlflow_run_id, status)
+
+
+def _signalled(process: int, number: int) -> bool:
+    """Whether the process is there to get a signal; 0 is none."""
+    try:
+        os.kill(process, number)
+    except ProcessLookupError:
+        return False
+    return True

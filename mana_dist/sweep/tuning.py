@@ -282,30 +282,34 @@ def _scheduler(halving: Halving | None) -> Any:
 def _callback(tasks: Sequence[Task], watcher: Watcher) -> Any:
     from ray import tune
 
-    def name(trial: Any) -> str:
-        return tasks[trial.config["number"]].trial.name
-
     class Hear(tune.Callback):  # type: ignore[misc]  # Ray comes without types
         """Hands on what Tune tells."""
+
+        def __init__(self, names: Sequence[str], watcher: Watcher) -> None:
+            self._names, self._watcher = names, watcher
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {}  # Tune saves it for a restart of its own, which never comes
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
             values = {field.name: result.get(field.name) for field in dataclasses.fields(Report)}
             if values["what"] is not None:
-                watcher.heard(name(trial), Report(**values))
+                self._watcher.heard(self._name(trial), Report(**values))
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            error = trial.get_error()
-            watcher.ended(Ended(name(trial), _last_line(error) if error else "its process was lost"))
+            self._watcher.ended(Ended(self._name(trial), _last_line(trial.get_error() or "")))
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            watcher.ended(Ended(name(trial), ""))
+            self._watcher.ended(Ended(self._name(trial), ""))
 
         def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
-            watcher.turn()
+            self._watcher.turn()
 
-    return Hear()
+        def _name(self, trial: Any) -> str:
+            return self._names[trial.config["number"]]
+
+    return Hear([task.trial.name for task in tasks], watcher)
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _last_line(error: str) -> str:
+    return next((line.strip() for line in reversed(error.splitlines()) if line.strip()), "its process was lost")

@@ -7,6 +7,7 @@ Prints JSON: the error of each trial, empty if there was none.
 
 import json
 import sys
+import threading
 from pathlib import Path
 
 from mana_dist import ray_runtime
@@ -44,6 +45,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.errors: dict[str, str] = {}
+        self._lock = threading.Lock()  # as a listener may have: Tune must not try to save it
 
     def heard(self, name: str, report: Report) -> None:
         assert name in NAMES

@@ -6,6 +6,8 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 
+import psutil
+
 from mana_dist.sweep import ledger
 from mana_dist.sweep.board import Board
 from mana_dist.sweep.ledger import Outcome, Status
@@ -72,10 +74,10 @@ class Watch:
 
     def _stop(self) -> None:
         deadline = time.monotonic() + GRACE
-        left = [process for process in self._processes.values() if _signalled(process, signal.SIGTERM)]
+        left = [process for process in self._processes.values() if _ends(process)]
         while left and time.monotonic() < deadline:
             time.sleep(0.2)
-            left = [process for process in left if _signalled(process, 0)]
+            left = [process for process in left if _is_left(process)]
 
     def _close(self, trial: Trial, status: str) -> None:
         """A trial that did not end by itself has left its MLflow run open."""
@@ -88,10 +90,18 @@ class Watch:
                 MlflowClient(self._tracking_uri).set_terminated(its.mlflow_run_id, status)
 
 
-def _signalled(process: int, number: int) -> bool:
-    """Whether the process is there to get a signal; 0 is none."""
+def _ends(process: int) -> bool:
+    """Ask a process to end; False if it has already."""
     try:
-        os.kill(process, number)
+        os.kill(process, signal.SIGTERM)
     except ProcessLookupError:
         return False
     return True
+
+
+def _is_left(process: int) -> bool:
+    """Whether a process still runs. Its parent may be waiting for us, so that it stays a zombie."""
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -20,13 +20,14 @@ from mana_dist.metrics.lpips import Unavailable, load_lpips
 from mana_dist.progress import duration
 from mana_dist.sweep import ledger, publish, record, table
 from mana_dist.sweep.board import Board
+from mana_dist.sweep.halving import Halving
 from mana_dist.sweep.judging import Judging
 from mana_dist.sweep.ledger import Outcome, Status
 from mana_dist.sweep.plan import Plan, Trial, bases_left, left_to_do, make_plan, shared_steps, total_steps
 from mana_dist.sweep.record import Record
 from mana_dist.sweep.settings import Sweep
 from mana_dist.sweep.task import Task
-from mana_dist.sweep.tuning import Halving, concurrency, run_trials
+from mana_dist.sweep.tuning import concurrency, run_trials
 from mana_dist.sweep.watch import Watch
 from mana_dist.tracking_uri import experiment_id, quiet_mlflow, resolve_tracking_uri
 from mana_dist.train.checks import check_inputs
@@ -315,7 +316,7 @@ def _alias(client: "MlflowClient", known: Record) -> str:
     """Whether the registered model has its alias still; a later training may have taken it."""
     _, name, version = known.registered.rsplit("/", 2)
     now = client.get_model_version_by_alias(name, registry.CANDIDATE).version
-    if now == version:
+    if str(now) == version:
         return f" with alias '{registry.CANDIDATE}'"
     return f"; '{registry.CANDIDATE}' is version {now} by now"
 

@@ -22,6 +22,7 @@ import mana_dist
 from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
+from mana_dist.sweep.halving import JUDGED, Halving, scheduler
 from mana_dist.sweep.task import Report, Task, parse_report, to_line
 
 LOGS_FOLDER = "logs"
@@ -29,39 +30,11 @@ RETRIES = 2
 """How often a trial is started again whose process died; its training goes on from its newest checkpoint."""
 
 TRIAL = ("-m", "mana_dist.sweep.trial")
-_JUDGED = "judged_psnr"
 _SLIVER = 0.001  # of a node: Tune wants an actor to ask for something
 
 
 LOG_INTERVAL = 60.0
 """Seconds between two writings of a trial's output to the sweep's storage."""
-
-
-@dataclass(frozen=True)
-class Halving:
-    """Asynchronous successive halving (ASHA) by validation PSNR.
-
-    Attributes:
-        grace: output steps that every trial may make (see :class:`Report`).
-        factor: the best of so many trials goes on at each rung.
-    """
-
-    grace: int
-    factor: int = 2
-
-    def rung(self, report: Report, config: Config) -> int | None:
-        """The rung that a report's validation is judged at; None if it has none or is not the first one after it.
-
-        A trial that is resumed past a rung is not judged there: others were, earlier in their training. Nor is one at
-        its last step, which has nothing left to save.
-        """
-        steps = report.output_steps
-        if report.psnr is None or steps < self.grace or report.step >= report.total:
-            return None
-        rung = self.grace
-        while rung * self.factor <= steps:
-            rung *= self.factor
-        return rung if steps - rung < config.run.validate_every else None
 
 
 @dataclass(frozen=True)
@@ -143,7 +116,7 @@ def run_trials(
             param_space={"number": tune.grid_search(list(range(len(tasks))))},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=at_once,
-                scheduler=_scheduler(halving),
+                scheduler=scheduler(halving, [config.run.seed for config in configs]),
                 trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}",
             ),
             run_config=tune.RunConfig(
@@ -172,7 +145,7 @@ class Watcher(Protocol):
 def _metrics(report: Report, is_judged: bool) -> dict[str, Any]:
     """As Tune takes it; ASHA looks at a report if its metric is in it."""
     known = {key: value for key, value in dataclasses.asdict(report).items() if value is not None}
-    return known | ({_JUDGED: report.psnr} if is_judged else {})
+    return known | ({JUDGED: report.psnr} if is_judged else {})
 
 
 def _hold(
@@ -262,21 +235,6 @@ def _environment(own: Mapping[str, str], address: str) -> dict[str, str]:
     root = os.path.dirname(os.path.dirname(os.path.abspath(mana_dist.__file__)))
     path = os.pathsep.join(part for part in (root, own.get("PYTHONPATH", "")) if part)
     return {**environment, "RAY_ADDRESS": address, "PYTHONPATH": path}
-
-
-def _scheduler(halving: Halving | None) -> Any:
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-
-    if halving is None:
-        return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr="output_steps",
-        metric=_JUDGED,
-        mode="max",
-        grace_period=halving.grace,
-        reduction_factor=halving.factor,
-        max_t=10**9,  # nothing is stopped for being done
-    )
 
 
 def _callback(tasks: Sequence[Task], watcher: Watcher) -> Any:

@@ -33,7 +33,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(workplace: Path) -> Path:
     """The folder of an undisturbed sweep."""
-    finish(begin(workplace, "whole"))
+    sweep = begin(workplace, "whole")
+    finish(sweep)
+    assert "registered as models:/mana-x4/1 with alias 'candidate'" in sweep.output
     return workplace / "runs" / "whole"
 
 

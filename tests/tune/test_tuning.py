@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mana_dist.sweep.task import Report, parse_report, report_line
-from mana_dist.sweep.tuning import RETRIES, Halving, concurrency
+from mana_dist.sweep.tuning import RETRIES, concurrency
 from tests.train.trainings import environment
 from tests.tune.outcomes import CONFIG
 from tests.tune.told_trials import NAMES
@@ -73,18 +73,6 @@ def test_as_many_trials_at_a_time_as_there_is_room_for() -> None:
     assert concurrency(on_cpus, gpus, gpus) == 32
     elastic = dataclasses.replace(CONFIG, run=dataclasses.replace(CONFIG.run, workers="1-4"))
     assert concurrency(elastic, {"CPU": 8.0}, cpus) == 2
-
-
-@pytest.mark.parametrize(
-    ("output_steps", "rung"),
-    [(19, None), (20, 20), (24, 20), (25, None), (39, None), (40, 40), (44, 40), (45, None), (84, 80), (99, None)],
-)
-def test_a_rung_judges_the_first_validation_after_it(output_steps: int, rung: int | None) -> None:
-    config = dataclasses.replace(CONFIG, run=dataclasses.replace(CONFIG.run, validate_every=5))
-    report = Report(what="training", step=output_steps + 7, total=100, output_steps=output_steps, psnr=30.0)
-    assert Halving(20).rung(report, config) == rung
-    assert Halving(20).rung(dataclasses.replace(report, psnr=None), config) is None
-    assert Halving(20).rung(dataclasses.replace(report, step=100), config) is None  # nothing is left to save
 
 
 def test_a_report_that_another_line_was_mixed_into_is_no_report() -> None:

@@ -11,10 +11,11 @@ import threading
 from pathlib import Path
 
 from mana_dist import ray_runtime
+from mana_dist.sweep.halving import Halving
 from mana_dist.sweep.plan import make_plan
 from mana_dist.sweep.settings import memory_sweep
 from mana_dist.sweep.task import Report, Task
-from mana_dist.sweep.tuning import Ended, Halving, run_trials
+from mana_dist.sweep.tuning import Ended, run_trials
 from tests.tune.outcomes import CONFIG
 
 SLOTS = (0, 4, 8, 16)

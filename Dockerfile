@@ -1,0 +1,55 @@
+# Two images: `docker build --target ray -t mana-dist:0.1.0 .` for the head and the workers of Ray clusters, and
+# `docker build --target mlflow -t mana-mlflow:0.1.0 .` for the tracking server.
+#
+# CUDA comes with torch's wheels, in the versions that constraints.txt pins, and the driver from the node (NVIDIA's
+# container toolkit): a CUDA base image would be a second copy of it, with a Python that nothing here was tested on.
+# There is no compiler in the images. Triton needs one only for its bridge to the driver, which is compiled here, once.
+# The one-hot attention for CPUs (mana_dist/ops/fused_cpu.c) is compiled for the processor that it runs on, so on CPU
+# nodes it falls back to plain torch, about nine times slower; GPU nodes do not use it.
+ARG PYTHON=python:3.11.14-slim-bookworm
+
+FROM ${PYTHON} AS packages
+WORKDIR /opt/mana
+COPY pyproject.toml constraints.txt cluster/image/requirements.py ./
+RUN python requirements.py serve > requirements.txt \
+    && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
+
+FROM packages AS caches
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+COPY cluster/image/warm_triton.py ./
+ENV TRITON_LIBCUDA_PATH=/usr/lib/x86_64-linux-gnu TRITON_CACHE_DIR=/opt/mana/cache/triton
+RUN python warm_triton.py
+
+FROM packages AS ray
+# KubeRay's probes call wget.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends wget \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 1000 --create-home mana
+COPY --from=caches --chown=mana /opt/mana/cache cache
+# Into /usr/local, and not into a virtual environment: KubeRay starts Ray from a login shell, which sets PATH anew.
+COPY README.md LICENSE ./
+COPY mana_dist mana_dist
+COPY pipelines pipelines
+COPY tune tune
+RUN pip install --no-cache-dir --no-deps --no-build-isolation . && rm -rf build
+# Where Triton's cache was made for; the path is part of its key, the library itself is found by the loader.
+ENV TRITON_LIBCUDA_PATH=/usr/lib/x86_64-linux-gnu \
+    TRITON_CACHE_DIR=/opt/mana/cache/triton \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    RAY_USAGE_STATS_ENABLED=0 \
+    MLFLOW_DISABLE_TELEMETRY=true
+USER 1000
+
+FROM ${PYTHON} AS mlflow
+WORKDIR /opt/mana
+COPY pyproject.toml constraints.txt cluster/image/requirements.py ./
+RUN python requirements.py --only server > requirements.txt \
+    && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt \
+    && useradd --uid 1000 --create-home mlflow
+ENV MLFLOW_DISABLE_TELEMETRY=true
+USER 1000
+CMD ["mlflow", "server", "--help"]

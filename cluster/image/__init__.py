@@ -1,0 +1,1 @@
+"""What the Dockerfile runs; each file stands alone."""

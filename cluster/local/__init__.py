@@ -1,0 +1,1 @@
+"""Ray, MLflow, PostgreSQL and an S3 store on this machine, to try all of it: ``python -m cluster.local``."""

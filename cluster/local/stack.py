@@ -1,0 +1,96 @@
+"""A whole local stack: up, down, and how it is."""
+
+import shutil
+import time
+from pathlib import Path
+
+import psutil
+
+from cluster.local import layout as layouts
+from cluster.local import processes
+from cluster.local.layout import Layout
+from cluster.local.services import Service, base_environment, services
+from mana_dist.errors import UserError
+
+_START = 180.0  # seconds for a server to answer; imports are slow on a loaded machine
+_TRANSIENT = ("ray", "tmp")
+
+
+def up(folder: Path, cpus: int) -> Layout:
+    """Start the stack in ``folder``, with the data of the time before, and wait until all of it answers.
+
+    One that is up stays as it is.
+
+    Args:
+        folder: of the stack; made if it is not there.
+        cpus: logical CPUs of its Ray head.
+
+    Raises:
+        UserError: a server is not installed or does not start; then none is left running.
+    """
+    if layouts.exists(folder) and all(is_up for _, is_up in status(folder)):
+        return layouts.load(folder)
+    processes.stop(folder)
+    layout = layouts.prepare(folder)
+    try:
+        for service in services(layout, cpus):
+            _start(service, layout)
+    except BaseException:
+        processes.stop(folder)
+        _clean(folder)
+        raise
+    return layout
+
+
+def down(folder: Path, delete: bool) -> int:
+    """End the stack in ``folder``; its data stay unless they are to be deleted too.
+
+    Args:
+        folder: of the stack.
+        delete: remove the folder with all that is in it.
+
+    Returns:
+        How many processes were ended.
+
+    Raises:
+        UserError: there is no stack, or it is another user's.
+    """
+    layout = layouts.load(folder)
+    count = processes.stop(folder)
+    if left := [service.name for service in services(layout, cpus=1) if service.is_ready()]:
+        raise UserError(f"{', '.join(left)} of {folder} cannot be ended by you; run this as who started it")
+    _clean(folder)
+    if delete:
+        shutil.rmtree(folder)
+    return count
+
+
+def status(folder: Path) -> list[tuple[str, bool]]:
+    """The servers of the stack in ``folder``, and whether each answers.
+
+    Raises:
+        UserError: there is no stack, or it is another user's.
+    """
+    layout = layouts.load(folder)
+    running = bool(processes.of_stack(folder))
+    return [(service.name, running and service.is_ready()) for service in services(layout, cpus=1)]
+
+
+def _start(service: Service, layout: Layout) -> None:
+    log = layout.folder / "logs" / f"{service.name}.log"
+    service.prepare()
+    environment = {**base_environment(layout), **service.environment}
+    process = processes.start(service.command, environment, log, layout.folder, service.stop)
+    deadline = time.monotonic() + _START
+    while not service.is_ready():
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE or time.monotonic() > deadline:
+            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            raise UserError(f"{service.name} does not start: {''.join(last)} (all of it: {log})")
+        time.sleep(0.2)
+    service.finish()
+
+
+def _clean(folder: Path) -> None:
+    """Remove what is of no use to the next start."""
+    for name in _TRANSIENT:
+        shutil.rmtree(folder / name, ignore_errors=True)

@@ -2,11 +2,11 @@
 
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from mana_dist.errors import UserError
@@ -14,24 +14,26 @@ from mana_dist.model import FrameEmbedding, Mana, Padding, tiling, window_indice
 from mana_dist.model.tiling import Tiling
 
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
+Pixels = NDArray[Any]  # (H, W, 3) RGB, uint8, or uint16 from 0 to 65535
 Precision = Literal["fp32", "bf16"]
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 
 
 class _Embedded(NamedTuple):
+    dtype: np.dtype[Any]  # of the frame
     pixels: Tensor  # (1, 3, h, w) in [0, 1]
     embedding: FrameEmbedding
 
 
 def super_resolve(
     model: Mana,
-    frames: Iterable[Frame],
+    frames: Iterable[Pixels],
     device: str | torch.device = "cpu",
     padding: Padding = "reflection",
     memory: int | None = None,
     precision: Precision = "fp32",
     wanted: Container[int] | None = None,
-) -> Iterator[Frame]:
+) -> Iterator[Pixels]:
     """Super-resolve a video of any length, also one whose length is not known in advance.
 
     Every frame is embedded once; at most T frames' embeddings are held. The result is that of
@@ -39,7 +41,7 @@ def super_resolve(
 
     Args:
         model: in evaluation mode; it is moved to ``device``.
-        frames: (h, w, 3) uint8 RGB, all of one size; read T//2 frames ahead of what is yielded.
+        frames: (h, w, 3) RGB, uint8 or uint16, all of one size and type; read T//2 frames ahead of what is yielded.
         device: where the model runs.
         padding: the rule for windows that reach beyond the clip's ends.
         memory: bytes that the convolutions' activations may take; a frame that needs more is done in overlapping tiles
@@ -49,10 +51,10 @@ def super_resolve(
         wanted: numbers of the frames to give, from 0; the others are only looked at. None: all.
 
     Yields:
-        (4h, 4w, 3) uint8 RGB, one for each wanted frame, in order.
+        (4h, 4w, 3) RGB of the frames' type, one for each wanted frame, in order.
 
     Raises:
-        ValueError: a frame is not uint8 (h, w, 3), or its size differs from the first one's.
+        ValueError: a frame is not uint8 or uint16 (h, w, 3), or its size or type differs from the first one's.
     """
     size = model.config.frames
     radius = size // 2
@@ -121,15 +123,21 @@ def choose_device(name: str) -> str:
     return "cuda" if name == "cuda" or (name == "auto" and available) else "cpu"
 
 
-def to_tensor(frames: NDArray[np.uint8]) -> Tensor:
-    """(..., H, W, 3) uint8 -> (..., 3, H, W) float32 in [0, 1], contiguous."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, -3).float().div(255).contiguous()
+def to_tensor(frames: Pixels) -> Tensor:
+    """(..., H, W, 3) uint8 or uint16 -> (..., 3, H, W) float32 in [0, 1], contiguous."""
+    top = np.iinfo(frames.dtype).max
+    return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, -3).float().div(top).contiguous()
 
 
-def to_frame(image: Tensor) -> Frame:
-    """(1, 3, H, W), any range -> (H, W, 3) uint8: clamped to [0, 1], times 255, rounded half up."""
-    quantised = image[0].float().clamp(0, 1).mul(255).add(0.5).to(torch.uint8)
-    return quantised.movedim(0, -1).contiguous().cpu().numpy()
+def to_frame(image: Tensor, dtype: DTypeLike = np.uint8) -> Pixels:
+    """(1, 3, H, W), any range -> (H, W, 3) of ``dtype``, uint8 or uint16.
+
+    Clamped to [0, 1], times the type's highest value, rounded half up.
+    """
+    kind = np.dtype(dtype)
+    scaled = image[0].float().clamp(0, 1).mul(np.iinfo(kind).max).add(0.5)
+    quantised = scaled.to(torch.uint8 if kind == np.uint8 else torch.int32)
+    return quantised.movedim(0, -1).contiguous().cpu().numpy().astype(kind, copy=False)
 
 
 def _placed(model: Mana, device: str | torch.device) -> Mana:
@@ -137,26 +145,27 @@ def _placed(model: Mana, device: str | torch.device) -> Mana:
     return model.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _same_size(frames: Iterable[Frame]) -> Iterator[Frame]:
-    first: tuple[int, ...] | None = None
+def _same_size(frames: Iterable[Pixels]) -> Iterator[Pixels]:
+    first: Pixels | None = None
     for number, frame in enumerate(frames):
-        first = first or frame.shape
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != first:
+        first = frame if first is None else first
+        known = frame.dtype in (np.uint8, np.uint16) and frame.ndim == 3 and frame.shape[2] == 3
+        if not known or frame.shape != first.shape or frame.dtype != first.dtype:
             raise ValueError(
-                f"frame {number} is {frame.dtype} {frame.shape}; all frames must be uint8 (h, w, 3) of one size, "
-                f"as the first is {first}"
+                f"frame {number} is {frame.dtype} {frame.shape}; all frames must be uint8 or uint16 (h, w, 3) of one "
+                f"size and type, as the first is {first.dtype} {first.shape}"
             )
         yield frame
 
 
-def _embed(model: Mana, frame: Frame, device: str | torch.device, cut: Tiling | None) -> _Embedded:
+def _embed(model: Mana, frame: Pixels, device: str | torch.device, cut: Tiling | None) -> _Embedded:
     # inference_mode only around the arithmetic: as a generator's context it would leak into the caller's code.
     with torch.inference_mode():
         pixels = to_tensor(frame)[None].to(device)
-        return _Embedded(pixels, tiling.embed(model, pixels, cut) if cut else model.embed(pixels))
+        return _Embedded(frame.dtype, pixels, tiling.embed(model, pixels, cut) if cut else model.embed(pixels))
 
 
-def _reconstruct(model: Mana, held: deque[_Embedded], first: int, window: list[int], cut: Tiling | None) -> Frame:
+def _reconstruct(model: Mana, held: deque[_Embedded], first: int, window: list[int], cut: Tiling | None) -> Pixels:
     """The centre of ``window`` (frame numbers) from the held frames, the first of which is number ``first``."""
     with torch.inference_mode():
         chosen = [held[index - first] for index in window]
@@ -164,4 +173,5 @@ def _reconstruct(model: Mana, held: deque[_Embedded], first: int, window: list[i
         key = torch.stack([entry.embedding.key for entry in chosen], dim=1)
         value = torch.stack([entry.embedding.value for entry in chosen], dim=1)
         embedded = (centre.pixels, centre.embedding.feature, key, value)
-        return to_frame(tiling.reconstruct(model, *embedded, cut) if cut else model.reconstruct(*embedded))
+        result = tiling.reconstruct(model, *embedded, cut) if cut else model.reconstruct(*embedded)
+        return to_frame(result, centre.dtype)

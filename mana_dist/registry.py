@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-# What mana_dist.serving imports, beside MLflow itself.
 CANDIDATE = "candidate"
 """The alias of what was trained last, until `mana_dist.evaluate` promotes it."""
 
-SERVING_PACKAGES = ("torch", "numpy", "safetensors", "pyyaml")
+# What mana_dist.serving imports, beside MLflow itself.
+SERVING_PACKAGES = ("torch", "numpy", "safetensors", "pyyaml", "pillow")
 _NAME = re.compile(
     r"models:/(?P<model>[^/@]+)(?:/(?:(?P<version>[0-9]+)|(?P<latest>(?i:latest))|(?P<stage>[^/@]+))|@(?P<alias>[^/@]+))"
 )
@@ -136,7 +136,8 @@ def log_and_register(
     """Log a model folder as a LoggedModel of a run and register it.
 
     ``mlflow.pyfunc.load_model("models:/NAME@ALIAS")`` then gives a model whose ``predict`` turns (T, H, W, 3) uint8
-    frames into the (4H, 4W, 3) uint8 super-resolved centre frame, also where mana_dist is not installed.
+    frames into the (4H, 4W, 3) uint8 super-resolved centre frame, also where mana_dist is not installed; with
+    ``params={"answer": "png"}`` into a PNG file in base64.
 
     Args:
         folder: URI of the model folder; of a checkpoint folder only the model's two files are taken.
@@ -168,6 +169,7 @@ def log_and_register(
                 artifacts={"model": local},
                 code_paths=[os.path.dirname(mana_dist.__file__)],
                 signature=_signature(),
+                model_config={"device": "auto"},
                 input_example=np.zeros((config.model.frames, *EXAMPLE_SIZE, 3), np.uint8),
                 pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", *SERVING_PACKAGES)],
                 registered_model_name=name,
@@ -195,10 +197,11 @@ def _run(run_id: str) -> Iterator[None]:
 def _signature() -> object:
     import numpy as np
     from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
     pixel = np.dtype(np.uint8)
     return ModelSignature(
         inputs=Schema([TensorSpec(pixel, (-1, -1, -1, 3))]),
         outputs=Schema([TensorSpec(pixel, (-1, -1, 3))]),
+        params=ParamSchema([ParamSpec("answer", DataType.string, "array")]),
     )

@@ -1,18 +1,66 @@
-"""Reading a video for upscaling: its frames with their timestamps, and its audio packets untouched."""
+"""Reading a video for upscaling: what it is, where it can be cut, and its frames with their timestamps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import av
 
-from mana_dist.data.video import DEFAULT_RATE, is_folder, open_video, quarter_turns, to_rgb
+from mana_dist import storage
+from mana_dist.data.cuts import Cut, packets_from, scan
+from mana_dist.data.gops import UnreachableError
+from mana_dist.data.progressive import NumberedPicture, progressive
+from mana_dist.data.settings import CUT_MARGIN
+from mana_dist.data.video import DEFAULT_RATE, check_not_encrypted, is_folder, open_input, quarter_turns
 from mana_dist.errors import UserError
-from mana_dist.inference import Frame
+from mana_dist.inference import Pixels
+from mana_dist.upscale import segments
+from mana_dist.upscale.colours import Colours, colours_of, depth, pixels_of
+from mana_dist.upscale.segments import Segment
 
-_UNSPECIFIED = 2  # in ffmpeg's numbers of primaries and transfers
+_PROBED = 8  # frames after a keyframe that are compared with those of reading on from the keyframe before
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a video once all its packets were read and its first frame decoded.
+
+    Attributes:
+        uri: the file's.
+        bytes: its size, where the storage tells; with ``modified`` it tells this video from another under its name.
+        modified: time of its last change, seconds since the epoch.
+        width: pixels of a frame, upright.
+        height: pixels of a frame, upright.
+        bits: of a sample.
+        colours: of the first frame.
+        pixel_aspect: width over height of one pixel, upright.
+        time_base: seconds per tick of the frames' timestamps.
+        rate: frames per second, on average.
+        frames: how many there are, as far as packets tell.
+        promised: how many the header tells of; None where it does not.
+        last_pts: the highest timestamp; None where there is none.
+        end: when the last frame is not shown any more, by the header; None where it does not tell.
+        cuts: keyframes at which decoding can begin; empty: it must begin at the video's beginning.
+    """
+
+    uri: str
+    bytes: int | None
+    modified: float | None
+    width: int
+    height: int
+    bits: int
+    colours: Colours
+    pixel_aspect: Fraction
+    time_base: Fraction
+    rate: Fraction
+    frames: int
+    promised: int | None
+    last_pts: int | None
+    end: int | None
+    cuts: tuple[Cut, ...]
 
 
 @dataclass(frozen=True)
@@ -20,85 +68,269 @@ class TimedFrame:
     """A decoded frame.
 
     Attributes:
-        pixels: (H, W, 3) uint8, RGB, full range, upright, as :func:`mana_dist.data.video.to_rgb` makes them.
+        pixels: (H, W, 3), RGB, full range, upright; uint8, or uint16 from 0 to 65535.
+        number: place in the video, in display order, as far as frames can be decoded.
         pts: presentation time in the stream's time base.
-        pixel_aspect: width over height of one pixel.
-        primaries: of the colours, ffmpeg's number.
-        transfer: of the brightness, ffmpeg's number; pixels are as coded, so HDR stays HDR.
+        duration: in the same; 0 where it is not told.
+        errors: packets before it that the decoder refused, and 1 more if it is damaged itself.
     """
 
-    pixels: Frame
+    pixels: Pixels
+    number: int
     pts: int
-    pixel_aspect: Fraction
-    primaries: int
-    transfer: int
+    duration: int
+    errors: int
 
 
 class Source:
     """An opened video."""
 
-    def __init__(self, container: Any, video: Any, uri: str) -> None:
-        """Of an opened container and the video stream in it to read."""
+    def __init__(self, container: Any, video: Any, uri: str, bits: int, entry: Cut | None) -> None:
+        """See :func:`open_source`."""
         self.uri = uri
-        self._container = container
-        self._video = video
-        self.audio: list[Any] = list(container.streams.audio)
+        self.trouble = ""
+        """After :meth:`read`: what the container could not be read on for."""
+        self._errors = 0
+        self.video = video
+        self._container, self._bits, self._entry = container, bits, entry
 
     @property
-    def frames(self) -> int | None:
-        """Number of frames by the header; None if it does not tell."""
-        return self._video.frames or None
+    def errors(self) -> int:
+        """After :meth:`read`: packets that the decoder refused after the last frame."""
+        return self._errors
 
-    @property
-    def time_base(self) -> Fraction:
-        """Seconds per tick of the frames' timestamps."""
-        return Fraction(self._video.time_base)
-
-    @property
-    def rate(self) -> Fraction:
-        """Frames per second, on average."""
-        return Fraction(self._video.average_rate or self._video.guessed_rate or DEFAULT_RATE)
-
-    def read(self) -> Iterator[Any]:
-        """What the file holds, in its order: :class:`TimedFrame`, and PyAV packets of the audio streams.
+    def read(self) -> Iterator[TimedFrame]:
+        """The frames in display order; interlaced ones are made progressive. What cannot be decoded is left out.
 
         Raises:
-            UserError: a frame cannot be decoded, or there is not one.
+            UserError: encrypted.
+            UnreachableError: decoding cannot begin where it should.
+            OSError: the storage failed.
         """
-        count = 0
-        ticks_per_frame = 1 / (self.rate * self.time_base)
-        try:
-            for packet in self._container.demux(self._video, *self.audio):
-                if packet.stream.type != "video":
-                    if packet.dts is not None:  # the demuxer's end mark holds no data
-                        yield packet
-                    continue
-                for frame in packet.decode():
-                    # Elementary streams have no timestamps.
-                    pts = frame.pts if frame.pts is not None else round(count * ticks_per_frame)
-                    yield self._timed(frame, pts)
-                    count += 1
-        except av.FFmpegError as error:
-            raise UserError(f"{self.uri}: cannot be decoded beyond frame {count} ({error.strerror})") from error
-        if count == 0:
-            raise UserError(f"{self.uri}: holds no video frame that can be decoded")
+        told: dict[int, tuple[int, int, int]] = {}
+        first = self._entry.number if self._entry else 0
+        rate = Fraction(self.video.average_rate or self.video.guessed_rate or DEFAULT_RATE)
+        tick = 1 / (rate * Fraction(self.video.time_base))
 
-    def _timed(self, frame: Any, pts: int) -> TimedFrame:
-        aspect = Fraction(self._video.sample_aspect_ratio or 1)
-        if quarter_turns(frame) % 2:
-            aspect = 1 / aspect
-        primaries, transfer = (value or _UNSPECIFIED for value in (frame.color_primaries, frame.color_trc))
-        return TimedFrame(to_rgb(frame), pts, aspect, primaries, transfer)
+        def numbered() -> Iterator[NumberedPicture]:
+            for number, picture in enumerate(self.pictures(), first):
+                # Elementary streams have no timestamps.
+                pts = picture.pts if picture.pts is not None else round(number * tick)
+                errors, self._errors = self._errors + bool(picture.is_corrupt), 0
+                told[number] = pts, picture.duration or 0, errors
+                yield NumberedPicture(number, picture)
+
+        for number, picture in progressive(numbered()):
+            try:
+                pixels = pixels_of(picture, self._bits)
+            except (av.FFmpegError, ValueError) as error:
+                raise UserError(
+                    f"{self.uri}: the pixels of frame {number} cannot be converted to RGB ({error})"
+                ) from error
+            yield TimedFrame(pixels, number, *told.pop(number))
+
+    def pictures(self) -> Iterator[Any]:
+        """As :meth:`read`, PyAV's frames as they are decoded."""
+        if self._entry is None:
+            packets = self._container.demux(self.video)
+        else:
+            packets = packets_from(self._container, self.video, self._entry.pts)
+        while (packet := self._next(packets)) is not None:
+            check_not_encrypted(packet, self.uri)
+            yield from self._decoded(packet)
+        if self.trouble:  # else the last packet was the demuxer's end mark
+            yield from self._decoded(None)
+
+    def _next(self, packets: Iterator[Any]) -> Any | None:
+        try:
+            return next(packets, None)
+        except av.FFmpegError as error:
+            self.trouble = error.strerror
+            return None
+
+    def _decoded(self, packet: Any | None) -> Iterator[Any]:
+        try:
+            pictures = self.video.codec_context.decode(packet)
+        except av.EOFError:
+            return
+        except av.FFmpegError:
+            self._errors += 1
+            return
+        for picture in pictures:
+            # What comes before the keyframe that decoding began at refers to frames that are not there.
+            if self._entry is None or picture.pts is None or picture.pts >= self._entry.pts:
+                yield picture
 
 
 @contextmanager
-def open_source(uri: str) -> Iterator[Source]:
-    """Open a video by its URI.
+def open_source(uri: str, bits: int = 8, entry: Cut | None = None) -> Iterator[Source]:
+    """Open a video by its URI; it is decoded in the caller's thread alone, so that errors are always the same.
+
+    Args:
+        uri: a video file.
+        bits: 8 gives uint8 pixels, more gives uint16.
+        entry: the keyframe to decode from; None: the video's beginning.
 
     Raises:
         UserError: missing, unreadable or without a video stream.
+        OSError: the storage failed.
     """
     if is_folder(uri):
         raise UserError(f"{uri}: is a folder; name a video file")
-    with open_video(uri) as (container, video):
-        yield Source(container, video, uri)
+    with open_input(uri, listen=False) as (container, video, _):
+        yield Source(container, video, uri, bits, entry)
+
+
+def survey(uri: str) -> Survey:
+    """Read all packets of a video once, and decode little of it.
+
+    Raises:
+        UserError: missing, unreadable, no video, encrypted, or no frame can be decoded.
+        OSError: the storage failed.
+    """
+    with open_source(uri) as source:
+        first = next(source.pictures(), None)
+        if first is None:
+            raise UserError(f"{uri}: holds no video frame that can be decoded")
+        aspect = Fraction(source.video.sample_aspect_ratio or 1)
+        height, width = first.height, first.width
+        if quarter_turns(first) % 2:
+            height, width, aspect = width, height, 1 / aspect
+    with open_input(uri, listen=False) as (container, video, _):
+        counted = _Counted(container)
+        scanned = scan(counted, video)
+        counted.finish()
+        rate = Fraction(video.average_rate or video.guessed_rate or DEFAULT_RATE)
+        promised = _promised(container, video, counted, rate)
+        time_base = Fraction(video.time_base)
+        end = _end(container, video, counted)
+    stat = storage.stat(uri)
+    return Survey(
+        uri,
+        stat.bytes,
+        stat.modified,
+        width,
+        height,
+        depth(first),
+        colours_of(first),
+        aspect,
+        time_base,
+        rate,
+        counted.shown,
+        promised,
+        counted.last_pts,
+        end,
+        tuple(scanned.cuts) if _can_be_cut(uri, scanned.cuts) else (),
+    )
+
+
+def segments_of(survey: Survey, frames: int, length: int) -> tuple[Segment, ...]:
+    """The segments of a video.
+
+    Args:
+        survey: of the video.
+        frames: T, of the network's window.
+        length: least number of frames in a segment.
+    """
+    return segments.plan(survey.cuts, survey.frames, length, context(frames))
+
+
+def context(frames: int) -> int:
+    """Frames before and after a segment that its frames' windows of T = ``frames`` and shot cuts may depend on."""
+    # Windows at a shot's end look up to T - 1 frames back into it. That a frame begins a shot is told by the pictures
+    # up to CUT_MARGIN away, and the one before these. One more is for deinterlacing.
+    return frames + CUT_MARGIN + 3
+
+
+class _Counted:
+    """A container whose packets are counted while somebody else reads those of one stream.
+
+    Attributes:
+        shown: packets of the stream that stand for a frame.
+        hidden: those that an edit list leaves out.
+        last_pts: the highest timestamp of the stream.
+        last_duration: of its packet; 0 where it is not told.
+        end: of all streams, in seconds.
+    """
+
+    def __init__(self, container: Any) -> None:
+        self.shown = self.hidden = self.last_duration = 0
+        self.last_pts: int | None = None
+        self.end = Fraction()
+        self._container = container
+        self._packets: Iterator[Any] = iter(())
+
+    def demux(self, stream: Any) -> Iterator[Any]:
+        self._packets = self._read(stream)
+        return self._packets
+
+    def finish(self) -> None:
+        """Read what the other left."""
+        try:
+            for _ in self._packets:
+                pass
+        except av.FFmpegError:
+            pass
+
+    def _read(self, stream: Any) -> Iterator[Any]:
+        for packet in self._container.demux():
+            if not packet.size:
+                continue
+            if packet.pts is not None and packet.time_base:
+                self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            if packet.stream_index != stream.index:
+                continue
+            self.hidden += packet.is_discard
+            self.shown += not packet.is_discard
+            shown = packet.pts is not None and not packet.is_discard
+            if shown and (self.last_pts is None or packet.pts > self.last_pts):
+                self.last_pts, self.last_duration = packet.pts, packet.duration or 0
+            yield packet
+
+
+def _end(container: Any, video: Any, counted: _Counted) -> int | None:
+    """When the last frame is not shown any more, in ticks."""
+    last = counted.last_pts
+    if last is None:
+        return None
+    # An edit list may end within the last frame, or show it for long. Some mp4 files tell of too short a track.
+    if video.duration is not None and (video.start_time or 0) + video.duration > last:
+        return int((video.start_time or 0) + video.duration)
+    ends = [last + counted.last_duration] if counted.last_duration else []
+    if container.duration:  # of all streams
+        ends.append(round(Fraction((container.start_time or 0) + container.duration, av.time_base) / video.time_base))
+    return min((end for end in ends if end > last), default=None)
+
+
+def _promised(container: Any, video: Any, counted: _Counted, rate: Fraction) -> int | None:
+    """How many frames the header tells of."""
+    if video.frames and "matroska" not in container.format.name:
+        return max(int(video.frames) - counted.hidden, 0)
+    # Matroska's header has no count, but a duration; of all streams together.
+    if "matroska" in container.format.name and container.duration:
+        missing = Fraction(container.duration, av.time_base) - counted.end
+        if missing > 2 / rate:
+            return counted.shown + round(missing * rate)
+    return None
+
+
+def _can_be_cut(uri: str, cuts: list[Cut]) -> bool:
+    """Whether decoding from a keyframe gives what reading on from the one before gives; tried at three of them."""
+    if len(cuts) < 2:
+        return bool(cuts)
+    tried = sorted({1, len(cuts) // 2, len(cuts) - 1})
+    try:
+        for number in tried:
+            before = cuts[number - 1] if number > 1 else None
+            through, anew = (_first_frames(uri, entry, cuts[number].pts) for entry in (before, cuts[number]))
+            if not anew or through != anew:
+                return False
+    except UnreachableError:
+        return False
+    return True
+
+
+def _first_frames(uri: str, entry: Cut | None, pts: int) -> list[tuple[int, bytes]]:
+    with open_source(uri, entry=entry) as source:
+        wanted = (picture for picture in source.pictures() if picture.pts is not None and picture.pts >= pts)
+        return [(picture.pts, pixels_of(picture, 8).tobytes()) for picture in islice(wanted, _PROBED)]

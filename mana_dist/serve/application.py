@@ -1,0 +1,103 @@
+"""The Serve app: the HTTP front, and replicas of the model that work in batches."""
+
+import asyncio
+
+import click
+import ray
+import torch
+from ray import serve
+
+from mana_dist import model_folder, registry, storage
+from mana_dist.errors import UserError, one_line
+from mana_dist.inference import Frame, Frames, Precision
+from mana_dist.serve.batches import super_resolve_windows
+from mana_dist.serve.front import UPSCALER, Api
+from mana_dist.serve.options import ServeOptions
+from mana_dist.serve.windows import Limits
+from mana_dist.tracking_uri import resolve_tracking_uri
+
+_SPARE_REQUESTS = 16  # which are being read, or ask for the health, while all others wait for the model
+
+
+@serve.deployment(name=UPSCALER)
+class Upscaler:
+    """A copy of the model."""
+
+    def __init__(self, options: ServeOptions, device: str) -> None:
+        """Read the weights, which ``options.model`` names without an alias; ``device`` is ``cpu`` or ``cuda``."""
+        self._model, _ = model_folder.load(options.model, options.tracking_uri)
+        self._device = device
+        self._memory = options.memory * 2**20
+        lean = options.precision == "bf16" or (options.precision == "auto" and device == "cuda")
+        self._precision: Precision = "bf16" if lean else "fp32"
+        self.batch.set_max_batch_size(options.max_batch)
+        self.batch.set_batch_wait_timeout_s(options.batch_wait)
+
+    @serve.batch  # type: ignore[untyped-decorator]  # Ray comes without types
+    async def batch(self, windows: list[Frames]) -> list[Frame]:
+        """Upscale the windows that came together."""
+        # In a thread, so that this process can take in the next batch meanwhile.
+        return await asyncio.to_thread(
+            super_resolve_windows, self._model, windows, self._device, self._precision, self._memory
+        )
+
+    async def upscale(self, window: Frames) -> Frame:
+        """(T, H, W, 3) uint8 -> the middle frame, (4H, 4W, 3) uint8."""
+        return await self.batch(window)
+
+
+class _UsageError(click.ClickException):
+    """What ``serve run`` prints as one line, without a traceback."""
+
+    exit_code = 2
+
+
+def app(options: ServeOptions) -> serve.Application:
+    """Build the app; Serve calls it with the arguments of ``serve run`` or of its configuration file.
+
+    Raises:
+        click.ClickException: no such model, or a device that the cluster does not have.
+    """
+    try:
+        return _build(options)
+    except UserError as error:
+        raise _UsageError(one_line(error)) from error
+
+
+def _build(options: ServeOptions) -> serve.Application:
+    tracking_uri = resolve_tracking_uri(options.tracking_uri)
+    model = _fixed(options.model, tracking_uri)
+    _, config, sha256 = model_folder.load_identified(model, tracking_uri)
+    device = _device(options.device)
+    waiting = 2 * options.max_batch  # one batch is done while the next comes together
+    upscaler = Upscaler.options(  # type: ignore[attr-defined]
+        num_replicas=options.replicas,
+        max_ongoing_requests=waiting,
+        max_queued_requests=options.max_queued,
+        ray_actor_options={"num_cpus": options.cpus, "num_gpus": int(device == "cuda")},
+    ).bind(options.model_copy(update={"model": model, "tracking_uri": tracking_uri}), device)
+    limits = Limits(config.model.frames, options.max_request * 2**20, options.max_pixels)
+    return Api.options(  # type: ignore[attr-defined]
+        max_ongoing_requests=waiting * options.replicas + options.max_queued + _SPARE_REQUESTS,
+        max_queued_requests=options.max_queued,
+    ).bind(upscaler, limits, f"{model} ({sha256[:12]})")
+
+
+def _fixed(model: str, tracking_uri: str) -> str:
+    """The name that means the same model everywhere and for ever, as far as that can be."""
+    if not model.startswith(model_folder.REGISTRY_SCHEME):
+        return storage.resolve(model)  # replicas run in other folders
+    found = registry.resolve(model, tracking_uri)
+    return found.uri if found else model
+
+
+def _device(name: str) -> str:
+    if name == "cpu":
+        return name
+    # `serve run` builds the app before it joins a cluster; by a configuration file it is built on the cluster.
+    if not ray.is_initialized():
+        return "cuda" if name == "cuda" or torch.cuda.is_available() else "cpu"
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if name == "cuda" and not gpus:
+        raise UserError("device=cuda: the Ray cluster has no GPU; use device=cpu or auto")
+    return "cuda" if gpus else "cpu"

@@ -1,0 +1,162 @@
+"""A segment's frames into a file: an encoder of its own, the same bytes on every machine."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from mana_dist import storage
+from mana_dist.errors import UserError
+from mana_dist.inference import Pixels
+from mana_dist.upscale.colours import Colours, tag, to_picture
+from mana_dist.upscale.record import PacketOrder
+from mana_dist.upscale.settings import CODECS, Settings
+
+INDEX_BASE = Fraction(1, 1000)
+"""The segments' packets carry their frame's place in the segment as a timestamp, and Matroska counts milliseconds."""
+
+# Threads change the bits that the encoders write, so their number is not that of the cores.
+_FORMATS = {".mkv": "matroska", ".nut": "nut"}
+_THREADS = 4
+_RATES = (Fraction(1), Fraction(240))  # that all encoders take
+
+
+def suffix_of(settings: Settings) -> str:
+    """Of a segment's file: Matroska, which does not take PNG, or NUT."""
+    return ".nut" if settings.codec == "png" else ".mkv"
+
+
+class Encoder:
+    """Encodes frames into a file."""
+
+    def __init__(
+        self, path: str, settings: Settings, bits: int, rate: Fraction, colours: Colours, pixel_aspect: Fraction
+    ) -> None:
+        """Make the file.
+
+        Args:
+            path: local.
+            settings: codec, quality and speed.
+            bits: of a sample, 8 or 10.
+            rate: frames per second; the encoders' idea of quality depends on it a little.
+            colours: of the frames to come.
+            pixel_aspect: of the same.
+        """
+        self.frames = self._reorder = self._packets = self._last_index = 0
+        self.width = self.height = 0
+        self._colours, self._pixel_aspect = colours, pixel_aspect
+        traits = settings.traits
+        self._codec, self._least_side = settings.codec, traits.least_side
+        self._format = traits.formats[10 if bits > 8 and 10 in traits.formats else 8]
+        os.environ.setdefault("SVT_LOG", "1")  # errors alone: SVT-AV1 writes a page to the console for each encoder
+        # Without random identifiers, so that the same frames give the same file.
+        self._container = av.open(path, "w", format=_FORMATS[suffix_of(settings)], options={"fflags": "+bitexact"})
+        rate = min(max(rate, _RATES[0]), _RATES[1]).limit_denominator(1001)
+        self._stream: Any = self._container.add_stream(traits.encoder, rate=rate, options=_options(settings))
+        self._stream.codec_context.time_base = 1 / rate
+        self._stream.codec_context.thread_count = _THREADS
+
+    def add(self, pixels: Pixels) -> None:
+        """Append a frame, (H, W, 3) uint8 or uint16 RGB."""
+        if self.frames == 0:
+            self._lay_out(pixels)
+        picture = to_picture(pixels, self._format, self._colours)
+        context = self._stream.codec_context
+        picture.pts, picture.time_base = self.frames, context.time_base
+        self.frames += 1
+        self._mux(self._stream.encode(picture))
+
+    def finish(self) -> None:
+        """Write what the encoder still holds, and close the file; at least one frame must have been added."""
+        self._mux(self._stream.encode(None))
+        self._container.close()
+
+    @property
+    def order(self) -> PacketOrder:
+        """Of the packets so far."""
+        return PacketOrder(self._reorder, self.frames - 1 - self._last_index)
+
+    def abandon(self) -> None:
+        """Close the file, whatever is in it."""
+        with contextlib.suppress(av.FFmpegError, OSError, ValueError):
+            self._container.close()
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            self._reorder = max(self._reorder, self._packets - packet.pts)
+            self._packets += 1
+            self._last_index = packet.pts
+            packet.time_base = INDEX_BASE
+            self._container.mux(packet)
+
+    def _lay_out(self, pixels: Pixels) -> None:
+        self.height, self.width = pixels.shape[:2]
+        if min(pixels.shape[:2]) < self._least_side:
+            raise UserError(
+                f"--codec {self._codec}: does not take frames of {self.width}x{self.height}, only from "
+                f"{self._least_side}x{self._least_side} on; use h264"
+            )
+        context = self._stream.codec_context
+        self._stream.height, self._stream.width = pixels.shape[:2]
+        self._stream.pix_fmt = self._format
+        context.sample_aspect_ratio = self._pixel_aspect
+        tag(context, self._colours, rgb=not self._format.startswith("yuv"))
+
+
+@contextmanager
+def published(uri: str, folder: str | None = None) -> Iterator[str]:
+    """A local path to write to; the file appears at ``uri``, whole, when the context is left without an exception.
+
+    Args:
+        uri: where it appears.
+        folder: local, for the unfinished file, on the file system of ``uri`` if that is local too; by default the one
+            of ``uri``, or the machine's for temporary files.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    remote = storage.is_remote(uri)
+    resolved = storage.resolve(uri)
+    folder = folder or (tempfile.gettempdir() if remote else os.path.dirname(resolved))
+    suffix = os.path.splitext(resolved)[1]
+    handle, partial = tempfile.mkstemp(suffix, f".{os.path.basename(resolved)}.partial-", folder)
+    os.close(handle)
+    try:
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())  # a disk may tell only now that it is full
+            if remote:
+                with storage.open_write(uri) as stream:
+                    shutil.copyfileobj(file, stream, 1 << 20)
+        if not remote:
+            os.chmod(partial, 0o644)
+            os.replace(partial, resolved)
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)
+
+
+def _options(settings: Settings) -> dict[str, str]:
+    traits = CODECS[settings.codec]
+    options: dict[str, str] = {}
+    if traits.crf is not None:
+        options["crf"] = str(traits.crf if settings.crf is None else settings.crf)
+    if traits.presets:
+        options["preset"] = settings.preset or traits.preset
+    if settings.codec == "h264":
+        # x264's macroblock tree reads memory that nobody wrote, where the width is no multiple of 128.
+        options["mbtree"] = "0"
+    elif settings.codec == "hevc":
+        # Closed groups, so that players and mana_dist can begin at each; no line on the console; no word about the CPU.
+        options["x265-params"] = f"open-gop=0:info=0:log-level=none:pools={_THREADS}:frame-threads=2"
+    elif settings.codec == "av1":
+        options["svtav1-params"] = f"lp={_THREADS}"
+    elif settings.codec == "ffv1":
+        options |= {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
+    return options

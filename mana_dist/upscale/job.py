@@ -1,0 +1,100 @@
+"""The work folder of a run: what is finished stays there, so that a run that was killed goes on."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Any
+
+import av
+import torch
+from filelock import FileLock, Timeout
+
+from mana_dist import __version__, storage
+from mana_dist.errors import UserError
+from mana_dist.upscale.settings import Settings
+from mana_dist.upscale.source import Survey
+from mana_dist.upscale.work import Network
+
+JOB_FILE = "job.json"
+_LOCK = "lock"
+
+
+def identity(survey: Survey, model_sha256: str, settings: Settings, network: Network) -> dict[str, Any]:
+    """Everything that decides a result's bytes, as it goes into JSON.
+
+    Args:
+        survey: of the source.
+        model_sha256: of the weights.
+        settings: all of them count.
+        network: tells where it runs, and in which tiles.
+    """
+    return {
+        "source": storage.resolve(survey.uri),
+        "bytes": survey.bytes,
+        "modified": survey.modified,
+        "model": model_sha256,
+        "settings": asdict(settings) | {"device": network.device},
+        "threads": torch.get_num_threads() if network.device == "cpu" else None,
+        "tiling": network.tiling and asdict(network.tiling),
+        "versions": {"mana_dist": __version__, "av": av.__version__, "torch": torch.__version__},
+    }
+
+
+def work_folder(destination: str) -> str:
+    """The local work folder of a destination: beside it, or among the temporary files of a remote one."""
+    resolved = storage.resolve(destination)
+    if storage.is_remote(destination):
+        digest = hashlib.sha256(resolved.encode()).hexdigest()[:16]
+        return os.path.join(tempfile.gettempdir(), f"mana_dist-upscale-{digest}.partial")
+    return os.path.join(os.path.dirname(resolved), f".{os.path.basename(resolved)}.partial")
+
+
+@contextmanager
+def opened(folder: str, wanted: Mapping[str, Any]) -> Iterator[None]:
+    """Hold a work folder for oneself; what another job left in it is deleted first.
+
+    Args:
+        folder: local; made if it is not there. It stays when the context is left: see :func:`finish`.
+        wanted: :func:`identity`.
+
+    Raises:
+        UserError: another run has it.
+        OSError: it cannot be written.
+    """
+    os.makedirs(folder, exist_ok=True)
+    lock = FileLock(os.path.join(folder, _LOCK), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"{folder}: another run is at work on this result; wait for it or stop it") from error
+    try:
+        if _read(folder) != wanted:
+            _clear(folder, everything=True)
+            storage.write_bytes(os.path.join(folder, JOB_FILE), json.dumps(wanted, indent=1).encode())
+        _clear(folder, everything=False)
+        yield
+    finally:
+        lock.release()
+
+
+def finish(folder: str) -> None:
+    """Delete the work folder: the result is in its place."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(folder: str) -> Any:
+    with suppress(OSError, ValueError):
+        return json.loads(storage.read_bytes(os.path.join(folder, JOB_FILE)))
+    return None
+
+
+def _clear(folder: str, *, everything: bool) -> None:
+    """Delete what is half written, or everything."""
+    for entry in list(os.scandir(folder)):
+        if entry.name != _LOCK and (everything or entry.name.startswith(".")):
+            shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)

@@ -1,0 +1,220 @@
+"""Segments joined to the video: the source's timestamps, audio, subtitles, chapters and tags."""
+
+import heapq
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from mana_dist import storage
+from mana_dist.data.video import open_input
+from mana_dist.errors import UserError
+from mana_dist.upscale import record
+from mana_dist.upscale.colours import tag
+from mana_dist.upscale.compare import COMPARE_SETTINGS
+from mana_dist.upscale.encode import INDEX_BASE, published
+from mana_dist.upscale.pictures import join_pictures
+from mana_dist.upscale.record import Record
+from mana_dist.upscale.segments import Segment
+from mana_dist.upscale.settings import Settings
+from mana_dist.upscale.source import Survey
+from mana_dist.upscale.streams import Copies, copy_tags
+from mana_dist.upscale.times import Times, times_of
+from mana_dist.upscale.write import compare_name, pictures_name, still_name
+
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffix -> ffmpeg's container
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a video.
+
+    Attributes:
+        frames: how many were written.
+        width: of them, pixels.
+        height: of them, pixels.
+        cuts: shot cuts among them.
+        left_out: streams that the container does not take, for people: ``subtitle (hdmv_pgs_subtitle)``.
+        stopped: that the source cannot be decoded to its end, or not all of it, one line for people; else empty.
+        extras: URIs of further files written: the comparison's.
+    """
+
+    frames: int
+    width: int
+    height: int
+    cuts: int
+    left_out: tuple[str, ...]
+    stopped: str
+    extras: tuple[str, ...]
+
+
+def join(survey: Survey, segments: Sequence[Segment], folder: str, destination: str, settings: Settings) -> Summary:
+    """Join all segments of a video.
+
+    Args:
+        survey: of the source.
+        segments: all of them, each finished in ``folder``.
+        folder: URI with what :func:`mana_dist.upscale.work.upscale_segments` wrote.
+        destination: URI of the file to write (of the folder with codec png); it appears whole or not at all.
+        settings: as the segments were made.
+
+    Raises:
+        UserError: a segment is missing, or there is no frame.
+        OSError: a storage failed.
+    """
+    records = [record.read_finished(folder, segment) for segment in segments]
+    if not any(each.pts for each in records):
+        raise UserError(f"{survey.uri}: holds no video frame that can be decoded")
+    times = times_of(records, survey)
+    local = None if storage.is_remote(folder) else storage.resolve(folder)
+    scratch = local if local and os.path.dirname(local) == os.path.dirname(storage.resolve(destination)) else None
+    names = [pictures_name(segment, settings) for segment in segments]
+    filled = [storage.join(folder, name) for name, each in zip(names, records, strict=True) if each.pts]
+    if settings.codec == "png":
+        left_out = join_pictures(survey, filled, times, destination, scratch)
+    else:
+        left_out = _join_video(survey, filled, times, destination, scratch, settings, copies=True)
+    extras: list[str] = []
+    if settings.compare:
+        extras = _join_comparison(survey, segments, records, folder, destination, scratch)
+    shown = next(each for each in records if each.pts)
+    return Summary(
+        len(times.pts),
+        shown.width,
+        shown.height,
+        sum(each.cuts for each in records),
+        tuple(left_out),
+        _stopped(survey, records),
+        tuple(extras),
+    )
+
+
+def _join_video(
+    survey: Survey,
+    files: Sequence[str],
+    times: Times,
+    destination: str,
+    scratch: str | None,
+    settings: Settings,
+    *,
+    copies: bool,
+) -> list[str]:
+    suffix = os.path.splitext(destination)[1].lower()
+    with ExitStack() as stack:
+        path = stack.enter_context(published(destination, scratch))
+        source, source_video, _ = stack.enter_context(open_input(survey.uri, listen=False))
+        target = stack.enter_context(av.open(path, "w", format=FORMATS[suffix], options=_options(suffix, survey)))
+        first = stack.enter_context(_opened(files[0]))
+        video = _lay_out(first.streams.video[0], target, survey, settings)
+        others: Iterator[tuple[Fraction, Any]] = iter(())
+        left_out: list[str] = []
+        if copies:
+            copy_tags(source_video, video)
+            copied = Copies(source, source_video, target)
+            others, left_out = copied.packets(), copied.left_out
+        packets = _video_packets(files, times, survey.time_base, video)
+        broken = 0
+        for _, packet in heapq.merge(packets, others, key=lambda item: item[0]):
+            try:
+                target.mux(packet)
+            except av.ArgumentError:  # timestamps that go back
+                if packet.stream_index == video.index:
+                    raise
+                broken += 1
+    return [*left_out, *([f"{broken} packets out of order"] if broken else [])]
+
+
+def _lay_out(template: Any, target: Any, survey: Survey, settings: Settings) -> Any:
+    video = target.add_stream_from_template(template, opaque=True)
+    video.time_base = survey.time_base
+    context = video.codec_context
+    context.sample_aspect_ratio = survey.pixel_aspect
+    tag(context, survey.colours, rgb=settings.codec == "ffv1")
+    if settings.codec == "hevc" and target.format.name != "matroska":
+        context.codec_tag = "hvc1"  # what Apple's players want
+    return video
+
+
+def _video_packets(
+    files: Sequence[str], times: Times, time_base: Fraction, video: Any
+) -> Iterator[tuple[Fraction, Any]]:
+    """The segments' packets in decoding order, at the source's times."""
+    done = 0
+    setup: bytes | None = None
+    for file in files:
+        with _opened(file) as container:
+            stream = container.streams.video[0]
+            found = bytes(stream.codec_context.extradata or b"")
+            if setup is not None and found != setup:
+                raise UserError(f"{file}: made by another encoder than the segments before; delete it and run again")
+            setup = found
+            begin = done
+            for packet in container.demux(stream):
+                if not packet.size:
+                    continue
+                index = begin + round(packet.pts * packet.time_base / INDEX_BASE)
+                packet.time_base = time_base
+                packet.pts, packet.dts = times.pts[index], times.dts(done)
+                packet.duration = times.duration(index)
+                packet.stream = video
+                yield packet.dts * time_base, packet
+                done += 1
+
+
+def _join_comparison(
+    survey: Survey,
+    segments: Sequence[Segment],
+    records: Sequence[Record],
+    folder: str,
+    destination: str,
+    scratch: str | None,
+) -> list[str]:
+    times = times_of(records, survey, compared=True)
+    filled = [(segment, each) for segment, each in zip(segments, records, strict=True) if each.pts]
+    video, still = (f"{destination.rstrip('/')}.compare{suffix}" for suffix in (".mp4", ".png"))
+    files = [storage.join(folder, compare_name(segment)) for segment, _ in filled]
+    _join_video(survey, files, times, video, scratch, COMPARE_SETTINGS, copies=False)
+    most, _ = max(filled, key=lambda pair: pair[1].difference)
+    storage.write_bytes(still, storage.read_bytes(storage.join(folder, still_name(most))))
+    return [video, still]
+
+
+def _opened(uri: str) -> Any:
+    return av.open(storage.open_read(uri) if storage.is_remote(uri) else storage.resolve(uri))
+
+
+def _options(suffix: str, survey: Survey) -> dict[str, str]:
+    options = {"fflags": "+bitexact"}  # no random identifiers: the same frames give the same file
+    if FORMATS[suffix] == "matroska":
+        return options
+    # A start later than 0 is told in ticks of the file, by default milliseconds: too coarse for most time bases.
+    ticks = survey.time_base.denominator
+    return options | {"movflags": "+faststart", "movie_timescale": str(ticks * -(-1000 // ticks))}
+
+
+def _stopped(survey: Survey, records: Sequence[Record]) -> str:
+    frames = sum(len(each.pts) for each in records)
+    errors = sum(each.errors for each in records)
+    trouble = next((each.trouble for each in records if each.trouble), "")
+    last = max(each.pts[-1] for each in records if each.pts)
+    first = min(each.pts[0] for each in records if each.pts)
+    about = max(survey.promised or 0, survey.frames)
+    tick = survey.time_base
+    unread = survey.last_pts is not None and (survey.last_pts - last) * tick > Fraction(3, 2) / survey.rate
+    if trouble or (survey.promised or 0) > survey.frames or (errors and unread):
+        seconds = float((last - first) * tick + 1 / survey.rate)
+        return (
+            f"stopped at frame {frames} ({seconds:.2f} s) of about {about}: the source cannot be decoded beyond; "
+            "the result holds what could be"
+        )
+    if errors:
+        missing = max(about - frames, 0)
+        return (
+            f"the source is damaged: the decoder met {errors} errors, {missing} of {about} frames are missing; the "
+            "rest is as the decoder gave it"
+        )
+    return ""

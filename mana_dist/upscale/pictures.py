@@ -1,0 +1,75 @@
+"""Segments of PNG pictures joined to a folder of them."""
+
+import csv
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from fractions import Fraction
+
+import av
+
+from mana_dist import storage
+from mana_dist.upscale.source import Survey
+from mana_dist.upscale.times import Times
+
+TIMES_FILE = "timestamps.csv"
+
+
+def join_pictures(
+    survey: Survey, files: Sequence[str], times: Times, destination: str, scratch: str | None
+) -> list[str]:
+    """Write ``00000000.png``, ... and :data:`TIMES_FILE`, which comes last.
+
+    Args:
+        survey: of the source.
+        files: URIs of the segments' files; each packet in them is a PNG file.
+        times: of the frames.
+        destination: URI of the folder; a local one appears whole, in the place of what was there.
+        scratch: local folder for the unfinished one.
+
+    Returns:
+        What was left out, for people.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    remote = storage.is_remote(destination)
+    final = storage.resolve(destination)
+    partial = final
+    if not remote:
+        partial = os.path.join(scratch or os.path.dirname(final), f".{os.path.basename(final)}.{uuid.uuid4().hex[:8]}")
+    try:
+        number = 0
+        for file in files:
+            with av.open(storage.open_read(file)) as container:
+                for packet in container.demux(video=0):
+                    if packet.size:
+                        storage.write_bytes(storage.join(partial, f"{number:08}.png"), bytes(packet))
+                        number += 1
+        storage.write_bytes(storage.join(partial, TIMES_FILE), _table(times, survey.time_base))
+        if not remote:
+            _replace(partial, final)
+    finally:
+        if not remote and os.path.isdir(partial):
+            shutil.rmtree(partial)
+    return ["everything but the pictures"]
+
+
+def _table(times: Times, time_base: Fraction) -> bytes:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file", "pts", "time_base", "seconds"])
+    for number, pts in enumerate(times.pts):
+        table.writerow([f"{number:08}.png", pts, time_base, f"{float(pts * time_base):.6f}"])
+    return text.getvalue().encode()
+
+
+def _replace(partial: str, final: str) -> None:
+    before = f"{partial}.before"
+    if os.path.isdir(final):
+        os.rename(final, before)
+    os.rename(partial, final)
+    if os.path.isdir(before):
+        shutil.rmtree(before)

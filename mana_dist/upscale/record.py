@@ -1,0 +1,95 @@
+"""What is known of a finished segment: a small JSON file beside its pictures."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from mana_dist import storage
+from mana_dist.errors import UserError
+from mana_dist.upscale.segments import Segment
+
+
+class PacketOrder(NamedTuple):
+    """How the order of packets differs from that of frames.
+
+    Attributes:
+        reorder: how many packets a frame comes at most before its turn in display order.
+        tail: how many frames are shown after the one whose packet is the last.
+    """
+
+    reorder: int = 0
+    tail: int = 0
+
+
+_IN_ORDER = PacketOrder()
+
+
+@dataclass(frozen=True)
+class Record:
+    """Of a segment.
+
+    Attributes:
+        pts: of its frames, in the source's ticks, in display order.
+        last_duration: of its last frame, in the source's ticks; 0 where it is not told.
+        order: of the packets.
+        compare_order: of the side-by-side's packets.
+        width: of the upscaled frames.
+        height: of the upscaled frames.
+        errors: packets that the decoder refused, and frames that it had to mend.
+        trouble: why the container could not be read on, in the last segment; empty where it could.
+        cuts: how many of its frames begin another shot than the one before.
+        difference: of the still that ``--compare`` cuts out, between bicubic and MANA.
+    """
+
+    pts: tuple[int, ...] = ()
+    last_duration: int = 0
+    order: PacketOrder = _IN_ORDER
+    compare_order: PacketOrder = _IN_ORDER
+    width: int = 0
+    height: int = 0
+    errors: int = 0
+    trouble: str = ""
+    cuts: int = 0
+    difference: float = 0.0
+
+
+def write(folder: str, segment: Segment, record: Record) -> None:
+    """Say that a segment is finished; all else of it must be in its place.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    storage.write_bytes(_uri(folder, segment), json.dumps(asdict(record)).encode())
+
+
+def read(folder: str, segment: Segment) -> Record | None:
+    """A segment's record; None where it is not finished.
+
+    Raises:
+        OSError: the storage failed.
+    """
+    try:
+        found = json.loads(storage.read_bytes(_uri(folder, segment)))
+    except FileNotFoundError:
+        return None
+    except ValueError:  # the machine lost power
+        return None
+    orders = {name: PacketOrder(*found[name]) for name in ("order", "compare_order")}
+    return Record(**{**found, **orders, "pts": tuple(found["pts"])})
+
+
+def read_finished(folder: str, segment: Segment) -> Record:
+    """A segment's record.
+
+    Raises:
+        UserError: it is not finished.
+        OSError: the storage failed.
+    """
+    found = read(folder, segment)
+    if found is None:
+        raise UserError(f"{folder}: {segment.name} is missing; run the same command again")
+    return found
+
+
+def _uri(folder: str, segment: Segment) -> str:
+    return storage.join(folder, f"{segment.name}.json")

@@ -1,0 +1,80 @@
+"""A video's segments: the encoder begins anew at each, so that they can be made apart and joined without a seam.
+
+Where they begin is a function of the video alone, never of who works on them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mana_dist.data.cuts import Cut
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a video that gets an encoder of its own.
+
+    Frames belong to a segment by their timestamps, since a damaged frame that cannot be decoded must not shift the
+    others; by counting where the video can be read from its beginning alone.
+
+    Attributes:
+        number: its place, from 0.
+        start: number of its first frame, in display order.
+        stop: number of the first frame not in it any more; None: to the end. Of a damaged video, where it would be.
+        pts: timestamp of its first frame, in the stream's units; None: the video's beginning, or frames are counted.
+        pts_stop: timestamp of the first frame not in it any more; None: to the end, or frames are counted.
+        seek: the keyframe to decode from, far enough before for the windows of the first frame and for shot cuts; None:
+            the video's beginning.
+    """
+
+    number: int
+    start: int
+    stop: int | None
+    pts: int | None = None
+    pts_stop: int | None = None
+    seek: Cut | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its files, without suffix."""
+        return f"segment-{self.number:06}"
+
+
+def plan(cuts: Sequence[Cut], frames: int, length: int, context: int) -> tuple[Segment, ...]:
+    """Cut a video at keyframes into segments of at least ``length`` frames; the last may have fewer than that.
+
+    Args:
+        cuts: the keyframes, ascending, the first frame among them; empty: there is none to begin at, so segments are
+            cut by count.
+        frames: how many the video has, as far as its packets tell.
+        length: the least number of frames in a segment; less than half of it at the end joins the one before.
+        context: frames before a segment that must be decoded, and be right, for its first.
+
+    Returns:
+        At least one; without gaps, the first from the beginning and the last to the end.
+    """
+    if not cuts:
+        begins = list(range(0, max(frames - length // 2, 1), length))
+        stops = [*begins[1:], None]
+        return tuple(Segment(number, *ends) for number, ends in enumerate(zip(begins, stops, strict=True)))
+    chosen: list[Cut | None] = [None]
+    start = 0
+    for cut in cuts:
+        if cut.number - start >= length and frames - cut.number >= length // 2:
+            chosen.append(cut)
+            start = cut.number
+    return tuple(
+        Segment(
+            number,
+            begin.number if begin else 0,
+            end.number if end else None,
+            begin.pts if begin else None,
+            end.pts if end else None,
+            _entry(cuts, begin.number - context) if begin else None,
+        )
+        for number, (begin, end) in enumerate(zip(chosen, [*chosen[1:], None], strict=True))
+    )
+
+
+def _entry(cuts: Sequence[Cut], number: int) -> Cut | None:
+    """The last keyframe at or before frame ``number``; None: the beginning."""
+    return next((cut for cut in reversed(cuts) if 0 < cut.number <= number), None)

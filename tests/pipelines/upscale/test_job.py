@@ -1,0 +1,93 @@
+"""The work on Ray: what dies again and again is given up, the rest is done."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from mana_dist import model_folder
+from mana_dist.errors import UserError
+from mana_dist.upscale.settings import Settings
+from pipelines.ingest.job import Task
+from pipelines.upscale import job
+from pipelines.upscale.outputs import Output
+from pipelines.upscale.tasks import Failure, Recipe, Video
+from tests.pipelines.upscale.runs import CONFIG, write_film, write_model
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    model = write_model(tmp_path / "model")
+    settings = Settings(segment=12, device="cpu", memory=4096)
+    return Recipe(model, "", model_folder.load_identified(model).sha256, CONFIG.model.frames, settings)
+
+
+def outputs(tmp_path: Path) -> list[Output]:
+    names = ["a", "b", "c"]
+    for name in names:
+        write_film(tmp_path / f"{name}.mp4", 36)
+    (tmp_path / "b.mp4").write_text("no video")
+    return [Output(str(tmp_path / f"{name}.mp4"), name, str(tmp_path / "out" / name), 9, 1.0, name) for name in names]
+
+
+def test_large_sources_are_looked_at_on_the_cluster(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = outputs(tmp_path)
+    folders = [str(tmp_path / "work" / output.key) for output in made]
+    here = dict(job.look(made, folders, recipe))
+
+    def all_but_the_first(items: Sequence[str], task: Task) -> Iterator[str]:
+        for item in reversed(items[1:]):
+            yield task({"item": item})["item"]
+
+    monkeypatch.setattr(job, "map_on_ray", all_but_the_first)
+    monkeypatch.setattr(job, "_LOOK_HERE", 0)
+    there = dict(job.look(made, folders, recipe))
+    assert there[made[0]] == job.DIED
+    assert [here[output] for output in made[1:]] == [there[output] for output in made[1:]]
+    refused, video = there[made[1]], there[made[2]]
+    assert isinstance(refused, Failure)
+    assert refused.rejected
+    assert isinstance(video, Video)
+    assert (video.folder, len(video.segments)) == (folders[2], 3)
+
+
+class DyingWorker:
+    """Writes down every try, and dies of the second segment."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        del recipe
+
+    def __call__(self, row: dict[str, str]) -> dict[str, str]:
+        video, segment = job._unpack(row["item"])
+        with open(f"{video.folder}.tries", "a", encoding="utf-8") as file:
+            file.write(f"{segment.number}\n")
+        if segment.number == 1:
+            os._exit(1)
+        return {"item": job._pack((video.output.key, segment.number, None))}
+
+
+@pytest.mark.cluster
+def test_a_segment_that_kills_its_worker_is_given_up(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = outputs(tmp_path)[:1]
+    ((_, video),) = job.look(made, [str(tmp_path / "work")], recipe)
+    assert isinstance(video, Video)
+    assert job.device("auto") == "cpu"  # starts Ray
+    with pytest.raises(UserError, match="--device cuda: the Ray cluster has no GPU"):
+        job.device("cuda")
+    with pytest.raises(UserError, match="--cpus-per-worker 1000"):
+        job.workers(recipe, None, 1000)
+    assert job.workers(recipe, 1, 1) == 1
+    monkeypatch.setattr(job, "_Worker", DyingWorker)
+    results = list(job.upscale([(video, segment) for segment in video.segments], recipe, 2, 1))
+    told = {segment.number: failure for _, segment, failure in results}
+    assert told == {0: None, 1: job.DIED, 2: None}
+    tries = (tmp_path / "work.tries").read_text().split()
+    assert (tries.count("0"), tries.count("1"), tries.count("2")) == (1, 3, 1)
+    import ray
+
+    ray.shutdown()

@@ -1,0 +1,131 @@
+"""The command as its users call it: the single-process run's bytes, whatever is killed on the way."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mana_dist.errors import UserError
+from pipelines.upscale import job
+from pipelines.upscale.__main__ import main
+from tests.data.videos import noise_frames, write_pictures
+from tests.pipelines.upscale.runs import command, run_command_line, sha256, single_process, write_film, write_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+def test_it_fails_where_no_source_is_usable(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "device", lambda _: "cpu")  # without a cluster, which it does not come to
+    bad = tmp_path / "films" / "bad.mp4"
+    bad.parent.mkdir()
+    bad.write_text("no video")
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=f"^{bad}: not a video that can be read"):
+        main(["--source", str(bad), "--out", str(out), "--model", model])
+    take = write_pictures(tmp_path / "take", noise_frames(2))
+    with pytest.raises(UserError, match="none of the 2 sources is usable; the first: .*is a folder of pictures"):
+        main(["--source", str(bad), str(take), "--out", str(out), "--model", model])
+    report = json.loads((out / "upscale.json").read_text())
+    assert [Path(item["source"]).name for item in report["rejected"]] == ["take", "bad.mp4"]
+
+
+@pytest.mark.slow
+def test_results_are_those_of_one_process_and_made_once(tmp_path: Path, model: str) -> None:
+    sources = tmp_path / "sources"
+    films = [write_film(sources / "film.mp4", 60), write_film(sources / "sub" / "short.mkv", 14)]
+    (sources / "bad.mp4").write_text("no video")
+    out = sources / "out"  # among the sources: results must not be taken for sources
+    arguments: tuple[str | Path, ...] = ("--source", sources, "--out", out, "--model", model, "--segment", "12")
+    first = run_command_line(*arguments)
+    assert first.returncode == 0, first.stderr
+    reason = "not a video that can be read (Invalid data found when processing input)"
+    assert first.stderr.splitlines() == [f"rejected: {sources}/bad.mp4: {reason}"]
+    alone = tmp_path / "alone.mp4"
+    results = [out / "film.mp4", out / "sub" / "short.mp4"]
+    for film, result in zip(films, results, strict=True):
+        assert sha256(result) == single_process(film, alone, "--model", model, "--segment", "12"), film
+    report = json.loads((out / "upscale.json").read_text())
+    told = [(item["source"], item["output"], item["frames"]) for item in report["results"]]
+    assert told == [(str(films[0]), "film.mp4", 60), (str(films[1]), "sub/short.mp4", 14)]
+    assert report["rejected"] == [{"source": str(sources / "bad.mp4"), "reason": reason}]
+    assert report["failed"] == []
+    made = [result.stat().st_mtime_ns for result in results]
+    write_film(sources / "sub" / "new.mp4", 12)
+    second = run_command_line(*arguments)
+    assert second.returncode == 0, second.stderr
+    assert "3 videos (2 there before)" in second.stdout
+    assert [result.stat().st_mtime_ns for result in results] == made
+    assert (out / "sub" / "new.mp4").exists()
+
+
+@pytest.mark.slow
+def test_folders_that_hold_something_else_are_left_alone(tmp_path: Path, model: str) -> None:
+    film = write_film(tmp_path / "film.mp4", 12)
+    other = tmp_path / "out" / "film" / "letter.txt"
+    other.parent.mkdir(parents=True)
+    other.write_text("dear")
+    result = run_command_line("--source", film, "--out", tmp_path / "out", "--model", model, "--codec", "png")
+    assert result.returncode == 2
+    assert "the folder is not empty; name a new one" in result.stderr
+    assert other.read_text() == "dear"
+
+
+def below(pid: int) -> Iterator[int]:
+    """All processes that descend from one."""
+    with contextlib.suppress(OSError):  # it ended just now
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            yield int(child)
+            yield from below(int(child))
+
+
+def command_line(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def until_records(work: Path, count: int, process: "subprocess.Popen[bytes]") -> Iterator[int]:
+    """How many segments are finished, until there are ``count``."""
+    deadline = time.monotonic() + 120
+    while (there := len(list(work.glob("*/*.json")))) < count:
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+        yield there
+
+
+@pytest.mark.cluster
+def test_killed_workers_and_a_killed_driver_leave_the_same_bytes(tmp_path: Path, model: str) -> None:
+    film = write_film(tmp_path / "film.mp4", 300, 96, 128)
+    out = tmp_path / "out"
+    common = ("--model", model, "--segment", "12")
+    arguments: tuple[str | Path, ...] = ("--source", film, "--out", out, *common)
+    expected = single_process(film, tmp_path / "alone.mp4", *common)
+    with subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        for _ in until_records(out / ".work", 2, process):
+            pass
+        workers = [pid for pid in below(process.pid) if b"MapWorker" in command_line(pid)]
+        assert len(workers) == min(os.cpu_count() or 1, 25)
+        os.kill(workers[0], signal.SIGKILL)
+        # It goes on without the one that was killed, which is started anew.
+        for _ in until_records(out / ".work", 8, process):
+            pass
+        process.send_signal(signal.SIGKILL)
+    time.sleep(2)  # Ray's processes end when they see that their driver is gone
+    finished = {path: path.stat().st_mtime_ns for path in (out / ".work").glob("*/*.json")}
+    assert 8 <= len(finished) < 25
+    assert not (out / "film.mp4").exists()
+    result = run_command_line(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert f"going on: {len(finished)} of 25 segments were finished before" in result.stdout
+    assert sha256(out / "film.mp4") == expected
+    assert {path.name for path in out.rglob("*") if path.is_file() and path.suffix != ".json"} == {"film.mp4"}

@@ -1,0 +1,121 @@
+"""Tasks never raise: they say what failed, and whether the source is to blame; remote storage is tried again."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from mana_dist import model_folder
+from mana_dist.errors import UserError
+from mana_dist.upscale import record
+from mana_dist.upscale.settings import Settings
+from pipelines.upscale import tasks
+from pipelines.upscale.outputs import Output
+from pipelines.upscale.tasks import Failure, Recipe, Upscaler, Video
+from tests.pipelines.upscale.runs import CONFIG, sha256, single_process, write_film, write_model
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    model = write_model(tmp_path_factory.mktemp("model"))
+    settings = Settings(segment=12, device="cpu", memory=4096)
+    return Recipe(model, "", model_folder.load_identified(model).sha256, CONFIG.model.frames, settings)
+
+
+def looked(path: Path, tmp_path: Path, recipe: Recipe) -> Video | Failure:
+    output = Output(str(path), "out.mp4", str(tmp_path / "results" / "out.mp4"), None, None, "key")
+    return tasks.look(output, str(tmp_path / "work"), recipe)
+
+
+@pytest.fixture
+def video(tmp_path: Path, recipe: Recipe) -> Video:
+    found = looked(write_film(tmp_path / "film.mp4", 30), tmp_path, recipe)
+    assert isinstance(found, Video)
+    return found
+
+
+def test_segments_one_by_one_join_to_the_single_process_result(video: Video, recipe: Recipe, tmp_path: Path) -> None:
+    assert [(part.start, video.frames(part)) for part in video.segments] == [(0, 12), (12, 12), (24, 6)]
+    for segment in reversed(video.segments):
+        assert Upscaler(recipe).upscale(video, segment) is None
+    summary = tasks.finish(video, recipe)
+    assert not isinstance(summary, Failure)
+    assert (summary.frames, summary.width, summary.height) == (30, 256, 192)
+    alone = single_process(tmp_path / "film.mp4", tmp_path / "alone.mp4", "--model", recipe.model, "--segment", "12")
+    assert sha256(Path(video.output.uri)) == alone
+
+
+def test_bad_sources_are_to_blame(tmp_path: Path, recipe: Recipe) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    found = looked(bad, tmp_path, recipe)
+    assert isinstance(found, Failure)
+    assert found.rejected
+    assert found.reason.startswith("not a video that can be read")  # without its name, which stands beside it
+    gone = looked(tmp_path / "gone.mp4", tmp_path, recipe)
+    assert isinstance(gone, Failure)
+    assert "gone.mp4" in gone.reason or "no such file" in gone.reason
+
+
+def test_a_finished_segment_is_not_done_again(video: Video, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Upscaler(recipe).upscale(video, video.segments[0]) is None
+    monkeypatch.setattr(tasks, "upscale_segments", lambda *_: pytest.fail("done again"))
+    assert Upscaler(recipe).upscale(video, video.segments[0]) is None
+
+
+def test_the_model_is_read_once(video: Video, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    load = model_folder.load_identified
+
+    def counted(model: str, tracking_uri: str | None) -> model_folder.Loaded:
+        reads.append(model)
+        return load(model, tracking_uri)
+
+    monkeypatch.setattr(model_folder, "load_identified", counted)
+    worker = Upscaler(recipe)
+    assert [worker.upscale(video, segment) for segment in video.segments] == [None] * 3
+    assert reads == [recipe.model]
+
+
+def test_other_weights_than_the_commands_are_refused(video: Video, recipe: Recipe) -> None:
+    failure = Upscaler(dataclasses.replace(recipe, sha256="0" * 64)).upscale(video, video.segments[0])
+    assert failure is not None
+    assert "its weights are not those that the command began with" in failure.reason
+    assert not failure.rejected
+
+
+@pytest.mark.parametrize(("folder", "tries"), [("s3://bucket/work", 3), ("/local", 1)])
+def test_remote_storage_that_fails_is_tried_again(
+    folder: str, tries: int, video: Video, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 0
+
+    def fails(*_: object) -> None:
+        nonlocal count
+        count += 1
+        raise OSError("no route to the storage")
+
+    monkeypatch.setattr(record, "read", lambda *_: None)
+    monkeypatch.setattr(tasks, "upscale_segments", fails)
+    moved = dataclasses.replace(video, folder=folder)
+    assert Upscaler(recipe, pauses=(0, 0)).upscale(moved, video.segments[0]) == Failure("no route to the storage")
+    assert count == tries
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (UserError("{source}: frame 3 is small"), Failure("frame 3 is small", rejected=True)),
+        (RuntimeError("a bug\nof ours"), Failure("RuntimeError: a bug of ours")),
+    ],
+)
+def test_failures_say_whose_fault_it_is(
+    error: Exception, failure: Failure, video: Video, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = type(error)(str(error).format(source=video.output.source))
+
+    def fails(*_: object) -> None:
+        raise told
+
+    monkeypatch.setattr(tasks, "upscale_segments", fails)
+    assert Upscaler(recipe).upscale(video, video.segments[0]) == failure

@@ -1,0 +1,235 @@
+"""Killed, cut short, out of room: nothing half done under the final name, and the same command goes on."""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from mana_dist import model_folder
+from mana_dist.config import Config
+from mana_dist.errors import UserError
+from mana_dist.model import Mana, ModelConfig
+from mana_dist.upscale import job, work
+from mana_dist.upscale.__main__ import main
+from mana_dist.upscale.settings import Settings
+from mana_dist.upscale.source import survey
+from tests.data.videos import moving_frames, write_coded
+from tests.upscale.runs import LONG, SAME, read, run, synthesise
+
+CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=5, window=3, memory_slots=4))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    folder = str(tmp_path_factory.mktemp("model"))
+    model_folder.save(folder, Mana(CONFIG.model).state_dict(), CONFIG)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def options(source: Path, destination: Path, model: str) -> list[str]:
+    return [
+        str(source),
+        str(destination),
+        "--model",
+        model,
+        "--device",
+        "cpu",
+        "--segment",
+        "8",
+        "--preset",
+        "ultrafast",
+    ]
+
+
+def test_killed_and_started_again_it_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = synthesise(tmp_path / "a.mp4", LONG, keyframes=8)
+    main(options(source, tmp_path / "whole.mp4", model))
+    result = tmp_path / "b.mp4"
+    folder = Path(job.work_folder(str(result)))
+    command = [sys.executable, "-m", "mana_dist.upscale", *options(source, result, model)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        deadline = time.monotonic() + 60
+        while len(list(folder.glob("segment-*.json"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not result.exists()
+    finished = {path.name: path.stat().st_mtime_ns for path in folder.glob("segment-*.json")}
+    assert 2 <= len(finished) < 6
+    capsys.readouterr()
+    main(options(source, result, model))
+    assert f"going on: {len(finished)} of 6 segments were finished before" in capsys.readouterr().out
+    assert result.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4", "whole.mp4"]
+
+
+def test_finished_segments_are_not_made_again_unless_something_else_is_wanted(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, result = synthesise(tmp_path / "a.mp4", LONG, keyframes=8), tmp_path / "b.mp4"
+    made: list[int] = []
+    real = work.upscale_segments
+
+    def counted(surveyed, segments, *rest):  # type: ignore[no-untyped-def]
+        made.extend(segment.number for segment in segments)
+        real(surveyed, segments, *rest)
+
+    def no_join(*_: object) -> None:
+        raise OSError(28, f"{result}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr("mana_dist.upscale.run.upscale_segments", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr("mana_dist.upscale.run.join", no_join)
+        with pytest.raises(UserError, match="No space left on device"):
+            main(options(source, result, model))
+    assert made == [0, 1, 2, 3, 4, 5]
+    made.clear()
+    for name in ("segment-000001.json", "segment-000003.json"):
+        (tmp_path / ".b.mp4.partial" / name).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("mana_dist.upscale.run.join", no_join)
+        with pytest.raises(UserError, match="No space left on device"):
+            main(options(source, result, model))
+    assert made == [1, 3]
+    made.clear()
+    main([*options(source, result, model), "--crf", "30"])
+    assert made == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_source_changed_in_between_is_begun_anew(tmp_path: Path, model: str) -> None:
+    source, result = synthesise(tmp_path / "a.mp4", LONG, keyframes=8), tmp_path / "b.mp4"
+    folder = tmp_path / ".b.mp4.partial"
+    before = job.identity(survey(str(source)), "0" * 64, Settings(), SAME)
+    os.utime(source, (1, 1))
+    after = job.identity(survey(str(source)), "0" * 64, Settings(), SAME)
+    assert before != after
+    with job.opened(str(folder), before):
+        (folder / "segment-000000.json").write_text("{}")
+        (folder / ".half").write_text("")
+    with job.opened(str(folder), before):
+        assert sorted(path.name for path in folder.iterdir()) == ["job.json", "lock", "segment-000000.json"]
+        with pytest.raises(UserError, match="another run is at work"), job.opened(str(folder), before):
+            pass
+    with job.opened(str(folder), after):
+        assert sorted(path.name for path in folder.iterdir()) == ["job.json", "lock"]
+    assert json.loads((folder / "job.json").read_text()) == after
+    assert not result.exists()
+
+
+@pytest.mark.parametrize("stage", ["segment", "result"])
+def test_a_full_disk_leaves_no_half_file_and_the_same_command_goes_on(tmp_path: Path, model: str, stage: str) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+    source, result = write_coded(tmp_path / "a.mp4", frames, options={"g": "8"}), tmp_path / "b.mp4"
+    main(options(source, result, model))
+    whole = result.read_bytes()
+    result.unlink()
+    room = 3000 if stage == "segment" else len(whole) - 500
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file may grow beyond it, as on a disk that is full.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written \(File too large\)"):
+            main(options(source, result, model))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    left = [path.name for path in tmp_path.iterdir()]
+    assert sorted(left) == [".b.mp4.partial", "a.mp4"]
+    finished = list((tmp_path / ".b.mp4.partial").glob("segment-*.json"))
+    assert len(finished) == (0 if stage == "segment" else 2)
+    main(options(source, result, model))
+    assert result.read_bytes() == whole
+    assert len(read(result).frames) == 24
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+@pytest.mark.parametrize("share", [0.5, 0.7])
+def test_a_truncated_source_gives_what_can_be_decoded_and_says_where_it_stopped(
+    tmp_path: Path, name: str, share: float
+) -> None:
+    whole = write_coded(tmp_path / f"whole-{name}", moving_frames(60, 64, 96), options={"g": "8"})
+    if name == "a.mp4":
+        whole = faststart(whole)
+    source = tmp_path / name
+    source.write_bytes(whole.read_bytes()[: int(len(whole.read_bytes()) * share)])
+    expected = decodable(source)
+    assert 5 < len(expected) < 60
+    summary = run(source, tmp_path / "b.mkv", Settings(codec="ffv1", segment=8))
+    result = read(tmp_path / "b.mkv")
+    assert len(result.frames) >= len(expected)
+    assert summary.frames == len(result.frames)
+    if name == "a.ts":  # tells nowhere how long it is
+        return
+    seconds = float(result.times[-1] - result.times[0]) + 1 / 25
+    assert summary.stopped.startswith(f"stopped at frame {len(result.frames)} ({seconds:.2f} s) of about ")
+    assert "the source cannot be decoded beyond; the result holds what could be" in summary.stopped
+
+
+def test_damage_in_the_middle_is_passed_over_and_told(tmp_path: Path) -> None:
+    source = write_coded(tmp_path / "a.mp4", moving_frames(60, 64, 96), options={"g": "8"})
+    data = bytearray(source.read_bytes())
+    middle = len(data) // 3
+    data[middle : middle + 600] = bytes(value ^ 0x5A for value in data[middle : middle + 600])
+    source.write_bytes(data)
+    summary = run(source, tmp_path / "b.mp4", Settings(segment=8))
+    assert summary.frames >= 50
+    assert "the source is damaged" in summary.stopped
+
+
+def test_timestamps_that_go_back_lose_no_frame(tmp_path: Path) -> None:
+    part = synthesise(tmp_path / "part.ts", LONG, keyframes=8).read_bytes()
+    (tmp_path / "a.ts").write_bytes(part + part)  # a capture that was begun twice
+    expected = decodable(tmp_path / "a.ts")
+    summary = run(tmp_path / "a.ts", tmp_path / "b.mp4", Settings(segment=8))
+    assert summary.frames == len(expected) == 2 * len(LONG)
+    assert len(read(tmp_path / "b.mp4").frames) == summary.frames
+
+
+def test_the_command_ends_well_with_a_truncated_source(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = faststart(synthesise(tmp_path / "w.mp4", LONG, keyframes=8))
+    source = tmp_path / "a.mp4"
+    source.write_bytes(whole.read_bytes()[: len(whole.read_bytes()) * 2 // 3])
+    main(options(source, tmp_path / "b.mp4", model))
+    assert capsys.readouterr().out.splitlines()[-1].startswith("stopped at frame ")
+
+
+def faststart(path: Path) -> Path:
+    copy = path.with_name(f"fast-{path.name}")
+    with av.open(str(path)) as source, av.open(str(copy), "w", options={"movflags": "faststart"}) as target:
+        streams = {stream.index: target.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                target.mux(packet)
+    return copy
+
+
+def decodable(path: Path) -> list[int]:
+    """Timestamps of all frames that a plain PyAV loop gives before its first error."""
+    found: list[int] = []
+    with av.open(str(path)) as container, contextlib.suppress(av.FFmpegError):
+        found.extend(frame.pts for frame in container.decode(video=0))
+    return found

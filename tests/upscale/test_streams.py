@@ -1,0 +1,191 @@
+"""What lies beside the pictures: subtitles, chapters, tags, fonts; and the other kinds of output."""
+
+import csv
+import shutil
+from collections.abc import Container, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from mana_dist.data import video
+from mana_dist.data.degradation import bicubic_upsample
+from mana_dist.inference import Pixels
+from mana_dist.upscale.settings import CODECS, Codec, Settings
+from mana_dist.upscale.work import Network
+from tests.data.videos import moving_frames, write_coded
+from tests.upscale.runs import LONG, TICKS, ffprobe, needs_ffprobe, read, run, synthesise, unchanged
+
+SUBTITLES = "1\n00:00:00,100 --> 00:00:00,300\nHello\n\n2\n00:00:00,300 --> 00:00:00,450\nWörld\n"
+CHAPTERS = [
+    {"id": 1, "start": 0, "end": 200, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}},
+    {"id": 2, "start": 200, "end": 480, "time_base": Fraction(1, 1000), "metadata": {"title": "Two"}},
+]
+FONT = b"not really a font" * 10
+
+
+def rich(folder: Path) -> Path:
+    """A film with two languages of sound, subtitles, chapters, tags and a font."""
+    plain = synthesise(folder / "plain.mkv", LONG, keyframes=8)
+    (folder / "a.srt").write_text(SUBTITLES)
+    with (
+        av.open(str(plain)) as pictures,
+        av.open(str(folder / "a.srt")) as texts,
+        av.open(str(folder / "rich.mkv"), "w") as target,
+    ):
+        streams: dict[tuple[int, int], Any] = {}
+        for number, source in enumerate((pictures, texts)):
+            for stream in source.streams:
+                copy = target.add_stream_from_template(stream, opaque=True)
+                streams[number, stream.index] = copy
+                if stream.type != "video":
+                    copy.metadata["language"] = "fin" if stream.type == "audio" else "ger"
+                    copy.metadata["title"] = f"The {stream.type}"
+        target.add_attachment("font.ttf", "font/ttf", FONT)
+        target.set_chapters(CHAPTERS)
+        target.metadata["title"] = "A film"
+        for number, source in enumerate((pictures, texts)):
+            for packet in source.demux():
+                if packet.size:
+                    packet.stream = streams[number, packet.stream_index]
+                    target.mux(packet)
+    plain.unlink()
+    return folder / "rich.mkv"
+
+
+def texts_of(path: Path) -> list[tuple[Fraction, int, bytes]]:
+    with av.open(str(path)) as container:
+        packets = container.demux(container.streams.subtitles[0])
+        return [(packet.pts * packet.time_base, packet.duration, bytes(packet)) for packet in packets if packet.size]
+
+
+def test_matroska_keeps_subtitles_chapters_tags_and_fonts(tmp_path: Path) -> None:
+    source = rich(tmp_path)
+    result = tmp_path / "b.mkv"
+    assert run(source, result, Settings(segment=8)).left_out == ()
+    assert texts_of(result) == texts_of(source)
+    assert len(texts_of(result)) == 2
+    assert read(result).audio == read(source).audio
+    with av.open(str(source)) as before, av.open(str(result)) as after:
+        assert after.metadata["title"] == "A film"
+        for one, other in zip(before.streams, after.streams, strict=True):
+            assert one.type == other.type
+            assert one.metadata.get("title") == other.metadata.get("title")
+            assert one.language == other.language
+        chapters = [[(c["start"] * c["time_base"], c["metadata"]) for c in each.chapters()] for each in (before, after)]
+        assert chapters[0] == chapters[1] != []
+        attached = [each.streams.attachments[0] for each in (before, after)]
+        assert attached[0].data == attached[1].data == FONT
+        assert attached[1].metadata["filename"] == "font.ttf"
+
+
+@needs_ffprobe
+def test_mp4_keeps_what_it_takes_and_the_rest_is_named(tmp_path: Path) -> None:
+    source = rich(tmp_path)
+    result = tmp_path / "b.mp4"
+    summary = run(source, result, Settings(segment=8))
+    assert summary.left_out == ("subtitle (subrip)", "attachment (font.ttf)")
+    assert read(result).audio == read(source).audio
+    found = ffprobe(result, "-show_chapters", "-show_format", "-show_streams")
+    assert [chapter["tags"]["title"] for chapter in found["chapters"]] == ["One", "Two"]
+    assert [chapter["start_time"] for chapter in found["chapters"]] == ["0.000000", "0.200000"]
+    assert found["format"]["tags"]["title"] == "A film"
+    audio = next(stream for stream in found["streams"] if stream["codec_type"] == "audio")
+    assert audio["tags"]["language"] == "fin"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(("codec", "name"), [("hevc", "hevc"), ("av1", "av1")])
+def test_other_codecs_give_the_same_times_and_nearly_the_same_pictures(
+    tmp_path: Path, codec: Codec, name: str, suffix: str
+) -> None:
+    source = synthesise(tmp_path / f"a{suffix}", LONG, keyframes=8)
+    run(source, tmp_path / f"b{suffix}", Settings(codec=codec, segment=16))
+    before, after = read(source), read(tmp_path / f"b{suffix}")
+    assert after.times == before.times
+    assert after.audio == before.audio
+    assert name in after.codec or after.codec == "libdav1d"
+    assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(before.frames, after.frames, strict=True)) < 12
+
+
+def test_ffv1_is_lossless(tmp_path: Path) -> None:
+    source = synthesise(tmp_path / "a.mp4", LONG[:20], keyframes=8)
+    run(source, tmp_path / "b.mkv", Settings(codec="ffv1", segment=8))
+    np.testing.assert_array_equal(read(tmp_path / "b.mkv").frames, list(video.read_frames(str(source))))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_png_frames_are_the_frames_and_their_times_are_in_a_table(tmp_path: Path, deep: bool) -> None:
+    if deep:
+        source = write_coded(tmp_path / "a.mp4", moving_frames(20), options={"g": "8"}, pixels="yuv420p10le")
+    else:
+        source = synthesise(tmp_path / "a.mp4", LONG[:20], keyframes=8)
+    folder = tmp_path / "frames"
+    for _ in range(2):  # a second time in place of the first
+        summary = run(source, folder, Settings(codec="png", segment=8))
+    assert summary.frames == 20
+    names = [f"{number:08}.png" for number in range(20)]
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "timestamps.csv"]
+    for name, frame in zip(names, video.read_frames(str(source)), strict=True):
+        with av.open(str(folder / name)) as picture:
+            found = next(picture.decode(video=0))
+            assert found.format.name == ("rgb48be" if deep else "rgb24")
+            eight = np.rint(found.to_ndarray(format="rgb48le") / 257) if deep else found.to_ndarray(format="rgb24")
+        assert np.abs(eight.astype(int) - frame).max() <= (2 if deep else 0)
+    rows = list(csv.DictReader((folder / "timestamps.csv").open()))
+    assert [row["file"] for row in rows] == names
+    if not deep:
+        assert [int(row["pts"]) for row in rows] == LONG[:20]
+        assert all(row["time_base"] == f"1/{TICKS}" for row in rows)
+        assert float(rows[7]["seconds"]) == pytest.approx(LONG[7] / TICKS, abs=1e-6)
+
+
+def enlarged() -> Network:
+    """Four times as large, pixel by pixel."""
+
+    def upscale(frames: Iterable[Pixels], wanted: Container[int]) -> Iterator[Pixels]:
+        for frame in unchanged(frames, wanted):
+            yield frame.repeat(4, 0).repeat(4, 1)
+
+    return Network(5, upscale)
+
+
+def test_comparison_shows_bicubic_beside_the_result(tmp_path: Path) -> None:
+    def darker(frames, wanted):  # type: ignore[no-untyped-def]
+        for number, frame in enumerate(frames):
+            assert number in wanted
+            yield np.kron(frame, np.ones((4, 4, 1), np.uint8)) // (1 + (number == 5))
+
+    source = write_coded(tmp_path / "a.mp4", moving_frames(12, 32, 48), options={"g": "4"})
+    summary = run(source, tmp_path / "b.mp4", Settings(crf=1, segment=8, compare=True), Network(1, darker))
+    assert summary.extras == (str(tmp_path / "b.mp4.compare.mp4"), str(tmp_path / "b.mp4.compare.png"))
+    compared = read(tmp_path / "b.mp4.compare.mp4")
+    assert compared.times == read(source).times
+    lr = list(video.read_frames(str(source)))
+    for number in (2, 5, 9):
+        left, right = np.split(compared.frames[number].astype(int), 2, axis=1)
+        assert np.abs(left - bicubic_upsample(lr[number])).mean() < 8
+        assert np.abs(right - np.kron(lr[number], np.ones((4, 4, 1))) // (1 + (number == 5))).mean() < 8
+    with Image.open(tmp_path / "b.mp4.compare.png") as still:
+        dark = np.asarray(still)[
+            40:-10, -still.width // 6 :
+        ]  # in the panel at the right: of frame 5, the most different
+    assert dark.mean() < 80
+
+
+@pytest.mark.parametrize("codec", list(CODECS))
+def test_the_same_frames_give_the_same_bytes(tmp_path: Path, codec: Codec) -> None:
+    source = synthesise(tmp_path / "a.mp4", LONG[:20], keyframes=8)
+    results = []
+    for number in range(2):
+        result = tmp_path / ("frames" if codec == "png" else f"b{number}.mkv")
+        run(source, result, Settings(codec=codec, segment=8))
+        files = sorted(result.iterdir()) if result.is_dir() else [result]
+        results.append([path.read_bytes() for path in files])
+        if result.is_dir():
+            shutil.rmtree(result)
+    assert results[0] == results[1]

@@ -11,7 +11,7 @@ ARG PYTHON=python:3.11.14-slim-bookworm
 FROM ${PYTHON} AS packages
 WORKDIR /opt/mana
 COPY pyproject.toml constraints.txt cluster/image/requirements.py ./
-RUN python requirements.py serve > requirements.txt \
+RUN python requirements.py > requirements.txt \
     && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 
 FROM packages AS caches

@@ -99,7 +99,9 @@ def _recipe(asked: Options) -> Recipe:
     elif found := registry.resolve(model, tracking_uri):
         model = found.uri  # an alias may move meanwhile
     _, config, sha256 = model_folder.load_identified(model, tracking_uri)
-    settings = dataclasses.replace(asked.settings, device=job.device(asked.settings.device))
+    device = job.device(asked.settings.device)
+    threads = asked.cpus if device == "cpu" else None  # named: they decide the last bits
+    settings = dataclasses.replace(asked.settings, device=device, threads=threads)
     return Recipe(model, tracking_uri, sha256, config.model.frames, settings)
 
 

@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 
 from mana_dist.errors import UserError
@@ -62,6 +63,8 @@ def start_ray(cpus: int | None = None) -> None:
     if not address and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        if "ray" in sys.modules:
+            _read_authentication_anew()
 
     import ray  # after the environment is set
 
@@ -82,6 +85,16 @@ def start_ray(cpus: int | None = None) -> None:
             logging_level=logging.ERROR,
             object_store_memory=512 * 2**20,
         )
+
+
+def _read_authentication_anew() -> None:
+    """Let Ray, which read its environment when it was imported, see the token; as its own ``ray.init()`` does (2.60)."""
+    from ray import _raylet
+
+    config, loader = (getattr(_raylet, name, None) for name in ("Config", "AuthenticationTokenLoader"))
+    if config is not None and loader is not None:
+        config.initialize("")
+        loader.instance().reset_cache()
 
 
 @contextlib.contextmanager

@@ -28,16 +28,16 @@ def hang_in_a_dream(until: threading.Event) -> None:
 def test_who_hangs_is_told_with_all_stacks_and_ended(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(watchdog, "LINGER", 0.0)
     witness = Witness()
-    with Watchdog(0.3, witness.report, witness.end) as dog:
-        for _ in range(10):
+    with Watchdog(2.0, witness.report, witness.end) as dog:
+        for _ in range(30):
             time.sleep(0.1)
             dog.beat()
         assert witness.reports == []
         before = time.monotonic()
         hang_in_a_dream(witness.ended)
-        assert time.monotonic() - before < 10
+        assert time.monotonic() - before < 30
     ((seconds, stacks),) = witness.reports
-    assert 0.3 < seconds < 10
+    assert 2.0 < seconds < 30
     assert "hang_in_a_dream" in stacks
     assert stacks.count("Thread 0x") + stacks.count("Current thread") >= 2
 

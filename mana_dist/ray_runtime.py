@@ -88,7 +88,7 @@ def start_ray(cpus: int | None = None) -> None:
 
 
 def _read_authentication_anew() -> None:
-    """Let Ray, which read its environment when it was imported, see the token; as its own ``ray.init()`` does (2.60)."""
+    """Let Ray see the token, although it was imported before that was set; as its own ``ray.init()`` does (2.60)."""
     from ray import _raylet
 
     config, loader = (getattr(_raylet, name, None) for name in ("Config", "AuthenticationTokenLoader"))

@@ -11,7 +11,7 @@ ARG PYTHON=python:3.11.14-slim-bookworm
 FROM ${PYTHON} AS packages
 WORKDIR /opt/mana
 COPY pyproject.toml constraints.txt cluster/image/requirements.py ./
-RUN python requirements.py > requirements.txt \
+RUN python requirements.py gcp > requirements.txt \
     && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 
 FROM packages AS caches
@@ -23,9 +23,9 @@ ENV TRITON_LIBCUDA_PATH=/usr/lib/x86_64-linux-gnu TRITON_CACHE_DIR=/opt/mana/cac
 RUN python warm_triton.py
 
 FROM packages AS ray
-# KubeRay's probes call wget.
+# KubeRay's probes call wget. `ray up` copies files into containers with rsync; the head starts workers by SSH.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends wget \
+RUN apt-get update && apt-get install --yes --no-install-recommends openssh-client rsync wget \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 1000 --create-home mana
 COPY --from=caches --chown=mana /opt/mana/cache cache
@@ -36,7 +36,9 @@ COPY pipelines pipelines
 COPY tune tune
 RUN pip install --no-cache-dir --no-deps --no-build-isolation . && rm -rf build
 # Where Triton's cache was made for; the path is part of its key, the library itself is found by the loader.
-ENV TRITON_LIBCUDA_PATH=/usr/lib/x86_64-linux-gnu \
+# Docker does not set HOME by the user, and `ray up` asks it where ~/.ray is.
+ENV HOME=/home/mana \
+    TRITON_LIBCUDA_PATH=/usr/lib/x86_64-linux-gnu \
     TRITON_CACHE_DIR=/opt/mana/cache/triton \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \

@@ -1,14 +1,17 @@
 """Where a local stack lies, its ports and its passwords."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import random
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from mana_dist.errors import UserError
 
@@ -21,6 +24,8 @@ SECRETS = ("postgres", "mlflow", "flask", "s3-access", "s3-secret", "ray")
 
 _FILE = "stack.json"
 _ENVIRONMENT = "env.sh"
+_LOCK = "lock"
+_BEGUN = {_LOCK, f"{_FILE}.tmp"}  # what lies in a folder before _FILE does
 # Below the range from which the system takes ports for outgoing connections, and above those of Ray's workers.
 _RANGE = range(20_000, 32_000)
 # Ray's sockets are "<folder>/ray/session_<date>_<pid>/sockets/plasma_store", 107 bytes at most.
@@ -76,11 +81,12 @@ def resolve(folder: str) -> Path:
     path = Path(os.path.abspath(os.path.expanduser(folder)))
     if len(str(path)) > _LONGEST:
         raise UserError(
-            f"--folder {path} has {len(str(path))} characters; Ray's sockets lie below it, so {_LONGEST} are the most"
+            f"--folder {path} has {len(str(path))} characters; Ray's sockets lie below it, so {_LONGEST} are the most: "
+            "name a shorter one, for instance --folder ~/.mana"
         )
     if path.exists() and not path.is_dir():
         raise UserError(f"--folder {path} is a file; name a folder")
-    if path.is_dir() and any(path.iterdir()) and not (path / _FILE).exists():
+    if path.is_dir() and {item.name for item in path.iterdir()} - _BEGUN and not (path / _FILE).exists():
         raise UserError(f"--folder {path} holds something else than a local stack; name another")
     return path
 
@@ -102,6 +108,25 @@ def load(folder: Path) -> Layout:
     return Layout(folder, values["ports"], values["passwords"])
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Work on the stack in ``folder``, which is made, alone. The system ends the lock with the process.
+
+    Raises:
+        UserError: another process does so.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK, timeout=1)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"--folder {folder}: another `python -m cluster.local` is at work there; wait for it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def prepare(folder: Path) -> Layout:
     """The stack in ``folder``, made if it is not there; ports that somebody else took meanwhile are replaced.
 
@@ -109,8 +134,6 @@ def prepare(folder: Path) -> Layout:
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    for name in ("ray", "tmp", "home", "logs", "weed"):
-        (folder / name).mkdir(exist_ok=True)
     if exists(folder):
         before = load(folder)
         passwords, ports = before.passwords, before.ports
@@ -119,7 +142,10 @@ def prepare(folder: Path) -> Layout:
     kept = {name: port for name, port in ports.items() if name in PORTS and _is_free(port)}
     missing = [name for name in PORTS if name not in kept]
     layout = Layout(folder, kept | dict(zip(missing, _free_ports(len(missing), kept.values()), strict=True)), passwords)
+    # First: it tells that all else here is the stack's, wherever this is cut off.
     _write_private(folder / _FILE, json.dumps({"ports": layout.ports, "passwords": layout.passwords}, indent=1))
+    for name in ("ray", "tmp", "home", "logs", "weed"):
+        (folder / name).mkdir(exist_ok=True)
     lines = [f"export {name}={value}\n" for name, value in layout.client_environment().items()]
     _write_private(layout.environment_file, "".join(lines))
     return layout

@@ -46,7 +46,7 @@ def start(
 
 def of_stack(folder: Path) -> list[psutil.Process]:
     """All running processes of the stack in ``folder``."""
-    return [process for process in psutil.process_iter() if _belongs(process, folder) and _is_running(process)]
+    return [process for process in psutil.process_iter() if _belongs(process, folder) and is_running(process)]
 
 
 def stop(folder: Path, seconds: float = 20.0) -> int:
@@ -63,7 +63,7 @@ def stop(folder: Path, seconds: float = 20.0) -> int:
                 process.send_signal(_stop_signal(process))
     psutil.wait_procs(processes, timeout=seconds)
     deadline = time.monotonic() + 30
-    while remaining := of_stack(folder) or [process for process in processes if _is_running(process)]:
+    while remaining := of_stack(folder) or [process for process in processes if is_running(process)]:
         if time.monotonic() > deadline:
             raise RuntimeError(f"processes that cannot be ended: {[process.pid for process in remaining]}")
         for process in remaining:
@@ -85,7 +85,8 @@ def _stop_signal(process: psutil.Process) -> int:
     return int(process.environ().get(_SIGNAL, signal.SIGTERM))
 
 
-def _is_running(process: psutil.Process) -> bool:
+def is_running(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one that nobody has waited for yet has."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

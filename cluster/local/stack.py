@@ -4,8 +4,6 @@ import shutil
 import time
 from pathlib import Path
 
-import psutil
-
 from cluster.local import layout as layouts
 from cluster.local import processes
 from cluster.local.layout import Layout
@@ -13,33 +11,35 @@ from cluster.local.services import Service, base_environment, services
 from mana_dist.errors import UserError
 
 _START = 180.0  # seconds for a server to answer; imports are slow on a loaded machine
+_SLOW = 30.0  # seconds for servers that run: a loaded machine may keep one from answering
 _TRANSIENT = ("ray", "tmp")
 
 
 def up(folder: Path, cpus: int) -> Layout:
     """Start the stack in ``folder``, with the data of the time before, and wait until all of it answers.
 
-    One that is up stays as it is.
+    Of one that runs, only servers that are missing are started: jobs may be at work on the others.
 
     Args:
         folder: of the stack; made if it is not there.
         cpus: logical CPUs of its Ray head.
 
     Raises:
-        UserError: a server is not installed or does not start; then none is left running.
+        UserError: a server is not installed or does not start, then none is left running but those that ran before;
+            or another call is at work on the stack.
     """
-    if layouts.exists(folder) and all(is_up for _, is_up in status(folder)):
-        return layouts.load(folder)
-    processes.stop(folder)
-    layout = layouts.prepare(folder)
-    try:
-        for service in services(layout, cpus):
-            _start(service, layout)
-    except BaseException:
-        processes.stop(folder)
-        _clean(folder)
-        raise
-    return layout
+    with layouts.locked(folder):
+        if layouts.exists(folder) and processes.of_stack(folder):
+            return _complete(layouts.load(folder), cpus)
+        layout = layouts.prepare(folder)
+        try:
+            for service in services(layout, cpus):
+                _start(service, layout)
+        except BaseException:
+            processes.stop(folder)
+            _clean(folder)
+            raise
+        return layout
 
 
 def down(folder: Path, delete: bool) -> int:
@@ -53,15 +53,16 @@ def down(folder: Path, delete: bool) -> int:
         How many processes were ended.
 
     Raises:
-        UserError: there is no stack, or it is another user's.
+        UserError: there is no stack, it is another user's, or another call is at work on it.
     """
     layout = layouts.load(folder)
-    count = processes.stop(folder)
-    if left := [service.name for service in services(layout, cpus=1) if service.is_ready()]:
-        raise UserError(f"{', '.join(left)} of {folder} cannot be ended by you; run this as who started it")
-    _clean(folder)
-    if delete:
-        shutil.rmtree(folder)
+    with layouts.locked(folder):
+        count = processes.stop(folder)
+        if left := [service.name for service in services(layout, cpus=1) if service.is_ready()]:
+            raise UserError(f"{', '.join(left)} of {folder} cannot be ended by you; run this as who started it")
+        _clean(folder)
+        if delete:
+            shutil.rmtree(folder)
     return count
 
 
@@ -76,6 +77,25 @@ def status(folder: Path) -> list[tuple[str, bool]]:
     return [(service.name, running and service.is_ready()) for service in services(layout, cpus=1)]
 
 
+def _complete(layout: Layout, cpus: int) -> Layout:
+    """Start what is missing of a stack that runs, and leave the rest alone."""
+    all_of_it = services(layout, cpus)
+    deadline = time.monotonic() + _SLOW
+    while missing := [service for service in all_of_it if not service.is_ready()]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    try:
+        for service in all_of_it:
+            if service in missing:
+                _start(service, layout)
+            else:
+                service.finish()  # the call that started it may have been cut off before
+    except UserError as error:
+        raise UserError(f"{error}; the other servers still run, `down` and then `up` starts all anew") from error
+    return layout
+
+
 def _start(service: Service, layout: Layout) -> None:
     log = layout.folder / "logs" / f"{service.name}.log"
     service.prepare()
@@ -83,7 +103,7 @@ def _start(service: Service, layout: Layout) -> None:
     process = processes.start(service.command, environment, log, layout.folder, service.stop)
     deadline = time.monotonic() + _START
     while not service.is_ready():
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE or time.monotonic() > deadline:
+        if not processes.is_running(process) or time.monotonic() > deadline:
             last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             raise UserError(f"{service.name} does not start: {''.join(last)} (all of it: {log})")
         time.sleep(0.2)

@@ -56,7 +56,7 @@ def app(options: ServeOptions) -> serve.Application:
     """Build the app; Serve calls it with the arguments of ``serve run`` or of its configuration file.
 
     Raises:
-        click.ClickException: no such model, or a device that the cluster does not have.
+        click.ClickException: no such model.
     """
     try:
         return _build(options)
@@ -92,12 +92,10 @@ def _fixed(model: str, tracking_uri: str) -> str:
 
 
 def _device(name: str) -> str:
-    if name == "cpu":
+    """Where replicas are to run. ``cuda`` asks no more: they wait for GPUs, which an autoscaler may have to bring."""
+    if name != "auto":
         return name
     # `serve run` builds the app before it joins a cluster; by a configuration file it is built on the cluster.
     if not ray.is_initialized():
-        return "cuda" if name == "cuda" or torch.cuda.is_available() else "cpu"
-    gpus = ray.cluster_resources().get("GPU", 0)
-    if name == "cuda" and not gpus:
-        raise UserError("device=cuda: the Ray cluster has no GPU; use device=cpu or auto")
-    return "cuda" if gpus else "cpu"
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda" if ray.cluster_resources().get("GPU", 0) else "cpu"

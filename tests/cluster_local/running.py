@@ -1,5 +1,6 @@
 """A local stack, started and ended by its command line, in a folder and with a home of its own."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -56,7 +57,8 @@ class Stack:
         if (self.folder / "stack.json").exists():
             self.run("down", "--delete")
         for process in self.processes():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         shutil.rmtree(self._base)
 
     def _concerns(self, process: psutil.Process) -> bool:

@@ -56,6 +56,15 @@ def test_every_node_asks_for_the_token_and_the_dashboard_stays_inside(name: str)
     assert "--dashboard-host=127.0.0.1" in starts[0]
 
 
+@pytest.mark.parametrize(("name", "identity"), [("aws-gpu", "IamInstanceProfile"), ("gcp-gpu", "serviceAccounts")])
+def test_workers_do_not_have_the_heads_rights(name: str, identity: str) -> None:
+    """The head starts and ends machines; a job on a worker must not."""
+    head, worker = (load(name)["available_node_types"][kind]["node_config"] for kind in ("head", "gpu"))
+    assert head[identity]
+    assert worker[identity]
+    assert head[identity] != worker[identity]
+
+
 def test_no_file_has_a_secret() -> None:
     texts = [path.read_text(encoding="utf-8") for path in Path(REPOSITORY / "cluster").glob("*.yaml")]
     assert len(texts) == len(FILES) + 1

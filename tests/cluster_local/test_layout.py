@@ -1,7 +1,10 @@
 """Where a stack lies: refusals before anything is started, passwords that last, ports that are free."""
 
+import os
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from mana_dist.errors import UserError
 
 
 def test_a_path_too_long_for_rays_sockets_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"characters; Ray's sockets"):
+    with pytest.raises(UserError, match=r"characters; Ray's sockets .* --folder ~/\.mana$"):
         layout.resolve(str(tmp_path / ("x" * 60)))
     socket_name = "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
     longest = "/" + "x" * (107 - len(socket_name) - 1)  # of a socket's path the kernel takes 107 bytes
@@ -33,6 +36,45 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path, monkeypat
     with pytest.raises(UserError, match="is a file"):
         main(["up", "--folder", "file"])
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_what_was_cut_off_while_it_was_made_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "_LONGEST", 1000)
+    folder = tmp_path / "s"
+
+    def is_a_stack_or_empty(moment: str) -> None:
+        assert str(layout.resolve(str(folder))) == str(folder), moment
+
+    replaced, made = os.replace, Path.mkdir
+
+    def replace(*names: Path) -> None:
+        is_a_stack_or_empty(f"before {names}")
+        replaced(*names)
+        is_a_stack_or_empty(f"after {names}")
+
+    def mkdir(path: Path, **options: bool) -> None:
+        made(path, **options)
+        is_a_stack_or_empty(f"with {path}")
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with layout.locked(folder):
+        is_a_stack_or_empty("locked")
+        layout.prepare(folder)
+    assert (folder / "logs").is_dir()
+
+
+def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
+    with layout.locked(tmp_path / "s"):
+        other = (
+            "import sys, pathlib; from cluster.local import layout\nwith layout.locked(pathlib.Path(sys.argv[1])): pass"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", other, str(tmp_path / "s")], capture_output=True, text=True, check=False
+        )
+        assert "another `python -m cluster.local` is at work there" in done.stderr
+    with layout.locked(tmp_path / "s"):
+        pass
 
 
 @pytest.mark.parametrize("command", ["down", "status"])

@@ -133,6 +133,13 @@ def containers(overlay: str) -> Iterator[tuple[str, Document]]:
             yield f"{name} {container['name']}", container
 
 
+def quantity(text: str) -> float:
+    """A number of Kubernetes, as "1.5", "500m" or "2Gi"."""
+    units = {"m": 1e-3, "Mi": 2**20, "Gi": 2**30, "": 1.0}
+    number = text.rstrip("mMGi")
+    return float(number) * units[text[len(number) :]]
+
+
 def entrypoint(overlay: str, job: str) -> str:
     """A job's entrypoint, a shell command."""
     line: str = named(overlay, "RayJob", f"mana-{job}")["spec"]["entrypoint"]

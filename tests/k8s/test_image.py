@@ -59,12 +59,31 @@ def test_everything_that_is_copied_is_there_and_not_ignored() -> None:
 
 def test_the_images_are_those_of_the_manifests_and_run_as_nobody_special() -> None:
     for stage in ("ray", "mlflow"):
-        text = re.split(rf"^FROM \S+ AS {stage}$", DOCKERFILE, flags=re.MULTILINE)[1].split("\nFROM ")[0]
+        text = part(stage)
         assert "USER 1000" in text.splitlines()
         assert "gcc" not in text
     ours = {box["image"].split("/")[-1] for overlay in OVERLAYS for _, box in containers(overlay)}
     assert {"mana-dist:0.1.0", "mana-mlflow:0.1.0"} <= ours
     assert all(f"-t {name} ." in DOCKERFILE for name in ("mana-dist:0.1.0", "mana-mlflow:0.1.0"))
+
+
+def part(stage: str) -> str:
+    """A stage of the recipe."""
+    return re.split(rf"^FROM \S+ AS {stage}$", DOCKERFILE, flags=re.MULTILINE)[1].split("\nFROM ")[0]
+
+
+def test_the_cluster_launcher_can_use_the_image() -> None:
+    """What Ray runs inside the container: rsync for its files, and on the head SSH and the cloud's client."""
+    text = part("ray")
+    (line,) = re.findall(r"apt-get install .*?$", text, re.MULTILINE)
+    assert {"rsync", "openssh-client"} <= set(line.split())
+    # Ray asks Docker for HOME to mount the token below it: the user's, who must be able to read it.
+    (user,) = re.findall(r"useradd --uid 1000 --create-home (\w+)$", text, re.MULTILINE)
+    assert re.search(rf"^ENV (?:.*\\\n)*? *HOME=/home/{user}\b", text, re.MULTILINE)
+    (extras,) = re.findall(r"python requirements\.py (.*)> requirements.txt", part("packages"))
+    pyproject = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    names = {Requirement(line).name for line in requirements(pyproject, extras.split(), only=False)}
+    assert {"google-api-python-client", "google-auth-httplib2"} <= names
 
 
 def test_requirements_are_pyprojects_and_all_pinned() -> None:
@@ -75,7 +94,7 @@ def test_requirements_are_pyprojects_and_all_pinned() -> None:
     server = requirements(text, ["server"], only=True)
     assert {Requirement(line).name for line in server} >= {"mlflow", "psycopg2-binary", "boto3"}
     pins = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-").splitlines()
-    for line in [*project["dependencies"], *server]:
+    for line in [*project["dependencies"], *server, *requirements(text, ["gcp"], only=True)]:
         assert any(pin.startswith(f"{Requirement(line).name.lower()}==") for pin in pins), line
 
 

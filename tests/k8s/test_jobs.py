@@ -1,6 +1,6 @@
 """The jobs' words are those of the real commands, and their clusters have what they ask for."""
 
-import importlib.util
+import importlib
 import re
 import shutil
 from pathlib import Path
@@ -9,8 +9,11 @@ import pytest
 import yaml
 
 from mana_dist import config as configuration
+from mana_dist.errors import UserError
 from mana_dist.evaluate.__main__ import parser as evaluate_parser
+from mana_dist.serve import ServeOptions
 from pipelines.ingest import options as ingest_options
+from pipelines.upscale import options as upscale_options
 from tests.k8s.manifests import (
     JOBS,
     OVERLAYS,
@@ -21,6 +24,7 @@ from tests.k8s.manifests import (
     named,
     of_kind,
     pod_specs,
+    quantity,
     runtime_environment,
     settings,
     words,
@@ -85,16 +89,27 @@ def test_evaluate(overlay: str) -> None:
 def test_upscale(overlay: str) -> None:
     line, values = arguments(overlay, "upscale"), settings(overlay)
     assert line[:3] == ["python", "-m", "pipelines.upscale"]
-    asked = ["--source", values["MANA_UPSCALE_SOURCE"], "--out", values["MANA_UPSCALED"]]
-    assert line[3:] == [*asked, "--model", values["MANA_MODEL"]]
+    asked = upscale_options.parse(line[3:])
+    assert (asked.sources, asked.out) == ((values["MANA_UPSCALE_SOURCE"],), values["MANA_UPSCALED"])
+    assert asked.model == values["MANA_MODEL"]
+    with pytest.raises(UserError, match="--modell"):
+        upscale_options.parse([*line[3:], "--modell", "x"])
 
 
-def test_the_serving_app_is_there() -> None:
-    serve = yaml.safe_load(named("dev", "RayService", "mana-serve")["spec"]["serveConfigV2"])
-    ((module, name),) = [application["import_path"].split(":") for application in serve["applications"]]
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} is not written yet")
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_serving_app(overlay: str) -> None:
+    serve = yaml.safe_load(named(overlay, "RayService", "mana-serve")["spec"]["serveConfigV2"])
+    (application,) = serve["applications"]
+    module, name = application["import_path"].split(":")
     assert hasattr(importlib.import_module(module), name)
+    options = ServeOptions(**application["args"])
+    assert options.model == settings(overlay)["MANA_SERVED"] == "models:/mana-x4@champion"
+    # It is built when only the head is there, which has no GPU; "auto" would be the CPU for good.
+    assert options.device == ("cpu" if overlay == "dev" else "cuda")
+    (group,) = dict(cluster_specs(overlay))["RayService/mana-serve"]["workerGroupSpecs"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert int(limits.get("nvidia.com/gpu", 0)) == (0 if overlay == "dev" else options.replicas)
+    assert quantity(limits["cpu"]) > options.cpus * options.replicas  # and the front
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -175,12 +190,6 @@ def test_dev_with_one_job_fits_into_four_cpus_and_16_gib() -> None:
     requests = [box["resources"]["requests"] for pod in servers + job for box in pod["containers"]]
     assert sum(quantity(request["cpu"]) for request in requests) < 4
     assert sum(quantity(request["memory"]) for request in requests) < 15 * 2**30  # Kubernetes itself takes some
-
-
-def quantity(text: str) -> float:
-    units = {"m": 1e-3, "Mi": 2**20, "Gi": 2**30, "": 1.0}
-    number = text.rstrip("mMGi")
-    return float(number) * units[text[len(number) :]]
 
 
 def test_the_shell_finds_a_variable_that_nobody_set() -> None:

@@ -21,7 +21,7 @@ test-cluster: install
 
 # On a SeaweedFS server of its own, on loopback.
 test-s3: install
-	$(BIN)/python -m pytest tests/s3
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile tests/s3
 
 lint: install
 	$(BIN)/ruff check .

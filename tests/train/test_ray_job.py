@@ -26,9 +26,14 @@ def submit(cluster: Nodes, tmp_path: Path, *arguments: str) -> list[str]:
 
 
 def run(cluster: Nodes, command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=REPOSITORY, env=cluster.environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    """Run a command; again as long as the head is up and its node is not yet."""
+    deadline = time.monotonic() + 90
+    while True:
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=cluster.environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        if "No available agent to submit job" not in done.stderr or time.monotonic() > deadline:
+            return done
 
 
 @pytest.mark.cluster

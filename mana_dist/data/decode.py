@@ -19,9 +19,10 @@ import av
 from mana_dist import storage
 from mana_dist.data.cuts import Cut, packets_from, scan
 from mana_dist.data.gops import GopDecoder, Loss, UnreachableError
+from mana_dist.data.orientation import quarter_turns
 from mana_dist.data.pictures import shown_size, to_frame
 from mana_dist.data.progressive import NumberedPicture, progressive
-from mana_dist.data.video import DEFAULT_RATE, Frame, check_not_encrypted, open_input, quarter_turns, to_rgb
+from mana_dist.data.video import DEFAULT_RATE, Frame, check_not_encrypted, open_input, to_rgb
 from mana_dist.errors import UserError
 
 _DENSE = 10

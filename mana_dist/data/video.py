@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mana_dist import storage
 from mana_dist.data.damage_signs import errors_heard
+from mana_dist.data.orientation import upright
 from mana_dist.data.pictures import check_one_file_each, natural_key, to_frame
 from mana_dist.data.progressive import NumberedPicture, progressive
 from mana_dist.errors import UserError
@@ -210,7 +211,7 @@ def to_rgb(frame: Any) -> Frame:
     """A decoded PyAV frame's pixels, upright: the one way from a video's colours to ours.
 
     Matrix and range are those tagged in the file. Untagged: BT.709 where the frame, as coded, has 720 lines or more,
-    else BT.601; limited range unless tagged full. The display matrix's rotation is applied.
+    else BT.601; limited range unless tagged full. The display matrix's rotation and mirroring are applied.
 
     Returns:
         uint8 (H, W, 3), RGB, full range.
@@ -225,12 +226,7 @@ def to_rgb(frame: Any) -> Frame:
         interpolation=_EXACT if frame.format.components[0].bits > 8 else None,
         threads=1,  # else it starts one per core for every frame
     )
-    return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), quarter_turns(frame)))
-
-
-def quarter_turns(frame: Any) -> int:
-    """Of the frame's display matrix, 0 to 3, counterclockwise as np.rot90 counts them."""
-    return round(frame.rotation / 90) % 4
+    return upright(rgb.to_ndarray(), frame)
 
 
 def clip_name(uri: str) -> str:

@@ -10,7 +10,7 @@ from ray import serve
 from mana_dist import model_folder, registry, storage
 from mana_dist.errors import UserError, one_line
 from mana_dist.inference import Frame, Frames, Precision
-from mana_dist.serve.batches import super_resolve_windows
+from mana_dist.serve.batches import super_resolve_each
 from mana_dist.serve.front import UPSCALER, Api
 from mana_dist.serve.options import ServeOptions
 from mana_dist.serve.windows import Limits
@@ -34,16 +34,19 @@ class Upscaler:
         self.batch.set_batch_wait_timeout_s(options.batch_wait)
 
     @serve.batch  # type: ignore[untyped-decorator]  # Ray comes without types
-    async def batch(self, windows: list[Frames]) -> list[Frame]:
-        """Upscale the windows that came together."""
+    async def batch(self, windows: list[Frames]) -> list[Frame | Exception]:
+        """Upscale the windows that came together; one that fails takes no other with it."""
         # In a thread, so that this process can take in the next batch meanwhile.
         return await asyncio.to_thread(
-            super_resolve_windows, self._model, windows, self._device, self._precision, self._memory
+            super_resolve_each, self._model, windows, self._device, self._precision, self._memory
         )
 
     async def upscale(self, window: Frames) -> Frame:
         """(T, H, W, 3) uint8 -> the middle frame, (4H, 4W, 3) uint8."""
-        return await self.batch(window)
+        result: Frame | Exception = await self.batch(window)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 class _UsageError(click.ClickException):

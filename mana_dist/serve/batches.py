@@ -47,6 +47,22 @@ def super_resolve_windows(
     return [results[number] for number in range(len(windows))]
 
 
+def super_resolve_each(
+    model: Mana, windows: Sequence[Frames], device: str, precision: Precision, memory: int
+) -> list[Frame | Exception]:
+    """As :func:`super_resolve_windows`; where that fails each window alone, so that it fails only for those to blame.
+
+    Returns:
+        One for each window, in order: the frame, or what it failed with.
+    """
+    try:
+        return list(super_resolve_windows(model, windows, device, precision, memory))
+    except Exception as error:
+        if len(windows) == 1:
+            return [error]
+    return [result for one in windows for result in super_resolve_each(model, [one], device, precision, memory)]
+
+
 def _together(model: Mana, windows: Sequence[Frames], device: str, precision: Precision) -> Iterator[Frame]:
     lean = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
     with torch.inference_mode(), lean:

@@ -11,10 +11,16 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 import mana_dist
+from mana_dist.errors import one_line
 from mana_dist.serve.windows import ARRAY_TYPES, FIELD, MULTIPART, Limits, RefusedError, read_window, to_png
 
 UPSCALER = "Upscaler"
 """The deployment that the front asks."""
+BODIES = 8
+"""Bodies that are read and decoded at a time; others wait unread, and take no memory."""
+BODY_SECONDS = 60.0
+"""For one of them to come: a client that falls silent must not keep others out."""
+_REASON = 200  # characters
 
 api = FastAPI(title="MANA", version=mana_dist.__version__)
 
@@ -31,8 +37,10 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {}}, "description": "The upscaled middle frame"},
     400: {"description": "The body is not what its content type says"},
     413: {"description": "Body or frames too large"},
+    408: {"description": "The body did not come in time"},
     415: {"description": "Neither a form nor an array"},
     422: {"description": "Not a window for this model"},
+    500: {"description": "The model failed on this window"},
     503: {"description": "Too many requests wait; try again later"},
 }
 
@@ -60,6 +68,7 @@ class Api:
         self._upscaler = upscaler
         self._limits = limits
         self._model = model
+        self._bodies = asyncio.Semaphore(BODIES)
 
     @api.post(
         "/upscale", response_class=Response, responses=_ANSWERS,
@@ -72,13 +81,20 @@ class Api:
         numpy.save writes it, uint8 (T, H, W, 3), RGB.
         """
         try:
-            window = await read_window(request.headers, request.stream(), self._limits)
+            async with self._bodies, asyncio.timeout(BODY_SECONDS):
+                window = await read_window(request.headers, request.stream(), self._limits)
         except RefusedError as error:
             return _refusal(error.status, error.reason)
+        except TimeoutError:
+            return _refusal(HTTPStatus.REQUEST_TIMEOUT, f"the body did not come within {BODY_SECONDS:g} s")
         try:
             frame = await self._upscaler.upscale.remote(window)
         except BackPressureError:
             return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests wait already; try again later")
+        except Exception as error:  # of the replica, whose log has it all; Ray's own message is a whole traceback
+            cause = getattr(error, "cause", None) or error
+            reason = f"{type(cause).__name__}: {one_line(cause)[:_REASON]}"
+            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, f"the model failed on this window ({reason})")
         return Response(await asyncio.to_thread(to_png, frame), media_type="image/png")
 
     @api.get("/healthz", response_model=None)

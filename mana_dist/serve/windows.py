@@ -1,5 +1,6 @@
 """A request's body into a window of frames, and why it cannot be one. Nothing of Ray in it."""
 
+import asyncio
 import io
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ FIELD = "frames"
 MULTIPART = "multipart/form-data"
 ARRAY_TYPES = ("application/x-npy", "application/octet-stream")
 _MAX_FILES = 256  # more than any model's window has
+_REASON = 200  # characters of it: some hold the header
 
 
 class RefusedError(Exception):
@@ -52,7 +54,8 @@ class Limits:
 async def read_window(headers: Headers, body: AsyncGenerator[bytes, None], limits: Limits) -> Frames:
     """The window that a request carries: PNG or JPEG files in a form, or an array in NumPy's own format.
 
-    The body is read piece by piece, and no further than to the limit.
+    The body is read piece by piece, and no further than to the limit. Pictures are decoded in a thread, so that others
+    are served meanwhile.
 
     Args:
         headers: the request's.
@@ -75,7 +78,7 @@ async def read_window(headers: Headers, body: AsyncGenerator[bytes, None], limit
         raise _too_long(limits)
     pieces = _limited(body, limits)
     if kind == MULTIPART:
-        return _of_pictures(await _files(headers, pieces), limits)
+        return await asyncio.to_thread(_of_pictures, await _files(headers, pieces), limits)
     data = bytearray()
     async for piece in pieces:
         data += piece
@@ -144,10 +147,9 @@ def _of_array(data: bytes, limits: Limits) -> Frames:
         version = npy.read_magic(stream)
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read_header(stream)
-    except (ValueError, EOFError) as error:
-        raise RefusedError(
-            HTTPStatus.BAD_REQUEST, f"not an array as numpy.save writes it ({one_line(error)})"
-        ) from error
+    except Exception as error:  # whatever Python's parser, which reads the header, makes of a wrong one
+        reason = one_line(error)[:_REASON] or type(error).__name__
+        raise RefusedError(HTTPStatus.BAD_REQUEST, f"not an array as numpy.save writes it ({reason})") from error
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
         told = f"{dtype} {shape}"
         raise RefusedError(

@@ -73,7 +73,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _memory(text: str) -> Any:
-    return {"auto": "auto", "none": None}[text] if text in ("auto", "none") else int(text)
+    if text in ("auto", "none"):
+        return "auto" if text == "auto" else None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of MiB nor auto nor none") from None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from mana_dist.data.video import quarter_turns, to_rgb
+from mana_dist.data.orientation import upright
+from mana_dist.data.video import to_rgb
 from mana_dist.inference import Pixels
 
 _BT709, _UNSPECIFIED, _FULL = 1, 2, 2  # ffmpeg's numbers of matrix, primaries and transfer; of the range
@@ -85,7 +86,7 @@ def pixels_of(picture: Any, bits: int) -> Pixels:
         if not _is_full(picture):
             low = np.minimum(pixels, _SWSCALE_WHITE)
             pixels = low + (low >> 8)
-    return np.ascontiguousarray(np.rot90(pixels, quarter_turns(picture)))
+    return upright(pixels, picture)
 
 
 def to_picture(pixels: Pixels, pixel_format: str, colours: Colours) -> Any:

@@ -14,6 +14,12 @@ COMPARE_SETTINGS = Settings(codec="h264", bits=8)
 _PANEL = (1080, 1920)  # height and width at most; of larger frames the middle is shown
 
 
+def comparison_of(destination: str) -> tuple[str, str]:
+    """URIs of the side-by-side and of the still that go with a result."""
+    video, still = (f"{destination.rstrip('/')}.compare{suffix}" for suffix in (".mp4", ".png"))
+    return video, still
+
+
 @dataclass
 class Comparison:
     """Compares frame by frame.

@@ -1,12 +1,16 @@
 """Where the result goes: looked at before any work is done."""
 
 import os
+from collections.abc import Sequence
 
 from mana_dist import storage
 from mana_dist.errors import UserError
+from mana_dist.upscale.compare import comparison_of
 from mana_dist.upscale.join import FORMATS
 from mana_dist.upscale.pictures import TIMES_FILE
 from mana_dist.upscale.settings import Settings
+
+_PARTIAL_LETTERS = 32  # that an unfinished file has more in its name than the finished one
 
 
 def check_destination(destination: str, source: str, settings: Settings) -> None:
@@ -14,29 +18,48 @@ def check_destination(destination: str, source: str, settings: Settings) -> None
 
     Raises:
         UserError: unknown suffix, a codec that the container does not take, the source itself, a folder that is missing
-            or cannot be written, or one with other things in it.
+            or cannot be written, or one with other things in it, or too long a name; also of the comparison's files.
     """
     resolved = storage.resolve(destination)
     if settings.codec == "png":
         _check_folder(destination, resolved)
     else:
         _check_suffix(destination, settings)
-    if resolved == storage.resolve(source) or (
-        os.path.exists(resolved) and os.path.exists(source) and os.path.samefile(resolved, source)
-    ):
-        raise UserError(f"{destination}: is the source itself; name another file")
+    extras = comparison_of(destination) if settings.compare else ()
+    for uri in (destination, *extras):
+        _check_not_source(uri, source)
     if storage.is_remote(destination):
         return
     folder = os.path.dirname(resolved)
     if not os.path.isdir(folder):
         raise UserError(f"{destination}: there is no folder {folder}; make it first")
-    if settings.codec != "png" and os.path.isdir(resolved):
-        raise UserError(f"{destination}: is a folder; name a file")
+    files = extras if settings.codec == "png" else (destination, *extras)
+    for uri in files:
+        if os.path.isdir(storage.resolve(uri)):
+            raise UserError(f"{uri}: is a folder; name a file")
+    _check_lengths(folder, (destination, *extras))
     storage.check_writable(folder, destination)
 
 
+def _check_not_source(uri: str, source: str) -> None:
+    resolved = storage.resolve(uri)
+    if resolved == storage.resolve(source) or (
+        os.path.exists(resolved) and os.path.exists(source) and os.path.samefile(resolved, source)
+    ):
+        raise UserError(f"{uri}: is the source itself; name another file")
+
+
+def _check_lengths(folder: str, uris: Sequence[str]) -> None:
+    most = os.pathconf(folder, "PC_NAME_MAX") - _PARTIAL_LETTERS
+    for uri in uris:
+        if len(os.fsencode(os.path.basename(storage.resolve(uri)))) > most:
+            raise UserError(f"{uri}: its name is too long; there is room for {most} bytes")
+
+
 def _check_suffix(destination: str, settings: Settings) -> None:
-    suffix = os.path.splitext(destination.rstrip("/"))[1].lower()
+    if destination.endswith("/"):
+        raise UserError(f"{destination}: a name that ends with / is a folder's; name a file")
+    suffix = os.path.splitext(destination)[1].lower()
     if suffix not in FORMATS:
         raise UserError(f"{destination}: unknown kind of video {suffix or '(no suffix)'}; use {', '.join(FORMATS)}")
     if settings.codec == "ffv1" and suffix != ".mkv":

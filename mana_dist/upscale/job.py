@@ -22,6 +22,7 @@ from mana_dist.upscale.work import Network
 
 JOB_FILE = "job.json"
 _LOCK = "lock"
+_OF_FREE_MEMORY = {"memory", "tiling"}  # what of an identity depends on it, with --memory auto
 
 
 def identity(survey: Survey, model_sha256: str, settings: Settings, network: Network) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def identity(survey: Survey, model_sha256: str, settings: Settings, network: Net
         survey: of the source.
         model_sha256: of the weights.
         settings: all of them count.
-        network: tells where it runs, and in which tiles.
+        network: tells where it runs, with how much memory, and in which tiles.
     """
     return {
         "source": storage.resolve(survey.uri),
@@ -40,9 +41,24 @@ def identity(survey: Survey, model_sha256: str, settings: Settings, network: Net
         "model": model_sha256,
         "settings": asdict(settings) | {"device": network.device},
         "threads": torch.get_num_threads() if network.device == "cpu" else None,
+        "memory": network.memory,
         "tiling": network.tiling and asdict(network.tiling),
         "versions": {"mana_dist": __version__, "av": av.__version__, "torch": torch.__version__},
     }
+
+
+def memory_of(folder: str, wanted: Mapping[str, Any]) -> int | None:
+    """MiB that an unfinished run took that differs in nothing but in how much memory was free; None: there is none.
+
+    Args:
+        folder: the work folder.
+        wanted: :func:`identity`.
+    """
+    found = _read(folder)
+    if not isinstance(found, dict) or set(_differences(found, wanted)) - _OF_FREE_MEMORY:
+        return None
+    memory = found.get("memory")
+    return memory if isinstance(memory, int) else None
 
 
 def work_folder(destination: str) -> str:
@@ -56,10 +72,10 @@ def work_folder(destination: str) -> str:
 
 @contextmanager
 def opened(folder: str, wanted: Mapping[str, Any]) -> Iterator[None]:
-    """Hold a work folder for oneself; what another job left in it is deleted first.
+    """Hold a work folder for oneself; what another job left in it is deleted first, and said.
 
     Args:
-        folder: local; made if it is not there. It stays when the context is left: see :func:`finish`.
+        folder: local; made if it is not there. It stays when the context is left, but for :func:`finish`.
         wanted: :func:`identity`.
 
     Raises:
@@ -73,7 +89,12 @@ def opened(folder: str, wanted: Mapping[str, Any]) -> Iterator[None]:
     except Timeout as error:
         raise UserError(f"{folder}: another run is at work on this result; wait for it or stop it") from error
     try:
-        if _read(folder) != wanted:
+        found = _read(folder)
+        if found != wanted:
+            finished = sum(name.startswith("segment-") and name.endswith(".json") for name in os.listdir(folder))
+            if finished:
+                reasons = ", ".join(_differences(found, wanted)) if isinstance(found, dict) else f"no {JOB_FILE}"
+                print(f"beginning anew: the {finished} segments in {folder} are of another job; differs: {reasons}")
             _clear(folder, everything=True)
             storage.write_bytes(os.path.join(folder, JOB_FILE), json.dumps(wanted, indent=1).encode())
         _clear(folder, everything=False)
@@ -83,8 +104,20 @@ def opened(folder: str, wanted: Mapping[str, Any]) -> Iterator[None]:
 
 
 def finish(folder: str) -> None:
-    """Delete the work folder: the result is in its place."""
+    """Delete the work folder, while it is held: the result is in its place."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The keys whose values differ, with those of nested mappings: ``settings.crf``."""
+    found = []
+    for key in sorted({*one, *other}):
+        here, there = one.get(key), other.get(key)
+        if key in ("settings", "versions") and isinstance(here, dict) and isinstance(there, dict):
+            found += [f"{key}.{inner}" for inner in _differences(here, there)]
+        elif key not in one or key not in other or here != there:
+            found.append(key)
+    return found
 
 
 def _read(folder: str) -> Any:

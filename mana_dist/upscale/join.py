@@ -15,7 +15,7 @@ from mana_dist.data.video import open_input
 from mana_dist.errors import UserError
 from mana_dist.upscale import record
 from mana_dist.upscale.colours import tag
-from mana_dist.upscale.compare import COMPARE_SETTINGS
+from mana_dist.upscale.compare import COMPARE_SETTINGS, comparison_of
 from mana_dist.upscale.encode import INDEX_BASE, published
 from mana_dist.upscale.pictures import join_pictures
 from mana_dist.upscale.record import Record
@@ -74,13 +74,14 @@ def join(survey: Survey, segments: Sequence[Segment], folder: str, destination: 
     scratch = local if local and os.path.dirname(local) == os.path.dirname(storage.resolve(destination)) else None
     names = [pictures_name(segment, settings) for segment in segments]
     filled = [storage.join(folder, name) for name, each in zip(names, records, strict=True) if each.pts]
+    extras: list[str] = []
+    if settings.compare:
+        extras = _join_comparison(survey, segments, records, folder, destination, scratch)
+    # Last: once it is there, all is there.
     if settings.codec == "png":
         left_out = join_pictures(survey, filled, times, destination, scratch)
     else:
         left_out = _join_video(survey, filled, times, destination, scratch, settings, copies=True)
-    extras: list[str] = []
-    if settings.compare:
-        extras = _join_comparison(survey, segments, records, folder, destination, scratch)
     shown = next(each for each in records if each.pts)
     return Summary(
         len(times.pts),
@@ -88,7 +89,7 @@ def join(survey: Survey, segments: Sequence[Segment], folder: str, destination: 
         shown.height,
         sum(each.cuts for each in records),
         tuple(left_out),
-        _stopped(survey, records),
+        _stopped(survey, records, times),
         tuple(extras),
     )
 
@@ -107,16 +108,19 @@ def _join_video(
     with ExitStack() as stack:
         path = stack.enter_context(published(destination, scratch))
         source, source_video, _ = stack.enter_context(open_input(survey.uri, listen=False))
-        target = stack.enter_context(av.open(path, "w", format=FORMATS[suffix], options=_options(suffix, survey)))
+        target = stack.enter_context(
+            av.open(path, "w", format=FORMATS[suffix], options=_options(suffix, survey, times))
+        )
         first = stack.enter_context(_opened(files[0]))
         video = _lay_out(first.streams.video[0], target, survey, settings)
         others: Iterator[tuple[Fraction, Any]] = iter(())
         left_out: list[str] = []
         if copies:
             copy_tags(source_video, video)
-            copied = Copies(source, source_video, target)
+            copied = Copies(source, source_video, target, survey.offsets)
             others, left_out = copied.packets(), copied.left_out
         packets = _video_packets(files, times, survey.time_base, video)
+        target.start_encoding()  # here: what is wrong with the header is no matter of a packet
         broken = 0
         for _, packet in heapq.merge(packets, others, key=lambda item: item[0]):
             try:
@@ -125,7 +129,7 @@ def _join_video(
                 if packet.stream_index == video.index:
                     raise
                 broken += 1
-    return [*left_out, *([f"{broken} packets out of order"] if broken else [])]
+    return [*left_out, *([f"{broken} packets whose times are out of order"] if broken else [])]
 
 
 def _lay_out(template: Any, target: Any, survey: Survey, settings: Settings) -> Any:
@@ -175,7 +179,7 @@ def _join_comparison(
 ) -> list[str]:
     times = times_of(records, survey, compared=True)
     filled = [(segment, each) for segment, each in zip(segments, records, strict=True) if each.pts]
-    video, still = (f"{destination.rstrip('/')}.compare{suffix}" for suffix in (".mp4", ".png"))
+    video, still = comparison_of(destination)
     files = [storage.join(folder, compare_name(segment)) for segment, _ in filled]
     _join_video(survey, files, times, video, scratch, COMPARE_SETTINGS, copies=False)
     most, _ = max(filled, key=lambda pair: pair[1].difference)
@@ -187,26 +191,26 @@ def _opened(uri: str) -> Any:
     return av.open(storage.open_read(uri) if storage.is_remote(uri) else storage.resolve(uri))
 
 
-def _options(suffix: str, survey: Survey) -> dict[str, str]:
+def _options(suffix: str, survey: Survey, times: Times) -> dict[str, str]:
     options = {"fflags": "+bitexact"}  # no random identifiers: the same frames give the same file
     if FORMATS[suffix] == "matroska":
-        return options
+        # Sound that begins a little before the first frame moves no frame.
+        return options | ({"avoid_negative_ts": "disabled"} if times.pts[0] >= 0 else {})
     # A start later than 0 is told in ticks of the file, by default milliseconds: too coarse for most time bases.
     ticks = survey.time_base.denominator
     return options | {"movflags": "+faststart", "movie_timescale": str(ticks * -(-1000 // ticks))}
 
 
-def _stopped(survey: Survey, records: Sequence[Record]) -> str:
+def _stopped(survey: Survey, records: Sequence[Record], times: Times) -> str:
     frames = sum(len(each.pts) for each in records)
     errors = sum(each.errors for each in records)
     trouble = next((each.trouble for each in records if each.trouble), "")
     last = max(each.pts[-1] for each in records if each.pts)
-    first = min(each.pts[0] for each in records if each.pts)
     about = max(survey.promised or 0, survey.frames)
     tick = survey.time_base
     unread = survey.last_pts is not None and (survey.last_pts - last) * tick > Fraction(3, 2) / survey.rate
     if trouble or (survey.promised or 0) > survey.frames or (errors and unread):
-        seconds = float((last - first) * tick + 1 / survey.rate)
+        seconds = float((times.pts[-1] - times.pts[0]) * tick + 1 / survey.rate)
         return (
             f"stopped at frame {frames} ({seconds:.2f} s) of about {about}: the source cannot be decoded beyond; "
             "the result holds what could be"

@@ -3,18 +3,21 @@
 import csv
 import io
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Sequence
 from fractions import Fraction
 
 import av
+from pyarrow import fs
 
 from mana_dist import storage
 from mana_dist.upscale.source import Survey
 from mana_dist.upscale.times import Times
 
 TIMES_FILE = "timestamps.csv"
+_PICTURE = re.compile(r"(\d{8,})\.png")
 
 
 def join_pictures(
@@ -26,7 +29,8 @@ def join_pictures(
         survey: of the source.
         files: URIs of the segments' files; each packet in them is a PNG file.
         times: of the frames.
-        destination: URI of the folder; a local one appears whole, in the place of what was there.
+        destination: URI of the folder; a local one appears whole, in the place of what was there. Of a remote one
+            :data:`TIMES_FILE` is deleted first; pictures of an earlier, longer video are deleted at the end.
         scratch: local folder for the unfinished one.
 
     Returns:
@@ -38,7 +42,9 @@ def join_pictures(
     remote = storage.is_remote(destination)
     final = storage.resolve(destination)
     partial = final
-    if not remote:
+    if remote:
+        _delete(storage.join(final, TIMES_FILE))  # the mark of a whole folder
+    else:
         partial = os.path.join(scratch or os.path.dirname(final), f".{os.path.basename(final)}.{uuid.uuid4().hex[:8]}")
     try:
         number = 0
@@ -48,6 +54,8 @@ def join_pictures(
                     if packet.size:
                         storage.write_bytes(storage.join(partial, f"{number:08}.png"), bytes(packet))
                         number += 1
+        if remote:
+            _delete_beyond(final, number)
         storage.write_bytes(storage.join(partial, TIMES_FILE), _table(times, survey.time_base))
         if not remote:
             _replace(partial, final)
@@ -55,6 +63,19 @@ def join_pictures(
         if not remote and os.path.isdir(partial):
             shutil.rmtree(partial)
     return ["everything but the pictures"]
+
+
+def _delete_beyond(folder: str, count: int) -> None:
+    for uri in storage.files_in(folder):
+        match = _PICTURE.fullmatch(uri.rsplit("/", 1)[-1])
+        if match and int(match[1]) >= count:
+            _delete(uri)
+
+
+def _delete(uri: str) -> None:
+    filesystem, path = storage.filesystem(uri)
+    if filesystem.get_file_info(path).type != fs.FileType.NotFound:
+        filesystem.delete_file(path)
 
 
 def _table(times: Times, time_base: Fraction) -> bytes:

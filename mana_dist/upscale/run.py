@@ -3,6 +3,9 @@
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import av
 
@@ -14,8 +17,8 @@ from mana_dist.upscale.destination import check_destination
 from mana_dist.upscale.join import Summary, join
 from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.settings import Settings
-from mana_dist.upscale.source import segments_of, survey
-from mana_dist.upscale.work import network, upscale_segments
+from mana_dist.upscale.source import Survey, segments_of, survey
+from mana_dist.upscale.work import Network, network, upscale_segments
 
 
 def run(source: str, destination: str, model: str, settings: Settings, tracking_uri: str | None = None) -> None:
@@ -34,36 +37,48 @@ def run(source: str, destination: str, model: str, settings: Settings, tracking_
         UserError: a mistake of the user's, or the source or the destination fail.
     """
     check_destination(destination, source, settings)
-    try:
-        _run(source, destination, model, settings, tracking_uri)
-    except OSError as error:
-        raise UserError(f"{error.strerror or error}; the same command goes on from here") from error
-
-
-def _run(source: str, destination: str, model: str, settings: Settings, tracking_uri: str | None) -> None:
-    surveyed = survey(source)
+    with _errors(f"{source}: cannot be read"):
+        surveyed = survey(source)
     loaded = model_folder.load_identified(model, tracking_uri)
-    placed = network(loaded.model, settings, surveyed)
-    segments = segments_of(surveyed, placed.frames, settings.segment)
     folder = job.work_folder(destination)
-    with job.opened(folder, job.identity(surveyed, loaded.sha256, settings, placed)):
+    placed, identity = _placed(loaded, surveyed, settings, folder)
+    segments = segments_of(surveyed, placed.frames, settings.segment)
+    stays = f"what is done stays in {folder}, and the same command goes on from there"
+    with _errors(f"{destination}: cannot be written"), job.opened(folder, identity):
         missing = [segment for segment in segments if record.read(folder, segment) is None]
         begin = missing[0].start if missing else surveyed.frames
         if len(missing) < len(segments):
             print(f"going on: {len(segments) - len(missing)} of {len(segments)} segments were finished before")
         progress = Progress(os.path.basename(destination.rstrip("/")), max(surveyed.frames - begin, 0))
-        for stretch in _stretches(missing):
-            upscale_segments(surveyed, stretch, placed, settings, folder, progress.step)
+        with _errors(f"{source}: cannot be upscaled", stays):
+            for stretch in _stretches(missing):
+                upscale_segments(surveyed, stretch, placed, settings, folder, progress.step)
         progress.close()
-        try:
+        with _errors(f"{destination}: cannot be written", stays):
             summary = join(surveyed, segments, folder, destination, settings)
-        except (OSError, av.FFmpegError) as error:
-            raise UserError(
-                f"{destination}: cannot be written ({error.strerror or error}); what is done stays in {folder}, "
-                "and the same command goes on from there"
-            ) from error
-    job.finish(folder)
+        job.finish(folder)
     _tell(destination, summary, progress, placed.device, settings)
+
+
+def _placed(
+    loaded: model_folder.Loaded, surveyed: Survey, settings: Settings, folder: str
+) -> tuple[Network, dict[str, Any]]:
+    """The network, and the job's identity; the memory that ``auto`` was for the run to go on with, it is again."""
+    placed = network(loaded.model, settings, surveyed)
+    identity = job.identity(surveyed, loaded.sha256, settings, placed)
+    if settings.memory == "auto" and (before := job.memory_of(folder, identity)) is not None:
+        placed = network(loaded.model, replace(settings, memory=before), surveyed)
+        identity = job.identity(surveyed, loaded.sha256, settings, placed)
+    return placed, identity
+
+
+@contextmanager
+def _errors(what: str, then: str = "") -> Iterator[None]:
+    """One line for what storages and muxers raise."""
+    try:
+        yield
+    except (OSError, av.FFmpegError) as error:
+        raise UserError(f"{what} ({error.strerror or error})" + (f"; {then}" if then else "")) from error
 
 
 def _stretches(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
@@ -81,6 +96,6 @@ def _tell(destination: str, summary: Summary, progress: Progress, device: str, s
     for extra in summary.extras:
         print(extra)
     if summary.left_out:
-        print(f"not carried over, since the result's container does not take it: {', '.join(summary.left_out)}")
+        print(f"not carried over: {', '.join(summary.left_out)}")
     if summary.stopped:
         print(summary.stopped)

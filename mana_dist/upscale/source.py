@@ -1,7 +1,7 @@
 """Reading a video for upscaling: what it is, where it can be cut, and its frames with their timestamps."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -12,13 +12,15 @@ import av
 from mana_dist import storage
 from mana_dist.data.cuts import Cut, packets_from, scan
 from mana_dist.data.gops import UnreachableError
+from mana_dist.data.orientation import quarter_turns
 from mana_dist.data.progressive import NumberedPicture, progressive
 from mana_dist.data.settings import CUT_MARGIN
-from mana_dist.data.video import DEFAULT_RATE, check_not_encrypted, is_folder, open_input, quarter_turns
+from mana_dist.data.video import DEFAULT_RATE, check_not_encrypted, is_folder, open_input
 from mana_dist.errors import UserError
 from mana_dist.inference import Pixels
 from mana_dist.upscale import segments
 from mana_dist.upscale.colours import Colours, colours_of, depth, pixels_of
+from mana_dist.upscale.jumps import JumpScan
 from mana_dist.upscale.segments import Segment
 
 _PROBED = 8  # frames after a keyframe that are compared with those of reading on from the keyframe before
@@ -44,6 +46,7 @@ class Survey:
         last_pts: the highest timestamp; None where there is none.
         end: when the last frame is not shown any more, by the header; None where it does not tell.
         cuts: keyframes at which decoding can begin; empty: it must begin at the video's beginning.
+        offsets: seconds to add to all times after each of their jumps back.
     """
 
     uri: str
@@ -61,6 +64,7 @@ class Survey:
     last_pts: int | None
     end: int | None
     cuts: tuple[Cut, ...]
+    offsets: tuple[Fraction, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,21 @@ class TimedFrame:
     errors: int
 
 
+class SourceError(UserError):
+    """A video that cannot be upscaled, on whatever machine."""
+
+
+@contextmanager
+def _blamed_on_source() -> Iterator[None]:
+    """What is wrong with the video itself becomes a :class:`SourceError`; its storage's errors stay what they are."""
+    try:
+        yield
+    except UserError as error:
+        if error.__cause__ is not None and not isinstance(error.__cause__, av.FFmpegError):
+            raise  # missing here, not to be read by this user, no such storage: elsewhere it may be
+        raise SourceError(str(error)) from error
+
+
 class Source:
     """An opened video."""
 
@@ -89,8 +108,11 @@ class Source:
         """See :func:`open_source`."""
         self.uri = uri
         self.trouble = ""
-        """After :meth:`read`: what the container could not be read on for."""
+        """After :meth:`read` to the end: why it is not the video's; empty where it is."""
         self._errors = 0
+        self._last_pts: int | None = None  # of the last packet
+        self._refused = False  # whether the decoder refused the last packet
+        self._marred_pts: int | None = None  # of the last frame that is damaged
         self.video = video
         self._container, self._bits, self._entry = container, bits, entry
 
@@ -103,7 +125,7 @@ class Source:
         """The frames in display order; interlaced ones are made progressive. What cannot be decoded is left out.
 
         Raises:
-            UserError: encrypted.
+            SourceError: encrypted, or pixels that cannot be converted.
             UnreachableError: decoding cannot begin where it should.
             OSError: the storage failed.
         """
@@ -124,7 +146,7 @@ class Source:
             try:
                 pixels = pixels_of(picture, self._bits)
             except (av.FFmpegError, ValueError) as error:
-                raise UserError(
+                raise SourceError(
                     f"{self.uri}: the pixels of frame {number} cannot be converted to RGB ({error})"
                 ) from error
             yield TimedFrame(pixels, number, *told.pop(number))
@@ -136,10 +158,13 @@ class Source:
         else:
             packets = packets_from(self._container, self.video, self._entry.pts)
         while (packet := self._next(packets)) is not None:
-            check_not_encrypted(packet, self.uri)
+            with _blamed_on_source():
+                check_not_encrypted(packet, self.uri)
             yield from self._decoded(packet)
         if self.trouble:  # else the last packet was the demuxer's end mark
             yield from self._decoded(None)
+        elif self._refused or (self._marred_pts is not None and self._marred_pts == self._last_pts):
+            self.trouble = "its last frame is cut off"
 
     def _next(self, packets: Iterator[Any]) -> Any | None:
         try:
@@ -149,14 +174,19 @@ class Source:
             return None
 
     def _decoded(self, packet: Any | None) -> Iterator[Any]:
+        if packet is not None and packet.size:
+            self._last_pts, self._refused = packet.pts, False
         try:
             pictures = self.video.codec_context.decode(packet)
         except av.EOFError:
             return
         except av.FFmpegError:
             self._errors += 1
+            self._refused = True
             return
         for picture in pictures:
+            if picture.is_corrupt:
+                self._marred_pts = picture.pts
             # What comes before the keyframe that decoding began at refers to frames that are not there.
             if self._entry is None or picture.pts is None or picture.pts >= self._entry.pts:
                 yield picture
@@ -172,12 +202,15 @@ def open_source(uri: str, bits: int = 8, entry: Cut | None = None) -> Iterator[S
         entry: the keyframe to decode from; None: the video's beginning.
 
     Raises:
-        UserError: missing, unreadable or without a video stream.
+        SourceError: no video stream that can be read.
+        UserError: missing, or not to be read by this user.
         OSError: the storage failed.
     """
     if is_folder(uri):
-        raise UserError(f"{uri}: is a folder; name a video file")
-    with open_input(uri, listen=False) as (container, video, _):
+        raise SourceError(f"{uri}: is a folder; name a video file")
+    with ExitStack() as stack:
+        with _blamed_on_source():
+            container, video, _ = stack.enter_context(open_input(uri, listen=False))
         yield Source(container, video, uri, bits, entry)
 
 
@@ -185,25 +218,28 @@ def survey(uri: str) -> Survey:
     """Read all packets of a video once, and decode little of it.
 
     Raises:
-        UserError: missing, unreadable, no video, encrypted, or no frame can be decoded.
+        SourceError: no video that can be read, encrypted, or no frame can be decoded.
+        UserError: missing, or not to be read by this user.
         OSError: the storage failed.
     """
     with open_source(uri) as source:
         first = next(source.pictures(), None)
         if first is None:
-            raise UserError(f"{uri}: holds no video frame that can be decoded")
+            raise SourceError(f"{uri}: holds no video frame that can be decoded")
         aspect = Fraction(source.video.sample_aspect_ratio or 1)
         height, width = first.height, first.width
         if quarter_turns(first) % 2:
             height, width, aspect = width, height, 1 / aspect
     with open_input(uri, listen=False) as (container, video, _):
-        counted = _Counted(container)
+        counted = _Counted(container, JumpScan(container, video.index))
         scanned = scan(counted, video)
         counted.finish()
         rate = Fraction(video.average_rate or video.guessed_rate or DEFAULT_RATE)
         promised = _promised(container, video, counted, rate)
         time_base = Fraction(video.time_base)
         end = _end(container, video, counted)
+    offsets = counted.jumps.offsets
+    can_be_cut = not offsets and _can_be_cut(uri, scanned.cuts)  # a time that is there twice cannot be sought
     stat = storage.stat(uri)
     return Survey(
         uri,
@@ -220,7 +256,8 @@ def survey(uri: str) -> Survey:
         promised,
         counted.last_pts,
         end,
-        tuple(scanned.cuts) if _can_be_cut(uri, scanned.cuts) else (),
+        tuple(scanned.cuts) if can_be_cut else (),
+        offsets,
     )
 
 
@@ -251,9 +288,11 @@ class _Counted:
         last_pts: the highest timestamp of the stream.
         last_duration: of its packet; 0 where it is not told.
         end: of all streams, in seconds.
+        jumps: told of all packets.
     """
 
-    def __init__(self, container: Any) -> None:
+    def __init__(self, container: Any, jumps: JumpScan) -> None:
+        self.jumps = jumps
         self.shown = self.hidden = self.last_duration = 0
         self.last_pts: int | None = None
         self.end = Fraction()
@@ -276,6 +315,7 @@ class _Counted:
         for packet in self._container.demux():
             if not packet.size:
                 continue
+            self.jumps.add(packet)
             if packet.pts is not None and packet.time_base:
                 self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             if packet.stream_index != stream.index:

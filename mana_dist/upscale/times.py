@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mana_dist.upscale.jumps import Follower
 from mana_dist.upscale.record import PacketOrder, Record
 from mana_dist.upscale.source import Survey
 
@@ -48,8 +49,10 @@ def times_of(records: Sequence[Record], survey: Survey, *, compared: bool = Fals
         compared: whether it is for the side-by-side.
     """
     pts: list[int] = []
+    follower = Follower(survey.offsets)
     for each in records:
-        for time in each.pts:
+        for raw in each.pts:
+            time = raw + round(follower.offset(raw * survey.time_base) / survey.time_base)
             # Broken files repeat timestamps, which no container takes.
             pts.append(max(time, pts[-1] + 1) if pts else time)
     last = next(each for each in reversed(records) if each.pts)

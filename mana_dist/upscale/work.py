@@ -12,7 +12,6 @@ import torch
 from mana_dist import storage
 from mana_dist.data.gops import UnreachableError
 from mana_dist.data.shots import mark_cuts
-from mana_dist.errors import UserError
 from mana_dist.inference import Pixels, choose_device, super_resolve
 from mana_dist.model import Mana
 from mana_dist.model.tiling import Tiling, tiling_for
@@ -20,7 +19,7 @@ from mana_dist.upscale.colours import to_8_bits
 from mana_dist.upscale.memory import automatic
 from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.settings import Settings
-from mana_dist.upscale.source import Source, Survey, TimedFrame, context, open_source
+from mana_dist.upscale.source import Source, SourceError, Survey, TimedFrame, context, open_source
 from mana_dist.upscale.write import Writers
 
 Each = Callable[[], None]
@@ -35,12 +34,14 @@ class Network:
         upscale: frames of a shot, numbers of those wanted -> the upscaled ones; may read ahead.
         device: where it runs.
         tiling: how a frame is cut; None: not at all.
+        memory: MiB for activations that led to the tiling; None: no limit.
     """
 
     frames: int
     upscale: Callable[[Iterable[Pixels], Container[int]], Iterator[Pixels]]
     device: str = "cpu"
     tiling: Tiling | None = None
+    memory: int | None = None
 
 
 def network(model: Mana, settings: Settings, survey: Survey) -> Network:
@@ -68,7 +69,7 @@ def network(model: Mana, settings: Settings, survey: Survey) -> Network:
     def upscale(frames: Iterable[Pixels], wanted: Container[int]) -> Iterator[Pixels]:
         return super_resolve(model, frames, device, memory=memory, precision="bf16" if lean else "fp32", wanted=wanted)
 
-    return Network(model.config.frames, upscale, device, tiling)
+    return Network(model.config.frames, upscale, device, tiling, memory and memory // 2**20)
 
 
 def upscale_segments(
@@ -92,7 +93,8 @@ def upscale_segments(
         each: called after every frame.
 
     Raises:
-        UserError: frames of several sizes, or encrypted.
+        SourceError: frames of several sizes, or encrypted.
+        UserError: the source is missing here, or the encoder does not take such frames.
         OSError: the source's storage failed, or ``folder`` cannot be written; another try may help.
     """
     if not storage.is_remote(folder):
@@ -190,7 +192,7 @@ def _same_size(source: Source, survey: Survey) -> Iterator[TimedFrame]:
     for frame in source.read():
         height, width = frame.pixels.shape[:2]
         if (height, width) != (survey.height, survey.width):
-            raise UserError(
+            raise SourceError(
                 f"{survey.uri}: frame {frame.number} is {width}x{height}, the first one {survey.width}x"
                 f"{survey.height}; all frames of a video must have one size: split it there first"
             )

@@ -121,6 +121,9 @@ def _work(
     results: list[tuple[Output, Summary]] = []
     failures: dict[Output, Failure] = {}
     videos = _look(todo, ledger, recipe, failures)
+    for output, failure in failures.items():
+        if failure.rejected:
+            ledger.forget(output)  # here alone: segments that were finished show that later trouble may pass
     for video, found in _made(videos, ledger, recipe, asked):
         if isinstance(found, Failure):
             failures.setdefault(video.output, found)
@@ -128,9 +131,6 @@ def _work(
             ledger.save(video.output, found)
             say_result(video.output, found)
             results.append((video.output, found))
-    for output, failure in failures.items():
-        if failure.rejected:
-            ledger.forget(output)  # only now: others of its segments may have been at work
     told = [(Rejected(output.source, failure.reason), failure.rejected) for output, failure in failures.items()]
     return results, [item for item, refused in told if refused], [item for item, refused in told if not refused]
 

@@ -12,7 +12,7 @@ from mana_dist.upscale import record
 from mana_dist.upscale.join import Summary, join
 from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.settings import Settings
-from mana_dist.upscale.source import Survey, segments_of, survey
+from mana_dist.upscale.source import SourceError, Survey, segments_of, survey
 from mana_dist.upscale.work import network, upscale_segments
 from pipelines.upscale.outputs import Output
 
@@ -28,7 +28,7 @@ class Failure:
 
     Attributes:
         reason: one line for people.
-        rejected: whether the source is to blame: another run would not help.
+        rejected: whether the source is to blame: another run would not help, nor another machine.
     """
 
     reason: str
@@ -80,9 +80,20 @@ def look(output: Output, folder: str, recipe: Recipe) -> Video | Failure:
 
     def looked() -> Video:
         found = survey(output.source)
+        _check_size(found, recipe.settings)
         return Video(output, found, segments_of(found, recipe.frames, recipe.settings.segment), folder)
 
     return _tried(looked, output.source, [output.source])
+
+
+def _check_size(found: Survey, settings: Settings) -> None:
+    least = settings.traits.least_side
+    height, width = 4 * found.height, 4 * found.width
+    if min(height, width) < least:
+        raise SourceError(
+            f"{found.uri}: becomes {width}x{height}, and {settings.codec} takes frames from {least}x{least} on; use "
+            "--codec h264"
+        )
 
 
 @dataclass
@@ -140,8 +151,9 @@ def _tried(
     for pause in (*pauses, None):
         try:
             return call()
-        except UserError as error:
-            return Failure(one_line(error).removeprefix(f"{source}: "), rejected=True)
+        except UserError as error:  # any but the source's own is of this machine, which may lack what others have
+            reason = one_line(error).removeprefix(f"{source}: ")
+            return Failure(reason, rejected=isinstance(error, SourceError))
         except PermissionError as error:
             return Failure(f"permission denied ({one_line(error)}); mend that and run the same command again")
         except FileNotFoundError as error:

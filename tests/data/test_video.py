@@ -69,6 +69,29 @@ def test_rotation_in_the_header_is_applied(
     assert (probe(str(video)).height, probe(str(video)).width) == expected.shape[1:3]
 
 
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        *((1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1)),
+        *((0, 1, 1, 0), (0, 1, -1, 0), (0, -1, 1, 0), (0, -1, -1, 0)),
+    ],
+)
+def test_all_eight_orientations_put_each_pixel_where_the_matrix_says(
+    tmp_path: Path, matrix: tuple[int, int, int, int]
+) -> None:
+    frames = noise_frames(1, 16, 32)
+    video = write_video(tmp_path / "phone.mp4", frames)
+    turn_header(video, matrix)
+    a, b, c, d = matrix
+    # By the definition in ISO/IEC 14496-12: (x, y) is shown at (ax + cy, bx + dy), moved so that none is negative.
+    shown = {(a * x + c * y, b * x + d * y): frames[0, y, x] for y in range(16) for x in range(32)}
+    left, top = (min(place[axis] for place in shown) for axis in (0, 1))
+    found = read(video)[0]
+    assert found.shape == ((16, 32, 3) if a else (32, 16, 3))
+    for (x, y), pixel in shown.items():
+        np.testing.assert_array_equal(found[y - top, x - left], pixel)
+
+
 BT601, BT709 = (0.299, 0.114), (0.2126, 0.0722)  # weights of red and blue in luma
 YUV = (120, 90, 180)
 

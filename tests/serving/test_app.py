@@ -1,11 +1,13 @@
 """The Serve app over HTTP: the right frame from either kind of body, clear refusals, 503 when too many wait."""
 
 import io
+import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -111,11 +113,27 @@ def test_wrong_requests_get_one_line(url: str) -> None:
     assert urllib3.request("GET", f"{url}/upscale").status == 405
 
 
+def replica_process() -> int:
+    """Of the model's only replica."""
+    from ray.serve.context import _get_global_client
+
+    details = _get_global_client().get_serve_details()
+    (replica,) = details["applications"]["default"]["deployments"]["Upscaler"]["replicas"]
+    return int(replica["pid"])
+
+
 @pytest.mark.slow
 def test_too_many_requests_are_told_to_come_again_later(url: str) -> None:
-    frames = window(300, 300)
+    frames = window()
+    replica = replica_process()
     with ThreadPoolExecutor(16) as threads:
-        answers = list(threads.map(lambda _: post(url, frames), range(16)))
+        os.kill(replica, signal.SIGSTOP)  # so none can be answered before all have come
+        try:
+            asked = [threads.submit(post, url, frames) for _ in range(16)]
+            wait(asked, timeout=30, return_when=FIRST_COMPLETED)
+        finally:
+            os.kill(replica, signal.SIGCONT)
+        answers = [one.result() for one in asked]
     assert {answer.status for answer in answers} == {200, 503}
     busy = next(answer for answer in answers if answer.status == 503)
     assert busy.json() == {"detail": "too many requests wait already; try again later"}

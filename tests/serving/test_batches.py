@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from mana_dist.inference import super_resolve_window
+from mana_dist.inference import super_resolve_window, to_tensor
 from mana_dist.model import Mana
 from mana_dist.model.tiling import bytes_per_pixel
-from mana_dist.serve.batches import super_resolve_windows
+from mana_dist.serve.batches import super_resolve_each, super_resolve_windows
 from tests.serving.models import CONFIG, tiny_model, window
 
 PLENTY = 2**30
@@ -41,6 +41,23 @@ def test_windows_of_one_size_go_together_as_far_as_memory_goes(memory: int, call
         # A batch, or tiles, may round differently; windows mixed up would differ by tens.
         assert one.shape == other.shape
         assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_a_window_that_fails_takes_no_other_with_it() -> None:
+    model = tiny_model()
+    good, bad = window(), window(seed=1)
+
+    def fails(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if any(torch.equal(one, to_tensor(bad)) for one in inputs[0]):
+            raise RuntimeError("out of memory")
+
+    model.register_forward_pre_hook(fails)
+    first, second, third = super_resolve_each(model, [good, bad, good], "cpu", "fp32", PLENTY)
+    assert isinstance(second, RuntimeError)
+    for result in (first, third):
+        assert not isinstance(result, Exception)
+        np.testing.assert_array_equal(result, super_resolve_window(model, good))
+    assert isinstance(super_resolve_each(model, [bad], "cpu", "fp32", PLENTY)[0], RuntimeError)
 
 
 def test_precision_is_the_networks() -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import io
 import re
+import struct
+import threading
 from collections.abc import AsyncGenerator, Callable
 from http import HTTPStatus
 
@@ -13,7 +15,9 @@ from PIL import Image
 from starlette.datastructures import Headers
 from urllib3.filepost import encode_multipart_formdata
 
-from mana_dist.inference import Frames
+from mana_dist.data.pictures import to_frame
+from mana_dist.inference import Frame, Frames
+from mana_dist.serve import windows
 from mana_dist.serve.windows import Limits, RefusedError, read_window, to_png
 from tests.serving.models import window
 
@@ -124,6 +128,53 @@ def test_refusals_say_what_is_wrong(body: Callable[[], tuple[bytes, str]], statu
     told, line = refusal(*body())
     assert told == status
     assert re.search(reason, line), line
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0), (9, 9)])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "'''",
+        "{'descr': ('|u1'",
+        "{[]:1}",
+        "{1:2,'descr':3}",
+        "-" * 9000,
+        "(" * 3000,
+        "\0",
+        "",
+        "\n  a\n b",
+        "{'descr': ',,,', 'fortran_order': False, 'shape': (3, 4, 4, 3)}",
+    ],
+)
+def test_a_header_that_is_none_is_refused(header: str, version: tuple[int, int]) -> None:
+    length = struct.pack("<H" if version == (1, 0) else "<I", len(header))
+    body = b"\x93NUMPY" + bytes(version) + length + header.encode()
+    status, reason = refusal(body, "application/x-npy")
+    assert status == 400
+    assert reason.startswith("not an array as numpy.save writes it (")
+    assert len(reason) < 300
+
+
+def test_others_are_served_while_a_picture_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    body, content_type = form([picture(frame) for frame in window()])
+    decoding, served = threading.Event(), threading.Event()
+
+    def slow(data: bytes, name: str) -> Frame:
+        decoding.set()
+        assert served.wait(30)  # for ever, if it stood in the way
+        return to_frame(data, name)
+
+    async def other() -> None:
+        while not decoding.is_set():
+            await asyncio.sleep(0.01)
+        served.set()
+
+    async def both() -> Frames:
+        read = read_window(Headers({"content-type": content_type}), Connection(body).pieces(), LIMITS)
+        return (await asyncio.gather(read, other()))[0]
+
+    monkeypatch.setattr(windows, "to_frame", slow)
+    np.testing.assert_array_equal(asyncio.run(both()), window())
 
 
 def test_a_wrong_header_takes_no_memory() -> None:

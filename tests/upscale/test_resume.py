@@ -25,7 +25,7 @@ from mana_dist.upscale.__main__ import main
 from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.source import survey
 from tests.data.videos import moving_frames, write_coded
-from tests.upscale.runs import LONG, SAME, read, run, synthesise
+from tests.upscale.runs import CONSTANT, LONG, SAME, read, run, synthesise
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=5, window=3, memory_slots=4))
 
@@ -53,6 +53,8 @@ def options(source: Path, destination: Path, model: str) -> list[str]:
         model,
         "--device",
         "cpu",
+        "--threads",
+        "1",
         "--segment",
         "8",
         "--preset",
@@ -117,6 +119,44 @@ def test_finished_segments_are_not_made_again_unless_something_else_is_wanted(
     assert made == [0, 1, 2, 3, 4, 5]
 
 
+def test_memory_once_chosen_is_kept_however_much_is_free_later(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, result = synthesise(tmp_path / "a.mp4", LONG[:20], keyframes=8), tmp_path / "b.mp4"
+    chosen: list[int | None] = []
+    real = work.upscale_segments
+
+    def broken_off(surveyed, segments, network, *rest):  # type: ignore[no-untyped-def]
+        chosen.append(network.memory)
+        real(surveyed, segments[:1] if len(chosen) == 1 else segments, network, *rest)
+        if len(chosen) == 1:
+            raise OSError("the storage is away")
+
+    monkeypatch.setattr("mana_dist.upscale.run.upscale_segments", broken_off)
+    monkeypatch.setattr("mana_dist.upscale.memory.free_bytes", lambda _: 2**31)
+    with pytest.raises(UserError, match=r"the storage is away.*; what is done stays in"):
+        main(options(source, result, model))
+    monkeypatch.setattr("mana_dist.upscale.memory.free_bytes", lambda _: 2**33)
+    main(options(source, result, model))
+    assert chosen == [512, 512]
+    said = capsys.readouterr().out
+    assert "going on: 1 of 3 segments" in said
+    assert "beginning anew" not in said
+    assert result.exists()
+
+
+def test_what_is_thrown_away_is_told_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = synthesise(tmp_path / "a.mp4", CONSTANT[:2])
+    folder = tmp_path / "work"
+    first = job.identity(survey(str(source)), "0" * 64, Settings(), SAME)
+    with job.opened(str(folder), first):
+        (folder / "segment-000000.json").write_text("{}")
+    with job.opened(str(folder), job.identity(survey(str(source)), "1" * 64, Settings(crf=9), SAME)):
+        pass
+    said = f"beginning anew: the 1 segments in {folder} are of another job; differs: model, settings.crf\n"
+    assert capsys.readouterr().out == said
+
+
 def test_a_source_changed_in_between_is_begun_anew(tmp_path: Path, model: str) -> None:
     source, result = synthesise(tmp_path / "a.mp4", LONG, keyframes=8), tmp_path / "b.mp4"
     folder = tmp_path / ".b.mp4.partial"
@@ -179,11 +219,20 @@ def test_a_truncated_source_gives_what_can_be_decoded_and_says_where_it_stopped(
     result = read(tmp_path / "b.mkv")
     assert len(result.frames) >= len(expected)
     assert summary.frames == len(result.frames)
-    if name == "a.ts":  # tells nowhere how long it is
+    if name == "a.ts" and summary.stopped == "":  # tells nowhere how long it is; cut between two frames
         return
     seconds = float(result.times[-1] - result.times[0]) + 1 / 25
     assert summary.stopped.startswith(f"stopped at frame {len(result.frames)} ({seconds:.2f} s) of about ")
     assert "the source cannot be decoded beyond; the result holds what could be" in summary.stopped
+
+
+def test_a_capture_that_ends_within_a_frame_says_where(tmp_path: Path) -> None:
+    whole = write_coded(tmp_path / "whole.ts", moving_frames(60, 64, 96), options={"g": "8"}).read_bytes()
+    (tmp_path / "a.ts").write_bytes(whole[: int(len(whole) * 0.7)])
+    with av.open(str(tmp_path / "a.ts")) as container:
+        assert list(container.decode(video=0))[-1].is_corrupt
+    summary = run(tmp_path / "a.ts", tmp_path / "b.mp4", Settings(segment=8))
+    assert summary.stopped.startswith(f"stopped at frame {summary.frames} (")
 
 
 def test_damage_in_the_middle_is_passed_over_and_told(tmp_path: Path) -> None:
@@ -197,13 +246,26 @@ def test_damage_in_the_middle_is_passed_over_and_told(tmp_path: Path) -> None:
     assert "the source is damaged" in summary.stopped
 
 
-def test_timestamps_that_go_back_lose_no_frame(tmp_path: Path) -> None:
-    part = synthesise(tmp_path / "part.ts", LONG, keyframes=8).read_bytes()
-    (tmp_path / "a.ts").write_bytes(part + part)  # a capture that was begun twice
+@pytest.mark.parametrize("audio", ["aac", None])
+def test_timestamps_that_go_back_lose_no_frame_and_no_sound(tmp_path: Path, audio: str | None) -> None:
+    part = synthesise(tmp_path / "part.ts", LONG, audio, keyframes=8)
+    once = read(part)
+    (tmp_path / "a.ts").write_bytes(3 * part.read_bytes())  # a capture that was begun anew twice
     expected = decodable(tmp_path / "a.ts")
-    summary = run(tmp_path / "a.ts", tmp_path / "b.mp4", Settings(segment=8))
-    assert summary.frames == len(expected) == 2 * len(LONG)
-    assert len(read(tmp_path / "b.mp4").frames) == summary.frames
+    summary = run(tmp_path / "a.ts", tmp_path / "b.mkv", Settings(segment=8))
+    assert summary.frames == len(expected) == 3 * len(LONG)
+    assert summary.left_out == ()
+    result = read(tmp_path / "b.mkv")
+    assert len(result.audio) == 3 * len(once.audio)
+    count = len(LONG)
+    for number in range(3):
+        # Each part is shown as it was, its sound with its pictures, and soon after the part before.
+        times, heard = (of[number * len(of) // 3 :][: len(of) // 3] for of in (result.times, result.audio_times))
+        for found, original in ((times, once.times), (heard, once.audio_times)):
+            moved = [one - other - times[0] + once.times[0] for one, other in zip(found, original, strict=True)]
+            assert all(abs(each) <= 0.002 for each in moved)
+        if number:
+            assert 0 < times[0] - result.times[number * count - 1] < 0.5
 
 
 def test_the_command_ends_well_with_a_truncated_source(

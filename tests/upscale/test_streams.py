@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import subprocess
 from collections.abc import Container, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -11,14 +12,18 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from pyarrow import fs
 
+from mana_dist import storage
 from mana_dist.data import video
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.inference import Pixels
+from mana_dist.upscale.join import join
 from mana_dist.upscale.settings import CODECS, Codec, Settings
-from mana_dist.upscale.work import Network
+from mana_dist.upscale.source import segments_of, survey
+from mana_dist.upscale.work import Network, upscale_segments
 from tests.data.videos import moving_frames, write_coded
-from tests.upscale.runs import LONG, TICKS, ffprobe, needs_ffprobe, read, run, synthesise, unchanged
+from tests.upscale.runs import LONG, SAME, TICKS, ffprobe, needs_ffprobe, read, run, synthesise, unchanged
 
 SUBTITLES = "1\n00:00:00,100 --> 00:00:00,300\nHello\n\n2\n00:00:00,300 --> 00:00:00,450\nWörld\n"
 CHAPTERS = [
@@ -98,6 +103,52 @@ def test_mp4_keeps_what_it_takes_and_the_rest_is_named(tmp_path: Path) -> None:
     assert audio["tags"]["language"] == "fin"
 
 
+def with_sound(path: Path, codec: str) -> Path:
+    """A clip of five frames; made by the ffmpeg program, since PyAV cannot write all codecs that it reads."""
+    made = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25:duration=0.2", "-f", "lavfi", "-i", "sine=duration=0.2"]
+    options = ["-c:v", "libx264", "-c:a", codec, "-ac", "2", "-ar", "48000", "-strict", "experimental"]
+    subprocess.run(["ffmpeg", "-v", "error", *made, *options, str(path)], check=True)
+    return path
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize(
+    ("codec", "suffix", "taken"),
+    [
+        ("dca", ".mkv", True),
+        ("dca", ".mp4", True),
+        ("truehd", ".mkv", True),
+        ("truehd", ".mp4", False),  # its muxer knows it, and refuses the header
+        ("pcm_s16le", ".mp4", True),  # a layout must be told, which Matroska does not
+        ("pcm_s16le", ".mov", True),
+        ("libopus", ".mov", False),
+        ("flac", ".mov", False),
+        ("flac", ".mp4", True),
+    ],
+)
+def test_sound_is_copied_or_named_as_left_out_never_in_the_way(
+    tmp_path: Path, codec: str, suffix: str, taken: bool
+) -> None:
+    source = with_sound(tmp_path / "a.mkv", codec)
+    result = tmp_path / f"b{suffix}"
+    summary = run(source, result)
+    name = {"dca": "dts", "libopus": "opus"}.get(codec, codec)
+    assert summary.left_out == (() if taken else (f"audio ({name})",))
+    after = read(result)
+    assert len(after.frames) == 5
+    assert b"".join(after.audio) == (b"".join(read(source).audio) if taken else b"")
+
+
+def test_matroska_has_the_times_of_an_mp4_whose_edit_list_hides_sound(tmp_path: Path) -> None:
+    source = synthesise(tmp_path / "a.mp4")
+    run(source, tmp_path / "b.mkv")
+    before, after = read(source), read(tmp_path / "b.mkv")
+    assert before.audio_times[0] < 0  # AAC's first packet is not to be heard
+    assert after.audio == before.audio[1:]
+    for times, expected in ((after.times, before.times), (after.audio_times, before.audio_times[1:])):
+        assert max(abs(one - other) for one, other in zip(times, expected, strict=True)) <= Fraction(1, 1000)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize(("codec", "name"), [("hevc", "hevc"), ("av1", "av1")])
 def test_other_codecs_give_the_same_times_and_nearly_the_same_pictures(
@@ -142,6 +193,44 @@ def test_png_frames_are_the_frames_and_their_times_are_in_a_table(tmp_path: Path
         assert [int(row["pts"]) for row in rows] == LONG[:20]
         assert all(row["time_base"] == f"1/{TICKS}" for row in rows)
         assert float(rows[7]["seconds"]) == pytest.approx(LONG[7] / TICKS, abs=1e-6)
+
+
+def test_pictures_of_a_longer_video_do_not_stay_in_a_remote_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    store = fs.SubTreeFileSystem(str(bucket), fs.LocalFileSystem())
+    local = storage.filesystem
+    monkeypatch.setattr(
+        storage,
+        "filesystem",
+        lambda uri: (store, uri.removeprefix("mock://")) if storage.is_remote(uri) else local(uri),
+    )
+    (bucket / "frames").mkdir()
+    for name in ("00000000.png", "00000002.png", "00000010.png", "timestamps.csv", "notes.txt", "7.png"):
+        (bucket / "frames" / name).write_text("old")
+    source = synthesise(tmp_path / "a.mp4", LONG[:2])
+    surveyed = survey(str(source))
+    segments = segments_of(surveyed, SAME.frames, 8)
+    settings = Settings(codec="png", segment=8)
+    upscale_segments(surveyed, segments, SAME, settings, str(tmp_path / "work"))
+    with monkeypatch.context() as patch:
+        patch.setattr("mana_dist.upscale.pictures._table", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            join(surveyed, segments, str(tmp_path / "work"), "mock://frames", settings)
+    assert not (bucket / "frames" / "timestamps.csv").exists()  # an old table must not vouch for what is half done
+    join(surveyed, segments, str(tmp_path / "work"), "mock://frames", settings)
+    left = sorted(path.name for path in (bucket / "frames").iterdir())
+    assert left == ["00000000.png", "00000001.png", "7.png", "notes.txt", "timestamps.csv"]
+
+
+def test_the_comparison_is_there_before_the_result(tmp_path: Path) -> None:
+    source = write_coded(tmp_path / "a.mp4", moving_frames(3, 32, 48))
+    (tmp_path / "b.mp4.compare.png").mkdir()  # in the way
+    with pytest.raises(OSError, match="directory"):
+        run(source, tmp_path / "b.mp4", Settings(compare=True), enlarged())
+    assert not (tmp_path / "b.mp4").exists()
 
 
 def enlarged() -> Network:

@@ -22,7 +22,7 @@ from mana_dist.model import Mana, ModelConfig
 from mana_dist.upscale.__main__ import main
 from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.work import Network
-from tests.data.videos import turn_header, write_video
+from tests.data.videos import moving_frames, turn_header, write_coded, write_video
 from tests.upscale.runs import CONSTANT, LONG, TICKS, VARIABLE, ffprobe, needs_ffprobe, read, run, synthesise
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=5, window=3, memory_slots=4))
@@ -103,6 +103,16 @@ def test_pictures_arrive_in_order_and_nearly_unchanged(tmp_path: Path) -> None:
     for number, frame in enumerate(after.frames):
         errors = [np.abs(frame.astype(int) - other).mean() for other in before.frames]
         assert int(np.argmin(errors)) == number
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_mirrored_clip_comes_out_as_it_is_shown(tmp_path: Path, deep: bool) -> None:
+    source = write_coded(tmp_path / "a.mp4", moving_frames(3), pixels="yuv420p10le" if deep else "yuv420p")
+    plain = list(video.read_frames(str(source)))
+    turn_header(source, (-1, 0, 0, 1))
+    run(source, tmp_path / "b.mp4", Settings(crf=5))
+    found = list(video.read_frames(str(tmp_path / "b.mp4")))
+    assert np.abs(found[1].astype(int) - plain[1][:, ::-1]).mean() < 4 < np.abs(found[1].astype(int) - plain[1]).mean()
 
 
 @pytest.mark.parametrize(("matrix", "turns"), [((0, -1, 1, 0), 1), ((-1, 0, 0, -1), 2), ((0, 1, -1, 0), 3)])
@@ -205,7 +215,13 @@ class Remote(str):
         ("a.mp4", ".", ("--codec", "png"), "the folder is not empty"),
         ("a.mp4", "b.mp4", ("--preset", "hasty"), "h264 does not have it; it has ultrafast"),
         ("a.mp4", "b.mp4", ("--memory", "0"), "--memory must be at least 1 MiB"),
+        ("a.mp4", "b.mp4", ("--memory", "abc"), "--memory: 'abc' is neither a number of MiB nor auto nor none"),
         ("a.mp4", "b.mp4", ("--segment", "1"), "--segment must be at least 8"),
+        ("a.mp4", "b.mp4/", (), "ends with / is a folder's"),
+        ("b.mp4.compare.mp4", "b.mp4", ("--compare",), r"b.mp4.compare.mp4: is the source itself"),
+        ("a.mp4", "c.mp4", ("--compare",), r"c.mp4.compare.png: is a folder"),
+        ("a.mp4", "x" * 240 + ".mp4", (), r"x.mp4: its name is too long"),
+        ("http://127.0.0.1:1/a.mp4", "b.mp4", (), r"^http://127.0.0.1:1/a.mp4: cannot be read \([^;]*$"),
     ],
 )
 def test_mistakes_are_named_and_leave_nothing_behind(
@@ -216,6 +232,8 @@ def test_mistakes_are_named_and_leave_nothing_behind(
     synthesise(tmp_path / "a.mp4", CONSTANT[:2])
     (tmp_path / "link.mp4").symlink_to(tmp_path / "a.mp4")
     (tmp_path / "text.mp4").write_text("this is no video")
+    (tmp_path / "b.mp4.compare.mp4").symlink_to(tmp_path / "a.mp4")
+    (tmp_path / "c.mp4.compare.png").mkdir()
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match=message):
         main([source, destination, "--model", model, *more])

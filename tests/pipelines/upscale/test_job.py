@@ -19,7 +19,7 @@ from tests.pipelines.upscale.runs import CONFIG, write_film, write_model
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     model = write_model(tmp_path / "model")
-    settings = Settings(segment=12, device="cpu", memory=4096)
+    settings = Settings(segment=12, device="cpu", memory=4096, threads=1)
     return Recipe(model, "", model_folder.load_identified(model).sha256, CONFIG.model.frames, settings)
 
 

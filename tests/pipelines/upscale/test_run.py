@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from mana_dist.errors import UserError
+from mana_dist.upscale.segments import Segment
 from pipelines.upscale import job
 from pipelines.upscale.__main__ import main
+from pipelines.upscale.tasks import Failure, Recipe, Upscaler, Video
 from tests.data.videos import noise_frames, write_pictures
 from tests.pipelines.upscale.runs import command, run_command_line, sha256, single_process, write_film, write_model
 
@@ -36,6 +38,29 @@ def test_it_fails_where_no_source_is_usable(tmp_path: Path, model: str, monkeypa
         main(["--source", str(bad), str(take), "--out", str(out), "--model", model])
     report = json.loads((out / "upscale.json").read_text())
     assert [Path(item["source"]).name for item in report["rejected"]] == ["take", "bad.mp4"]
+
+
+def test_work_outlives_a_refusal_that_comes_after_the_first_look(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film, out = write_film(tmp_path / "film.mp4", 24), tmp_path / "out"
+
+    def refused(jobs: Sequence[job.Job], recipe: Recipe, *_: int) -> Iterator[tuple[Video, Segment, Failure | None]]:
+        yield *jobs[0], Upscaler(recipe).upscale(*jobs[0])
+        yield *jobs[1], Failure("its frames change size", rejected=True)
+
+    monkeypatch.setattr(job, "device", lambda _: "cpu")
+    monkeypatch.setattr(job, "workers", lambda *_: 1)
+    monkeypatch.setattr(job, "upscale", refused)
+    monkeypatch.setattr(job.Joins, "__init__", lambda *_: None)
+    monkeypatch.setattr(job.Joins, "done", lambda *_, wait: iter(()))
+    with pytest.raises(UserError, match="its frames change size"):
+        main(["--source", str(film), "--out", str(out), "--model", model, "--segment", "12"])
+    assert len(list((out / ".work").glob("*/segment-000000.json"))) == 1
+    film.write_text("no video any more")
+    with pytest.raises(UserError, match="not a video that can be read"):
+        main(["--source", str(film), "--out", str(out), "--model", model, "--segment", "12"])
+    assert list((out / ".work").glob("*/*")) == []
 
 
 @pytest.mark.slow
@@ -93,6 +118,16 @@ def command_line(pid: int) -> bytes:
     return b""
 
 
+def all_workers(pid: int, count: int) -> list[int]:
+    """The workers of a command, as soon as there are ``count``: they start one after another."""
+    deadline = time.monotonic() + 120
+    while len(workers := [child for child in below(pid) if b"MapWorker" in command_line(child)]) < count:
+        assert time.monotonic() < deadline, workers
+        time.sleep(0.05)
+    assert len(workers) == count
+    return workers
+
+
 def until_records(work: Path, count: int, process: "subprocess.Popen[bytes]") -> Iterator[int]:
     """How many segments are finished, until there are ``count``."""
     deadline = time.monotonic() + 120
@@ -113,8 +148,7 @@ def test_killed_workers_and_a_killed_driver_leave_the_same_bytes(tmp_path: Path,
     with subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         for _ in until_records(out / ".work", 2, process):
             pass
-        workers = [pid for pid in below(process.pid) if b"MapWorker" in command_line(pid)]
-        assert len(workers) == min(os.cpu_count() or 1, 25)
+        workers = all_workers(process.pid, min(os.cpu_count() or 1, 25))
         os.kill(workers[0], signal.SIGKILL)
         # It goes on without the one that was killed, which is started anew.
         for _ in until_records(out / ".work", 8, process):

@@ -4,11 +4,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from mana_dist import model_folder
 from mana_dist.errors import UserError
 from mana_dist.upscale import record
 from mana_dist.upscale.settings import Settings
+from mana_dist.upscale.source import SourceError
 from pipelines.upscale import tasks
 from pipelines.upscale.outputs import Output
 from pipelines.upscale.tasks import Failure, Recipe, Upscaler, Video
@@ -18,7 +20,7 @@ from tests.pipelines.upscale.runs import CONFIG, sha256, single_process, write_f
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     model = write_model(tmp_path_factory.mktemp("model"))
-    settings = Settings(segment=12, device="cpu", memory=4096)
+    settings = Settings(segment=12, device="cpu", memory=4096, threads=1)
     return Recipe(model, "", model_folder.load_identified(model).sha256, CONFIG.model.frames, settings)
 
 
@@ -54,7 +56,38 @@ def test_bad_sources_are_to_blame(tmp_path: Path, recipe: Recipe) -> None:
     assert found.reason.startswith("not a video that can be read")  # without its name, which stands beside it
     gone = looked(tmp_path / "gone.mp4", tmp_path, recipe)
     assert isinstance(gone, Failure)
-    assert "gone.mp4" in gone.reason or "no such file" in gone.reason
+    assert gone.reason.startswith("no such file")
+    assert not gone.rejected  # this machine may lack what others have
+
+
+def test_frames_that_the_codec_does_not_take_are_refused_before_work(tmp_path: Path, recipe: Recipe) -> None:
+    film = write_film(tmp_path / "small.mp4", 2, 16, 64)
+    hevc = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, codec="hevc"))
+    reason = "becomes 256x64, and hevc takes frames from 128x128 on; use --codec h264"
+    assert looked(film, tmp_path, hevc) == Failure(reason, rejected=True)
+    assert isinstance(looked(film, tmp_path, recipe), Video)
+
+
+def test_a_broken_worker_is_not_the_sources_fault(video: Video, recipe: Recipe, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has what the worker must lack")
+    lost = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, device="cuda"))
+    failure = Upscaler(lost).upscale(video, video.segments[0])
+    assert failure is not None
+    assert "PyTorch finds no CUDA device" in failure.reason
+    assert not failure.rejected
+    (tmp_path / "film.mp4").unlink()  # a worker that does not see the storage
+    failure = Upscaler(recipe).upscale(video, video.segments[0])
+    assert failure is not None
+    assert not failure.rejected
+
+
+def test_frames_of_another_size_are_the_sources_fault(video: Video, recipe: Recipe) -> None:
+    other = dataclasses.replace(video, survey=dataclasses.replace(video.survey, height=32))
+    failure = Upscaler(recipe).upscale(other, video.segments[0])
+    assert failure is not None
+    assert failure.reason.startswith("frame 0 is 64x48, the first one 64x32")
+    assert failure.rejected
 
 
 def test_a_finished_segment_is_not_done_again(video: Video, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +138,8 @@ def test_remote_storage_that_fails_is_tried_again(
 @pytest.mark.parametrize(
     ("error", "failure"),
     [
-        (UserError("{source}: frame 3 is small"), Failure("frame 3 is small", rejected=True)),
+        (SourceError("{source}: frame 3 is small"), Failure("frame 3 is small", rejected=True)),
+        (UserError("{source}: no such file"), Failure("no such file")),
         (RuntimeError("a bug\nof ours"), Failure("RuntimeError: a bug of ours")),
     ],
 )

@@ -67,6 +67,12 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     processes.stop(tmp_path / "s", seconds=0)
 
 
+def kill(number: int) -> None:
+    process = psutil.Process(number)
+    process.send_signal(signal.SIGKILL)
+    process.wait(60)  # until then it answers
+
+
 def test_a_server_that_is_slow_to_answer_is_left_alone(machine: Machine) -> None:
     stack.up(machine.folder, cpus=1)
     before, told = machine.running(), iter([False, False, False])
@@ -81,7 +87,7 @@ def test_a_server_that_was_lost_is_started_beside_the_others(machine: Machine, m
     monkeypatch.setattr(stack, "_SLOW", 0.5)
     first = stack.up(machine.folder, cpus=1)
     before = machine.running()
-    psutil.Process(before["head"]).send_signal(signal.SIGKILL)
+    kill(before["head"])
     machine.finished.clear()
     assert stack.up(machine.folder, cpus=1) == first
     after = machine.running()
@@ -94,7 +100,7 @@ def test_one_that_does_not_start_again_takes_no_other_along(machine: Machine, mo
     monkeypatch.setattr(stack, "_SLOW", 0.5)
     stack.up(machine.folder, cpus=1)
     before = machine.running()
-    psutil.Process(before["head"]).send_signal(signal.SIGKILL)
+    kill(before["head"])
     machine.fails("head")
     with pytest.raises(UserError, match=r"head does not start: no memory .*other servers still run, `down`"):
         stack.up(machine.folder, cpus=1)

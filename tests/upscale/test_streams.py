@@ -12,9 +12,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from pyarrow import fs
 
-from mana_dist import storage
 from mana_dist.data import video
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.inference import Pixels
@@ -196,17 +194,8 @@ def test_png_frames_are_the_frames_and_their_times_are_in_a_table(tmp_path: Path
 
 
 def test_pictures_of_a_longer_video_do_not_stay_in_a_remote_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bucket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bucket = tmp_path / "bucket"
-    bucket.mkdir()
-    store = fs.SubTreeFileSystem(str(bucket), fs.LocalFileSystem())
-    local = storage.filesystem
-    monkeypatch.setattr(
-        storage,
-        "filesystem",
-        lambda uri: (store, uri.removeprefix("mock://")) if storage.is_remote(uri) else local(uri),
-    )
     (bucket / "frames").mkdir()
     for name in ("00000000.png", "00000002.png", "00000010.png", "timestamps.csv", "notes.txt", "7.png"):
         (bucket / "frames" / name).write_text("old")

@@ -11,9 +11,8 @@ from typing import IO
 import numpy as np
 import pytest
 import torch
-from pyarrow import fs
 
-from mana_dist import inference, model_folder, storage
+from mana_dist import inference, model_folder
 from mana_dist.config import Config
 from mana_dist.data import video
 from mana_dist.errors import UserError
@@ -159,17 +158,10 @@ def test_nothing_stays_under_the_final_name_when_the_work_breaks_off(tmp_path: P
     assert list((tmp_path / "work").iterdir()) == []
 
 
-def test_remote_destination_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remote_destination_appears_whole_or_not_at_all(
+    tmp_path: Path, bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = synthesise(tmp_path / "a.mp4", CONSTANT[:2])
-    bucket = tmp_path / "bucket"
-    bucket.mkdir()
-    store = fs.SubTreeFileSystem(str(bucket), fs.LocalFileSystem())
-    local = storage.filesystem
-    monkeypatch.setattr(
-        storage,
-        "filesystem",
-        lambda uri: (store, uri.removeprefix("mock://")) if storage.is_remote(uri) else local(uri),
-    )
 
     def upload() -> None:
         run(source, Remote("mock://b.mp4"), folder=tmp_path / "work")  # type: ignore[arg-type]

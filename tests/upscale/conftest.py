@@ -1,0 +1,23 @@
+"""What several of these tests need."""
+
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from mana_dist import storage
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder behind ``mock://``, which is remote to the code."""
+    folder = tmp_path / "bucket"
+    folder.mkdir()
+    store = fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
+    local = storage.filesystem
+    monkeypatch.setattr(
+        storage,
+        "filesystem",
+        lambda uri: (store, uri.removeprefix("mock://")) if storage.is_remote(uri) else local(uri),
+    )
+    return folder

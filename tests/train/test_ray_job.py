@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import mana_dist
-from mana_dist import model_folder
 from tests.train.datasets import make_dataset
 from tests.train.nodes import RAY, Nodes
 from tests.train.trainings import TINY
@@ -34,17 +33,6 @@ def run(cluster: Nodes, command: list[str]) -> subprocess.CompletedProcess[str]:
         )
         if "No available agent to submit job" not in done.stderr or time.monotonic() > deadline:
             return done
-
-
-@pytest.mark.cluster
-def test_a_submitted_job_trains_to_a_registered_model(tmp_path: Path) -> None:
-    make_dataset(str(tmp_path / "samples"), 10)
-    with Nodes(cpus=2) as cluster:
-        done = run(cluster, submit(cluster, tmp_path))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "stage 3  step 40/40" in done.stdout
-    assert "registered as models:/mana-x4/1 with alias 'candidate'" in done.stdout
-    assert model_folder.load(str(tmp_path / "runs" / "job" / "model"))[1].run.name == "job"
 
 
 @pytest.mark.cluster

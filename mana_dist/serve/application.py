@@ -80,9 +80,10 @@ def _build(options: ServeOptions) -> serve.Application:
         ray_actor_options={"num_cpus": options.cpus, "num_gpus": int(device == "cuda")},
     ).bind(options.model_copy(update={"model": model, "tracking_uri": tracking_uri}), device)
     limits = Limits(config.model.frames, options.max_request * 2**20, options.max_pixels)
+    room = waiting * options.replicas + options.max_queued + _SPARE_REQUESTS
     return Api.options(  # type: ignore[attr-defined]
-        max_ongoing_requests=waiting * options.replicas + options.max_queued + _SPARE_REQUESTS,
-        max_queued_requests=options.max_queued,
+        max_ongoing_requests=room,
+        max_queued_requests=room,  # of a burst, which Serve counts here first: it is the front that should refuse
     ).bind(upscaler, limits, f"{model} ({sha256[:12]})")
 
 

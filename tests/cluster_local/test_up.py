@@ -54,7 +54,7 @@ class Machine:
         """Ids of the servers' processes."""
         found = {}
         for process in processes.of_stack(self.folder):
-            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            with contextlib.suppress(psutil.NoSuchProcess, KeyError):  # it ended meanwhile, and has no environment
                 found[process.environ()["NAME"]] = process.pid
         return found
 

@@ -28,6 +28,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     arguments = [*command, "-m", "models:/tiny-x4@champion", "--port", str(port)]
     # Without this tree: the model brings its own copy of the package.
     environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri, "PYTHONPATH": ""}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # it runs uvicorn by its name
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(arguments, cwd=folder, env=environment, stdout=log, stderr=log) as server,

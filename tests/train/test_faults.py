@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mana_dist.train import checkpoint
-from tests.train.trainings import DATA, STEPS, TINY, Training, history, make_workplace, train, weights
+from tests.train.trainings import DATA, STEPS, TINY, Training, history, make_workplace, train
 
 # As long as needed: it is ended from outside.
 ENDLESS = ["--schedule.stage1.steps", "5000", "--run.log_every", "1"]
@@ -107,22 +107,3 @@ def test_failures_count_from_the_newest_checkpoint_on(workplace: Path) -> None:
         assert "error: workers failed more often than run.max_failures (1) allows" in training.output
         assert "Traceback" not in training.output
     assert (workplace / "runs" / "unlucky" / "failure.txt").exists()
-
-
-@pytest.mark.cluster
-def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(workplace: Path) -> None:
-    whole = train(workplace, *TINY, *DATA, "--run.name", "whole")
-    assert whole.returncode == 0, whole.stderr
-    with Training(workplace, *TINY, *DATA, "--run.name", "damaged") as training:
-        training.wait_for("checkpoint at step 12")
-        training.process.kill()
-        training.process.wait()
-    time.sleep(3)  # its workers end with it, soon
-    last = checkpoint_steps(workplace, "damaged")[-1]
-    file = workplace / "runs" / "damaged" / f"checkpoint_{last:08d}" / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-    resumed = train(workplace, *TINY, *DATA, "--run.name", "damaged")
-    assert resumed.returncode == 0, resumed.stderr
-    assert f"checkpoint_{last:08d} is damaged (model.safetensors has" in resumed.stdout
-    assert history(workplace, "damaged") == history(workplace, "whole")
-    assert weights(workplace, "damaged") == weights(workplace, "whole")

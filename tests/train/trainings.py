@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -78,8 +77,6 @@ class Training:
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,
-                # A shell's background job, as tests may be, ignores Ctrl-C, and its children inherit that.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
             )
 
     def __enter__(self) -> Self:

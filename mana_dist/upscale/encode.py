@@ -15,6 +15,7 @@ from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.inference import Pixels
 from mana_dist.upscale.colours import Colours, tag, to_picture
+from mana_dist.upscale.priority import no_real_time
 from mana_dist.upscale.record import PacketOrder
 from mana_dist.upscale.settings import CODECS, Settings
 
@@ -107,6 +108,8 @@ class Encoder:
         self._stream.pix_fmt = self._format
         context.sample_aspect_ratio = self._pixel_aspect
         tag(context, self._colours, rgb=not self._format.startswith("yuv"))
+        with no_real_time():
+            context.open()
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """What Kustomize makes of the overlays, and what strict validators say of it."""
 
-import contextlib
 import functools
 import importlib.util
 import json
@@ -27,9 +26,6 @@ Document = dict[str, Any]
 def kustomize(overlay: str, folder: Path = REPOSITORY / "k8s") -> "subprocess.CompletedProcess[str]":
     """``kubectl kustomize`` of an overlay in the folder of all manifests."""
     command = [_KUBECTL, "kustomize", str(folder / "overlays" / overlay)]
-    # It takes half a second, and once in hundreds of runs (1.37.1) it spun for ever: then another one does it.
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 

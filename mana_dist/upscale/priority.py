@@ -1,0 +1,41 @@
+"""An encoder that takes more of the machine than it was given."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
+_TASKS = "/proc/self/task"
+_REAL_TIME = {getattr(os, name, None) for name in ("SCHED_FIFO", "SCHED_RR")}
+
+
+@contextlib.contextmanager
+def no_real_time() -> Iterator[None]:
+    """Undo in the end what made threads of this process real-time ones meanwhile: they get this thread's scheduling.
+
+    SVT-AV1 (4.1), run as root as in most containers, gives the highest real-time priority to its threads and to the
+    one that opens it, whose children inherit it; it has no setting for that. Hardly anything else then gets a core
+    where they compute: servers starve, and Ray takes the node for dead. Linux alone lets a thread be asked for.
+    """
+    if not os.path.isdir(_TASKS):
+        yield
+        return
+    thread = threading.get_native_id()
+    policy, parameter = os.sched_getscheduler(thread), os.sched_getparam(thread)
+    before = real_time_threads()
+    try:
+        yield
+    finally:
+        for raised in real_time_threads() - before:
+            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+                os.sched_setscheduler(raised, policy, parameter)
+
+
+def real_time_threads() -> set[int]:
+    """Of this process, by the kernel's numbers; of Linux."""
+    found = set()
+    for thread in map(int, os.listdir(_TASKS)):
+        with contextlib.suppress(ProcessLookupError):
+            if os.sched_getscheduler(thread) in _REAL_TIME:
+                found.add(thread)
+    return found

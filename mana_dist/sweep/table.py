@@ -173,7 +173,7 @@ def costs(row: Row) -> list[str]:
     """Time and memory per step as shown."""
     seconds, memory = row.step_seconds.mean, row.memory_bytes.mean
     return [
-        NOTHING if seconds is None else f"{seconds:.3g}",
+        NOTHING if seconds is None else f"{seconds:#.3g}".rstrip("."),
         NOTHING if memory is None else f"{memory / 2**30:.2f}",
     ]
 

@@ -12,7 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 import mana_dist
 from mana_dist.errors import one_line
-from mana_dist.serve.windows import ARRAY_TYPES, FIELD, MULTIPART, Limits, RefusedError, read_window, to_png
+from mana_dist.serve.windows import ARRAY_TYPES, FIELD, MULTIPART, REASON, Limits, RefusedError, read_window, to_png
 
 UPSCALER = "Upscaler"
 """The deployment that the front asks."""
@@ -20,7 +20,6 @@ BODIES = 8
 """Bodies that are read and decoded at a time; others wait unread, and take no memory."""
 BODY_SECONDS = 60.0
 """For one of them to come: a client that falls silent must not keep others out."""
-_REASON = 200  # characters
 
 api = FastAPI(title="MANA", version=mana_dist.__version__)
 
@@ -93,7 +92,7 @@ class Api:
             return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests wait already; try again later")
         except Exception as error:  # of the replica, whose log has it all; Ray's own message is a whole traceback
             cause = getattr(error, "cause", None) or error
-            reason = f"{type(cause).__name__}: {one_line(cause)[:_REASON]}"
+            reason = f"{type(cause).__name__}: {one_line(cause)[:REASON]}"
             return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, f"the model failed on this window ({reason})")
         return Response(await asyncio.to_thread(to_png, frame), media_type="image/png")
 

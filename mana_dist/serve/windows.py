@@ -19,7 +19,8 @@ FIELD = "frames"
 MULTIPART = "multipart/form-data"
 ARRAY_TYPES = ("application/x-npy", "application/octet-stream")
 _MAX_FILES = 256  # more than any model's window has
-_REASON = 200  # characters of it: some hold the header
+REASON = 200
+"""Characters of a library's own message that an answer repeats: some hold the whole header."""
 
 
 class RefusedError(Exception):
@@ -148,7 +149,7 @@ def _of_array(data: bytes, limits: Limits) -> Frames:
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read_header(stream)
     except Exception as error:  # whatever Python's parser, which reads the header, makes of a wrong one
-        reason = one_line(error)[:_REASON] or type(error).__name__
+        reason = one_line(error)[:REASON] or type(error).__name__
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"not an array as numpy.save writes it ({reason})") from error
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
         told = f"{dtype} {shape}"

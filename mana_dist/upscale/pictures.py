@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import av
-from pyarrow import fs
 
 from mana_dist import storage
 from mana_dist.upscale.source import Survey
@@ -43,7 +42,8 @@ def join_pictures(
     final = storage.resolve(destination)
     partial = final
     if remote:
-        _delete(storage.join(final, TIMES_FILE))  # the mark of a whole folder
+        if storage.exists(mark := storage.join(final, TIMES_FILE)):  # of a whole folder
+            _delete(mark)
     else:
         partial = os.path.join(scratch or os.path.dirname(final), f".{os.path.basename(final)}.{uuid.uuid4().hex[:8]}")
     try:
@@ -74,8 +74,7 @@ def _delete_beyond(folder: str, count: int) -> None:
 
 def _delete(uri: str) -> None:
     filesystem, path = storage.filesystem(uri)
-    if filesystem.get_file_info(path).type != fs.FileType.NotFound:
-        filesystem.delete_file(path)
+    filesystem.delete_file(path)
 
 
 def _table(times: Times, time_base: Fraction) -> bytes:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
 
 _TASKS = "/proc/self/task"
@@ -20,8 +19,7 @@ def no_real_time() -> Iterator[None]:
     if not os.path.isdir(_TASKS):
         yield
         return
-    thread = threading.get_native_id()
-    policy, parameter = os.sched_getscheduler(thread), os.sched_getparam(thread)
+    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)  # 0: this thread
     before = real_time_threads()
     try:
         yield

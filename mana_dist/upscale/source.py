@@ -16,13 +16,14 @@ from mana_dist.inference import Pixels
 from mana_dist.upscale import segments
 from mana_dist.upscale.jumps import JumpScan
 from mana_dist.upscale.segments import Segment
-from mana_dist.video.colours import Colours, colours_of, depth, pixels_of
+from mana_dist.video.colours import Colours, colours_of, depth, rgb_of
 from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input
 from mana_dist.video.frame_folders import is_folder
 from mana_dist.video.gops import UnreachableError
 from mana_dist.video.keyframes import Cut, packets_from, scan
-from mana_dist.video.orientation import quarter_turns
+from mana_dist.video.orientation import quarter_turns, shown_size
 from mana_dist.video.progressive import NumberedPicture, progressive
+from mana_dist.video.stream_tags import AS_DECODED, shown
 
 _PROBED = 8  # frames after a keyframe that are compared with those of reading on from the keyframe before
 
@@ -130,6 +131,8 @@ class Source:
             UnreachableError: decoding cannot begin where it should.
             OSError: the storage failed.
         """
+        with _blamed_on_source():
+            view = shown(self.video, self.uri)
         told: dict[int, tuple[int, int, int]] = {}
         first = self._entry.number if self._entry else 0
         rate = Fraction(self.video.average_rate or self.video.guessed_rate or DEFAULT_RATE)
@@ -144,12 +147,8 @@ class Source:
                 yield NumberedPicture(number, picture)
 
         for number, picture in progressive(numbered()):
-            try:
-                pixels = pixels_of(picture, self._bits)
-            except (av.FFmpegError, ValueError) as error:
-                raise SourceError(
-                    f"{self.uri}: the pixels of frame {number} cannot be converted to RGB ({error})"
-                ) from error
+            with _blamed_on_source():
+                pixels = rgb_of(self.uri, number, picture, self._bits, view)
             yield TimedFrame(pixels, number, *told.pop(number))
 
     def pictures(self) -> Iterator[Any]:
@@ -227,10 +226,10 @@ def survey(uri: str) -> Survey:
         first = next(source.pictures(), None)
         if first is None:
             raise SourceError(f"{uri}: holds no video frame that can be decoded")
-        aspect = Fraction(source.video.sample_aspect_ratio or 1)
-        height, width = first.height, first.width
-        if quarter_turns(first) % 2:
-            height, width, aspect = width, height, 1 / aspect
+        with _blamed_on_source():
+            view = shown(source.video, uri)
+        width, height = shown_size(first, view.crop)
+        aspect = 1 / view.pixel_aspect if quarter_turns(first) % 2 else view.pixel_aspect
     with open_input(uri, listen=False) as (container, video, _):
         counted = _Counted(container, JumpScan(container, video.index))
         scanned = scan(counted, video)
@@ -372,6 +371,9 @@ def _can_be_cut(uri: str, cuts: list[Cut]) -> bool:
 
 
 def _first_frames(uri: str, entry: Cut | None, pts: int) -> list[tuple[int, bytes]]:
-    with open_source(uri, entry=entry) as source:
+    with open_source(uri, entry=entry) as source, _blamed_on_source():
         wanted = (picture for picture in source.pictures() if picture.pts is not None and picture.pts >= pts)
-        return [(picture.pts, pixels_of(picture, 8).tobytes()) for picture in islice(wanted, _PROBED)]
+        return [
+            (picture.pts, rgb_of(uri, number, picture, 8, AS_DECODED).tobytes())
+            for number, picture in enumerate(islice(wanted, _PROBED))
+        ]

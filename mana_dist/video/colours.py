@@ -1,10 +1,14 @@
 """Between a video's colours and ours: RGB of 8 or 16 bits, upright, primaries and transfer as coded.
 
 A video's matrix and range are taken as its file tags them. An untagged matrix is BT.709 from 720 coded lines on, else
-BT.601; an untagged range is limited. Primaries and transfer are left as coded; alpha is dropped.
+BT.601; an untagged range is limited, of grey pictures full. Primaries and transfer are left as coded; alpha is dropped.
+
+The kernel that brings subsampled chroma to every pixel is bilinear: swscale's, with accurate_rnd and full_chroma_int,
+from where its tags say that chroma lies, else from where :func:`mana_dist.video.stream_tags.shown` does.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import av
@@ -12,12 +16,16 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
 
+from mana_dist.errors import UserError
 from mana_dist.video.orientation import upright
+from mana_dist.video.rgb_samples import stored
+from mana_dist.video.stream_tags import AS_DECODED, Shown
 
 Frame = NDArray[np.uint8]
 Pixels = NDArray[Any]  # uint8, or uint16 from 0 to 65535
 
 _BT709, _UNSPECIFIED, _FULL = 1, 2, 2  # ffmpeg's numbers of matrix, primaries and transfer; of the range
+_NO_MATRIX = (0, _UNSPECIFIED, 3)  # RGB's and the reserved one say nothing of YUV
 _HD_LINES = 720
 # The matrices that swscale knows, by ffmpeg's numbers of them.
 _MATRICES = {
@@ -28,10 +36,13 @@ _MATRICES = {
     7: Colorspace.SMPTE240M,
     9: Colorspace.BT2020,
 }
+_OTHER_MATRICES = {8: "YCgCo", 10: "BT.2020 with constant luminance", 14: "ICtCp"}
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_TO_SUBSAMPLED = _EXACT | Interpolation.FULL_CHR_H_INP  # else pairs of pixels are averaged, wherever chroma lies
 _TO_8_BITS = 257  # 65535 / 255
-# Between YUV in limited range and 16-bit RGB white is 255 * 256 for swscale; for us it is 65535, 257/256 of that.
+# Between YUV in limited range and 16-bit RGB white is 255 * 256 for swscale; for us it is 65535.
 _SWSCALE_WHITE = 65280
+_BLOCK = 16  # pixels: a whole number of chroma samples in every format
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class Colours:
     """How a video's pixels are meant, in ffmpeg's numbers; the same of source and result.
 
     Attributes:
-        matrix: between YUV and RGB; always told, since players guess an untold one by the size, which changes here.
+        matrix: between YUV and RGB; always tagged, since players guess an untagged one by the size, which changes here.
         full_range: whether black is 0, not 16.
         primaries: what red, green and blue are.
         transfer: brightness over value; pixels stay as coded, so HDR stays HDR.
@@ -52,95 +63,163 @@ class Colours:
 
 
 def colours_of(picture: Any) -> Colours:
-    """Those of a decoded PyAV frame; BT.709 in limited range where there are none that a YUV video can have."""
+    """Return the colours of a decoded PyAV frame; BT.709 in limited range where it has none that a YUV video can."""
     primaries, transfer = (int(value or _UNSPECIFIED) for value in (picture.color_primaries, picture.color_trc))
     if picture.format.is_rgb:
-        told = [_BT709 if value == _UNSPECIFIED else value for value in (primaries, transfer)]
-        return Colours(_BT709, False, *told)
-    matrix = int(picture.colorspace)
-    if matrix == _UNSPECIFIED:  # as to_rgb reads it
-        matrix = _BT709 if picture.height >= _HD_LINES else 6
-    elif matrix not in _MATRICES:
-        matrix = _BT709
-    return Colours(matrix, _is_full(picture), primaries, transfer)
+        tagged = [_BT709 if value == _UNSPECIFIED else value for value in (primaries, transfer)]
+        return Colours(_BT709, False, *tagged)
+    return Colours(_matrix(picture), _is_full(picture), primaries, transfer)
 
 
 def depth(picture: Any) -> int:
-    """Bits of a decoded frame's samples."""
+    """Return how many bits a decoded frame's samples have."""
     return int(picture.format.components[0].bits)
 
 
-def to_rgb(frame: Any) -> Frame:
-    """A decoded PyAV frame's pixels, upright: the one way from a video's colours to ours.
+def rgb_of(uri: str, number: int, picture: Any, bits: int, shown: Shown) -> Pixels:
+    """Return :func:`pixels_of` frame ``number`` of the video at ``uri``.
 
-    Matrix and range are those tagged in the file. Untagged: BT.709 where the frame, as coded, has 720 lines or more,
-    else BT.601; limited range unless tagged full. The display matrix's rotation and mirroring are applied.
-
-    Returns:
-        uint8 (H, W, 3), RGB, full range.
+    Raises:
+        UserError: they cannot be converted.
     """
-    matrix = None  # as tagged
-    if frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb:
-        matrix = Colorspace.ITU709 if frame.height >= _HD_LINES else Colorspace.ITU601
-    rgb = frame.reformat(
-        format="rgb24",
-        src_colorspace=matrix,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=_EXACT if frame.format.components[0].bits > 8 else None,
-        threads=1,  # else it starts one per core for every frame
-    )
-    return upright(rgb.to_ndarray(), frame)
+    try:
+        return pixels_of(picture, bits, shown)
+    except (av.FFmpegError, ValueError) as error:
+        # A cause that is not FFmpeg's would be taken for the storage's.
+        cause = error if isinstance(error, av.FFmpegError) else None
+        raise UserError(f"{uri}: the pixels of frame {number} cannot be converted to RGB ({error})") from cause
 
 
-def pixels_of(picture: Any, bits: int) -> Pixels:
-    """A decoded PyAV frame's pixels, upright, (H, W, 3) RGB, full range.
+def pixels_of(picture: Any, bits: int, shown: Shown = AS_DECODED) -> Pixels:
+    """Return a decoded PyAV frame's pixels as they are shown: the one way from a video's colours to ours.
 
     Args:
         picture: the frame.
-        bits: 8 gives uint8, as :func:`to_rgb`; more gives uint16, 0 to 65535.
+        bits: up to 8 give uint8; more give uint16, 0 to 65535.
+        shown: what of it is shown, and where untagged chroma lies. The display matrix is applied at the end.
+
+    Returns:
+        (H, W, 3), RGB, full range.
+
+    Raises:
+        ValueError: a matrix that is not one of those that can be read.
+        av.FFmpegError: a format that cannot be read.
     """
-    if bits == 8:
-        return to_rgb(picture)
-    if picture.format.is_rgb:
-        pixels = picture.reformat(format="rgb48le", interpolation=_EXACT, threads=1).to_ndarray()
+    top = 255 if bits <= 8 else 65535
+    if (samples := stored(picture)) is not None:
+        pixels = _spread(samples.samples, samples.black, samples.white, top)
+    elif "f16" in picture.format.name or "f32" in picture.format.name:
+        pixels = _spread_evenly(picture.reformat(format="gbrp16le", threads=1).to_ndarray(), 0, 65535, top)
+    elif picture.format.is_rgb or picture.format.name == "pal8":
+        pixels = _spread_evenly(picture.reformat(format="rgb24", threads=1).to_ndarray(), 0, 255, top)
     else:
-        matrix = None  # as tagged
-        if picture.colorspace == _UNSPECIFIED:
-            matrix = Colorspace.ITU709 if picture.height >= _HD_LINES else Colorspace.ITU601
-        # Not to rgb48le: FFmpeg 8.1's swscale writes garbage there, from 10 bits in 4:2:0 with these flags.
-        pixels = picture.reformat(
-            format="gbrp16le", src_colorspace=matrix, dst_color_range=ColorRange.JPEG, interpolation=_EXACT, threads=1
-        ).to_ndarray()
-        if not _is_full(picture):
-            low = np.minimum(pixels, _SWSCALE_WHITE)
-            pixels = low + (low >> 8)
-    return upright(pixels, picture)
+        pixels = _from_yuv(picture, top, shown.chroma)
+    pixels = shown.crop.of(pixels)
+    return upright(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels, picture)
+
+
+def _from_yuv(picture: Any, top: int, chroma: str | None) -> Pixels:
+    matrix, full, bits = _matrix(picture), _is_full(picture), depth(picture)
+    if matrix not in _MATRICES:
+        name = _OTHER_MATRICES.get(matrix, f"number {matrix}")
+        raise ValueError(f"its colour matrix is {name}; convert it first, for example with ffmpeg's libplacebo filter")
+    # White is where swscale puts it, all ones shifted to the top in full range. It rounds to 8 bits itself only where
+    # that is white too. Never to rgb48le: FFmpeg 8.1 writes garbage there, from 4:2:0 with these flags.
+    white = ((1 << bits) - 1) << 16 - bits if full else _SWSCALE_WHITE
+    direct = top == 255 and white == _SWSCALE_WHITE
+    pixels = (
+        _with_whole_chroma(_with_chroma_at(chroma, picture) if chroma else picture)
+        .reformat(
+            format="gbrp" if direct else "gbrp16le",
+            src_colorspace=_MATRICES[matrix],
+            src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=_EXACT,
+            threads=1,  # else it starts one per core for every frame
+        )
+        .to_ndarray()[: picture.height, : picture.width]
+    )
+    return pixels if direct else _spread_evenly(pixels, 0, white, top)
+
+
+def _with_whole_chroma(picture: Any) -> Any:
+    """The frame, larger where its last chroma samples stand for fewer pixels: swscale would stretch all of them."""
+    across, down = _BLOCK // picture.format.chroma_width(_BLOCK), _BLOCK // picture.format.chroma_height(_BLOCK)
+    width, height = -(-picture.width // across) * across, -(-picture.height // down) * down
+    if (width, height) == (picture.width, picture.height):
+        return picture
+    # Only what is scaled keeps where its chroma lies.
+    larger = picture.reformat(width=width, height=height, interpolation=Interpolation.POINT, threads=1)
+    for to, plane in zip(larger.planes, picture.planes, strict=True):
+        lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+        target = np.frombuffer(to, np.uint8).reshape(to.height, to.line_size)
+        size = min(lines.shape[1], target.shape[1])
+        target[: len(lines), :size] = lines[:, :size]
+    return larger
+
+
+def _spread(samples: Pixels, black: tuple[int, ...], white: tuple[int, ...], top: int) -> Pixels:
+    """Samples whose black and white become 0 and ``top``, rounded."""
+    if len(set(white)) == 1:
+        return _spread_evenly(samples, black[0], white[0], top)
+    channels = zip(np.moveaxis(samples, -1, 0), black, white, strict=True)
+    return np.stack([_spread_evenly(*channel, top) for channel in channels], axis=-1)
+
+
+def _spread_evenly(samples: Pixels, black: int, white: int, top: int) -> Pixels:
+    if (black, white) == (0, top):
+        return np.asarray(samples, np.uint8 if top == 255 else np.uint16)
+    found: Pixels = _table(8 * samples.dtype.itemsize, black, white, top)[samples]
+    return found
+
+
+@lru_cache(maxsize=16)
+def _table(bits: int, black: int, white: int, top: int) -> Pixels:
+    values = (np.arange(1 << min(bits, 16)) - black) * (top / (white - black))
+    return np.clip(np.floor(values + 0.5), 0, top).astype(np.uint8 if top == 255 else np.uint16)
 
 
 def to_picture(pixels: Pixels, pixel_format: str, colours: Colours) -> Any:
-    """A PyAV frame for an encoder, of :func:`pixels_of`'s or an upscaled frame's pixels."""
+    """Return a PyAV frame for an encoder, of :func:`pixels_of`'s or an upscaled frame's pixels.
+
+    Subsampled chroma lies on the left, between two lines (MPEG-2's and H.264's place).
+    """
     deep = pixels.dtype == np.uint16
     if pixel_format.startswith("gbrp10"):
         # By hand: swscale cuts off what it should round.
-        ten = ((pixels.astype(np.uint32) * 1023 + 32767) // 65535).astype(np.uint16)
-        return av.VideoFrame.from_ndarray(ten, format=pixel_format)
+        return av.VideoFrame.from_ndarray(_spread_evenly(pixels, 0, 65535, 1023), format=pixel_format)
     if not pixel_format.startswith("yuv"):
         picture = av.VideoFrame.from_ndarray(pixels, format="rgb48le" if deep else "rgb24")
         return picture if picture.format.name == pixel_format else picture.reformat(format=pixel_format, threads=1)
-    if deep and not colours.full_range:
-        pixels = pixels - (pixels.astype(np.uint32) * 255 // 65535).astype(np.uint16)
-    picture = av.VideoFrame.from_ndarray(pixels, format="gbrp16le" if deep else "rgb24")
-    return picture.reformat(
+    if deep:
+        bits = av.VideoFormat(pixel_format).components[0].bits
+        white = ((1 << bits) - 1) << 16 - bits if colours.full_range else _SWSCALE_WHITE
+        pixels = _table(16, 0, 65535, white)[pixels]
+    # A frame that is made of another takes its place of chroma from it.
+    picture = av.VideoFrame.from_ndarray(pixels, format="gbrp16le" if deep else "gbrp")
+    return _with_chroma_at("left", picture).reformat(
         format=pixel_format,
         dst_colorspace=_MATRICES[colours.matrix],
         dst_color_range=ColorRange.JPEG if colours.full_range else ColorRange.MPEG,
-        interpolation=_EXACT,
+        interpolation=_TO_SUBSAMPLED,
         threads=1,
     )
 
 
+def _with_chroma_at(place: str, picture: Any) -> Any:
+    """The frame with its place of chroma tagged, which PyAV has no attribute for."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=picture.width, height=picture.height, format=picture.format, time_base=1)
+    tags, sink = graph.add("setparams", f"chroma_location={place}"), graph.add("buffersink")
+    source.link_to(tags)
+    tags.link_to(sink)
+    graph.configure()
+    graph.vpush(picture)
+    return graph.vpull()
+
+
 def tag(context: Any, colours: Colours, *, rgb: bool) -> None:
-    """Tell an encoder's PyAV context of the colours."""
+    """Tag an encoder's PyAV context with the colours."""
     context.color_primaries, context.color_trc = colours.primaries, colours.transfer
     if not rgb:
         context.colorspace = colours.matrix
@@ -148,11 +227,18 @@ def tag(context: Any, colours: Colours, *, rgb: bool) -> None:
 
 
 def to_8_bits(pixels: Pixels) -> Pixels:
-    """uint8 of uint8 or uint16 pixels, rounded."""
+    """Return uint8 of uint8 or uint16 pixels, rounded."""
     if pixels.dtype == np.uint8:
         return pixels
     return ((pixels.astype(np.uint32) + _TO_8_BITS // 2) // _TO_8_BITS).astype(np.uint8)
 
 
+def _matrix(picture: Any) -> int:
+    matrix = int(picture.colorspace)
+    if matrix in _NO_MATRIX:
+        return _BT709 if picture.height >= _HD_LINES else 6
+    return matrix
+
+
 def _is_full(picture: Any) -> bool:
-    return int(picture.color_range) == _FULL or picture.format.name.startswith("yuvj")
+    return int(picture.color_range) == _FULL or picture.format.name.startswith(("yuvj", "xyz"))

@@ -1,11 +1,32 @@
-"""Pictures upright: a video's display matrix applied to its pixels."""
+"""Pictures as players show them: what a container hides of them cut off, and its display matrix applied."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 _MATRIX = "DISPLAYMATRIX"
+
+
+class Crop(NamedTuple):
+    """How many pixels a container hides at each edge of a decoded frame, before it is turned."""
+
+    left: int = 0
+    right: int = 0
+    top: int = 0
+    bottom: int = 0
+
+    def of(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Return what is shown of (H, W, C) pixels."""
+        height, width = pixels.shape[:2]
+        return pixels[self.top : height - self.bottom, self.left : width - self.right]
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Return the width and height that are shown of a frame."""
+        return width - self.left - self.right, height - self.top - self.bottom
+
+
+UNCROPPED = Crop()
 
 
 def upright(pixels: NDArray[Any], frame: Any) -> NDArray[Any]:
@@ -23,7 +44,7 @@ def upright(pixels: NDArray[Any], frame: Any) -> NDArray[Any]:
 
 
 def quarter_turns(frame: Any) -> int:
-    """Of the frame's display matrix, 0 to 3, counterclockwise as np.rot90 counts them."""
+    """Return the quarter turns of the frame's display matrix, 0 to 3, counterclockwise as np.rot90 counts them."""
     return round(frame.rotation / 90) % 4
 
 
@@ -33,3 +54,9 @@ def _is_mirrored(frame: Any) -> bool:
         return False
     a, b, _, c, d = (int(value) for value in np.frombuffer(data, "<i4")[:5])
     return a * d < b * c
+
+
+def shown_size(frame: Any, crop: Crop) -> tuple[int, int]:
+    """Return the width and height of a decoded PyAV frame as it is shown."""
+    width, height = crop.size(frame.width, frame.height)
+    return (height, width) if quarter_turns(frame) % 2 else (width, height)

@@ -11,11 +11,12 @@ import av
 
 from mana_dist import storage
 from mana_dist.errors import UserError
-from mana_dist.video.colours import Frame, to_rgb
+from mana_dist.video.colours import Frame, rgb_of
 from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_video
 from mana_dist.video.frame_folders import frame_files, is_folder
 from mana_dist.video.picture_files import to_frame
 from mana_dist.video.progressive import NumberedPicture, progressive
+from mana_dist.video.stream_tags import shown
 
 _logger = logging.getLogger(__name__)
 
@@ -58,9 +59,9 @@ def read_frames(
 ) -> Iterator[Frame]:
     """The frames ``start`` to ``stop`` (exclusive; None: the end) of a video file or a folder of PNG or JPEG frames.
 
-    Frames are decoded one by one, never all at once, and are as :func:`to_rgb` makes them. A file that cannot be
-    decoded to its end gives the frames before, and a warning in the log. Interlaced frames are made progressive. A
-    folder's frames come in the order of their names, numbers in them by value.
+    Frames are decoded one by one, never all at once, and are as :func:`~mana_dist.video.colours.pixels_of` makes them.
+    A file that cannot be decoded to its end gives the frames before, and a warning in the log. Interlaced frames are
+    made progressive. A folder's frames come in the order of their names, numbers in them by value.
 
     Args:
         uri: a video file or a folder, local or with a scheme.
@@ -109,12 +110,13 @@ class _Progress:
 def _video_frames(uri: str, damaged: Callable[[str], None]) -> Iterator[Frame]:
     with open_video(uri) as (container, stream):
         progress = _Progress()
+        view = shown(stream, uri)
         told, count = False, 0
         for _, picture in progressive(_decoded(uri, container.demux(stream), progress)):
             if progress.marred is not None and not told:
                 damaged(f"damaged: frame {progress.marred}, and perhaps some after it")
                 told = True
-            yield to_rgb(picture)
+            yield rgb_of(uri, count, picture, 8, view)
             count += 1
         missing = _missing(container, stream, progress, count)
     error = progress.error

@@ -18,13 +18,15 @@ import av
 
 from mana_dist import storage
 from mana_dist.errors import UserError
-from mana_dist.video.colours import Frame, to_rgb
+from mana_dist.video.colours import Frame, rgb_of
 from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input
 from mana_dist.video.gops import GopDecoder, Loss, UnreachableError
 from mana_dist.video.keyframes import Cut, packets_from, scan
-from mana_dist.video.orientation import quarter_turns
-from mana_dist.video.picture_files import shown_size, to_frame
+from mana_dist.video.orientation import shown_size
+from mana_dist.video.picture_files import shown_size as picture_size
+from mana_dist.video.picture_files import to_frame
 from mana_dist.video.progressive import NumberedPicture, progressive
+from mana_dist.video.stream_tags import shown
 
 _DENSE = 10
 """Where more than one group of pictures in this many has errors, no other is trusted."""
@@ -39,7 +41,7 @@ class NumberedFrame(NamedTuple):
 
     Attributes:
         number: place in display order, from 0.
-        pixels: uint8 (H, W, 3), RGB, as :func:`mana_dist.video.colours.to_rgb` makes it.
+        pixels: uint8 (H, W, 3), RGB, as :func:`mana_dist.video.colours.pixels_of` makes it.
     """
 
     number: int
@@ -196,12 +198,11 @@ def probe_header(uri: str, files: Sequence[str] | None) -> HeaderInfo:
         return _folder_header(uri, files)
     with open_input(uri) as (container, stream, _):
         codec, rate = stream.codec_context, _rate(stream)
-        width, height = codec.width, codec.height
+        crop = shown(stream, uri).crop
+        width, height = crop.size(codec.width, codec.height)
         first = _first_frame(uri, container.demux(stream))
         if first is not None:
-            width, height = first.width, first.height
-            if quarter_turns(first) % 2:
-                width, height = height, width
+            width, height = shown_size(first, crop)
         if not width or not height:
             raise UserError(f"{uri}: its header tells no size, and its first frame cannot be decoded")
         return HeaderInfo(width, height, _header_frames(container, stream), rate, codec.name)
@@ -282,10 +283,11 @@ def _frames(uri: str, segment: Segment, damage: Damage | None, *, in_parts: bool
     end = sys.maxsize if segment.frames is None else segment.first + segment.frames
     count = 0
     with _decoder(uri, segment, in_parts=in_parts) as decoder:
+        view = shown(decoder.stream, uri)
         for number, picture in progressive(_trusted(decoder, damage, end)):
             count += 1
             if segment.first <= number < end:
-                yield NumberedFrame(number, _converted(uri, number, picture))
+                yield NumberedFrame(number, rgb_of(uri, number, picture, 8, view))
         if damage is None and decoder.damaged:
             raise DamageFound(uri)
     if damage is None and count == 0:
@@ -301,13 +303,6 @@ def _trusted(decoder: GopDecoder, damage: Damage | None, end: int) -> Iterator[N
             yield frame
         if frame.number >= end:
             return
-
-
-def _converted(uri: str, number: int, picture: Any) -> Frame:
-    try:
-        return to_rgb(picture)
-    except (av.FFmpegError, ValueError) as error:
-        raise UserError(f"{uri}: the pixels of frame {number} cannot be converted to RGB ({error})") from error
 
 
 def _survey(uri: str, segment: Segment, *, in_parts: bool) -> Damage:
@@ -373,7 +368,7 @@ def _folder_header(uri: str, files: Sequence[str]) -> HeaderInfo:
     picture = storage.join(uri, files[0])
     try:
         with storage.open_read(picture) as stream:
-            width, height = shown_size(stream.read(_HEADER_BYTES), picture)
+            width, height = picture_size(stream.read(_HEADER_BYTES), picture)
     except FileNotFoundError as error:
         raise UserError(f"{picture}: no such file") from error
     return HeaderInfo(width, height, len(files), DEFAULT_RATE, files[0].rpartition(".")[2].lower())

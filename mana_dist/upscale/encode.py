@@ -59,7 +59,10 @@ class Encoder:
         # Without random identifiers, so that the same frames give the same file.
         self._container = av.open(path, "w", format=_FORMATS[suffix_of(settings)], options={"fflags": "+bitexact"})
         rate = min(max(rate, _RATES[0]), _RATES[1]).limit_denominator(1001)
-        self._stream: Any = self._container.add_stream(traits.encoder, rate=rate, options=_options(settings))
+        options = _options(settings)
+        if self._format.startswith("yuv"):
+            options["chroma_sample_location"] = "left"  # where to_picture puts it
+        self._stream: Any = self._container.add_stream(traits.encoder, rate=rate, options=options)
         self._stream.codec_context.time_base = 1 / rate
         self._stream.codec_context.thread_count = _THREADS
 

@@ -15,6 +15,7 @@ from mana_dist.errors import UserError
 from mana_dist.upscale import record
 from mana_dist.upscale.compare import COMPARE_SETTINGS, comparison_of
 from mana_dist.upscale.encode import INDEX_BASE, published
+from mana_dist.upscale.matroska import with_display_size
 from mana_dist.upscale.pictures import join_pictures
 from mana_dist.upscale.record import Record
 from mana_dist.upscale.segments import Segment
@@ -107,6 +108,8 @@ def _join_video(
     suffix = os.path.splitext(destination)[1].lower()
     with ExitStack() as stack:
         path = stack.enter_context(published(destination, scratch))
+        if FORMATS[suffix] == "matroska" and survey.pixel_aspect != 1:
+            stack.enter_context(with_display_size(path, survey.pixel_aspect))
         source, source_video, _ = stack.enter_context(open_input(survey.uri, listen=False))
         target = stack.enter_context(
             av.open(path, "w", format=FORMATS[suffix], options=_options(suffix, survey, times))

@@ -192,18 +192,33 @@ def to_picture(pixels: Pixels, pixel_format: str, colours: Colours) -> Any:
         picture = av.VideoFrame.from_ndarray(pixels, format="rgb48le" if deep else "rgb24")
         return picture if picture.format.name == pixel_format else picture.reformat(format=pixel_format, threads=1)
     if deep:
-        bits = av.VideoFormat(pixel_format).components[0].bits
-        white = ((1 << bits) - 1) << 16 - bits if colours.full_range else _SWSCALE_WHITE
-        pixels = _table(16, 0, 65535, white)[pixels]
+        pixels = _table(16, 0, 65535, _SWSCALE_WHITE)[pixels]
     # A frame that is made of another takes its place of chroma from it.
     picture = av.VideoFrame.from_ndarray(pixels, format="gbrp16le" if deep else "gbrp")
-    return _with_chroma_at("left", picture).reformat(
-        format=pixel_format,
+    limited = _with_chroma_at("left", picture).reformat(
+        format=f"{pixel_format[:7]}16le" if colours.full_range else pixel_format,
         dst_colorspace=_MATRICES[colours.matrix],
-        dst_color_range=ColorRange.JPEG if colours.full_range else ColorRange.MPEG,
+        dst_color_range=ColorRange.MPEG,
         interpolation=_TO_SUBSAMPLED,
         threads=1,
     )
+    return _in_full_range(limited, pixel_format, colours) if colours.full_range else limited
+
+
+def _in_full_range(picture: Any, pixel_format: str, colours: Colours) -> Any:
+    """A 16-bit YUV frame in limited range brought to full range by hand: swscale cuts off what it should round."""
+    result = av.VideoFrame(picture.width, picture.height, pixel_format)
+    result.colorspace, result.color_range = colours.matrix, ColorRange.JPEG
+    bits = depth(result)
+    values = np.arange(1 << 16) / 256
+    luma, chroma = (values - 16) / 219, (values - 128) / 224 + (1 << bits - 1) / ((1 << bits) - 1)
+    for number, (to, plane) in enumerate(zip(result.planes, picture.planes, strict=True)):
+        dtype: Any = np.uint8 if bits == 8 else np.uint16
+        top = (1 << bits) - 1
+        table = np.clip(np.rint((chroma if number else luma) * top), 0, top).astype(dtype)
+        lines = np.frombuffer(plane, np.uint16).reshape(plane.height, -1)[:, : plane.width]
+        np.frombuffer(to, dtype).reshape(to.height, -1)[:, : to.width] = table[lines]
+    return result
 
 
 def _with_chroma_at(place: str, picture: Any) -> Any:

@@ -77,11 +77,16 @@ def errors(url: str) -> Iterator[None]:
         raise OSError(errno.EIO, one_line(error), url) from error
 
 
+class _ChangedError(OSError):
+    """The file is another than the one whose beginning was read."""
+
+
 class _Resumed:
     """smart-open's stream of a URL, opened again where it breaks."""
 
     def __init__(self, url: str) -> None:
         self._url, self._position = url, 0
+        self._broken = False
         self._stream: Any = _open(url)
         self._version = _version_of(self._stream)
         length = self._stream.content_length
@@ -100,24 +105,31 @@ class _Resumed:
         self._stream.close()
 
     def _persist(self, action: Callable[[], _Result]) -> _Result:
-        """What ``action`` gives, tried again on a fresh connection as often as the one in use breaks."""
+        """Give what ``action`` gives, tried again on a fresh connection as often as the one in use breaks."""
+        import requests
         import urllib3
 
-        for wait in _WAITS:
+        for wait in (*_WAITS, None):
             try:
+                if self._broken:
+                    self._reopen()
                 return action()
-            except (urllib3.exceptions.HTTPError, ConnectionError):  # not those of requests: it tried again already
-                time.sleep(wait)
-            with contextlib.suppress(urllib3.exceptions.HTTPError, ConnectionError):
-                self._reopen()
-        return action()
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                # smart-open's own are plain OSErrors; requests' are final: it tried again already.
+                if wait is None or isinstance(error, requests.RequestException | _ChangedError):
+                    raise
+                self._broken = True
+            time.sleep(wait)
+        raise AssertionError("the last try returns or raises")
 
     def _reopen(self) -> None:
+        """Take the file up again where it broke, in one piece: a stream that could not be moved there is no stream."""
         self._stream.close()
         self._stream = _open(self._url)
         if _version_of(self._stream) != self._version:
-            raise OSError(errno.EIO, "changed while it was read", self._url)
+            raise _ChangedError(errno.EIO, "changed while it was read", self._url)
         self._seek(self._position, io.SEEK_SET)
+        self._broken = False
 
     def _seek(self, offset: int, whence: int) -> int:
         try:

@@ -33,16 +33,21 @@ def filesystem(bucket: str) -> fs.S3FileSystem:
     return _filesystem(bucket, endpoint(), _region(), os.environ.get("AWS_CA_BUNDLE"))
 
 
+def client() -> Any:
+    """The boto3 client for the environment as it is now; made once per process. Threads may share it."""
+    return _client(endpoint(), _region(), _credentials())
+
+
 def open_read(bucket: str, key: str) -> BinaryIO:
     """A seekable stream of an object; any key, as it is. A broken connection is taken up again where it broke.
 
     Raises:
         OSError: FileNotFoundError and PermissionError where they are meant. So for all reads of the stream.
     """
-    client = _client(endpoint(), _region(), _credentials())
+    opened = client()
     with errors(bucket, key):
-        size = client.head_object(Bucket=bucket, Key=key)["ContentLength"]
-    return as_file(_reader(client, bucket, key), size, functools.partial(errors, bucket, key))
+        size = opened.head_object(Bucket=bucket, Key=key)["ContentLength"]
+    return as_file(_reader(opened, bucket, key), size, functools.partial(errors, bucket, key))
 
 
 def read_bytes(bucket: str, key: str) -> bytes:
@@ -51,7 +56,7 @@ def read_bytes(bucket: str, key: str) -> bytes:
     Raises:
         OSError: FileNotFoundError and PermissionError where they are meant.
     """
-    with errors(bucket, key), _reader(_client(endpoint(), _region(), _credentials()), bucket, key) as reader:
+    with errors(bucket, key), _reader(client(), bucket, key) as reader:
         data: bytes = reader.read()
     return data
 
@@ -68,15 +73,15 @@ def head(bucket: str, key: str) -> tuple[int, float] | None:
     Raises:
         OSError: FileNotFoundError and PermissionError where they are meant.
     """
-    client = _client(endpoint(), _region(), _credentials())
+    asked = client()
     with errors(bucket, key):
         if not key:
-            client.head_bucket(Bucket=bucket)
+            asked.head_bucket(Bucket=bucket)
             return None
         with contextlib.suppress(FileNotFoundError), errors(bucket, key):
-            found = client.head_object(Bucket=bucket, Key=key)
+            found = asked.head_object(Bucket=bucket, Key=key)
             return found["ContentLength"], found["LastModified"].timestamp()
-        if client.list_objects_v2(Bucket=bucket, Prefix=f"{key.rstrip('/')}/", MaxKeys=1).get("KeyCount"):
+        if asked.list_objects_v2(Bucket=bucket, Prefix=f"{key.rstrip('/')}/", MaxKeys=1).get("KeyCount"):
             return None
     raise _missing(bucket, key)
 

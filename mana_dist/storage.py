@@ -7,6 +7,7 @@ After ``s3://`` and ``gs://`` everything is part of the name as it is: spaces, '
 import contextlib
 import errno
 import io
+import mmap
 import os
 import re
 import stat as modes
@@ -14,16 +15,16 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, cast
 
 from pyarrow import ArrowException, fs
 
-from mana_dist import http_files, s3_store
+from mana_dist import file_names, http_files, s3_store, s3_upload
 from mana_dist.errors import UserError, one_line
 
 _GCS_RETRY_SECONDS = 60  # without a limit a store that is out of reach hangs the program, silently
 _BUFFER_BYTES = 4 * 1024 * 1024  # of files that pyarrow reads: it asks a store for no more than it is asked for
+_BELOW_BYTES = 200  # of the longest name that a command makes below its folder, the folders in it included
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WILDCARD = re.compile(r"[*?[]")
 
@@ -278,21 +279,50 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def open_write(uri: str) -> Iterator[IO[bytes]]:
-    """A binary stream to a file that appears at ``uri``, whole, when the context is left without an exception.
+def open_write(uri: str, partial_folder: str = "") -> Iterator[IO[bytes]]:
+    """Give a binary stream to a file that appears at ``uri``, whole, when the context is left without an exception.
 
-    The data goes to a hidden name beside the file, which is moved to ``uri`` at the end and deleted on failure. An
-    object store needs that too: pyarrow closes the stream that an exception leaves, which publishes what it has.
+    An object of S3 or Google appears by the end of its upload. Elsewhere the data goes to a hidden name, which is moved
+    to ``uri`` at the end and deleted on failure.
+
+    Args:
+        uri: the file.
+        partial_folder: name of a folder beside the file for the hidden name, where there is one.
     """
+    scheme, bucket, key = _split(resolve(uri)) if is_remote(uri) else ("", "", "")
+    if scheme == "s3":
+        with s3_upload.open_write(bucket, key) as stream:
+            yield stream
+        return
     filesystem_, path = filesystem(uri)
-    with _partial_object(filesystem_, path) if is_remote(uri) else _partial_file(Path(path)) as stream:
-        yield stream
+    folder, slash, name = path.rpartition("/")
+    folder = f"{folder}{slash}{partial_folder}/" if partial_folder else f"{folder}{slash}"
+    hidden = f"{folder}{file_names.partial_prefix(name)}{uuid.uuid4().hex[:8]}"
+    if isinstance(filesystem_, fs.GcsFileSystem):
+        with _one_call(filesystem_, path) as stream:
+            yield stream
+    elif is_remote(uri):
+        with _partial_object(filesystem_, hidden, path) as stream:
+            yield stream
+    else:
+        with _partial_file(hidden, path) as stream:
+            yield stream
 
 
 @contextlib.contextmanager
-def _partial_object(filesystem_: fs.FileSystem, path: str) -> Iterator[IO[bytes]]:
-    folder, slash, name = path.rpartition("/")
-    partial = f"{folder}{slash}.{name}.partial-{uuid.uuid4().hex[:8]}"
+def _one_call(filesystem_: fs.FileSystem, path: str) -> Iterator[IO[bytes]]:
+    """Gather the data in a temporary file first: pyarrow ends the upload that an exception interrupts as if whole."""
+    with tempfile.TemporaryFile() as stream:
+        yield stream
+        stream.flush()
+        size = stream.seek(0, os.SEEK_END)
+        with filesystem_.open_output_stream(path) as upload:
+            if size:
+                upload.write(mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ))
+
+
+@contextlib.contextmanager
+def _partial_object(filesystem_: fs.FileSystem, partial: str, path: str) -> Iterator[IO[bytes]]:
     try:
         with filesystem_.open_output_stream(partial) as stream:
             yield stream
@@ -304,26 +334,35 @@ def _partial_object(filesystem_: fs.FileSystem, path: str) -> Iterator[IO[bytes]
 
 
 @contextlib.contextmanager
-def _partial_file(path: Path) -> Iterator[IO[bytes]]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.partial-", delete=False) as stream:
+def _partial_file(partial: str, path: str) -> Iterator[IO[bytes]]:
+    os.makedirs(os.path.dirname(partial), exist_ok=True)
+    with open(partial, "xb") as stream:
         try:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         except BaseException:
-            os.unlink(stream.name)
+            os.unlink(partial)
             raise
-    os.chmod(stream.name, 0o644)
-    os.replace(stream.name, path)
+    os.chmod(partial, 0o644)
+    os.replace(partial, path)
+
+
+def name_problem(uri: str) -> str:
+    """Return why nothing can be written at ``uri``, a name that is too long; empty if its length is no hindrance."""
+    if is_remote(uri):
+        return file_names.key_problem(_split(resolve(uri))[2])
+    return file_names.path_problem(resolve(uri))
 
 
 def check_writable(uri: str, key: str) -> None:
-    """Write and delete a small file in the folder ``uri``.
+    """Write and delete a small file in the folder ``uri``, below which there must be room for longer names too.
 
     Raises:
         UserError: it cannot be written; names ``key``, the configuration key to mend.
     """
+    if problem := name_problem(join(uri, "x" * _BELOW_BYTES)):
+        raise UserError(f"{key}: {uri}: what lies below is too deep ({problem}); name a shorter one")
     probe = join(resolve(uri), f".mana_dist-write-test-{uuid.uuid4().hex[:8]}")
     try:
         write_bytes(probe, b"ok")

@@ -57,6 +57,22 @@ def test_a_connection_that_breaks_is_taken_up_again(server: WebServer, ranges: b
     assert server.break_after == []
 
 
+def test_what_breaks_while_it_is_taken_up_is_taken_up_again(server: WebServer) -> None:
+    # Without range requests the file is copied to be gone on with, and the copy breaks.
+    server.ranges = False
+    server.break_after = [300_000, len(CONTENT), len(CONTENT), 1000]
+    assert storage.read_bytes(f"{server.url}/a.mp4") == CONTENT
+    assert server.break_after == []
+
+
+def test_an_answer_that_begins_elsewhere_is_asked_for_again(server: WebServer) -> None:
+    server.break_after = [300_000]
+    server.wrong_ranges = 2
+    with storage.open_read(f"{server.url}/a.mp4") as stream:
+        read_about(stream)
+    assert (server.break_after, server.wrong_ranges) == ([], 0)
+
+
 def test_what_breaks_again_and_again_is_an_error(server: WebServer) -> None:
     server.break_after = [100_000, 0, 0, 0, 0, 0, 0]
     with pytest.raises(OSError, match="IncompleteRead|broken"), storage.open_read(f"{server.url}/a.mp4") as stream:

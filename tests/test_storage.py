@@ -1,9 +1,12 @@
 """Files by URI."""
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -251,3 +254,69 @@ def test_storage_that_cannot_be_written_is_named_with_its_key(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"run\.storage: cannot write to"):
         storage.check_writable(str(tmp_path / "file" / "below"), "run.storage")
+
+
+class GoogleStorage(BaseHTTPRequestHandler):
+    """As much of Google's storage as an upload needs: what came, and the object once an upload says its size."""
+
+    requests: ClassVar[list[str]] = []
+    objects: ClassVar[list[bytes]] = []
+    came: ClassVar[bytearray] = bytearray()
+
+    def do_POST(self) -> None:
+        self.requests.append("begin")
+        self._answer(200, Location=f"http://127.0.0.1:{self.server.server_address[1]}/upload")
+
+    def do_PUT(self) -> None:
+        self.came.extend(self.rfile.read(int(self.headers["Content-Length"])))
+        self.requests.append("data")
+        if self.headers["Content-Range"].endswith("/*"):  # more is to come
+            self._answer(308, Range=f"bytes=0-{len(self.came) - 1}")
+        else:
+            self.objects.append(bytes(self.came))
+            self._answer(200)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": "2"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+
+@pytest.fixture
+def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[GoogleStorage]]:
+    class Store(GoogleStorage):
+        requests: ClassVar[list[str]] = []
+        objects: ClassVar[list[bytes]] = []
+        came: ClassVar[bytearray] = bytearray()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        here = fs.GcsFileSystem(
+            anonymous=True, scheme="http", endpoint_override=f"127.0.0.1:{server.server_address[1]}"
+        )
+        monkeypatch.setattr(storage, "filesystem", lambda uri: (here, uri.removeprefix("gs://")))
+        yield Store
+        server.shutdown()
+
+
+@pytest.mark.parametrize("content", [b"", b"some", bytes(20 * 2**20)])
+def test_an_object_of_googles_is_one_upload(google: type[GoogleStorage], content: bytes) -> None:
+    storage.write_bytes("gs://bucket/a b", content)
+    assert google.objects == [content]
+    assert google.requests.count("begin") == 1  # and none that copies or deletes: the server answers no such
+
+
+def test_an_upload_to_google_that_breaks_off_publishes_nothing(google: type[GoogleStorage]) -> None:
+    def breaks_off() -> None:
+        with storage.open_write("gs://bucket/a") as stream:
+            stream.write(bytes(20 * 2**20))
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        breaks_off()
+    assert (google.objects, google.requests) == ([], [])

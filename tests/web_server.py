@@ -21,6 +21,7 @@ class WebServer:
         ranges: whether it takes range requests.
         lengths: whether it tells a file's length.
         break_after: the connections of the next so many bodies break after as many bytes.
+        wrong_ranges: the next so many answers to range requests say that they begin elsewhere.
         failures: the next so many requests are answered with status 503.
         forbid_head: whether HEAD is forbidden, as for a URL that was signed for GET.
         version: the files' entity tag.
@@ -32,6 +33,7 @@ class WebServer:
     ranges: bool = True
     lengths: bool = True
     break_after: list[int] = field(default_factory=list)
+    wrong_ranges: int = 0
     failures: int = 0
     forbid_head: bool = True
     version: str = "1"
@@ -91,7 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
         status = 200
         if asked is not None:
             first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
-            headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+            wrong = data.wrong_ranges > 0 and first > 0
+            data.wrong_ranges -= wrong
+            headers["Content-Range"] = f"bytes {first + wrong}-{last}/{len(content)}"
             if first >= len(content):
                 return self._answer(416, {"Content-Range": f"bytes */{len(content)}"}, _INVALID_RANGE)
             status, content = 206, content[first : last + 1]
@@ -103,10 +107,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.server_data.requests.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".rstrip())
 
     def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        # Before anything is sent: who has the headers may ask for more before the body has gone.
+        if len(body) > 1 and self.server_data.break_after:
+            body = body[: self.server_data.break_after.pop(0)]
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if len(body) > 1 and self.server_data.break_after:
-            body = body[: self.server_data.break_after.pop(0)]
         self.wfile.write(body)

@@ -8,8 +8,6 @@ whole frames). All samples of a shard have one size; a dataset may hold shards o
 
 import contextlib
 import dataclasses
-import os
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -159,7 +157,7 @@ class ShardWriter:
         group_bytes: int = GROUP_BYTES,
         shard_bytes: int = 256 * 2**20,
     ) -> None:
-        self._filesystem, self._folder = storage.filesystem(folder)
+        self._folder = folder
         self._stem, self._unit = stem, unit
         self._group_bytes, self._shard_bytes = group_bytes, shard_bytes
         self._pending: list[_Row] = []
@@ -174,8 +172,8 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self.close()
-        elif self._open is not None:
-            self._open.drop()
+        elif self._open is not None and error is not None:
+            self._open.drop(error)
 
     def add(self, sample: Sample, *, clip: str, source: str) -> None:
         """Append ``sample``; one of another size than the last goes into a new shard.
@@ -205,7 +203,7 @@ class ShardWriter:
     def _new_shard(self, sample: Sample) -> "_OpenShard":
         name = f"{self._stem}-{len(self._done):05d}.parquet"
         group_rows = max(1, self._group_bytes // (sample.lr.nbytes + sample.hr.nbytes))
-        return _OpenShard(self._filesystem, self._folder, name, sample, group_rows)
+        return _OpenShard(self._folder, name, sample, group_rows)
 
     def _flush(self) -> None:
         if self._pending and self._open is not None:
@@ -227,16 +225,14 @@ class _Row(NamedTuple):
 class _OpenShard:
     """A shard while it is being written."""
 
-    def __init__(self, filesystem: fs.FileSystem, folder: str, name: str, like: Sample, group_rows: int) -> None:
-        self._filesystem, self._name = filesystem, name
-        self._target = f"{folder}/{name}"
-        self._partial = f"{folder}/{PARTIAL_FOLDER}/{uuid.uuid4().hex[:12]}-{name}"
+    def __init__(self, folder: str, name: str, like: Sample, group_rows: int) -> None:
+        self._name = name
         self._schema = _schema(like.lr.shape, like.hr.shape)
         self._rows, self.group_rows, self.raw_bytes = 0, group_rows, 0
         self._shapes = (like.lr.shape, like.hr.shape)
-        if isinstance(filesystem, fs.LocalFileSystem):
-            os.makedirs(f"{folder}/{PARTIAL_FOLDER}", exist_ok=True)
-        self._stream = filesystem.open_output_stream(self._partial)
+        self._publishing = contextlib.ExitStack()
+        opened = storage.open_write(storage.join(folder, name), PARTIAL_FOLDER)
+        self._stream = self._publishing.enter_context(opened)
         self._writer = pq.ParquetWriter(
             self._stream,
             self._schema,
@@ -278,19 +274,16 @@ class _OpenShard:
 
     def finish(self, unit: str) -> Shard:
         self._writer.close()
-        self._stream.close()
-        if isinstance(self._filesystem, fs.LocalFileSystem):
-            _sync(self._partial)
-        self._filesystem.move(self._partial, self._target)
-        size = self._filesystem.get_file_info(self._target).size
+        size = self._stream.tell()
+        self._publishing.close()
         height, width = self._shapes[0][1:3]
         return Shard(self._name, self._rows, self.group_rows, height, width, size, unit)
 
-    def drop(self) -> None:
+    def drop(self, error: BaseException) -> None:
         with contextlib.suppress(OSError):  # what made us drop it may also have taken the storage away
             self._writer.close()
-            self._stream.close()
-            self._filesystem.delete_file(self._partial)
+        with contextlib.suppress(OSError):
+            self._publishing.__exit__(type(error), error, error.__traceback__)
 
 
 def _schema(lr_shape: tuple[int, ...], hr_shape: tuple[int, ...]) -> pa.Schema:
@@ -306,11 +299,3 @@ def _schema(lr_shape: tuple[int, ...], hr_shape: tuple[int, ...]) -> pa.Schema:
             pa.field("left", pa.int32(), nullable=False),
         ]
     )
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

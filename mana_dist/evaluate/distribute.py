@@ -8,6 +8,8 @@ import contextlib
 import heapq
 import os
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,9 +21,12 @@ from mana_dist import ray_runtime
 from mana_dist.errors import UserError
 from mana_dist.evaluate.clips import Clip
 from mana_dist.evaluate.scoring import ScoredClip, Settings, score_clip
+from mana_dist.progress import duration
 
 RETRIES = 2
 """How often a clip is tried again whose worker process died."""
+
+_SILENCE = 60.0  # seconds without a result after which it is said what is waited for
 
 EXAMPLES = 64
 """Of so many clips, those in which methods differ most, the pictures are kept."""
@@ -197,23 +202,39 @@ def _on_ray(
             "add one, or use --workers 1"
         )
     count = min(len(clips), room, workers or room)
-    actor = ray.remote(_Worker).options(
-        num_cpus=settings.threads or 1, num_gpus=1 if gpu else 0, max_restarts=-1, max_task_retries=RETRIES
-    )
-    # Not an argument of the actors: Ray warns that it might be gone when it makes one of them again.
+    # Replaced here: Ray starts none anew that left by itself.
+    actor = ray.remote(_Worker).options(num_cpus=settings.threads or 1, num_gpus=1 if gpu else 0)
     shared = [ray.put(settings)]
     idle = [actor.remote() for _ in range(count)]
     busy: dict[Any, tuple[Any, int]] = {}
     gathered = _Gathered()
     waiting = list(range(len(clips)))
+    deaths = Counter[int]()
+    came = time.monotonic()
     try:
         while waiting or busy:
             while waiting and idle:
                 worker, position = idle.pop(), waiting.pop(0)
                 busy[worker.score.remote(shared, clips[position])] = (worker, position)
-            (done,), _ = ray.wait(list(busy), num_returns=1)
-            worker, position = busy.pop(done)
-            scored = _result(done, clips[position])
+            ready, _ = ray.wait(list(busy), num_returns=1, timeout=_SILENCE)
+            if not ready:
+                names = ", ".join(clips[position].uri for _, position in busy.values())
+                print(f"no clip scored for {duration(time.monotonic() - came)}; waiting for {names}", flush=True)
+                continue
+            came = time.monotonic()
+            worker, position = busy.pop(ready[0])
+            scored = _result(ready[0])
+            if scored is None:
+                deaths[position] += 1
+                if deaths[position] > RETRIES:
+                    raise UserError(
+                        f"{clips[position].uri}: the worker process that scored it died {RETRIES + 1} times, for want "
+                        "of memory most likely; use fewer --workers"
+                    )
+                ray.kill(worker)
+                idle.append(actor.remote())
+                waiting.insert(0, position)
+                continue
             gathered.add(position, scored)
             idle.append(worker)
             told(position, scored)
@@ -223,16 +244,14 @@ def _on_ray(
     return gathered.in_order()
 
 
-def _result(reference: Any, clip: Clip) -> ScoredClip:
+def _result(reference: Any) -> ScoredClip | None:
+    """None: the worker's process died, or left."""
     import ray
 
     try:
         result: ScoredClip | _Mistake = ray.get(reference)
-    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
-        raise UserError(
-            f"{clip.uri}: the worker process that scored it died {RETRIES + 1} times, for want of memory most likely; "
-            "use fewer --workers"
-        ) from error
+    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
+        return None
     if isinstance(result, _Mistake):
         raise UserError(result.text)
     return result

@@ -1,7 +1,6 @@
 """Where the result goes: looked at before any work is done."""
 
 import os
-from collections.abc import Sequence
 
 from mana_dist import storage
 from mana_dist.errors import UserError
@@ -9,8 +8,6 @@ from mana_dist.upscale.compare import comparison_of
 from mana_dist.upscale.join import FORMATS
 from mana_dist.upscale.pictures import TIMES_FILE
 from mana_dist.upscale.settings import Settings
-
-_PARTIAL_LETTERS = 32  # that an unfinished file has more in its name than the finished one
 
 
 def check_destination(destination: str, source: str, settings: Settings) -> None:
@@ -27,6 +24,8 @@ def check_destination(destination: str, source: str, settings: Settings) -> None
         _check_suffix(destination, settings)
     extras = comparison_of(destination) if settings.compare else ()
     for uri in (destination, *extras):
+        if problem := storage.name_problem(uri):
+            raise UserError(f"{uri}: {problem}; name a shorter one")
         _check_not_source(uri, source)
     if storage.is_remote(destination):
         return
@@ -37,7 +36,6 @@ def check_destination(destination: str, source: str, settings: Settings) -> None
     for uri in files:
         if os.path.isdir(storage.resolve(uri)):
             raise UserError(f"{uri}: is a folder; name a file")
-    _check_lengths(folder, (destination, *extras))
     storage.check_writable(folder, destination)
 
 
@@ -47,13 +45,6 @@ def _check_not_source(uri: str, source: str) -> None:
         os.path.exists(resolved) and os.path.exists(source) and os.path.samefile(resolved, source)
     ):
         raise UserError(f"{uri}: is the source itself; name another file")
-
-
-def _check_lengths(folder: str, uris: Sequence[str]) -> None:
-    most = os.pathconf(folder, "PC_NAME_MAX") - _PARTIAL_LETTERS
-    for uri in uris:
-        if len(os.fsencode(os.path.basename(storage.resolve(uri)))) > most:
-            raise UserError(f"{uri}: its name is too long; there is room for {most} bytes")
 
 
 def _check_suffix(destination: str, settings: Settings) -> None:

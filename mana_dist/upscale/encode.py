@@ -13,6 +13,7 @@ import av
 
 from mana_dist import storage
 from mana_dist.errors import UserError
+from mana_dist.file_names import partial_prefix
 from mana_dist.inference import Pixels
 from mana_dist.upscale.priority import no_real_time
 from mana_dist.upscale.record import PacketOrder
@@ -131,7 +132,7 @@ def published(uri: str, folder: str | None = None) -> Iterator[str]:
     resolved = storage.resolve(uri)
     folder = folder or (tempfile.gettempdir() if remote else os.path.dirname(resolved))
     suffix = os.path.splitext(resolved)[1]
-    handle, partial = tempfile.mkstemp(suffix, f".{os.path.basename(resolved)}.partial-", folder)
+    handle, partial = tempfile.mkstemp(suffix, partial_prefix(os.path.basename(resolved)), folder)
     os.close(handle)
     try:
         yield partial

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from mana_dist import __version__, storage
 from mana_dist.errors import UserError
+from mana_dist.file_names import partial_prefix
 from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.source import Survey
 from mana_dist.upscale.work import Network
@@ -67,7 +68,7 @@ def work_folder(destination: str) -> str:
     if storage.is_remote(destination):
         digest = hashlib.sha256(resolved.encode()).hexdigest()[:16]
         return os.path.join(tempfile.gettempdir(), f"mana_dist-upscale-{digest}.partial")
-    return os.path.join(os.path.dirname(resolved), f".{os.path.basename(resolved)}.partial")
+    return os.path.join(os.path.dirname(resolved), partial_prefix(os.path.basename(resolved)).removesuffix("-"))
 
 
 @contextmanager

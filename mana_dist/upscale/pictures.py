@@ -12,6 +12,7 @@ from fractions import Fraction
 import av
 
 from mana_dist import storage
+from mana_dist.file_names import partial_prefix
 from mana_dist.upscale.source import Survey
 from mana_dist.upscale.times import Times
 
@@ -45,7 +46,8 @@ def join_pictures(
         if storage.exists(mark := storage.join(final, TIMES_FILE)):  # of a whole folder
             _delete(mark)
     else:
-        partial = os.path.join(scratch or os.path.dirname(final), f".{os.path.basename(final)}.{uuid.uuid4().hex[:8]}")
+        hidden = f"{partial_prefix(os.path.basename(final))}{uuid.uuid4().hex[:8]}"
+        partial = os.path.join(scratch or os.path.dirname(final), hidden)
     try:
         number = 0
         for file in files:

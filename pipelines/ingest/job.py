@@ -3,10 +3,8 @@
 import contextlib
 import functools
 import json
-import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from mana_dist.data.settings import SampleSettings
 from mana_dist.errors import UserError
@@ -17,12 +15,10 @@ from pipelines.ingest.ledger import Ledger
 from pipelines.ingest.run_unit import RETRY_SECONDS, run_unit, unfinished
 from pipelines.ingest.sources import Clip
 from pipelines.ingest.units import Unit, UnitResult
+from pipelines.ray_tasks import Step, map_on_ray
 
 BYTES_PER_FRAME = 8192
 """A video with fewer bytes than this for each frame of a segment is not worth planning."""
-_BLOCKS = 10_000
-
-Task = Callable[[dict[str, str]], dict[str, str]]
 
 
 def plan(clips: Sequence[Clip], out: str, settings: SampleSettings, segment_frames: int) -> list[Unit]:
@@ -43,7 +39,7 @@ def plan(clips: Sequence[Clip], out: str, settings: SampleSettings, segment_fram
     if unplanned:
         print(f"ingest: reading {count(len(unplanned), 'long video')} to find where to cut", flush=True)
     task = functools.partial(_plan_row, out=out, settings=settings, segment_frames=segment_frames)
-    for text in map_on_ray([units.whole([clip], settings).to_json() for clip in unplanned], task):
+    for text in map_on_ray([units.whole([clip], settings).to_json() for clip in unplanned], task, _name):
         row = json.loads(text)
         segments = [Segment(**segment) for segment in row["segments"]]
         planned += units.split(Unit.from_json(row["unit"]).clips[0], segments, settings)
@@ -67,7 +63,7 @@ def run(planned: Sequence[Unit], out: str, settings: SampleSettings) -> Iterator
             missing = {unit.name: unit for parts in alone for unit in parts}
             task = functools.partial(task, pauses=())  # they have been waited for
         ordered = sorted(missing.values(), key=units.work, reverse=True)  # the longest first: they would end last
-        for text in map_on_ray([unit.to_json() for unit in ordered], task):
+        for text in map_on_ray([unit.to_json() for unit in ordered], task, _name):
             result = UnitResult.from_json(text)
             if not result.apart:
                 del missing[result.name]
@@ -80,38 +76,17 @@ def run(planned: Sequence[Unit], out: str, settings: SampleSettings) -> Iterator
         yield unfinished(unit, "the process that decoded it died, again and again")
 
 
-def map_on_ray(items: Sequence[str], task: Task) -> Iterator[str]:
-    """``task`` on every item, on Ray Data, in any order; an item whose process dies again and again gives nothing."""
-    if not items:
-        return
-    from mana_dist import ray_runtime  # Ray takes seconds to import: only once there is work for it
-
-    ray_runtime.start_ray()
-    import ray.data
-
-    for handler in logging.getLogger("ray.data").handlers:
-        if not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.CRITICAL)  # the console is for our lines; the session's log files keep Ray's
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = -1
-    work = ray.data.from_items([{"item": item} for item in items], override_num_blocks=min(len(items), _BLOCKS))
-    with warnings.catch_warnings():
-        # Ray Data tries a task whose process dies again for ever; 2.60 has no other way to say how often than this,
-        # which it deprecates.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.filterwarnings("ignore", message=".*ray_remote_args")
-        results = work.map(task, num_cpus=1, max_retries=2)
-    for row in results.iter_rows():
-        yield row["item"]
-
-
 def _plan_name(clip: Clip, settings: SampleSettings, segment_frames: int) -> str:
     return f"{units.unit_name([clip], settings)}-{segment_frames}"
 
 
-def _plan_row(row: dict[str, str], out: str, settings: SampleSettings, segment_frames: int) -> dict[str, str]:
-    clip = Unit.from_json(row["item"]).clips[0]
+def _name(item: str) -> str:
+    unit = Unit.from_json(item)
+    return unit.clips[0].name if len(unit.clips) == 1 and not unit.segment else unit.name
+
+
+def _plan_row(item: str, _: Step, out: str, settings: SampleSettings, segment_frames: int) -> str:
+    clip = Unit.from_json(item).clips[0]
     segments: list[Segment] = []
     for pause in (*RETRY_SECONDS, None):
         try:
@@ -125,10 +100,8 @@ def _plan_row(row: dict[str, str], out: str, settings: SampleSettings, segment_f
             if pause is not None:
                 time.sleep(pause)
     values = [vars(segment) for segment in segments or [Segment(None, clip.start, None)]]
-    return {"item": json.dumps({"unit": row["item"], "segments": values})}
+    return json.dumps({"unit": item, "segments": values})
 
 
-def _run_row(
-    row: dict[str, str], out: str, settings: SampleSettings, pauses: Sequence[float] = RETRY_SECONDS
-) -> dict[str, str]:
-    return {"item": run_unit(Unit.from_json(row["item"]), out, settings, pauses).to_json()}
+def _run_row(item: str, _: Step, out: str, settings: SampleSettings, pauses: Sequence[float] = RETRY_SECONDS) -> str:
+    return run_unit(Unit.from_json(item), out, settings, pauses).to_json()

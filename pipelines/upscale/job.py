@@ -1,25 +1,23 @@
 """The work on Ray Data: videos are looked at, segments go to workers that hold the model, joins follow at once."""
 
 import base64
-import logging
+import functools
 import pickle
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from mana_dist.errors import UserError
 from mana_dist.upscale.join import Summary
 from mana_dist.upscale.segments import Segment
-from pipelines.ingest.job import map_on_ray
+from pipelines.ray_tasks import Step, map_on_ray
 from pipelines.upscale import tasks
-from pipelines.upscale.console import without_restart_warning
 from pipelines.upscale.outputs import Output
 from pipelines.upscale.tasks import Failure, Recipe, Upscaler, Video
 
-_BLOCKS = 10_000
 _LOOK_HERE = 256 * 2**20  # bytes of sources that are read through sooner than processes have started for it
 _JOINS = 8  # at a time
-_TRIES = 2  # more, of a segment whose process died
+_TRIES = 2  # more, of a join whose process died
+_SILENCE = 60.0  # seconds
 DIED = Failure("the process that worked on it died, again and again (out of memory?)")
 
 Job = tuple[Video, Segment]
@@ -27,18 +25,14 @@ Job = tuple[Video, Segment]
 
 def look(outputs: Sequence[Output], folders: Sequence[str], recipe: Recipe) -> Iterator[tuple[Output, Video | Failure]]:
     """Look at all sources; in any order."""
-
-    def task(row: dict[str, str]) -> dict[str, str]:
-        output, folder = _unpack(row["item"])
-        return {"item": _pack((output, tasks.look(output, folder, recipe)))}
-
     if sum(_LOOK_HERE if output.bytes is None else output.bytes for output in outputs) < _LOOK_HERE:
         for output, folder in zip(outputs, folders, strict=True):
             yield output, tasks.look(output, folder, recipe)
         return
     missing = {output.key: output for output in outputs}
     items = [_pack(pair) for pair in zip(outputs, folders, strict=True)]
-    for text in map_on_ray(items, task):
+    task = functools.partial(_look, recipe=recipe)
+    for text in map_on_ray(items, task, lambda item: str(_unpack(item)[0].name)):
         output, found = _unpack(text)
         del missing[output.key]
         yield output, found
@@ -80,34 +74,14 @@ def upscale(
     """Upscale segments on ``count`` workers of ``cpus`` cores; in any order, None where one is done."""
     if not jobs:
         return
-    import ray.data
-
-    _quieten()
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = -1
-    items = [{"item": _pack(job)} for job in jobs]
-    work = ray.data.from_items(items, override_num_blocks=min(len(items), _BLOCKS))
-    on_gpus = recipe.settings.device == "cuda"
-    resources = {"num_gpus": 1} if on_gpus else {"num_cpus": cpus}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.filterwarnings("ignore", message=".*ray_remote_args")
-        results = work.map(
-            _Worker,
-            fn_constructor_args=(recipe,),
-            # One segment at a time: what waits for a busy worker does not wait for an idle one. Of one size: a pool
-            # that may grow does so where many tasks wait for each worker.
-            compute=ray.data.ActorPoolStrategy(size=min(count, len(items)), max_tasks_in_flight_per_actor=1),
-            max_task_retries=_TRIES,
-            **resources,
-        )
     missing = {(video.output.key, segment.number): (video, segment) for video, segment in jobs}
-    with without_restart_warning():
-        for row in results.iter_rows():
-            key, number, failure = _unpack(row["item"])
-            video, segment = missing.pop((key, number))
-            yield video, segment, failure
+    on_gpus = recipe.settings.device == "cuda"
+    task = functools.partial(_upscale, recipe=recipe)
+    room = {"gpus": 1} if on_gpus else {"cpus": cpus}
+    for text in map_on_ray([_pack(job) for job in jobs], task, _segment_name, at_once=count, **room):
+        key, number, failure = _unpack(text)
+        video, segment = missing.pop((key, number))
+        yield video, segment, failure
     for video, segment in missing.values():
         yield video, segment, DIED
 
@@ -137,26 +111,39 @@ class Joins:
             while self._waiting and len(self._running) < _JOINS:
                 video = self._waiting.pop(0)
                 self._running[self._task.remote(video, self._recipe)] = video
-            ready, _ = ray.wait(list(self._running), timeout=None if wait else 0)
+            ready, _ = ray.wait(list(self._running), timeout=_SILENCE if wait else 0)
             for reference in ready:
                 try:
                     found = ray.get(reference)
                 except ray.exceptions.RayError:
                     found = DIED
                 yield self._running.pop(reference), found
-            if not ready:
+            if not ready and not wait:
                 return
+            if not ready:
+                print(f"joining {', '.join(video.output.name for video in self._running.values())}", flush=True)
 
 
-class _Worker:
-    """An actor of Ray Data's."""
+def _look(item: str, _: Step, recipe: Recipe) -> str:
+    output, folder = _unpack(item)
+    return _pack((output, tasks.look(output, folder, recipe)))
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._upscaler = Upscaler(recipe)
 
-    def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        video, segment = _unpack(row["item"])
-        return {"item": _pack((video.output.key, segment.number, self._upscaler.upscale(video, segment)))}
+def _upscale(item: str, step: Step, recipe: Recipe) -> str:
+    video, segment = _unpack(item)
+    return _pack((video.output.key, segment.number, _upscaler(recipe).upscale(video, segment, step)))
+
+
+@functools.lru_cache(maxsize=1)
+def _upscaler(recipe: Recipe) -> Upscaler:
+    """The process's own, whose model is loaded once for all of its tasks."""
+    return Upscaler(recipe)
+
+
+def _segment_name(item: str) -> str:
+    video, segment = _unpack(item)
+    part = f" segment {segment.number + 1}/{len(video.segments)}" if len(video.segments) > 1 else ""
+    return f"{video.output.name}{part}"
 
 
 def _resources() -> dict[str, float]:
@@ -167,12 +154,6 @@ def _resources() -> dict[str, float]:
 
     resources: dict[str, float] = ray.cluster_resources()
     return resources
-
-
-def _quieten() -> None:
-    for handler in logging.getLogger("ray.data").handlers:
-        if not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.CRITICAL)  # the console is for our lines; the session's log files keep Ray's
 
 
 def _pack(value: object) -> str:

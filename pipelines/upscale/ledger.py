@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mana_dist import storage
+from mana_dist.file_names import partial_prefix
+from mana_dist.upscale.compare import comparison_of
 from mana_dist.upscale.join import Summary
 from mana_dist.upscale.pictures import TIMES_FILE
 from pipelines.upscale.outputs import Output
@@ -15,7 +17,7 @@ from pipelines.upscale.outputs import Output
 FOLDER = ".work"
 _RECORD = ".json"
 _READERS = 16
-_PARTIAL = re.compile(r"\.(.+)\.(?:partial-[^/]+|[0-9a-f]{8})")  # as mana_dist.upscale names what is half written
+_PARTIAL = re.compile(r"\.partial-")
 
 
 class Ledger:
@@ -71,15 +73,16 @@ class Ledger:
 
     def clear_partial(self, outputs: Iterable[Output]) -> None:
         """Delete half-written results that a killed run left beside them."""
-        names = {output.name for output in outputs}
+        ours = set()
+        for output in outputs:
+            folder, slash, name = output.name.rpartition("/")
+            ours |= {f"{folder}{slash}{partial_prefix(written)}" for written in (name, *comparison_of(name))}
         for path in sorted(self._files):
-            *folders, name = path.split("/")
-            for depth, part in enumerate((*folders, name)):
-                match = _PARTIAL.fullmatch(part)
-                if match and "/".join((*folders[:depth], match[1])) in names:
-                    filesystem, uri = storage.filesystem(storage.join(self._out, path))
-                    with contextlib.suppress(OSError):
-                        filesystem.delete_file(uri)
+            begins = {path[: end.end()] for end in _PARTIAL.finditer(path)}
+            if begins & ours:
+                filesystem, uri = storage.filesystem(storage.join(self._out, path))
+                with contextlib.suppress(OSError):
+                    filesystem.delete_file(uri)
 
     def _is_there(self, output: Output) -> bool:
         result = {output.name, f"{output.name}/{TIMES_FILE}"}

@@ -109,13 +109,13 @@ class Upscaler:
     pauses: Sequence[float] = RETRY_SECONDS
     _model: Any = field(default=None, init=False)
 
-    def upscale(self, video: Video, segment: Segment) -> Failure | None:
-        """Upscale a segment into the video's work folder; None: it is done."""
+    def upscale(self, video: Video, segment: Segment, step: Callable[[], None] = lambda: None) -> Failure | None:
+        """Upscale a segment into the video's work folder, calling ``step`` for each frame; None: it is done."""
 
         def upscaled() -> None:
             if record.read(video.folder, segment) is None:  # else by a process that died before it could say so
                 placed = network(self._loaded(), self.recipe.settings, video.survey)
-                upscale_segments(video.survey, [segment], placed, self.recipe.settings, video.folder)
+                upscale_segments(video.survey, [segment], placed, self.recipe.settings, video.folder, step)
 
         result = _tried(upscaled, video.output.source, [video.output.source, video.folder], self.pauses)
         return result if isinstance(result, Failure) else None

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from pipelines.ingest.run_unit import run_unit
 from pipelines.ingest.sources import Clip, expand
 from pipelines.ingest.sources_table import SourceRow
 from pipelines.ingest.units import Unit, UnitResult
+from pipelines.ray_tasks import Task
 
 
 def clip_at(path: Path, *, start: int = 0, stop: int | None = None, downscale: int = 1) -> Clip:
@@ -24,9 +25,10 @@ def clip_at(path: Path, *, start: int = 0, stop: int | None = None, downscale: i
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the ingest's tasks in this process, last one first: results may come in any order."""
 
-    def in_this_process(items: Sequence[str], task: "job.Task") -> Iterator[str]:
+    def in_this_process(items: Sequence[str], task: Task, name: Callable[[str], str]) -> Iterator[str]:
         for item in reversed(items):
-            yield task({"item": item})["item"]
+            assert name(item)
+            yield task(item, lambda: None)
 
     monkeypatch.setattr(job, "map_on_ray", in_this_process)
 

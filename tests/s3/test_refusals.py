@@ -17,7 +17,7 @@ PLAIN = "s3://clips/takes/plain/a.mp4"
         (OWNER, "s3://no-such-bucket/a.mp4", "s3://samples/x", "s3://no-such-bucket/a.mp4", "does not exist"),
         (OWNER, "s3://clips/takes/gone.mp4", "s3://samples/x", "s3://clips/takes/gone.mp4", "does not exist"),
         (OWNER, PLAIN, "s3://no-such-bucket/x", "--out: cannot write to s3://no-such-bucket/x", ""),
-        (READER, PLAIN, "s3://samples/x", "--out: cannot write to s3://samples/x", "ACCESS_DENIED"),
+        (READER, PLAIN, "s3://samples/x", "--out: cannot write to s3://samples/x", "AccessDenied"),
         (STRANGER, PLAIN, "s3://samples/x", "s3://samples/x", "InvalidAccessKeyId"),
     ],
 )

@@ -1,7 +1,7 @@
 """The work on Ray: what dies again and again is given up, the rest is done."""
 
-import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from mana_dist import model_folder
 from mana_dist.errors import UserError
 from mana_dist.upscale.settings import Settings
-from pipelines.ingest.job import Task
+from pipelines.ray_tasks import Step, Task
 from pipelines.upscale import job
 from pipelines.upscale.outputs import Output
 from pipelines.upscale.tasks import Failure, Recipe, Video
@@ -38,9 +38,10 @@ def test_large_sources_are_looked_at_on_the_cluster(
     folders = [str(tmp_path / "work" / output.key) for output in made]
     here = dict(job.look(made, folders, recipe))
 
-    def all_but_the_first(items: Sequence[str], task: Task) -> Iterator[str]:
+    def all_but_the_first(items: Sequence[str], task: Task, name: Callable[[str], str]) -> Iterator[str]:
+        assert list(map(name, items)) == ["a", "b", "c"]
         for item in reversed(items[1:]):
-            yield task({"item": item})["item"]
+            yield task(item, lambda: None)
 
     monkeypatch.setattr(job, "map_on_ray", all_but_the_first)
     monkeypatch.setattr(job, "_LOOK_HERE", 0)
@@ -54,19 +55,15 @@ def test_large_sources_are_looked_at_on_the_cluster(
     assert (video.folder, len(video.segments)) == (folders[2], 3)
 
 
-class DyingWorker:
-    """Writes down every try, and dies of the second segment."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        del recipe
-
-    def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        video, segment = job._unpack(row["item"])
-        with open(f"{video.folder}.tries", "a", encoding="utf-8") as file:
-            file.write(f"{segment.number}\n")
-        if segment.number == 1:
-            os._exit(1)
-        return {"item": job._pack((video.output.key, segment.number, None))}
+def die_of_the_second(item: str, step: Step, recipe: Recipe) -> str:
+    """Write down every try, and leave the process at the second segment, as if all were well."""
+    del step, recipe
+    video, segment = job._unpack(item)
+    with open(f"{video.folder}.tries", "a", encoding="utf-8") as file:
+        file.write(f"{segment.number}\n")
+    if segment.number == 1:
+        sys.exit(0)
+    return job._pack((video.output.key, segment.number, None))
 
 
 @pytest.mark.cluster
@@ -82,8 +79,8 @@ def test_a_segment_that_kills_its_worker_is_given_up(
     with pytest.raises(UserError, match="--cpus-per-worker 1000"):
         job.workers(recipe, None, 1000)
     assert job.workers(recipe, 1, 1) == 1
-    monkeypatch.setattr(job, "_Worker", DyingWorker)
-    results = list(job.upscale([(video, segment) for segment in video.segments], recipe, 2, 1))
+    monkeypatch.setattr(job, "_upscale", die_of_the_second)
+    results = list(job.upscale([(video, segment) for segment in video.segments], recipe, 1, 1))
     told = {segment.number: failure for _, segment, failure in results}
     assert told == {0: None, 1: job.DIED, 2: None}
     tries = (tmp_path / "work.tries").read_text().split()

@@ -81,7 +81,7 @@ def test_a_refused_source_leaves_nothing(tmp_path: Path, finished: Output) -> No
 
 def test_half_written_results_of_a_killed_run_are_deleted(tmp_path: Path) -> None:
     output, pictures = output_in(tmp_path), output_in(tmp_path, "take")
-    ours = [tmp_path / "sub" / ".film.mp4.partial-ab12.mp4", tmp_path / ".take.0123abcd" / "00000000.png"]
+    ours = [tmp_path / "sub" / ".film.mp4.partial-ab12.mp4", tmp_path / ".take.partial-0123abcd" / "00000000.png"]
     others = [tmp_path / ".film.mp4.partial-ab12.mp4", tmp_path / "sub" / "film.mp4", tmp_path / ".take.txt"]
     for path in (*ours, *others):
         touch(path)

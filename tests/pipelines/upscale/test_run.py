@@ -121,7 +121,7 @@ def command_line(pid: int) -> bytes:
 def all_workers(pid: int, count: int) -> list[int]:
     """The workers of a command, as soon as there are ``count``: they start one after another."""
     deadline = time.monotonic() + 120
-    while len(workers := [child for child in below(pid) if b"MapWorker" in command_line(child)]) < count:
+    while len(workers := [child for child in below(pid) if b"ray::Map" in command_line(child)]) < count:
         assert time.monotonic() < deadline, workers
         time.sleep(0.05)
     assert len(workers) == count

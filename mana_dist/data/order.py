@@ -17,6 +17,9 @@ remember ``shuffle_groups`` row groups for each of its slots.
 Epochs follow each other without a gap: sample number k = step * batch_size + slot belongs to epoch k // total, every
 sample comes exactly once in it, and a batch may hold the end of one epoch and the start of the next (or, with a dataset
 smaller than a batch, several epochs).
+
+All that is random here comes from :mod:`mana_dist.data.philox`, so that no other version of NumPy, and no other
+machine, has another order. What would change it raises :data:`VERSION`, which every run remembers.
 """
 
 from dataclasses import dataclass
@@ -25,6 +28,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mana_dist.data.philox import WORD, philox
+from mana_dist.errors import UserError
+
+VERSION = 2
+UNRECORDED = 1
+"""The order of what does not say which: drawn by NumPy's own generators."""
 
 # Separate the random streams that share one seed.
 _GROUPS, _ROWS, _AUGMENT = 1, 2, 3
@@ -88,7 +98,7 @@ class SampleOrder:
         return SampleRef(int(groups[offset]), int(rows[offset]))
 
     def _make_epoch(self, epoch: int) -> _Epoch:
-        groups = np.random.default_rng((_GROUPS, self.seed, epoch)).permutation(self.group_rows.size)
+        groups = _permutation(self.seed, _GROUPS, epoch, 0, self.group_rows.size)
         ends = np.cumsum(self.group_rows[groups])
         starts = np.concatenate([[0], ends[:-1]])
         return _Epoch(groups, starts[:: self.shuffle_groups])
@@ -98,7 +108,7 @@ class SampleOrder:
         first = window * self.shuffle_groups
         members = self._epoch(epoch).groups[first : first + self.shuffle_groups]
         rows = self.group_rows[members]
-        order = np.random.default_rng((_ROWS, self.seed, epoch, window)).permutation(int(rows.sum()))
+        order = _permutation(self.seed, _ROWS, epoch, window, int(rows.sum()))
         row_in_group = np.concatenate([np.arange(count) for count in rows])
         return np.repeat(members, rows)[order], row_in_group[order]
 
@@ -124,12 +134,47 @@ def augmentation(seed: int, sample_number: int, height: int, width: int, crop: i
         width: the LR frame's width, at least ``crop``.
         crop: side of the LR crop.
     """
-    rng = np.random.default_rng((_AUGMENT, seed, sample_number))
-    top, left = rng.integers(height - crop + 1), rng.integers(width - crop + 1)
-    vertical, horizontal, transpose = rng.integers(2, size=3)
-    return Augmentation(int(top), int(left), bool(vertical), bool(horizontal), bool(transpose))
+    first, second, flips, _ = philox((0, 0, *_stream(_AUGMENT, sample_number)), _key(seed))
+    # A share of 2^32 for each place; they differ by one at most.
+    top, left = first * (height - crop + 1) >> 32, second * (width - crop + 1) >> 32
+    return Augmentation(top, left, bool(flips & 1), bool(flips & 2), bool(flips & 4))
 
 
 def slots_of(rank: int, world_size: int, batch_size: int) -> range:
     """The slots that worker ``rank`` of ``world_size`` serves: contiguous, sizes differing by one at most."""
     return range(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
+
+
+def check_version(name: str, version: int) -> None:
+    """Check that what was begun with an order of ``version`` would go on with the same samples.
+
+    Args:
+        name: what was begun, as a user calls it.
+        version: of the order that it was begun with.
+
+    Raises:
+        UserError: it would not.
+    """
+    if version != VERSION:
+        raise UserError(
+            f"{name} was begun with version {version} of the sample order, this mana_dist has version {VERSION}, which "
+            "would train on other samples; go on with the mana_dist that began it, or give another run.name to start "
+            "anew"
+        )
+
+
+def _permutation(seed: int, stream: int, number: int, part: int, size: int) -> NDArray[np.int64]:
+    """Return ``size`` numbers from 0 on in random order: sorted by random keys of 64 bits."""
+    counter = np.arange(size, dtype=np.uint64), *(np.uint64(word) for word in (part, *_stream(stream, number)))
+    low, high, *_ = philox(np.broadcast_arrays(*counter), _key(seed))
+    # Stable, so that equal keys, which are next to impossible, leave no choice to the sorting.
+    return np.argsort(high << np.uint64(32) | low, kind="stable")
+
+
+def _key(seed: int) -> tuple[int, int]:
+    return seed & WORD, seed >> 32 & WORD
+
+
+def _stream(stream: int, number: int) -> tuple[int, int]:
+    """Two words of a counter: which stream, and a number of up to 56 bits in it."""
+    return number & WORD, number >> 32 | stream << 24

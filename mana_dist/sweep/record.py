@@ -9,6 +9,7 @@ from typing import Any
 from mana_dist import config as configuration
 from mana_dist import storage
 from mana_dist.config import Config
+from mana_dist.data import order
 from mana_dist.errors import UserError
 from mana_dist.train.retry import persistently
 
@@ -33,6 +34,7 @@ class Record:
         samples: seeds per setting so far.
         best: the trial whose model it has registered.
         registered: ``models:/NAME/VERSION`` of that.
+        order: version of the sample order that its trials train by.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class Record:
     samples: int
     best: str = ""
     registered: str = ""
+    order: int = order.VERSION
 
 
 def flat(config: Config) -> dict[str, Any]:
@@ -60,7 +63,7 @@ def load(folder: str) -> Record | None:
     uri = storage.join(folder, FILE)
     try:
         values = json.loads(persistently(storage.read_bytes, uri))
-        return Record(**{**values, "settings": tuple(values["settings"])})
+        return Record(**{"order": order.UNRECORDED, **values, "settings": tuple(values["settings"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -78,6 +81,7 @@ def check_same(name: str, old: Record, new: Record) -> None:
     Raises:
         UserError: it would not; names the first thing that differs.
     """
+    order.check_version(f"sweep {name}", old.order)
     missing = [label for label in old.settings if label not in new.settings]
     if missing or new.samples < old.samples:
         raise UserError(

@@ -175,7 +175,7 @@ def memory(
         parameters: of the network.
         trained: those that the stage trains.
         zero_stage: DeepSpeed ZeRO stage.
-        precision: of weights and gradients; the optimizer is always fp32.
+        precision: of weights; gradients are summed in fp32, and the optimizer is fp32, always.
         workers: over which ZeRO spreads.
         activation_bytes: of one pass on one worker.
     """
@@ -188,7 +188,7 @@ def memory(
 
     return Memory(
         weights=share(element * parameters, 3),
-        gradients=share(element * trained, 2),
+        gradients=share(4 * trained, 2),
         optimizer=share(4 * states * trained, 1),
         activations=activation_bytes,
     )

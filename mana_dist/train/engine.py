@@ -4,6 +4,8 @@ State enters and leaves by parameter name and in full, whatever the ZeRO stage, 
 so that a checkpoint written under one setting continues under any other.
 """
 
+import contextlib
+import io
 import logging
 from collections.abc import Mapping
 from typing import Any, Self
@@ -37,8 +39,8 @@ class StageEngine:
 
     Attributes:
         gradient_norm: of the last step: the L2 norm over all trained parameters of the global batch's gradient, before
-            clipping; a scalar on the device, the same on all workers. DeepSpeed gives infinity where it is not a
-            number, and then leaves the step out.
+            clipping; a scalar on the device, the same on all workers. Where it is not finite, DeepSpeed may leave the
+            step out.
     """
 
     def __init__(
@@ -56,6 +58,9 @@ class StageEngine:
         self._initial = weights
         self._device = device
         self._micro_batch = run.micro_batch
+        # Without ZeRO, sums, norm and clipping are torch's: DeepSpeed would make them of gradients rounded to bf16.
+        self._plain = run.zero_stage == 0
+        self._most = run.clip_gradients
         self.gradient_norm = torch.zeros((), device=device)
         model = Mana(model_config)
         model.load_state_dict(weights)
@@ -66,12 +71,16 @@ class StageEngine:
         objective = StageObjective(model, stage).to(device)
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimizer = torch.optim.Adam(self._trained.values(), lr=stage.lr, betas=ADAM_BETAS)
-        self._engine, *_ = deepspeed.initialize(
-            model=objective,
-            optimizer=optimizer,
-            model_parameters=list(self._trained.values()),
-            config=_deepspeed_config(run),
-        )
+        with contextlib.redirect_stdout(io.StringIO()):  # BF16_Optimizer prints the memory in use, always
+            self._engine, *_ = deepspeed.initialize(
+                model=objective,
+                optimizer=optimizer,
+                model_parameters=list(self._trained.values()),
+                config=_deepspeed_config(run),
+            )
+        if self._plain:
+            for parameter in self._trained.values():
+                parameter.grad_dtype = torch.float32
         self._masters = self._find_masters(run)
         # Without ZeRO, DeepSpeed's bf16 optimizer makes Adam's state by an empty step, which Adam then counts.
         self._adam.state.clear()
@@ -113,19 +122,19 @@ class StageEngine:
             # DeepSpeed averages gradients over workers; the parts must be summed.
             self._engine.backward(loss * dist.get_world_size())
             total += loss.detach()
-        norm = self._plain_gradient_norm()
+        norm = self._clip() if self._plain else None
         self._engine.step()
         if norm is None:
             norm = torch.as_tensor(self._engine.get_global_grad_norm())
         self.gradient_norm = norm.detach().to(self._device, torch.float32)
         return total
 
-    def _plain_gradient_norm(self) -> Tensor | None:
-        """Of the gradients that the next optimizer step takes; None where DeepSpeed's own optimizer will tell."""
-        if hasattr(self._engine.optimizer, "_global_grad_norm"):
-            return None
-        gradients = [parameter.grad for parameter in self._trained.values() if parameter.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
+    def _clip(self) -> Tensor:
+        """Clip the gradients that the next step takes, and return their norm before that."""
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._trained.values() if p.grad is not None])
+        if self._most:
+            torch.nn.utils.clip_grads_with_norm_(self._trained.values(), self._most, norm)
+        return norm
 
     def weights(self) -> dict[str, Tensor]:
         """All parameters by name, fp32 on the CPU: the trained ones' master copies, the frozen ones as they came."""
@@ -249,13 +258,15 @@ def _zero3_partition(value: Tensor) -> Tensor:
 
 
 def _deepspeed_config(run: RunConfig) -> dict[str, Any]:
-    return {
+    """Return DeepSpeed's settings. Whatever the precision, gradients are summed in fp32, over passes and workers."""
+    zero = {"data_types": {"grad_accum_dtype": "fp32"}, "gradient_clipping": run.clip_gradients}
+    return (zero if run.zero_stage else {}) | {
         # Only DeepSpeed's own bookkeeping (samples/s) reads it: shares may differ by a sample between workers.
         "train_micro_batch_size_per_gpu": 1,
         "zero_optimization": {"stage": run.zero_stage},
         "zero_allow_untested_optimizer": True,
-        "gradient_clipping": run.clip_gradients,
         "bf16": {"enabled": run.precision == "bf16"},
+        "communication_data_type": "fp32",
         "steps_per_print": 2**62,
     }
 

@@ -13,7 +13,8 @@ from mana_dist.config import Config
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
 from mana_dist.train import shared_storage
-from mana_dist.train.events import Checkpointed, Event, Stopped
+from mana_dist.train.checkpoints import Checkpoints
+from mana_dist.train.events import Event, Stopped
 from mana_dist.train.interrupts import Interrupts, Terminated
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], interr
             def start() -> Future[Any]:
                 return _in_thread(_trainer(config, manifest, events, orders, token).fit)
 
-            with _Listener(events, see) as listener:
-                result = _fit_again(config, start, listener, interrupts, orders)
+            with _Listener(events, see):
+                result = _fit_again(config, start, interrupts, orders)
                 if result is None:
                     raise interrupts.error()  # no orderly end in time: the newest checkpoint must do
                 step: int = result.return_value
@@ -80,22 +81,25 @@ def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], interr
 
 
 def _fit_again(
-    config: Config, start: "Callable[[], Future[Any]]", listener: "_Listener", interrupts: Interrupts, orders: "Orders"
+    config: Config, start: "Callable[[], Future[Any]]", interrupts: Interrupts, orders: "Orders"
 ) -> Any | None:
     """The training's result; None if it has not ended in time after a signal.
 
     Ray Train counts failures over its whole life; here they count from the last checkpoint on, so that a long run
-    survives any number of them.
+    survives any number of them. What counts is what lies in the storage: an event may be on its way still, or have
+    gone with the worker that sent it.
 
     Raises:
         UserError: what a user can mend, or more failures than ``run.max_failures``.
+        OSError: the storage cannot be reached.
     """
     import ray.train
 
     from mana_dist.train.failures import too_many, user_error
 
+    checkpoints = Checkpoints(config)
     while not interrupts.asked.is_set():
-        before = listener.saved
+        before = _saved(checkpoints)
         done = start()
         _wait(done, interrupts, orders)
         if not done.done():
@@ -106,10 +110,16 @@ def _fit_again(
             mistake = user_error(error)
             if mistake or not isinstance(error, ray.train.WorkerGroupError):
                 raise mistake or error from error
-            if listener.saved <= before or not config.run.max_failures:
+            if not config.run.max_failures or _saved(checkpoints) <= before:
                 raise too_many(config, error) from error
             print("run.max_failures is reached, but there is a newer checkpoint: counting anew", flush=True)
     return None
+
+
+def _saved(checkpoints: Checkpoints) -> int:
+    """The step of the newest whole checkpoint; 0 before the first."""
+    state = checkpoints.newest().state
+    return state.step if state else 0
 
 
 def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Orders", token: str | None) -> Any:
@@ -186,14 +196,9 @@ def _in_thread(call: Callable[[], Result]) -> "Future[Result]":
 
 
 class _Listener:
-    """A thread that hands on the workers' events as they come.
-
-    Attributes:
-        saved: step of the newest checkpoint that was told of; 0 before the first.
-    """
+    """A thread that hands on the workers' events as they come."""
 
     def __init__(self, events: "Queue", see: Callable[[Event], None]) -> None:
-        self.saved = 0
         self._events = events
         self._see = see
         self._thread = threading.Thread(target=self._listen, name="events", daemon=True)
@@ -210,8 +215,6 @@ class _Listener:
 
     def _listen(self) -> None:
         while (event := self._events.get()) is not _END:
-            if isinstance(event, Checkpointed):
-                self.saved = event.step
             self._see(event)
 
 

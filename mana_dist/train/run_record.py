@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mana_dist import config as configuration
 from mana_dist import storage
 from mana_dist.config import Config
+from mana_dist.data import order
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
 from mana_dist.train.retry import persistently
@@ -31,12 +32,14 @@ class RunRecord:
         tracking_uri: where its MLflow run lives.
         mlflow_run_id: its MLflow run.
         registered: its finished model in the registry, ``models:/NAME/VERSION``, once it is there.
+        order: version of the sample order that it trains by.
     """
 
     data_fingerprint: str
     tracking_uri: str
     mlflow_run_id: str
     registered: str | None = None
+    order: int = order.VERSION
 
 
 def run_folder(config: Config) -> str:
@@ -59,17 +62,20 @@ def fingerprint(manifest: Manifest) -> str:
 def load(config: Config) -> RunRecord | None:
     """The record of the run, None if the run is new."""
     try:
-        return RunRecord(**json.loads(persistently(storage.read_bytes, _record_uri(config))))
+        values = json.loads(persistently(storage.read_bytes, _record_uri(config)))
     except FileNotFoundError:
         return None
+    return RunRecord(**{"order": order.UNRECORDED, **values})
 
 
 def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -> None:
     """Check that resuming would go on with the same training.
 
     Raises:
-        UserError: the run was started with other settings or other data; names the first key that differs.
+        UserError: the run was started with another sample order, other settings or other data; names the first key
+            that differs.
     """
+    order.check_version(f"run {config.run.name}", record.order)
     uri = _config_uri(config)
     before = configuration.load(persistently(storage.read_bytes, uri).decode(), uri)
     old = configuration.flatten(configuration.to_mapping(before))

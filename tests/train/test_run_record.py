@@ -1,11 +1,13 @@
 """A run's folder remembers its configuration, its data and its MLflow run."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from mana_dist.config import Config, parse
+from mana_dist.data import order
 from mana_dist.data.manifest import Manifest, load_manifest
 from mana_dist.errors import UserError
 from mana_dist.train import run_record
@@ -73,3 +75,17 @@ def test_data_that_changed_since_the_start_are_refused(tmp_path: Path, manifest:
     grown = dataclasses.replace(manifest, shards=(*manifest.shards, *manifest.shards))
     with pytest.raises(UserError, match="have changed since it was started"):
         run_record.check_same_training(config(tmp_path), grown, record)
+
+
+def test_a_run_of_another_sample_order_is_refused(tmp_path: Path, manifest: Manifest) -> None:
+    """One that says so, and one from before there were versions; never silently reordered."""
+    record = started(tmp_path, manifest)
+    file = tmp_path / "one" / "run.json"
+    values = json.loads(file.read_text())
+    assert values["order"] == order.VERSION
+    for version, content in [(1, values | {"order": None}), (99, values | {"order": 99})]:
+        file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+        loaded = run_record.load(config(tmp_path))
+        assert loaded == dataclasses.replace(record, order=version)
+        with pytest.raises(UserError, match=f"run one was begun with version {version} of the sample order"):
+            run_record.check_same_training(config(tmp_path), manifest, loaded)

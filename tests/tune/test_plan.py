@@ -1,11 +1,13 @@
 """What a sweep runs, and what is left of it."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from mana_dist.config import Config
+from mana_dist.data.order import VERSION
 from mana_dist.errors import UserError
 from mana_dist.sweep import record
 from mana_dist.sweep.judging import Judging
@@ -137,6 +139,19 @@ def test_a_record_comes_back_and_a_damaged_one_is_told(tmp_path: Path) -> None:
     (tmp_path / record.FILE).write_text('{"kind": "sweep-memory"}')
     with pytest.raises(UserError, match=r"sweep\.json is damaged or of another version"):
         record.load(str(tmp_path))
+
+
+def test_a_sweep_of_another_sample_order_is_refused(tmp_path: Path) -> None:
+    """Its finished trials and new ones could not be compared."""
+    record.save(str(tmp_path), begun(CONFIG))
+    file = tmp_path / record.FILE
+    values = json.loads(file.read_text())
+    assert values.pop("order") == VERSION
+    file.write_text(json.dumps(values))  # as before there were versions
+    loaded = record.load(str(tmp_path))
+    assert loaded is not None
+    with pytest.raises(UserError, match="sweep s was begun with version 1 of the sample order"):
+        record.check_same("s", loaded, begun(CONFIG))
 
 
 def test_another_judging_leaves_the_evaluation_to_do_and_no_stage_1() -> None:

@@ -1,0 +1,33 @@
+"""Philox4x32-10, a counter-based generator: random words as a pure function of a key and a counter.
+
+Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). NumPy and Python may change the
+streams of their own generators between versions (NEP 19); these words are integer arithmetic, the same for good.
+"""
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+WORD = 0xFFFFFFFF
+_ROUNDS = 10
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+
+Words = TypeVar("Words", int, NDArray[np.uint64])
+
+
+def philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> tuple[Words, Words, Words, Words]:
+    """Return the four random words of a counter.
+
+    Args:
+        counter: four words of 32 bits: Python's integers, or arrays of uint64 that broadcast together.
+        key: two words of 32 bits.
+    """
+    a, b, c, d = counter
+    for step in range(_ROUNDS):
+        # 32 x 32 bits fit 64, so arrays of uint64 lose nothing.
+        first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
+        key0, key1 = ((word + step * more) & WORD for word, more in zip(key, _KEY_STEPS, strict=True))
+        a, b, c, d = (second >> 32) ^ b ^ key0, second & WORD, (first >> 32) ^ d ^ key1, first & WORD
+    return a, b, c, d

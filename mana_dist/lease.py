@@ -178,6 +178,11 @@ class Lease:
         """For other processes."""
         return Fence(self.folder, self.name, self.owner.attempt)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is known by now that another attempt has the folder; asks nobody."""
+        return bool(self._lost)
+
     def check(self) -> None:
         """Make sure, before a step that others see, that the folder is this process's for some time to come.
 
@@ -197,10 +202,10 @@ class Lease:
         self.heed()
 
     def heed(self) -> None:
-        """Stop if it is known by now that another attempt has the folder; asks nobody.
+        """Stop if the folder :attr:`is_lost`.
 
         Raises:
-            LostError: it has.
+            LostError: it is.
         """
         if self._lost:
             raise LostError(self._lost)
@@ -222,8 +227,6 @@ class Lease:
 
     def keep(self) -> None:
         """Renew until :meth:`release`; for a thread."""
-        # Else the system may give them to this thread, and the main one sleeps on.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         while not self._released.wait(self.length / _RENEWALS) and not self._lost:
             with contextlib.suppress(OSError):  # the next time, or the time after
                 self.renew()

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,14 +45,14 @@ def folder(tmp_path: Path) -> str:
     return str(tmp_path / "runs" / "one")
 
 
-def elsewhere(folder: str, **differing: object) -> Lease:
+def elsewhere(folder: str, since: str = "2026-11-29 20:00:00 UTC") -> Lease:
     """A folder's owner on another machine, of which nothing can be known but its renewals."""
-    owner = replace(Owner.here(), host="node7", pid=4711, machine="another kernel", **differing)
+    owner = replace(Owner.here(), host="node7", pid=4711, machine="another kernel", since=since)
     assert swap.swap(f"{folder}/.lease", swap.read(f"{folder}/.lease"), owner.encode())
     return Lease(folder, "run one", owner, LENGTH)
 
 
-def take(folder: str, clock: FakeClock, *, patient: bool = False) -> "hold":
+def take(folder: str, clock: FakeClock, *, patient: bool = False) -> AbstractContextManager[Lease]:
     return hold(folder, "run one", "give another run.name", patient=patient, length=LENGTH, clock=clock)
 
 
@@ -113,8 +114,9 @@ def test_the_patient_wait_for_an_owner_that_is_about_to_end(folder: str) -> None
 def test_the_patient_are_refused_by_an_owner_that_stays(folder: str) -> None:
     owner = elsewhere(folder)
     clock = FakeClock(lambda now: owner.renew())
-    with pytest.raises(UserError, match="belongs to another attempt, which is at work"), take(
-        folder, clock, patient=True
+    with (
+        pytest.raises(UserError, match="belongs to another attempt, which is at work"),
+        take(folder, clock, patient=True),
     ):
         pass
     assert LENGTH <= clock.now < LENGTH * 1.1
@@ -147,8 +149,9 @@ def test_a_storage_that_does_not_answer_makes_nobody_silent(folder: str, monkeyp
         pass
     owner.check()  # silent for nearly three leases, and alive
     out[1] = 1e9
-    with pytest.raises(UserError, match=r"run one: cannot write .*\.lease \(.*no answer\); mend its storage"), take(
-        folder, clock
+    with (
+        pytest.raises(UserError, match=r"run one: cannot write .*\.lease \(.*no answer\); mend its storage"),
+        take(folder, clock),
     ):
         pass
 
@@ -214,7 +217,8 @@ import sys, time
 from mana_dist.lease import hold
 with hold(sys.argv[1], "run one", "do not"):
     print("held", flush=True)
-    time.sleep(300)
+    while True:
+        time.sleep(0.05)  # a signal that comes while it is halted may go to another thread, which does not wake this
 """
 
 

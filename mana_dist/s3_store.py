@@ -18,6 +18,7 @@ BOTO_ATTEMPTS = 14
 """Times boto3 does; its back-off begins at 50 ms, so ten would be over in a few seconds now and then."""
 
 _MISSING = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
+_CHANGED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", *_MISSING)  # since it was read
 _FORBIDDEN = (
     *("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"),
     *("AccountProblem", "AllAccessDisabled", "InvalidObjectState"),  # the last: archived, to be restored first
@@ -84,6 +85,59 @@ def head(bucket: str, key: str) -> tuple[int, float] | None:
         if asked.list_objects_v2(Bucket=bucket, Prefix=f"{key.rstrip('/')}/", MaxKeys=1).get("KeyCount"):
             return None
     raise _missing(bucket, key)
+
+
+def read_now(bucket: str, key: str) -> tuple[bytes, str] | None:
+    """The whole of a small object as it is now, and its ETag; None where there is none.
+
+    For what waits on the answer: it gives up after some seconds instead of outliving an outage.
+
+    Raises:
+        OSError: no answer, or a refusal.
+    """
+    try:
+        with errors(bucket, key):
+            found = _prompt_client().get_object(Bucket=bucket, Key=key)
+            return found["Body"].read(), found["ETag"]
+    except FileNotFoundError:
+        return None
+
+
+def swap(bucket: str, key: str, old: bytes | None, new: bytes | None) -> bool:
+    """Replace the small object ``old`` by ``new``, unless it is another by now; None stands for no object.
+
+    By S3's conditional writes, so that of all who replace the same object one succeeds. Gives up after some seconds.
+
+    Returns:
+        Whether the object is ``new`` now; also where an earlier call did it whose answer was lost.
+
+    Raises:
+        OSError: no answer, or a refusal.
+        NotImplementedError: the store has no conditional writes.
+    """
+    from botocore.exceptions import ClientError
+
+    found = read_now(bucket, key)
+    content = found and found[0]
+    if content != old or old == new:
+        return content == new
+    client, name = _prompt_client(), {"Bucket": bucket, "Key": key}
+    condition = {"IfMatch": found[1]} if found else {"IfNoneMatch": "*"}
+    with errors(bucket, key):
+        try:
+            if new is None:
+                client.delete_object(**name, **condition)
+            else:
+                client.put_object(**name, **condition, Body=new)
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            if code == "NotImplemented":
+                raise NotImplementedError(str(error)) from error
+            if code not in _CHANGED:
+                raise
+            now = read_now(bucket, key)
+            return (now and now[0]) == new
+    return True
 
 
 def endpoint() -> str | None:
@@ -155,13 +209,22 @@ def _filesystem(bucket: str, url: str | None, region: str | None, certificates: 
     )
 
 
+def _prompt_client() -> Any:
+    """A client that does not wait out an outage: who asks has a better use for the time."""
+    return _client(endpoint(), _region(), _credentials(), attempts=2, timeout=5)
+
+
 @functools.lru_cache(maxsize=8)
-def _client(url: str | None, region: str | None, _: tuple[str | None, ...]) -> Any:
+def _client(
+    url: str | None, region: str | None, _: tuple[str | None, ...], attempts: int = BOTO_ATTEMPTS, timeout: int = 60
+) -> Any:
     from boto3.session import Session
     from botocore.config import Config
 
-    retries = {"mode": "standard", "total_max_attempts": BOTO_ATTEMPTS}
-    config = Config(retries=retries, max_pool_connections=64, tcp_keepalive=True)
+    retries = {"mode": "standard", "total_max_attempts": attempts}
+    config = Config(
+        retries=retries, max_pool_connections=64, tcp_keepalive=True, connect_timeout=timeout, read_timeout=timeout
+    )
     return Session(region_name=region).client(
         "s3", endpoint_url=url, config=config
     )  # the default one is no good in threads

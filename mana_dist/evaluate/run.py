@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mana_dist import __version__, storage
+from mana_dist import __version__, lease, storage
 from mana_dist.config import MlflowConfig
 from mana_dist.data.degradation import Degradation
 from mana_dist.errors import UserError
@@ -25,6 +25,7 @@ from mana_dist.evaluate.scoring import DIGEST_BYTES, ScoredClip, Settings
 from mana_dist.evaluate.subset import parse_subset
 from mana_dist.evaluate.tracking import Tracking
 from mana_dist.inference import choose_device
+from mana_dist.lease import Lease
 from mana_dist.metrics.lpips import Lpips, Unavailable, load_lpips
 from mana_dist.model_folder import REGISTRY_SCHEME
 from mana_dist.progress import Progress
@@ -67,17 +68,25 @@ def evaluate(options: argparse.Namespace) -> Evaluation:
         What was found; it has been written and told.
 
     Raises:
-        UserError: bad usage or bad input.
+        UserError: bad usage or bad input, or another evaluation is at work on the folder.
     """
     prepared = _prepare(options)
+    out = prepared.out.uri
+    with lease.hold(out, f"--out {out}", "name another --out") as held:
+        return _evaluate(prepared, held)
+
+
+def _evaluate(prepared: _Prepared, held: Lease) -> Evaluation:
     for told in prepared.protocol.datasets:
         print(f"data: {told}", flush=True)
     evaluation = _score(prepared)
     print(f"\n{report.table(evaluation)}\n", flush=True)
+    held.check()
     prepared.out.write_metrics(metrics_file.to_json(evaluation, prepared.top))
     files = [prepared.out.metrics, *prepared.out.publish(evaluation)]
     prepared.out.remove_others(files)
     print("\n".join(files), flush=True)
+    held.check()
     promotion, failure = _promote(prepared, evaluation)
     if promotion is not None:
         prepared.out.write_metrics(metrics_file.to_json(evaluation, prepared.top, promotion))

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from mana_dist import ray_runtime, registry, storage
+from mana_dist import lease, ray_runtime, registry, storage
 from mana_dist.config import Config
 from mana_dist.data.degradation import Degradation
 from mana_dist.errors import UserError
 from mana_dist.evaluate.clips import find_clips
 from mana_dist.evaluate.datasets import find_datasets
+from mana_dist.lease import Fence, Lease
 from mana_dist.metrics.lpips import Unavailable, load_lpips
 from mana_dist.progress import duration
 from mana_dist.sweep import ledger, publish, record, table
@@ -60,28 +61,35 @@ def run(config: Config, sweep: Sweep, options: Options) -> None:
     """Do what is left of a sweep, and publish what it has found.
 
     Raises:
-        UserError: it cannot be run as asked; or no setting has been trained.
+        UserError: it cannot be run as asked, or another attempt is at work on it; or no setting has been trained.
     """
+    config = _prepared(config, sweep, options)
+    with lease.hold(run_folder(config), f"sweep {config.run.name}", "give another run.name") as held:
+        _run(config, sweep, options, held)
+
+
+def _run(config: Config, sweep: Sweep, options: Options, held: Lease) -> None:
+    folder = run_folder(config)
+    plan = make_plan(config, sweep, options.samples)
     with Interrupts() as interrupts:
-        config = _prepared(config, sweep, options)
-        folder = run_folder(config)
-        plan = make_plan(config, sweep, options.samples)
         known = _begin(config, sweep, options, folder)
         try:
             outcomes = _read(plan, folder)
             _tell_plan(plan, outcomes, options.judging, folder)
             if left_to_do(plan.trials, outcomes, options.judging):
                 halving = Halving(grace(config, sweep)) if options.asha else None
-                _run_phases(config, plan, halving, options, known, folder, interrupts)
+                _run_phases(config, plan, halving, options, known, held, interrupts)
                 outcomes = _read(plan, folder)
         except (KeyboardInterrupt, Terminated):
+            held.heed()
             _end(known, "KILLED")
             print(f"sweep {config.run.name} stopped; the same command goes on with it", flush=True)
             raise
         except BaseException:
+            held.heed()  # MLflow's run is the other attempt's then
             _end(known, "FAILED")
             raise
-    _publish(config, sweep, plan, outcomes, known, folder)
+    _publish(config, sweep, plan, outcomes, known, held)
 
 
 def grace(config: Config, sweep: Sweep) -> int:
@@ -208,10 +216,11 @@ def _run_phases(
     halving: Halving | None,
     options: Options,
     known: Record,
-    folder: str,
+    held: Lease,
     interrupts: Interrupts,
 ) -> None:
     """The shared first stages, then the trials."""
+    folder = held.folder
     ray_runtime.start_ray(cpus=config.run.worker_range[1] * config.run.cpus_per_worker)
     import ray
 
@@ -225,22 +234,22 @@ def _run_phases(
         board = Board([trial.name for trial in (*bases, *trials)], at_once)
         with interrupts.awaited():
             if bases:
-                watch = Watch(bases, folder, known.tracking_uri, board, interrupts)
-                run_trials(_tasks(bases, known, None, folder), at_once, None, watch)
+                watch = Watch(bases, folder, known.tracking_uri, board, interrupts, held.check_lately)
+                run_trials(_tasks(bases, known, None, held.fence), at_once, None, watch)
                 trials = _with_base(trials, folder)
             if trials:
-                watch = Watch(trials, folder, known.tracking_uri, board, interrupts)
-                run_trials(_tasks(trials, known, options.judging, folder), at_once, halving, watch)
+                watch = Watch(trials, folder, known.tracking_uri, board, interrupts, held.check_lately)
+                run_trials(_tasks(trials, known, options.judging, held.fence), at_once, halving, watch)
         board.refresh(now=True)
     finally:
         ray.shutdown()
 
 
-def _tasks(trials: Sequence[Trial], known: Record, judging: Judging | None, folder: str) -> list[Task]:
+def _tasks(trials: Sequence[Trial], known: Record, judging: Judging | None, fence: Fence) -> list[Task]:
     return [
         Task(
             trial=trial,
-            sweep_folder=folder,
+            sweep=fence,
             parent=known.mlflow_run_id,
             tracking_uri=known.tracking_uri,
             judging=judging,
@@ -272,7 +281,7 @@ def _end(known: Record, status: str) -> None:
 
 
 def _publish(
-    config: Config, sweep: Sweep, plan: Plan, outcomes: dict[str, Outcome], known: Record, folder: str
+    config: Config, sweep: Sweep, plan: Plan, outcomes: dict[str, Outcome], known: Record, held: Lease
 ) -> None:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -281,13 +290,15 @@ def _publish(
     best = table.best(found, outcomes)
     try:
         client = MlflowClient(known.tracking_uri)
+        held.check()
         if best is not None:
-            known = _register(best, outcomes[best.name], known, folder)
+            known = _register(best, outcomes[best.name], known, held)
+            held.check()
         lines = [_saving(plan, outcomes)] if plan.bases else []
         if best is not None and best.setting is not None:
             told = f"best by PSNR: {best.setting.label}, seed {best.seed}"
             lines.append(f"{told}, registered as {known.registered}{_alias(client, known)}")
-        files = publish.publish(folder, sweep, found, tuple(lines))
+        files = publish.publish(held.folder, sweep, found, tuple(lines))
         _log(client, known, files, outcomes, best)
         print(f"\n{table.to_markdown_text(found)}")
         print("\n".join([*lines, *files]), flush=True)
@@ -298,7 +309,7 @@ def _publish(
         raise UserError(f"no setting of sweep {config.run.name} was trained to its end ({reasons})")
 
 
-def _register(best: Trial, outcome: Outcome, known: Record, folder: str) -> Record:
+def _register(best: Trial, outcome: Outcome, known: Record, held: Lease) -> Record:
     """The best model in the registry, once."""
     if known.best == best.name and known.registered:
         return known
@@ -308,7 +319,8 @@ def _register(best: Trial, outcome: Outcome, known: Record, folder: str) -> Reco
     )
     registered = f"models:/{best.config.mlflow.registered_model}/{version}"
     known = dataclasses.replace(known, best=best.name, registered=registered)
-    record.save(folder, known)
+    held.check()
+    record.save(held.folder, known)
     return known
 
 

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 
 from mana_dist import config as configuration
+from mana_dist.lease import Fence
 from mana_dist.sweep.judging import Judging, from_json
 from mana_dist.sweep.plan import Trial
 
@@ -18,14 +19,14 @@ class Task:
 
     Attributes:
         trial: what to train.
-        sweep_folder: URI, for the ledger.
+        sweep: names the sweep's folder, for the ledger, and tells whether it is still that of who sent the task.
         parent: the sweep's MLflow run.
         tracking_uri: where that is.
         judging: None for a shared stage 1, which is not evaluated.
     """
 
     trial: Trial
-    sweep_folder: str
+    sweep: Fence
     parent: str
     tracking_uri: str
     judging: Judging | None
@@ -66,7 +67,7 @@ def to_line(task: Task) -> str:
         "name": trial.name,
         "config": configuration.to_mapping(trial.config),
         "base": None if base is None else {"name": base.name, "config": configuration.to_mapping(base.config)},
-        "sweep_folder": task.sweep_folder,
+        "sweep": dataclasses.asdict(task.sweep),
         "parent": task.parent,
         "tracking_uri": task.tracking_uri,
         "judging": None if task.judging is None else dataclasses.asdict(task.judging),
@@ -86,7 +87,7 @@ def from_line(line: str) -> Task:
     )
     return Task(
         trial=trial,
-        sweep_folder=values["sweep_folder"],
+        sweep=Fence(**values["sweep"]),
         parent=values["parent"],
         tracking_uri=values["tracking_uri"],
         judging=from_json(judging),

@@ -4,6 +4,7 @@ It is a driver like ``python -m mana_dist.train``: Ray frees all that it holds w
 task comes as a line on stdin, which the sweep then holds open: its end means that nobody waits for this trial any more.
 """
 
+import contextlib
 import os
 import statistics
 import sys
@@ -16,6 +17,7 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError, one_line
 from mana_dist.evaluate.__main__ import show_what_the_console_can
+from mana_dist.lease import LENGTH, Fence, LostError
 from mana_dist.sweep import ledger
 from mana_dist.sweep.judging import Judging
 from mana_dist.sweep.ledger import DatasetScores, Outcome, Status
@@ -37,13 +39,15 @@ def main() -> None:
     show_what_the_console_can()
     task = from_line(sys.stdin.readline())
     threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
+    threading.Thread(target=_end_with_sweep, args=[task.sweep], name="sweep", daemon=True).start()
     begun = time.monotonic()
     try:
         outcome = _do(task, begun)
     except UserError as error:
         print(f"error: {one_line(error)}", flush=True)
         outcome = Outcome(status=Status.FAILED, reason=one_line(error), seconds=time.monotonic() - begun)
-    ledger.write(task.sweep_folder, task.trial.name, outcome)
+    _end_if_lost(task.sweep)
+    ledger.write(task.sweep.folder, task.trial.name, outcome)
     total = total_steps(task.trial.config)
     _tell(Report(what=str(outcome.status), step=total if outcome.status is Status.FINISHED else 0, total=total))
 
@@ -76,12 +80,15 @@ def _do(task: Task, begun: float) -> Outcome:
 
     trial, config = task.trial, task.trial.config
     _tell(Report(what="starting", total=total_steps(config), process=os.getpid()))
-    try:
-        if seed(trial) and trial.base is not None:
-            print(f"stage 1 is that of {trial.base.name}", flush=True)
-    except OSError as error:
-        raise UserError(f"run.storage {config.run.storage} cannot be used ({error})") from error
-    model = train(config, Part(task.parent, lambda event: _tell_event(config, event))).model
+
+    def prepare() -> None:
+        try:
+            if seed(trial) and trial.base is not None:
+                print(f"stage 1 is that of {trial.base.name}", flush=True)
+        except OSError as error:
+            raise UserError(f"run.storage {config.run.storage} cannot be used ({error})") from error
+
+    model = train(config, Part(task.parent, lambda event: _tell_event(config, event), prepare)).model
     record = run_record.load(config)
     run_id = record.mlflow_run_id if record else ""
     evaluation = None
@@ -110,7 +117,7 @@ def _evaluate(task: Task, judging: Judging, model: str) -> "Evaluation":
     from mana_dist.evaluate.__main__ import parser
     from mana_dist.evaluate.run import evaluate
 
-    out = storage.join(task.sweep_folder, EVALUATION_FOLDER, task.trial.name)
+    out = storage.join(task.sweep.folder, EVALUATION_FOLDER, task.trial.name)
     run = task.trial.config.run
     arguments = ["--data", *judging.data, "--method", model, "--out", out, "--frames", judging.frames]
     # What the training has just given back, so that trials which are evaluated together do not wait for each other.
@@ -185,6 +192,22 @@ def _end_with_stdin() -> None:
     while sys.stdin.read(1):
         pass
     os._exit(1)  # the newest checkpoint must do: the same trial may start again at once
+
+
+def _end_with_sweep(sweep: Fence) -> None:
+    """End when the sweep is another attempt's, which starts this trial anew; the one that began it may be halted."""
+    while True:
+        time.sleep(LENGTH / 6)
+        with contextlib.suppress(OSError):  # the storage does not answer: it is asked again
+            _end_if_lost(sweep)
+
+
+def _end_if_lost(sweep: Fence) -> None:
+    try:
+        sweep.check()
+    except LostError as error:
+        print(f"error: {one_line(error)}", flush=True)
+        os._exit(1)
 
 
 if __name__ == "__main__":

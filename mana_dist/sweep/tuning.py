@@ -94,7 +94,7 @@ def run_trials(
     here = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
     sliver = {f"node:{here['NodeManagerAddress']}": _SLIVER}
     lines = [to_line(task) for task in tasks]
-    logs = [storage.join(task.sweep_folder, LOGS_FOLDER, f"{task.trial.name}.txt") for task in tasks]
+    logs = [storage.join(task.sweep.folder, LOGS_FOLDER, f"{task.trial.name}.txt") for task in tasks]
 
     configs = [task.trial.config for task in tasks]
     environment = _environment(os.environ, address)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 
@@ -30,14 +30,22 @@ class Watch:
         tracking_uri: of their MLflow runs.
         board: where they are shown.
         interrupts: tell that the sweep is to end.
+        check: raises LostError if another attempt has the sweep.
     """
 
     def __init__(
-        self, trials: Sequence[Trial], folder: str, tracking_uri: str, board: Board, interrupts: Interrupts
+        self,
+        trials: Sequence[Trial],
+        folder: str,
+        tracking_uri: str,
+        board: Board,
+        interrupts: Interrupts,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._trials: Mapping[str, Trial] = {trial.name: trial for trial in trials}
         self._before = {name: ledger.read(folder, name) for name in self._trials}
         self._processes: dict[str, int] = {}
+        self._check = check
         self._folder, self._tracking_uri, self._board, self._interrupts = folder, tracking_uri, board, interrupts
 
     def heard(self, name: str, report: Report) -> None:
@@ -50,6 +58,7 @@ class Watch:
         """A trial is over; one that died for good, or was stopped, could not note it, so that is done here."""
         self._board.ended(ended.name)
         self._processes.pop(ended.name, None)
+        self._check()
         if ledger.read(self._folder, ended.name) not in (None, self._before[ended.name]):
             return
         if ended.error:
@@ -65,7 +74,9 @@ class Watch:
         Raises:
             KeyboardInterrupt: after Ctrl-C.
             Terminated: after SIGTERM.
+            LostError: another attempt has the sweep.
         """
+        self._check()
         self._board.refresh()
         if self._interrupts.asked.is_set():
             print(f"{self._interrupts.reason}: {len(self._processes)} trial(s) save a checkpoint", flush=True)

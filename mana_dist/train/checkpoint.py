@@ -10,7 +10,7 @@ there is none but the step's. Loading runs no code from the files.
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,13 @@ class TrainState:
     losses: tuple[float, ...] = ()
 
 
-def write(folder: str, state: TrainState, config: Config, patience: float = PATIENCE) -> None:
+def write(
+    folder: str,
+    state: TrainState,
+    config: Config,
+    patience: float = PATIENCE,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Write ``state`` to the folder ``folder`` (a URI), over whatever is there.
 
     Args:
@@ -63,6 +69,7 @@ def write(folder: str, state: TrainState, config: Config, patience: float = PATI
         state: what to write; all tensors on the CPU.
         config: the configuration that it was trained with.
         patience: seconds for which a storage that is out of reach is tried again, for each file.
+        check: called before each change of the folder; what it raises leaves the rest undone.
 
     Raises:
         OSError: the storage does not take it; the folder then is not whole, and reads as unfinished.
@@ -80,8 +87,10 @@ def write(folder: str, state: TrainState, config: Config, patience: float = PATI
         "files": {name: {"bytes": len(data), "sha256": _digest(data)} for name, data in files.items()},
     }
     progress["sha256"] = _seal(progress)
+    check()
     remove(folder, patience)
     for name, data in [*files.items(), (PROGRESS_FILE, json.dumps(progress).encode())]:
+        check()
         persistently(storage.write_bytes, storage.join(folder, name), data, patience=patience)
 
 

@@ -1,6 +1,7 @@
 """A run's checkpoints: ``<run>/checkpoint_<step>/``, the newest whole one to go on from, the last few kept."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mana_dist import storage
@@ -35,12 +36,14 @@ class Checkpoints:
     Args:
         config: names the run's folder and how many checkpoints to keep, and is written into each of them.
         patience: seconds for which a storage that is out of reach is tried again.
+        check: called before each change of the folder; what it raises leaves the folder as it is.
     """
 
-    def __init__(self, config: Config, patience: float = PATIENCE) -> None:
+    def __init__(self, config: Config, patience: float = PATIENCE, check: Callable[[], None] = lambda: None) -> None:
         self._config = config
         self._folder = run_folder(config)
         self._patience = patience
+        self._check = check
         self._damaged: set[int] = set()
 
     def folder(self, step: int) -> str:
@@ -92,13 +95,14 @@ class Checkpoints:
         Raises:
             OSError: the storage does not take it; the checkpoints before are as they were.
         """
-        checkpoint.write(self.folder(state.step), state, self._config, self._patience)
+        checkpoint.write(self.folder(state.step), state, self._config, self._patience, self._check)
         self._damaged.discard(state.step)
         steps = sorted(self._steps(), reverse=True)
         whole = [step for step in steps if step not in self._damaged and self._is_finished(step)]
         oldest_kept = whole[: self._config.run.keep_checkpoints][-1]
         for step in steps:
             if step < oldest_kept:
+                self._check()
                 checkpoint.remove(self.folder(step), self._patience)
                 self._damaged.discard(step)
 

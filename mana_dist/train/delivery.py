@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mana_dist.errors import one_line
+from mana_dist.lease import LostError
 from mana_dist.progress import duration
 from mana_dist.train.spool import Spool
 
@@ -152,6 +153,7 @@ class Delivery:
         tell: prints a line; called once when the server goes and once when it is back.
         logged: the last step that the run has of each metric: what a resumed run does again is left out. None: find
             that out, and open the run again, as soon as the server answers.
+        check: called before anything is sent; raises LostError if nothing may be sent any more.
     """
 
     def __init__(
@@ -161,8 +163,10 @@ class Delivery:
         spool: Spool,
         tell: Callable[[str], None],
         logged: Mapping[str, int] | None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._logged = logged
+        self._check = check
         self._client = client
         self._run_id = run_id
         self._spool = spool
@@ -182,9 +186,13 @@ class Delivery:
             try:
                 data = self._spool.first()
                 assert data is not None
+                if not self._is_sure():
+                    continue
                 if self._logged is None:
                     self._logged = self._take_up()
                 self._send(decode(data))
+            except LostError:
+                return  # the run is another attempt's
             except Exception as error:  # whatever a client, a proxy or a storage library may raise
                 if isinstance(error, ValueError) or _is_refusal(error):  # ValueError: a file that is not ours
                     self._tell(f"warning: MLflow refuses an update, which is left out: {_line(error)}")
@@ -199,6 +207,13 @@ class Delivery:
             self._note_back()
             self._spool.drop_first()
             self._unsure = self._unsure and len(self._spool) > 0
+
+    def _is_sure(self) -> bool:
+        try:
+            self._check()
+        except OSError:  # the storage does not answer, and has been asked for a minute
+            return False
+        return True
 
     def _take_up(self) -> dict[str, int]:
         logged = take_up(self._client, self._run_id)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mana_dist import model_folder, registry, storage
+from mana_dist import lease, model_folder, registry, storage
 from mana_dist.config import Config
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
+from mana_dist.lease import Lease, LostError
 from mana_dist.model.mana import parameter_count
 from mana_dist.tracking_uri import quiet_mlflow, resolve_tracking_uri, sqlite_file
 from mana_dist.train import run_record
@@ -50,10 +51,12 @@ class Part:
     Attributes:
         parent: the MLflow run that the training's is shown under.
         watch: is told every event, beside the console and MLflow.
+        prepare: called once the run's folder is this training's, before anything is read from there.
     """
 
     parent: str
     watch: Callable[[Event], None]
+    prepare: Callable[[], None]
 
 
 def train(config: Config, part: Part | None = None) -> Trained:
@@ -64,15 +67,21 @@ def train(config: Config, part: Part | None = None) -> Trained:
         part: what it is a part of, if it is; the model then is not registered.
 
     Raises:
-        UserError: the configuration, the data, the storage or the tracking server cannot be used; found out before
-            Ray is started wherever that is possible.
+        UserError: the configuration, the data, the storage or the tracking server cannot be used, or another attempt
+            is at work on the run; found out before Ray is started wherever that is possible.
     """
     with Interrupts() as interrupts:
-        return _train_named(_named(config), interrupts, part)
+        config = _named(config)
+        manifest = check_inputs(config)
+        folder, name = run_record.run_folder(config), f"run {config.run.name}"
+        # The training that a sweep's trial replaces may be about to end.
+        with lease.hold(folder, name, "give another run.name", patient=part is not None) as held:
+            if part is not None:
+                part.prepare()
+            return _train_named(config, manifest, held, interrupts, part)
 
 
-def _train_named(config: Config, interrupts: Interrupts, part: Part | None) -> Trained:
-    manifest = check_inputs(config)
+def _train_named(config: Config, manifest: Manifest, held: Lease, interrupts: Interrupts, part: Part | None) -> Trained:
     tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
     model = run_record.model_folder_of(config)
     record = run_record.load(config)
@@ -86,31 +95,39 @@ def _train_named(config: Config, interrupts: Interrupts, part: Part | None) -> T
     quiet_mlflow()
     from mana_dist.train.tracking import Tracker  # MLflow takes seconds to import
 
-    tracker = Tracker.open(config, tracking_uri, record, part.parent if part else None)
+    tracker = Tracker.open(config, tracking_uri, record, part.parent if part else None, held.check_lately)
     try:
         record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id)
         run_record.save(config, record)
         if not _is_finished(model):
-            _fit(config, manifest, tracker, interrupts, part)
+            _fit(config, manifest, tracker, held, interrupts, part)
         if not tracker.flush(_FLUSH):
             raise UserError(f"mlflow.tracking_uri {tracking_uri} is out of reach; the same command then registers")
         registered = None
+        held.check()
         if part is None:
             version = registry.log_and_register(model, config, tracker.run_id, tracking_uri)
             registered = f"models:/{config.mlflow.registered_model}/{version}"
+            held.check()
             run_record.save(config, dataclasses.replace(record, registered=registered))
+    except LostError:
+        raise  # MLflow's run is the other attempt's now
     except (KeyboardInterrupt, Terminated):
+        held.heed()
         tracker.close("KILLED", _AT_ONCE)
         print(f"\nrun {config.run.name} stopped; the same command with --run.name {config.run.name} goes on with it")
         raise
     except BaseException:
+        held.heed()
         tracker.close("FAILED")
         raise
     tracker.close("FINISHED")
     return Trained(model, registered)
 
 
-def _fit(config: Config, manifest: Manifest, tracker: "Tracker", interrupts: Interrupts, part: Part | None) -> None:
+def _fit(
+    config: Config, manifest: Manifest, tracker: "Tracker", held: Lease, interrupts: Interrupts, part: Part | None
+) -> None:
     """Run the schedule, or what is left of it; the finished model then lies in the run's folder."""
     checkpoints = Checkpoints(config)
     total = stages(config)[-1].stop
@@ -118,26 +135,31 @@ def _fit(config: Config, manifest: Manifest, tracker: "Tracker", interrupts: Int
         newest = checkpoints.newest().state
         # The last validation comes after the last checkpoint, so it may be what is left to do.
         if newest is None or newest.step < total or config.data.validation_path:
-            _train(config, manifest, tracker, interrupts, part)
+            _train(config, manifest, tracker, held, interrupts, part)
         for name in (model_folder.CONFIG_FILE, model_folder.WEIGHTS_FILE):  # the weights last: they make it whole
             data = persistently(storage.read_bytes, storage.join(checkpoints.folder(total), name))
+            held.check()
             persistently(storage.write_bytes, storage.join(run_record.model_folder_of(config), name), data)
     except OSError as error:
         raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
 
 
-def _train(config: Config, manifest: Manifest, tracker: "Tracker", interrupts: Interrupts, part: Part | None) -> None:
+def _train(
+    config: Config, manifest: Manifest, tracker: "Tracker", held: Lease, interrupts: Interrupts, part: Part | None
+) -> None:
     from mana_dist.train.observer import Observer
 
     observer = Observer(tracker, str(config.run.name))
 
     def see(event: Event) -> None:
+        if held.is_lost:
+            return  # the other attempt tells of itself
         observer.see(event)
         if part is not None:
             part.watch(event)
 
     try:
-        fit(config, manifest, see, interrupts)
+        fit(config, manifest, see, held, interrupts)
     finally:
         observer.close()
 

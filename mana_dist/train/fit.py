@@ -12,7 +12,7 @@ from mana_dist import ray_runtime, storage
 from mana_dist.config import Config
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
-from mana_dist.train import shared_storage
+from mana_dist.lease import Fence, Lease
 from mana_dist.train.checkpoints import Checkpoints
 from mana_dist.train.events import Event, Stopped
 from mana_dist.train.interrupts import Interrupts, Terminated
@@ -31,20 +31,21 @@ _END = None  # the queue's last item
 Result = TypeVar("Result")
 
 
-def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], interrupts: Interrupts) -> int:
+def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], held: Lease, interrupts: Interrupts) -> int:
     """Train on Ray Train until the schedule's end, or until a signal asks for an end.
 
     Args:
         config: the run.
         manifest: of its training data.
         see: takes the workers' events, in a thread of its own.
+        held: the run's folder.
         interrupts: the signals, caught already.
 
     Returns:
         The global steps done; they are in a checkpoint.
 
     Raises:
-        UserError: what a user can mend; not tried again.
+        UserError: what a user can mend, or another attempt has the run's folder; not tried again.
         KeyboardInterrupt, Terminated: a signal asked for an end, and there is a checkpoint of all steps done, if
             :class:`Stopped` was seen.
     """
@@ -60,15 +61,15 @@ def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], interr
     from mana_dist.train.orders import Orders
 
     try:
-        with interrupts.awaited(), shared_storage.token(config) as token:
+        with interrupts.awaited():
             events = _event_queue()
             orders = Orders.open(_here())
 
             def start() -> Future[Any]:
-                return _in_thread(_trainer(config, manifest, events, orders, token).fit)
+                return _in_thread(_trainer(config, manifest, events, orders, held.fence).fit)
 
             with _Listener(events, see):
-                result = _fit_again(config, start, interrupts, orders)
+                result = _fit_again(config, start, held, interrupts, orders)
                 if result is None:
                     raise interrupts.error()  # no orderly end in time: the newest checkpoint must do
                 step: int = result.return_value
@@ -81,7 +82,7 @@ def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], interr
 
 
 def _fit_again(
-    config: Config, start: "Callable[[], Future[Any]]", interrupts: Interrupts, orders: "Orders"
+    config: Config, start: "Callable[[], Future[Any]]", held: Lease, interrupts: Interrupts, orders: "Orders"
 ) -> Any | None:
     """The training's result; None if it has not ended in time after a signal.
 
@@ -90,7 +91,7 @@ def _fit_again(
     gone with the worker that sent it.
 
     Raises:
-        UserError: what a user can mend, or more failures than ``run.max_failures``.
+        UserError: what a user can mend, more failures than ``run.max_failures``, or another attempt has the folder.
         OSError: the storage cannot be reached.
     """
     import ray.train
@@ -101,12 +102,13 @@ def _fit_again(
     while not interrupts.asked.is_set():
         before = _saved(checkpoints)
         done = start()
-        _wait(done, interrupts, orders)
+        _wait(done, held, interrupts, orders)
         if not done.done():
             return None
         try:
             return done.result()
         except ray.train.TrainingFailedError as error:
+            held.check()  # workers that find another attempt's folder may have other words for it
             mistake = user_error(error)
             if mistake or not isinstance(error, ray.train.WorkerGroupError):
                 raise mistake or error from error
@@ -122,7 +124,7 @@ def _saved(checkpoints: Checkpoints) -> int:
     return state.step if state else 0
 
 
-def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Orders", token: str | None) -> Any:
+def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Orders", fence: Fence) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -132,7 +134,7 @@ def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Order
     run = config.run
     low, high = run.worker_range
     use_gpu = _use_gpu(config)
-    task = WorkerTask(configuration.to_mapping(config), manifest, events.put, orders, token)
+    task = WorkerTask(configuration.to_mapping(config), manifest, events.put, orders, fence)
     return TorchTrainer(
         lambda: train_worker(task),
         torch_config=TorchConfig(timeout_s=int(collective_timeout(config))),
@@ -153,9 +155,14 @@ def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Order
     )
 
 
-def _wait(done: "Future[Any]", interrupts: Interrupts, orders: "Orders") -> None:
-    """Until the training has ended, or has not ended in time after a signal."""
+def _wait(done: "Future[Any]", held: Lease, interrupts: Interrupts, orders: "Orders") -> None:
+    """Until the training has ended, or has not ended in time after a signal.
+
+    Raises:
+        LostError: another attempt has the folder.
+    """
     while not done.done() and not interrupts.asked.is_set():
+        held.heed()
         wait([done], timeout=0.2)
     if not done.done():
         print(f"{interrupts.reason}: saving and stopping; once more stops at once", flush=True)

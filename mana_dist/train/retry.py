@@ -49,7 +49,12 @@ def persistently(call: Callable[[*Arguments], Result], *arguments: *Arguments, p
         try:
             return call(*arguments)
         except OSError as error:
-            if error.errno in _LASTING or time.monotonic() + pause > deadline:
+            if is_lasting(error) or time.monotonic() + pause > deadline:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def is_lasting(error: OSError) -> bool:
+    """Whether waiting does not mend ``error``: no such file, no permission, no space."""
+    return error.errno in _LASTING

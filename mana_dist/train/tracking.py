@@ -45,6 +45,7 @@ class Tracker:
         logged: the last step that MLflow has of each metric: a resumed run does steps again, which are not logged
             again. None: not known before the server answers.
         tell: prints a line.
+        check: called before anything is sent to MLflow, where it may wait; raises LostError if nothing may be.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Tracker:
         updates: Spool,
         logged: Mapping[str, int] | None,
         tell: Callable[[str], None] = say,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.run_id = run_id
         self._tell = tell
@@ -64,10 +66,17 @@ class Tracker:
                 self._note_logged(update)
         if logged is None:
             self._add(Points(()))  # so that the run is opened again, and flush waits for it, even if nothing is trained
-        self._delivery = Delivery(client, run_id, updates, tell, logged)
+        self._delivery = Delivery(client, run_id, updates, tell, logged, check)
 
     @classmethod
-    def open(cls, config: Config, tracking_uri: str, record: RunRecord | None, parent: str | None = None) -> Self:
+    def open(
+        cls,
+        config: Config,
+        tracking_uri: str,
+        record: RunRecord | None,
+        parent: str | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Self:
         """The run of ``record`` where it still exists, else a new one with all parameters and the whole config.
 
         A new one is shown under the run ``parent``, if there is one. A server that does not answer is an obstacle to a
@@ -84,7 +93,7 @@ class Tracker:
         except (MlflowException, ImportError, OSError) as error:  # ImportError: a database's driver is not installed
             raise _unusable(tracking_uri, error) from error
         try:
-            return cls(client, run_id, _spool(config, run_id), logged)
+            return cls(client, run_id, _spool(config, run_id), logged, check=check)
         except OSError as error:
             raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
 

@@ -18,6 +18,7 @@ from mana_dist.data.feed import Feed
 from mana_dist.data.manifest import Manifest
 from mana_dist.data.order import slots_of
 from mana_dist.errors import UserError
+from mana_dist.lease import Fence
 from mana_dist.model import Mana
 from mana_dist.train import shared_storage, suspects
 from mana_dist.train.checkpoint import DamagedError, TrainState
@@ -52,14 +53,14 @@ class WorkerTask:
         data: the training data's manifest, as it was when the run was started.
         send: takes events to the driver.
         orders: what the driver wants.
-        token: URI of a file of the driver in the run's folder, which all workers must see; None if all do anyway.
+        fence: tells whether the run's folder is the driver's still.
     """
 
     config: Mapping[str, Any]
     data: Manifest
     send: Callable[[Event], None]
     orders: Orders
-    token: str | None = None
+    fence: Fence
 
 
 def train_worker(task: WorkerTask) -> int:
@@ -85,7 +86,7 @@ class Worker:
         self.stages = stages(config)
         self._task = task
         self._consensus = Consensus(collective_timeout(config))
-        self._checkpoints = Checkpoints(config)
+        self._checkpoints = Checkpoints(config, check=task.fence.check)
         self._losses: tuple[float, ...] = ()
         self._leaving = False
         self._looked = time.monotonic()
@@ -195,9 +196,8 @@ class Worker:
         Raises:
             UserError: some do not; on all workers alike.
         """
-        if self._task.token is not None:
-            seen = self._consensus.gather(shared_storage.sees(self._task.token))
-            shared_storage.check_all(seen, self.config.run.storage)
+        seen = self._consensus.gather(shared_storage.sees(self._task.fence))
+        shared_storage.check_all(seen, self.config.run.storage)
 
     def _resume(self) -> TrainState:
         """The state to go on from; rank 0 chooses, so that all take the same."""

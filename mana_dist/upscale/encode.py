@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
@@ -117,13 +117,14 @@ class Encoder:
 
 
 @contextmanager
-def published(uri: str, folder: str | None = None) -> Iterator[str]:
+def published(uri: str, folder: str | None = None, check: Callable[[], None] = lambda: None) -> Iterator[str]:
     """A local path to write to; the file appears at ``uri``, whole, when the context is left without an exception.
 
     Args:
         uri: where it appears.
         folder: local, for the unfinished file, on the file system of ``uri`` if that is local too; by default the one
             of ``uri``, or the machine's for temporary files.
+        check: called just before the file appears; what it raises keeps it away.
 
     Raises:
         OSError: it cannot be written.
@@ -141,7 +142,9 @@ def published(uri: str, folder: str | None = None) -> Iterator[str]:
             if remote:
                 with storage.open_write(uri) as stream:
                     shutil.copyfileobj(file, stream, 1 << 20)
+                    check()
         if not remote:
+            check()
             os.chmod(partial, 0o644)
             os.replace(partial, resolved)
     finally:

@@ -2,7 +2,7 @@
 
 import heapq
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
@@ -53,7 +53,14 @@ class Summary:
     extras: tuple[str, ...]
 
 
-def join(survey: Survey, segments: Sequence[Segment], folder: str, destination: str, settings: Settings) -> Summary:
+def join(
+    survey: Survey,
+    segments: Sequence[Segment],
+    folder: str,
+    destination: str,
+    settings: Settings,
+    check: Callable[[], None] = lambda: None,
+) -> Summary:
     """Join all segments of a video.
 
     Args:
@@ -62,6 +69,7 @@ def join(survey: Survey, segments: Sequence[Segment], folder: str, destination: 
         folder: URI with what :func:`mana_dist.upscale.work.upscale_segments` wrote.
         destination: URI of the file to write (of the folder with codec png); it appears whole or not at all.
         settings: as the segments were made.
+        check: called just before a result appears; what it raises keeps it away.
 
     Raises:
         UserError: a segment is missing, or there is no frame.
@@ -77,12 +85,12 @@ def join(survey: Survey, segments: Sequence[Segment], folder: str, destination: 
     filled = [storage.join(folder, name) for name, each in zip(names, records, strict=True) if each.pts]
     extras: list[str] = []
     if settings.compare:
-        extras = _join_comparison(survey, segments, records, folder, destination, scratch)
+        extras = _join_comparison(survey, segments, records, folder, destination, scratch, check)
     # Last: once it is there, all is there.
     if settings.codec == "png":
-        left_out = join_pictures(survey, filled, times, destination, scratch)
+        left_out = join_pictures(survey, filled, times, destination, scratch, check)
     else:
-        left_out = _join_video(survey, filled, times, destination, scratch, settings, copies=True)
+        left_out = _join_video(survey, filled, times, destination, scratch, settings, check, copies=True)
     shown = next(each for each in records if each.pts)
     return Summary(
         len(times.pts),
@@ -102,12 +110,13 @@ def _join_video(
     destination: str,
     scratch: str | None,
     settings: Settings,
+    check: Callable[[], None],
     *,
     copies: bool,
 ) -> list[str]:
     suffix = os.path.splitext(destination)[1].lower()
     with ExitStack() as stack:
-        path = stack.enter_context(published(destination, scratch))
+        path = stack.enter_context(published(destination, scratch, check))
         if FORMATS[suffix] == "matroska" and survey.pixel_aspect != 1:
             stack.enter_context(with_display_size(path, survey.pixel_aspect))
         source, source_video, _ = stack.enter_context(open_input(survey.uri, listen=False))
@@ -179,12 +188,13 @@ def _join_comparison(
     folder: str,
     destination: str,
     scratch: str | None,
+    check: Callable[[], None],
 ) -> list[str]:
     times = times_of(records, survey, compared=True)
     filled = [(segment, each) for segment, each in zip(segments, records, strict=True) if each.pts]
     video, still = comparison_of(destination)
     files = [storage.join(folder, compare_name(segment)) for segment, _ in filled]
-    _join_video(survey, files, times, video, scratch, COMPARE_SETTINGS, copies=False)
+    _join_video(survey, files, times, video, scratch, COMPARE_SETTINGS, check, copies=False)
     most, _ = max(filled, key=lambda pair: pair[1].difference)
     storage.write_bytes(still, storage.read_bytes(storage.join(folder, still_name(most))))
     return [video, still]

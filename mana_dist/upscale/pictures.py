@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import av
@@ -21,7 +21,12 @@ _PICTURE = re.compile(r"(\d{8,})\.png")
 
 
 def join_pictures(
-    survey: Survey, files: Sequence[str], times: Times, destination: str, scratch: str | None
+    survey: Survey,
+    files: Sequence[str],
+    times: Times,
+    destination: str,
+    scratch: str | None,
+    check: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Write ``00000000.png``, ... and :data:`TIMES_FILE`, which comes last.
 
@@ -32,6 +37,7 @@ def join_pictures(
         destination: URI of the folder; a local one appears whole, in the place of what was there. Of a remote one
             :data:`TIMES_FILE` is deleted first; pictures of an earlier, longer video are deleted at the end.
         scratch: local folder for the unfinished one.
+        check: called just before something appears at ``destination``; what it raises keeps it away.
 
     Returns:
         What was left out, for people.
@@ -43,6 +49,7 @@ def join_pictures(
     final = storage.resolve(destination)
     partial = final
     if remote:
+        check()
         if storage.exists(mark := storage.join(final, TIMES_FILE)):  # of a whole folder
             _delete(mark)
     else:
@@ -54,12 +61,15 @@ def join_pictures(
             with av.open(storage.open_read(file)) as container:
                 for packet in container.demux(video=0):
                     if packet.size:
+                        if remote:
+                            check()
                         storage.write_bytes(storage.join(partial, f"{number:08}.png"), bytes(packet))
                         number += 1
         if remote:
             _delete_beyond(final, number)
         storage.write_bytes(storage.join(partial, TIMES_FILE), _table(times, survey.time_base))
         if not remote:
+            check()
             _replace(partial, final)
     finally:
         if not remote and os.path.isdir(partial):

@@ -5,9 +5,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mana_dist import storage
+from mana_dist import lease, storage
 from mana_dist.data.manifest import MANIFEST_NAME, Manifest, Rejected
 from mana_dist.errors import UserError, run_command
+from mana_dist.lease import Lease
 from pipelines.ingest import contact_sheet, dataset, dry_run, job, options
 from pipelines.ingest.console import Report, count
 from pipelines.ingest.header import look
@@ -30,7 +31,7 @@ def ingest(asked: Options) -> None:
     """Bring the dataset up to the sources: what is new or changed is ingested, what is there stays.
 
     Raises:
-        UserError: nothing is usable, or the dataset cannot be read or written.
+        UserError: nothing is usable, the dataset cannot be read or written, or another ingest is at work on it.
     """
     try:
         _ingest(asked)
@@ -54,16 +55,25 @@ def _ingest(asked: Options) -> None:
         print(f"{count(there, 'clip')} there already; nothing was written")
         return
     _check_usable(todo, rejected, asked, anything_there=there > 0)
-    results = _work(todo, there, asked) if todo else []
-    manifest, rows = dataset.merge(before, todo, results, rejected, looked_at)
-    if not manifest.samples:
-        raise UserError(_nothing_usable(manifest.rejected))
-    changed = manifest.shards != before.manifest.shards
-    manifest = dataset.publish(before, manifest, rows)
-    sheet = storage.join(asked.out, contact_sheet.SHEET_NAME)
-    if changed or Ledger(asked.out).exists() or not storage.exists(sheet):  # a run may have been killed before it
-        contact_sheet.write(asked.out, manifest)
-    dataset.clear(before, manifest, results)
+    storage.check_writable(asked.out, "--out")
+    with lease.hold(asked.out, f"--out {asked.out}", "name another --out") as held:
+        before = dataset.open_dataset(
+            asked.out, asked.settings, overwrite=asked.overwrite
+        )  # nobody else changes it now
+        todo = dataset.to_do(before, clips)
+        there = len({clip.uri for clip in clips} - {clip.uri for clip in todo})
+        results = _work(todo, there, asked, held) if todo else []
+        manifest, rows = dataset.merge(before, todo, results, rejected, looked_at)
+        if not manifest.samples:
+            raise UserError(_nothing_usable(manifest.rejected))
+        changed = manifest.shards != before.manifest.shards
+        held.check()
+        manifest = dataset.publish(before, manifest, rows)
+        sheet = storage.join(asked.out, contact_sheet.SHEET_NAME)
+        if changed or Ledger(asked.out).exists() or not storage.exists(sheet):  # a run may have been killed before it
+            contact_sheet.write(asked.out, manifest)
+        held.check()
+        dataset.clear(before, manifest, results)
     _print_summary(manifest, asked, time.monotonic() - begun)
 
 
@@ -83,14 +93,15 @@ def verify(uri: str) -> None:
     print(f"{uri}: whole")
 
 
-def _work(todo: Sequence[Clip], there: int, asked: Options) -> list[UnitResult]:
+def _work(todo: Sequence[Clip], there: int, asked: Options, held: Lease) -> list[UnitResult]:
     """Ingest the clips ``todo``; what an earlier run that was stopped has done of them is taken over."""
-    storage.check_writable(asked.out, "--out")
     planned = job.plan(todo, asked.out, asked.settings, asked.segment_frames)
     done = Ledger(asked.out).find(unit.name for unit in planned)
     report = Report(planned, asked.settings, clips=len(todo), done=done, there=there)
     results = list(done.values())
-    for result in job.run([unit for unit in planned if unit.name not in done], asked.out, asked.settings):
+    left = [unit for unit in planned if unit.name not in done]
+    for result in job.run(left, asked.out, asked.settings, held.fence):
+        held.heed()
         if result.fatal:
             raise UserError(f"{result.failure}; mend it, and the same command goes on where this one stopped")
         results.append(result)

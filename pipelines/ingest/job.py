@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from mana_dist.data.settings import SampleSettings
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, one_line
+from mana_dist.lease import Fence, LostError
 from mana_dist.video.strict import Segment, plan_segments
 from pipelines.ingest import units
 from pipelines.ingest.console import count
@@ -48,13 +49,13 @@ def plan(clips: Sequence[Clip], out: str, settings: SampleSettings, segment_fram
     return sorted(planned, key=lambda unit: unit.name)
 
 
-def run(planned: Sequence[Unit], out: str, settings: SampleSettings) -> Iterator[UnitResult]:
+def run(planned: Sequence[Unit], out: str, settings: SampleSettings, fence: Fence) -> Iterator[UnitResult]:
     """Run all units; results come as they are ready.
 
     A unit whose process dies, or of which a clip cannot be read, is run again alone, its clips apart; what dies once
-    more is given up.
+    more is given up. Once another attempt has the folder ``out``, nothing more is begun.
     """
-    task = functools.partial(_run_row, out=out, settings=settings)
+    task = functools.partial(_run_row, out=out, settings=settings, fence=fence)
     missing = {unit.name: unit for unit in planned}
     for attempt in ("together", "apart"):
         if attempt == "apart":
@@ -103,5 +104,14 @@ def _plan_row(item: str, _: Step, out: str, settings: SampleSettings, segment_fr
     return json.dumps({"unit": item, "segments": values})
 
 
-def _run_row(item: str, _: Step, out: str, settings: SampleSettings, pauses: Sequence[float] = RETRY_SECONDS) -> str:
-    return run_unit(Unit.from_json(item), out, settings, pauses).to_json()
+def _run_row(
+    item: str, _: Step, out: str, settings: SampleSettings, fence: Fence, pauses: Sequence[float] = RETRY_SECONDS
+) -> str:
+    unit = Unit.from_json(item)
+    try:
+        fence.check()
+    except LostError as error:
+        return unfinished(unit, one_line(error), fatal=True).to_json()
+    except OSError as error:
+        return unfinished(unit, f"{out} cannot be read: {one_line(error)}", fatal=True).to_json()
+    return run_unit(unit, out, settings, pauses, fence.check).to_json()

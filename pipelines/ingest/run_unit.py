@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from mana_dist.data.manifest import Shard
 from mana_dist.data.samples import Sample, ShardWriter
 from mana_dist.data.settings import MIN_LR_SIDE, SCALE, SampleSettings
 from mana_dist.errors import UserError, one_line
+from mana_dist.lease import LostError
 from mana_dist.video.strict import Damage, DamageFound, NumberedFrame, folder_frames, numbered_frames, survey
 from pipelines.ingest.ledger import Ledger
 from pipelines.ingest.sources import Clip
@@ -36,18 +37,27 @@ class _WriteError(Exception):
     """The output cannot be written."""
 
 
-def run_unit(unit: Unit, out: str, settings: SampleSettings, pauses: Sequence[float] = RETRY_SECONDS) -> UnitResult:
+def run_unit(
+    unit: Unit,
+    out: str,
+    settings: SampleSettings,
+    pauses: Sequence[float] = RETRY_SECONDS,
+    check: Callable[[], None] = lambda: None,
+) -> UnitResult:
     """Make all samples of ``unit`` and write its shards into the folder ``out``; never raises.
 
     The unit's record goes into the ledger last. A storage that fails is tried again after each of ``pauses``, seconds;
     a file that must not be read fails the unit at once. What cannot be used of a clip goes into its result. The other
-    clips of a unit that could not be read can be tried without the one that is to blame.
+    clips of a unit that could not be read can be tried without the one that is to blame. Before the record ``check`` is
+    called: a LostError, that another attempt has the folder, fails the unit for good.
     """
     for pause in (*pauses, None):
         try:
             result = _run(unit, out, settings)
-            _record(result, out)
+            _record(result, out, check)
             return result
+        except LostError as error:
+            return unfinished(unit, one_line(error), fatal=True)
         except _WriteError as error:
             failure = unfinished(unit, f"{out} cannot be written: {one_line(error)}", fatal=True)
         except PermissionError as error:
@@ -69,8 +79,9 @@ def unfinished(unit: Unit, failure: str, *, fatal: bool = False) -> UnitResult:
     return UnitResult(unit.name, unit.group, clips=clips, failure=failure, fatal=fatal)
 
 
-def _record(result: UnitResult, out: str) -> None:
+def _record(result: UnitResult, out: str, check: Callable[[], None]) -> None:
     try:
+        check()
         Ledger(out).save(result)
     except OSError as error:
         raise _WriteError(error) from error

@@ -9,9 +9,10 @@ from typing import Any
 import av
 import torch
 
-from mana_dist import __version__, model_folder, registry, storage
+from mana_dist import __version__, lease, model_folder, registry, storage
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError
+from mana_dist.lease import Lease
 from mana_dist.tracking_uri import resolve_tracking_uri
 from mana_dist.upscale.destination import check_destination
 from mana_dist.upscale.join import Summary
@@ -30,7 +31,7 @@ def run(asked: Options) -> None:
     """Bring the results up to the sources: what is there stays, what is unfinished goes on.
 
     Raises:
-        UserError: nothing is usable, or not all could be finished.
+        UserError: nothing is usable, not all could be finished, or another attempt is at work on the results.
         OSError: the storage of the results failed.
     """
     begun = time.monotonic()
@@ -39,7 +40,12 @@ def run(asked: Options) -> None:
         raise UserError(_nothing_usable(rejected))
     storage.check_writable(asked.out, "--out")
     _check_destination(storage.join(asked.out, f"NAME{asked.suffix}"), outputs[0].source, asked)
-    recipe = _recipe(asked)
+    with lease.hold(asked.out, f"--out {asked.out}", "name another --out") as held:
+        _run(asked, outputs, rejected, held, begun)
+
+
+def _run(asked: Options, outputs: Sequence[Output], rejected: Sequence[Rejected], held: Lease, begun: float) -> None:
+    recipe = dataclasses.replace(_recipe(asked), fence=held.fence)
     ledger = Ledger(asked.out)
     keyed = [output.keyed(_decisive(recipe)) for output in outputs]
     finished = ledger.finished(keyed)
@@ -52,7 +58,8 @@ def run(asked: Options) -> None:
     print(
         f"upscale: {count(len(todo), 'video')}{again}, {asked.settings.codec}, on {recipe.settings.device}", flush=True
     )
-    made, refused, failed = _work(todo, ledger, recipe, asked)
+    made, refused, failed = _work(todo, ledger, recipe, asked, held)
+    held.check()
     report = Report([*there, *made], [*rejected, *refused], failed)
     report.write(asked.out, recipe)
     if not report.results and not failed:
@@ -112,7 +119,7 @@ def _decisive(recipe: Recipe) -> dict[str, Any]:
 
 
 def _work(
-    todo: Sequence[Output], ledger: Ledger, recipe: Recipe, asked: Options
+    todo: Sequence[Output], ledger: Ledger, recipe: Recipe, asked: Options, held: Lease
 ) -> tuple[list[tuple[Output, Summary]], list[Rejected], list[Rejected]]:
     """Upscale ``todo``: the results, what was refused, and what failed."""
     if not todo:
@@ -125,6 +132,7 @@ def _work(
         if failure.rejected:
             ledger.forget(output)  # here alone: segments that were finished show that later trouble may pass
     for video, found in _made(videos, ledger, recipe, asked):
+        held.check_lately()
         if isinstance(found, Failure):
             failures.setdefault(video.output, found)
         else:

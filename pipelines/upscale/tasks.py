@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from mana_dist import model_folder, storage
 from mana_dist.errors import UserError, one_line
+from mana_dist.lease import Fence
 from mana_dist.upscale import record
 from mana_dist.upscale.join import Summary, join
 from mana_dist.upscale.segments import Segment
@@ -66,6 +67,7 @@ class Recipe:
         sha256: of the weights.
         frames: T, of the network's window.
         settings: ``device`` is ``cpu`` or ``cuda``.
+        fence: tells whether the folder of the results is this job's still; None: nobody else works in it.
     """
 
     model: str
@@ -73,6 +75,17 @@ class Recipe:
     sha256: str
     frames: int
     settings: Settings
+    fence: Fence | None = None
+
+    def check(self) -> None:
+        """Make sure, before anything is written, that the folder of the results is this job's.
+
+        Raises:
+            LostError: it is another's.
+            OSError: that cannot be found out.
+        """
+        if self.fence is not None:
+            self.fence.check()
 
 
 def look(output: Output, folder: str, recipe: Recipe) -> Video | Failure:
@@ -113,6 +126,7 @@ class Upscaler:
         """Upscale a segment into the video's work folder, calling ``step`` for each frame; None: it is done."""
 
         def upscaled() -> None:
+            self.recipe.check()
             if record.read(video.folder, segment) is None:  # else by a process that died before it could say so
                 placed = network(self._loaded(), self.recipe.settings, video.survey)
                 upscale_segments(video.survey, [segment], placed, self.recipe.settings, video.folder, step)
@@ -139,7 +153,7 @@ def finish(video: Video, recipe: Recipe) -> Summary | Failure:
     def joined() -> Summary:
         if not storage.is_remote(uri):
             os.makedirs(os.path.dirname(uri), exist_ok=True)
-        return join(video.survey, video.segments, video.folder, uri, recipe.settings)
+        return join(video.survey, video.segments, video.folder, uri, recipe.settings, recipe.check)
 
     return _tried(joined, video.output.source, [video.output.source, uri])
 

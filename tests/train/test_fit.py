@@ -11,6 +11,7 @@ from ray.train import WorkerGroupError
 
 from mana_dist.config import Config, RunConfig
 from mana_dist.errors import UserError
+from mana_dist.lease import Lease, hold
 from mana_dist.train import fit
 from mana_dist.train.checkpoint import TrainState
 from mana_dist.train.checkpoints import Checkpoints
@@ -19,6 +20,12 @@ from mana_dist.train.interrupts import Interrupts
 
 def config(folder: Path, max_failures: int = 1) -> Config:
     return Config(run=RunConfig(name="run", storage=str(folder), max_failures=max_failures))
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Lease]:
+    with hold(str(tmp_path), "run", "wait") as lease:
+        yield lease
 
 
 def save(run: Config, step: int) -> None:
@@ -51,7 +58,7 @@ def crashed() -> WorkerGroupError:
     return WorkerGroupError("a worker died", {0: RuntimeError("the node is gone")})
 
 
-def test_a_crash_just_after_a_checkpoint_counts_it(tmp_path: Path) -> None:
+def test_a_crash_just_after_a_checkpoint_counts_it(tmp_path: Path, held: Lease) -> None:
     """Though nobody has heard of the checkpoint: the worker died before it told, or its event is on its way."""
     run = config(tmp_path)
 
@@ -62,12 +69,12 @@ def test_a_crash_just_after_a_checkpoint_counts_it(tmp_path: Path) -> None:
         yield "the end"
 
     trainings = Attempts(attempts())
-    assert fit._fit_again(run, trainings.start, Interrupts(), None) == "the end"  # type: ignore[arg-type]
+    assert fit._fit_again(run, trainings.start, held, Interrupts(), None) == "the end"  # type: ignore[arg-type]
     assert trainings.begun == 3
 
 
 @pytest.mark.parametrize("max_failures", [0, 1])
-def test_crashes_without_a_new_checkpoint_end_the_run(tmp_path: Path, max_failures: int) -> None:
+def test_crashes_without_a_new_checkpoint_end_the_run(tmp_path: Path, held: Lease, max_failures: int) -> None:
     """So does one at the checkpoint that an earlier command has left; with none allowed, any."""
     run = config(tmp_path, max_failures)
     save(run, 6)
@@ -80,11 +87,11 @@ def test_crashes_without_a_new_checkpoint_end_the_run(tmp_path: Path, max_failur
 
     trainings = Attempts(attempts())
     with pytest.raises(UserError, match=rf"more often than run.max_failures \({max_failures}\).*the node is gone"):
-        fit._fit_again(run, trainings.start, Interrupts(), None)  # type: ignore[arg-type]
+        fit._fit_again(run, trainings.start, held, Interrupts(), None)  # type: ignore[arg-type]
     assert trainings.begun == max_failures + 1
 
 
-def test_a_damaged_checkpoint_does_not_hide_the_ones_written_after_it(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_does_not_hide_the_ones_written_after_it(tmp_path: Path, held: Lease) -> None:
     """Training goes on from the one before, so what it saves then has a lower step."""
     run = config(tmp_path)
     for step in (6, 18):
@@ -96,4 +103,4 @@ def test_a_damaged_checkpoint_does_not_hide_the_ones_written_after_it(tmp_path: 
         yield crashed()
         yield "the end"
 
-    assert fit._fit_again(run, Attempts(attempts()).start, Interrupts(), None) == "the end"  # type: ignore[arg-type]
+    assert fit._fit_again(run, Attempts(attempts()).start, held, Interrupts(), None) == "the end"  # type: ignore[arg-type]

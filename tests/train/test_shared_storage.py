@@ -1,38 +1,30 @@
 """Whether a run's folder is the same one on every node."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from mana_dist.config import Config, RunConfig
+from mana_dist import lease
 from mana_dist.errors import UserError
+from mana_dist.lease import Fence
 from mana_dist.train import shared_storage
 
 
-def config(storage: str) -> Config:
-    return Config(run=RunConfig(name="one", storage=storage))
-
-
-def test_the_token_is_seen_where_it_is_and_goes_afterwards(tmp_path: Path) -> None:
-    with shared_storage.token(config(str(tmp_path))) as token:
-        assert token is not None
-        assert shared_storage.sees(token)
-        assert not shared_storage.sees(token.replace("one", "another"), patience=0)
-    assert list((tmp_path / "one").iterdir()) == []
-
-
-def test_what_a_killed_driver_left_is_cleared_away(tmp_path: Path) -> None:
+def test_the_drivers_lease_is_seen_where_it_is_and_goes_afterwards(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
-    (tmp_path / "one" / ".driver-0123").touch()
     (tmp_path / "one" / "run.json").touch()
-    with shared_storage.token(config(str(tmp_path))) as token:
-        assert token is not None
-        assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [Path(token).name, "run.json"]
+    with lease.hold(str(tmp_path / "one"), "run one", "wait") as held:
+        assert shared_storage.sees(held.fence)
+        assert not shared_storage.sees(Fence(str(tmp_path / "another"), "run one", held.owner.attempt), patience=0)
+        shutil.copytree(tmp_path / "one", tmp_path / "copy")
+        # A copy that an earlier attempt has left on this node.
+        assert not shared_storage.sees(Fence(str(tmp_path / "copy"), "run one", "this attempt"), patience=0)
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["run.json"]
 
 
 def test_an_object_store_is_the_same_everywhere() -> None:
-    with shared_storage.token(config("s3://bucket/runs")) as token:
-        assert token is None
+    assert shared_storage.sees(Fence("s3://bucket/runs/one", "run one", "x"), patience=0)
 
 
 def test_one_node_that_does_not_see_it_is_told() -> None:

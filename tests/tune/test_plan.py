@@ -9,6 +9,7 @@ import pytest
 from mana_dist.config import Config
 from mana_dist.data.order import VERSION
 from mana_dist.errors import UserError
+from mana_dist.lease import Fence
 from mana_dist.sweep import record
 from mana_dist.sweep.judging import Judging
 from mana_dist.sweep.ledger import Outcome, Status
@@ -106,7 +107,7 @@ def test_a_task_and_a_report_cross_the_process_border() -> None:
     trial = make_plan(CONFIG, memory_sweep(CONFIG, (0, 4)), samples=1).trials[1]
     task = Task(
         trial=dataclasses.replace(trial, setting=None),
-        sweep_folder="s3://b/x",
+        sweep=Fence("s3://b/x", "sweep x", "one"),
         parent="p",
         tracking_uri="sqlite:///m",
         judging=Judging(data=("a", "b"), frames=":3"),

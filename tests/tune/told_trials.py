@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from mana_dist import ray_runtime
+from mana_dist.lease import Fence
 from mana_dist.sweep.halving import Halving
 from mana_dist.sweep.plan import make_plan
 from mana_dist.sweep.settings import memory_sweep
@@ -65,7 +66,7 @@ def main(folder: Path, psnrs: str, halving: Halving) -> None:
     script.write_text(TRIAL.format(str(folder), psnrs, SECONDS_PER_STEP, TOTAL))
     plan = make_plan(CONFIG, memory_sweep(CONFIG, SLOTS), samples=1)
     tasks = [
-        Task(trial=trial, sweep_folder=str(folder / "sweep"), parent="", tracking_uri="", judging=None)
+        Task(trial=trial, sweep=Fence(str(folder / "sweep"), "sweep", "one"), parent="", tracking_uri="", judging=None)
         for trial in plan.trials
     ]
     ray_runtime.start_ray(cpus=2)

@@ -15,12 +15,13 @@ from mana_dist.errors import UserError
 from mana_dist.upscale import record
 from mana_dist.upscale.compare import COMPARE_SETTINGS, comparison_of
 from mana_dist.upscale.encode import INDEX_BASE, published
+from mana_dist.upscale.left_out import left_out
 from mana_dist.upscale.pictures import join_pictures
 from mana_dist.upscale.record import Record
 from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.source import Survey
-from mana_dist.upscale.streams import Copies, copy_tags
+from mana_dist.upscale.streams import MATROSKA, Copies, copy_tags, is_taken
 from mana_dist.upscale.times import Times, times_of
 from mana_dist.upscale.write import compare_name, pictures_name, still_name
 from mana_dist.video.colours import tag
@@ -38,9 +39,10 @@ class Summary:
         width: of them, pixels.
         height: of them, pixels.
         cuts: shot cuts among them.
-        left_out: streams that the container does not take, for people: ``subtitle (hdmv_pgs_subtitle)``.
+        left_out: what is not in the result, for people: ``subtitle (hdmv_pgs_subtitle)``.
         stopped: that the source cannot be decoded to its end, or not all of it, one line for people; else empty.
         extras: URIs of further files written: the comparison's.
+        note: what was done about jumps of the source's clock, one line for people; empty where it has none.
     """
 
     frames: int
@@ -50,6 +52,7 @@ class Summary:
     left_out: tuple[str, ...]
     stopped: str
     extras: tuple[str, ...]
+    note: str = ""
 
 
 def join(survey: Survey, segments: Sequence[Segment], folder: str, destination: str, settings: Settings) -> Summary:
@@ -91,6 +94,7 @@ def join(survey: Survey, segments: Sequence[Segment], folder: str, destination: 
         tuple(left_out),
         _stopped(survey, records, times),
         tuple(extras),
+        survey.clock.note,
     )
 
 
@@ -105,31 +109,29 @@ def _join_video(
     copies: bool,
 ) -> list[str]:
     suffix = os.path.splitext(destination)[1].lower()
-    with ExitStack() as stack:
-        path = stack.enter_context(published(destination, scratch))
-        source, source_video, _ = stack.enter_context(open_input(survey.uri, listen=False))
-        target = stack.enter_context(
-            av.open(path, "w", format=FORMATS[suffix], options=_options(suffix, survey, times))
-        )
+    with (
+        published(destination, scratch) as path,
+        open_input(survey.uri, listen=False) as (source, source_video, _),
+        ExitStack() as stack,
+    ):
+        options = _options(suffix, survey, times)
+        target = stack.enter_context(av.open(path, "w", format=FORMATS[suffix], options=options))
         first = stack.enter_context(_opened(files[0]))
         video = _lay_out(first.streams.video[0], target, survey, settings)
         others: Iterator[tuple[Fraction, Any]] = iter(())
-        left_out: list[str] = []
+        copied: Copies | None = None
         if copies:
             copy_tags(source_video, video)
-            copied = Copies(source, source_video, target, survey.offsets)
-            others, left_out = copied.packets(), copied.left_out
+            copied = Copies(source, source_video, target, survey.clock)
+            others = copied.packets()
         packets = _video_packets(files, times, survey.time_base, video)
         target.start_encoding()  # here: what is wrong with the header is no matter of a packet
-        broken = 0
         for _, packet in heapq.merge(packets, others, key=lambda item: item[0]):
-            try:
-                target.mux(packet)
-            except av.ArgumentError:  # timestamps that go back
-                if packet.stream_index == video.index:
-                    raise
-                broken += 1
-    return [*left_out, *([f"{broken} packets whose times are out of order"] if broken else [])]
+            target.mux(packet)
+        stack.close()  # it is whole
+        if copied is None:
+            return []
+        return left_out(source, source_video, path, copied.indices, lambda stream: is_taken(stream, MATROSKA))
 
 
 def _lay_out(template: Any, target: Any, survey: Survey, settings: Settings) -> Any:

@@ -39,6 +39,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     add("--memory", type=_memory, default="auto", metavar="MIB", help="memory for the network's activations; a frame "
         "that needs more is done in overlapping tiles. auto: half of what is free; none: never tiled "
         "(default %(default)s)")  # fmt: skip
+    add("--keep-gaps", action="store_true", help="keep jumps ahead of the source's clock, and its late beginning, "
+        "instead of closing them")  # fmt: skip
     add("--compare", action="store_true", help="also write DST.compare.mp4, bicubic | MANA side by side, and "
         "DST.compare.png, a still of where they differ most")  # fmt: skip
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default %(default)s)")
@@ -54,7 +56,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
     Raises:
         UserError: a value that makes no sense.
     """
-    names = ("codec", "crf", "preset", "bits", "precision", "memory", "compare", "device", "segment", "threads")
+    names = ("codec", "crf", "preset", "bits", "precision", "memory", "compare", "device", "segment", "threads",
+        "keep_gaps")  # fmt: skip
     settings = Settings(**{name: getattr(options, name) for name in names})
     settings.check()
     return settings

@@ -15,13 +15,14 @@ from mana_dist.errors import UserError
 from mana_dist.upscale import record
 from mana_dist.upscale.compare import COMPARE_SETTINGS, comparison_of
 from mana_dist.upscale.encode import INDEX_BASE, published
+from mana_dist.upscale.left_out import left_out
 from mana_dist.upscale.matroska import with_display_size
 from mana_dist.upscale.pictures import join_pictures
 from mana_dist.upscale.record import Record
 from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.source import Survey
-from mana_dist.upscale.streams import Copies, copy_tags
+from mana_dist.upscale.streams import MATROSKA, Copies, copy_tags, is_taken
 from mana_dist.upscale.times import Times, times_of
 from mana_dist.upscale.write import compare_name, pictures_name, still_name
 from mana_dist.video.colours import tag
@@ -39,9 +40,10 @@ class Summary:
         width: of them, pixels.
         height: of them, pixels.
         cuts: shot cuts among them.
-        left_out: streams that the container does not take, for people: ``subtitle (hdmv_pgs_subtitle)``.
+        left_out: what is not in the result, for people: ``subtitle (hdmv_pgs_subtitle)``.
         stopped: that the source cannot be decoded to its end, or not all of it, one line for people; else empty.
         extras: URIs of further files written: the comparison's.
+        note: what was done about jumps of the source's clock, one line for people; empty where it has none.
     """
 
     frames: int
@@ -51,6 +53,7 @@ class Summary:
     left_out: tuple[str, ...]
     stopped: str
     extras: tuple[str, ...]
+    note: str = ""
 
 
 def join(
@@ -100,6 +103,7 @@ def join(
         tuple(left_out),
         _stopped(survey, records, times),
         tuple(extras),
+        survey.clock.note,
     )
 
 
@@ -115,33 +119,31 @@ def _join_video(
     copies: bool,
 ) -> list[str]:
     suffix = os.path.splitext(destination)[1].lower()
-    with ExitStack() as stack:
-        path = stack.enter_context(published(destination, scratch, check))
+    with (
+        published(destination, scratch, check) as path,
+        open_input(survey.uri, listen=False) as (source, source_video, _),
+        ExitStack() as stack,
+    ):
         if FORMATS[suffix] == "matroska" and survey.pixel_aspect != 1:
             stack.enter_context(with_display_size(path, survey.pixel_aspect))
-        source, source_video, _ = stack.enter_context(open_input(survey.uri, listen=False))
-        target = stack.enter_context(
-            av.open(path, "w", format=FORMATS[suffix], options=_options(suffix, survey, times))
-        )
+        options = _options(suffix, survey, times)
+        target = stack.enter_context(av.open(path, "w", format=FORMATS[suffix], options=options))
         first = stack.enter_context(_opened(files[0]))
         video = _lay_out(first.streams.video[0], target, survey, settings)
         others: Iterator[tuple[Fraction, Any]] = iter(())
-        left_out: list[str] = []
+        copied: Copies | None = None
         if copies:
             copy_tags(source_video, video)
-            copied = Copies(source, source_video, target, survey.offsets)
-            others, left_out = copied.packets(), copied.left_out
+            copied = Copies(source, source_video, target, survey.clock)
+            others = copied.packets()
         packets = _video_packets(files, times, survey.time_base, video)
         target.start_encoding()  # here: what is wrong with the header is no matter of a packet
-        broken = 0
         for _, packet in heapq.merge(packets, others, key=lambda item: item[0]):
-            try:
-                target.mux(packet)
-            except av.ArgumentError:  # timestamps that go back
-                if packet.stream_index == video.index:
-                    raise
-                broken += 1
-    return [*left_out, *([f"{broken} packets whose times are out of order"] if broken else [])]
+            target.mux(packet)
+        stack.close()  # it is whole
+        if copied is None:
+            return []
+        return left_out(source, source_video, path, copied.indices, lambda stream: is_taken(stream, MATROSKA))
 
 
 def _lay_out(template: Any, target: Any, survey: Survey, settings: Settings) -> Any:

@@ -1,90 +1,239 @@
-"""Timestamps that jump back, as in a capture that was begun anew: one timeline over all of it.
+"""Jumps of a file's clock, as where two recordings were joined: one timeline over all of it.
 
-All streams are moved by the same, so sound keeps to its pictures. Only formats whose timestamps may jump are
-looked at.
+Which jump is closed is ffmpeg's rule (its ``dts_delta_threshold``): in formats whose clocks may jump, like MPEG-TS, a
+stream that goes on more than 10 s after its last packet, or more than 0.1 s before it. All streams are moved by the
+same, so that sound keeps to its pictures. Such a clock does not begin at 0 either, but the timeline does; that of any
+other format does where it would begin more than 10 s late.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 import av
 
-_LEAST = Fraction(1, 10)  # seconds; less is disorder
+_BACK = Fraction(1, 10)  # seconds; less is disorder
+_AHEAD = 10  # seconds; less is a pause
+_OVERLAP = Fraction(1, 10)  # seconds of sound that may go on while the next recording's pictures begin
 
 
-class Follower:
-    """Counts the jumps of one stream, and tells what its times are moved by."""
+@dataclass(frozen=True)
+class Epoch:
+    """The pictures from one jump to the next.
 
-    def __init__(self, offsets: Sequence[Fraction]) -> None:
-        """Of a stream's beginning.
+    Attributes:
+        first: the lowest of their times, seconds.
+        last: the highest.
+        offset: seconds to add to all times.
+    """
 
-        Args:
-            offsets: seconds to add after each jump, in order; with none left a jump is taken for disorder.
-        """
-        self._offsets = offsets
-        self._jumps = 0
+    first: Fraction
+    last: Fraction
+    offset: Fraction
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How a file's times are moved.
+
+    Attributes:
+        epochs: of the pictures; at least one.
+        runs: by index of a stream, the number of the epoch of each part of it without a jump.
+        ahead: whether jumps ahead count.
+    """
+
+    epochs: tuple[Epoch, ...] = (Epoch(Fraction(), Fraction(), Fraction()),)
+    runs: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    ahead: bool = False
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether a time may be there twice."""
+        return any(later.first <= one.last for one, later in zip(self.epochs, self.epochs[1:], strict=False))
+
+    @property
+    def note(self) -> str:
+        """One line for people about what was moved; empty where it was not."""
+        found = []
+        if self.epochs[0].offset < -_AHEAD:
+            found.append(f"begins at {float(-self.epochs[0].offset):.2f} s")
+        if jumps := len(self.epochs) - 1:
+            one, later = self.epochs[:2]
+            times = f"{jumps} times, first " if jumps > 1 else ""
+            found.append(f"jumps {times}from {float(one.last):.2f} to {float(later.first):.2f} s")
+        if not found:
+            return ""
+        return f"the source's clock {' and '.join(found)}; the result's begins at 0 and goes on (--keep-gaps keeps it)"
+
+    def pictures(self, times: Sequence[Fraction]) -> Iterator[Fraction]:
+        """Seconds to add to each of the pictures' ``times``, all of a video in the order of showing."""
+        number = 0
+        before: Fraction | None = None
+        for time in times:
+            if before is not None and self._goes_on(number, before, time):
+                number += 1
+            before = time
+            yield self.epochs[number].offset
+
+    def packets(self, stream: int) -> "PacketClock":
+        """For the packets of a stream."""
+        offsets = [self.epochs[number].offset for number in self.runs.get(stream, ())]
+        return PacketClock(offsets or [self.epochs[0].offset], Steps(ahead=self.ahead))
+
+    def _goes_on(self, number: int, before: Fraction, time: Fraction) -> bool:
+        if number + 1 == len(self.epochs):
+            return False
+        one, later = self.epochs[number], self.epochs[number + 1]
+        jumped = time > one.last if later.first > one.last else time < before
+        return jumped and abs(time - later.first) < abs(time - before)
+
+
+class PacketClock:
+    """Follows a stream's packets in the file's order."""
+
+    def __init__(self, offsets: Sequence[Fraction], steps: "Steps") -> None:
+        """Before the first packet; see :meth:`Clock.packets`."""
+        self._offsets, self._steps = offsets, steps
+        self._run = 0
+
+    def offset(self, packet: Any) -> Fraction:
+        """Seconds to add to the times of the next packet."""
+        if self._steps.add(packet):
+            self._run += 1
+        return self._offsets[min(self._run, len(self._offsets) - 1)]
+
+
+class Steps:
+    """Finds where one stream jumps."""
+
+    def __init__(self, *, ahead: bool) -> None:
+        """Before the first packet; ``ahead`` tells whether jumps ahead count."""
+        self._ahead = ahead
         self._last: Fraction | None = None
+        self._end = Fraction()
 
-    def offset(self, time: Fraction) -> Fraction:
-        """Seconds to add at ``time``, seconds, the next of the stream's."""
-        if _is_jump(self._last, time) and self._jumps < len(self._offsets):
-            self._jumps += 1
-        self._last = time
-        return self._offsets[self._jumps - 1] if self._jumps else Fraction()
+    def add(self, packet: Any) -> bool:
+        """Whether the next packet comes after a jump."""
+        time = _decoded_at(packet)
+        jumped = self._last is not None and (time < self._last - _BACK or (self._ahead and time > self._end + _AHEAD))
+        self._last, self._end = time, time + (packet.duration or 0) * Fraction(packet.time_base)
+        return jumped
 
 
 @dataclass
-class _Stream:
-    """A stream as far as it was read: jumps, time of the last packet, and when its frames since the last jump end."""
+class _Run:
+    """A part of a stream without a jump: its times in seconds, and its places in the file, counted in packets."""
 
-    jumps: int = 0
-    last: Fraction | None = None
-    end: Fraction = Fraction()
+    first: Fraction
+    last: Fraction
+    end: Fraction
+    begin: int
+    stop: int
+
+    def distance(self, other: "_Run") -> Fraction:
+        """Seconds between this and ``other``; 0 where they overlap."""
+        return max(other.first - self.end, self.first - other.end, Fraction())
 
 
 class JumpScan:
-    """Finds the offsets, from all packets in the file's order; the pictures' jumps decide."""
+    """Finds the jumps, from all packets in the file's order; those of the pictures decide."""
 
-    def __init__(self, container: Any, video: int) -> None:
+    def __init__(self, container: Any, video: Any, *, keep_gaps: bool) -> None:
         """Before the first packet.
 
         Args:
             container: PyAV's.
-            video: index of the stream whose jumps count.
+            video: its stream whose jumps count.
+            keep_gaps: whether to leave alone jumps ahead and a late beginning.
         """
-        self._looks = bool(container.format.flags & av.format.Flags.ts_discont.value)
-        self._video = video
-        self._streams: dict[int, _Stream] = {video: _Stream()}
-        self._needed: list[Fraction] = []
-
-    @property
-    def offsets(self) -> tuple[Fraction, ...]:
-        """For :class:`Follower`: as little as keeps every stream's times from going back."""
-        return tuple(self._needed[: self._streams[self._video].jumps])
+        self._jumps = bool(container.format.flags & av.format.Flags.ts_discont.value)
+        self._keep = keep_gaps
+        self._timed = {stream.index for stream in container.streams if stream.type in ("audio", "video")}
+        self._video = video.index
+        self._steps = defaultdict[int, Steps](lambda: Steps(ahead=self._jumps and not keep_gaps))
+        self._runs = defaultdict[int, list[_Run]](list)
+        self._count = 0
 
     def add(self, packet: Any) -> None:
         """Look at the next packet."""
-        time = packet.dts if packet.dts is not None else packet.pts
-        if not self._looks or time is None or not packet.time_base:
+        self._count += 1
+        if packet.is_discard or not packet.time_base or (packet.dts is None and packet.pts is None):
             return
-        seconds = time * Fraction(packet.time_base)
-        stream = self._streams.setdefault(packet.stream_index, _Stream())
-        # Sound may jump a little before its pictures, not more.
-        if _is_jump(stream.last, seconds) and (
-            packet.stream_index == self._video or stream.jumps <= self._streams[self._video].jumps
-        ):
-            needed = stream.end + (self._needed[stream.jumps - 1] if stream.jumps else 0) - seconds
-            if stream.jumps == len(self._needed):
-                self._needed.append(needed)
-            self._needed[stream.jumps] = max(self._needed[stream.jumps], needed)
-            stream.jumps += 1
-            stream.end = seconds
-        stream.last = seconds
-        shown = packet.pts if packet.pts is not None else time
-        stream.end = max(stream.end, (shown + (packet.duration or 0)) * Fraction(packet.time_base))
+        jumped = self._steps[packet.stream_index].add(packet) and self._jumps
+        tick = Fraction(packet.time_base)
+        time = packet.pts * tick if packet.pts is not None else _decoded_at(packet)
+        end = time + (packet.duration or 0) * tick
+        runs = self._runs[packet.stream_index]
+        if jumped or not runs:
+            runs.append(_Run(time, time, end, self._count, self._count))
+        else:
+            run = runs[-1]
+            run.first, run.last, run.end = min(run.first, time), max(run.last, time), max(run.end, end)
+            run.stop = self._count
+
+    def clock(self, frame: Fraction) -> Clock:
+        """What was found; ``frame`` is the duration of a picture in seconds, for where packets do not tell."""
+        pictures = self._pictures()
+        if not pictures:
+            return Clock()
+        begins = [run.begin for run in pictures]
+        placed = {
+            index: tuple(self._epoch(run, pictures, begins) for run in runs) if index != self._video else ()
+            for index, runs in self._runs.items()
+        }
+        offsets = [-self._beginning(pictures[0].first, placed)]
+        for number in range(1, len(pictures)):
+            before = pictures[number - 1]
+            needed = max(before.end, before.last + frame) + offsets[-1] - pictures[number].first
+            ends, starts = (self._others(placed, epoch) for epoch in (number - 1, number))
+            for index in starts.keys() & ends.keys():
+                overlap = ends[index][-1].end + offsets[-1] - starts[index][0].first
+                needed = max(needed, overlap - _OVERLAP)
+            offsets.append(needed)
+        epochs = (Epoch(run.first, run.last, offset) for run, offset in zip(pictures, offsets, strict=True))
+        return Clock(tuple(epochs), placed, self._jumps and not self._keep)
+
+    def _pictures(self) -> list[_Run]:
+        """The pictures' runs; those together that one run of sound goes with: then the clock did not jump."""
+        found: list[_Run] = []
+        sound = [run for index in self._timed - {self._video} for run in self._runs.get(index, ())]
+        for run in self._runs.get(self._video, ()):
+            middle = (run.begin + run.stop) // 2
+            if found and any(o.begin < run.begin and o.stop > middle and o.last >= run.first for o in sound):
+                before = found.pop()
+                times = min(before.first, run.first), max(before.last, run.last), max(before.end, run.end)
+                found.append(_Run(*times, before.begin, run.stop))
+            else:
+                found.append(run)
+        return found
+
+    def _epoch(self, run: _Run, pictures: Sequence[_Run], begins: Sequence[int]) -> int:
+        """The epoch of another stream's run: where most of it lies in the file, or one beside it that fits its times.
+
+        Sound lies a little before or behind its pictures.
+        """
+        number = max(bisect_right(begins, (run.begin + run.stop) // 2) - 1, 0)
+        beside = range(max(number - 1, 0), min(number + 2, len(pictures)))
+        return min(beside, key=lambda other: (run.distance(pictures[other]), abs(other - number)))
+
+    def _others(self, placed: Mapping[int, Sequence[int]], epoch: int) -> dict[int, list[_Run]]:
+        """The sound of an epoch."""
+        found = defaultdict(list)
+        for index, numbers in placed.items():
+            for run, number in zip(self._runs[index], numbers, strict=False):
+                if number == epoch and index in self._timed:
+                    found[index].append(run)
+        return found
+
+    def _beginning(self, first: Fraction, placed: Mapping[int, Sequence[int]]) -> Fraction:
+        """The time that becomes 0."""
+        begins = [first, *(runs[0].first for runs in self._others(placed, 0).values())]
+        late = min(begins)
+        return late if not self._keep and (self._jumps or late > _AHEAD) else Fraction()
 
 
-def _is_jump(last: Fraction | None, time: Fraction) -> bool:
-    return last is not None and time < last - _LEAST
+def _decoded_at(packet: Any) -> Fraction:
+    return (packet.dts if packet.dts is not None else packet.pts) * Fraction(packet.time_base)

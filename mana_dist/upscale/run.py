@@ -38,7 +38,7 @@ def run(source: str, destination: str, model: str, settings: Settings, tracking_
     """
     check_destination(destination, source, settings)
     with _errors(f"{source}: cannot be read"):
-        surveyed = survey(source)
+        surveyed = survey(source, keep_gaps=settings.keep_gaps)
     loaded = model_folder.load_identified(model, tracking_uri)
     folder = job.work_folder(destination)
     placed, identity = _placed(loaded, surveyed, settings, folder)
@@ -95,6 +95,8 @@ def _tell(destination: str, summary: Summary, progress: Progress, device: str, s
     )
     for extra in summary.extras:
         print(extra)
+    if summary.note:
+        print(summary.note)
     if summary.left_out:
         print(f"not carried over: {', '.join(summary.left_out)}")
     if summary.stopped:

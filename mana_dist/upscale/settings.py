@@ -75,6 +75,7 @@ class Settings:
         compare: whether to make a side-by-side too.
         threads: of the network on a CPU, whose sums depend on it in their last bits; None: as many as there are cores,
             or as OMP_NUM_THREADS says.
+        keep_gaps: whether times that jump ahead, or begin late, stay as they are.
     """
 
     codec: Codec = "h264"
@@ -87,6 +88,7 @@ class Settings:
     segment: int = SEGMENT_FRAMES
     compare: bool = False
     threads: int | None = None
+    keep_gaps: bool = False
 
     @property
     def traits(self) -> CodecTraits:

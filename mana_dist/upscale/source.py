@@ -1,10 +1,11 @@
 """Reading a video for upscaling: what it is, where it can be cut, and its frames with their timestamps."""
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import av
@@ -14,7 +15,8 @@ from mana_dist.data.settings import CUT_MARGIN
 from mana_dist.errors import UserError
 from mana_dist.inference import Pixels
 from mana_dist.upscale import segments
-from mana_dist.upscale.jumps import JumpScan
+from mana_dist.upscale.jumps import Clock, JumpScan
+from mana_dist.upscale.packets import Packets, decoded_at
 from mana_dist.upscale.segments import Segment
 from mana_dist.video.colours import Colours, colours_of, depth, rgb_of
 from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input
@@ -25,6 +27,8 @@ from mana_dist.video.orientation import quarter_turns, shown_size
 from mana_dist.video.progressive import NumberedPicture, progressive
 from mana_dist.video.stream_tags import AS_DECODED, shown
 
+_STILL = Clock()
+_ORDERED = 24  # frames whose order is looked at
 _PROBED = 8  # frames after a keyframe that are compared with those of reading on from the keyframe before
 
 
@@ -48,7 +52,9 @@ class Survey:
         last_pts: the highest timestamp; None where there is none.
         end: when the last frame is not shown any more, by the header; None where it does not tell.
         cuts: keyframes at which decoding can begin; empty: it must begin at the video's beginning.
-        offsets: seconds to add to all times after each of their jumps back.
+        clock: how the times of all streams are moved.
+        delay: ticks to add to the frames' times beside, where FFmpeg guessed them.
+        in_turn: whether the packets' times, in their order, are those of the frames in the order of showing.
     """
 
     uri: str
@@ -66,7 +72,9 @@ class Survey:
     last_pts: int | None
     end: int | None
     cuts: tuple[Cut, ...]
-    offsets: tuple[Fraction, ...] = ()
+    clock: Clock = _STILL
+    delay: int = 0
+    in_turn: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,9 @@ def _blamed_on_source() -> Iterator[None]:
 class Source:
     """An opened video."""
 
-    def __init__(self, container: Any, video: Any, uri: str, bits: int, entry: Cut | None) -> None:
+    def __init__(
+        self, container: Any, video: Any, uri: str, bits: int, entry: Cut | None, *, in_turn: bool = False
+    ) -> None:
         """See :func:`open_source`."""
         self.uri = uri
         self.trouble = ""
@@ -116,6 +126,9 @@ class Source:
         self._refused = False  # whether the decoder refused the last packet
         self._marred_pts: int | None = None  # of the last frame that is damaged
         self.video = video
+        self.has_times = False
+        """Whether a packet so far has a time to be shown at."""
+        self._turns: deque[int | None] | None = deque() if in_turn else None  # times of packets, for frames to come
         self._container, self._bits, self._entry = container, bits, entry
 
     @property
@@ -139,9 +152,14 @@ class Source:
         tick = 1 / (rate * Fraction(self.video.time_base))
 
         def numbered() -> Iterator[NumberedPicture]:
+            before: tuple[int, int] | None = None
             for number, picture in enumerate(self.pictures(), first):
-                # Elementary streams have no timestamps.
-                pts = picture.pts if picture.pts is not None else round(number * tick)
+                pts = picture.pts if self._turns is None else self._turns.popleft() if self._turns else None
+                # Elementary streams have no timestamps, and not every picture of an MPEG-PS has one.
+                if pts is None:
+                    pts = round(number * tick) if before is None else before[1] + round((number - before[0]) * tick)
+                else:
+                    before = number, pts
                 errors, self._errors = self._errors + bool(picture.is_corrupt), 0
                 told[number] = pts, picture.duration or 0, errors
                 yield NumberedPicture(number, picture)
@@ -176,6 +194,9 @@ class Source:
     def _decoded(self, packet: Any | None) -> Iterator[Any]:
         if packet is not None and packet.size:
             self._last_pts, self._refused = packet.pts, False
+            self.has_times |= packet.pts is not None
+            if self._turns is not None and not packet.is_discard:
+                self._turns.append(decoded_at(packet))
         try:
             pictures = self.video.codec_context.decode(packet)
         except av.EOFError:
@@ -183,6 +204,8 @@ class Source:
         except av.FFmpegError:
             self._errors += 1
             self._refused = True
+            if self._turns and packet is not None:
+                self._turns.pop()
             return
         for picture in pictures:
             if picture.is_corrupt:
@@ -193,13 +216,17 @@ class Source:
 
 
 @contextmanager
-def open_source(uri: str, bits: int = 8, entry: Cut | None = None) -> Iterator[Source]:
+def open_source(
+    uri: str, bits: int = 8, entry: Cut | None = None, *, in_turn: bool = False, stored_times: bool = False
+) -> Iterator[Source]:
     """Open a video by its URI; it is decoded in the caller's thread alone, so that errors are always the same.
 
     Args:
         uri: a video file.
         bits: 8 gives uint8 pixels, more gives uint16.
         entry: the keyframe to decode from; None: the video's beginning.
+        in_turn: see :class:`Survey`; only from the beginning.
+        stored_times: see :func:`mana_dist.video.containers.open_input`.
 
     Raises:
         SourceError: no video stream that can be read.
@@ -210,36 +237,45 @@ def open_source(uri: str, bits: int = 8, entry: Cut | None = None) -> Iterator[S
         raise SourceError(f"{uri}: is a folder; name a video file")
     with ExitStack() as stack:
         with _blamed_on_source():
-            container, video, _ = stack.enter_context(open_input(uri, listen=False))
-        yield Source(container, video, uri, bits, entry)
+            container, video, _ = stack.enter_context(open_input(uri, listen=False, stored_times=stored_times))
+        yield Source(container, video, uri, bits, entry, in_turn=in_turn)
 
 
-def survey(uri: str) -> Survey:
+def survey(uri: str, *, keep_gaps: bool = False) -> Survey:
     """Read all packets of a video once, and decode little of it.
+
+    Args:
+        uri: a video file.
+        keep_gaps: whether jumps ahead of the clock and a late beginning are left alone.
 
     Raises:
         SourceError: no video that can be read, encrypted, or no frame can be decoded.
         UserError: missing, or not to be read by this user.
         OSError: the storage failed.
     """
-    with open_source(uri) as source:
+    with open_source(uri, stored_times=True) as source:
         first = next(source.pictures(), None)
         if first is None:
             raise SourceError(f"{uri}: holds no video frame that can be decoded")
         with _blamed_on_source():
             view = shown(source.video, uri)
+        reorders = bool(source.video.codec_context.has_b_frames)
         width, height = shown_size(first, view.crop)
         aspect = 1 / view.pixel_aspect if quarter_turns(first) % 2 else view.pixel_aspect
     with open_input(uri, listen=False) as (container, video, _):
-        counted = _Counted(container, JumpScan(container, video.index))
+        jumps = JumpScan(container, video, keep_gaps=keep_gaps)
+        counted = Packets(container, video, jumps, guessed=not source.has_times)
         scanned = scan(counted, video)
         counted.finish()
         rate = Fraction(video.average_rate or video.guessed_rate or DEFAULT_RATE)
-        promised = _promised(container, video, counted, rate)
+        promised = counted.promised(rate)
         time_base = Fraction(video.time_base)
-        end = _end(container, video, counted)
-    offsets = counted.jumps.offsets
-    can_be_cut = not offsets and _can_be_cut(uri, scanned.cuts)  # a time that is there twice cannot be sought
+        doubtful = reorders and (counted.ascending or not source.has_times)
+        in_turn = counted.delay is None or (doubtful and not _shown_as_stamped(uri))
+        last, end = counted.ends(in_turn=in_turn)
+    clock = jumps.clock(1 / rate)
+    # A time that is there twice cannot be sought.
+    can_be_cut = not in_turn and not clock.goes_back and _can_be_cut(uri, scanned.cuts)
     stat = storage.stat(uri)
     return Survey(
         uri,
@@ -254,10 +290,12 @@ def survey(uri: str) -> Survey:
         rate,
         counted.shown,
         promised,
-        counted.last_pts,
+        last,
         end,
         tuple(scanned.cuts) if can_be_cut else (),
-        offsets,
+        clock,
+        0 if in_turn else counted.delay or 0,
+        in_turn,
     )
 
 
@@ -279,79 +317,11 @@ def context(frames: int) -> int:
     return frames + CUT_MARGIN + 3
 
 
-class _Counted:
-    """A container whose packets are counted while somebody else reads those of one stream.
-
-    Attributes:
-        shown: packets of the stream that stand for a frame.
-        hidden: those that an edit list leaves out.
-        last_pts: the highest timestamp of the stream.
-        last_duration: of its packet; 0 where it is not told.
-        end: of all streams, in seconds.
-        jumps: told of all packets.
-    """
-
-    def __init__(self, container: Any, jumps: JumpScan) -> None:
-        self.jumps = jumps
-        self.shown = self.hidden = self.last_duration = 0
-        self.last_pts: int | None = None
-        self.end = Fraction()
-        self._container = container
-        self._packets: Iterator[Any] = iter(())
-
-    def demux(self, stream: Any) -> Iterator[Any]:
-        self._packets = self._read(stream)
-        return self._packets
-
-    def finish(self) -> None:
-        """Read what the other left."""
-        try:
-            for _ in self._packets:
-                pass
-        except av.FFmpegError:
-            pass
-
-    def _read(self, stream: Any) -> Iterator[Any]:
-        for packet in self._container.demux():
-            if not packet.size:
-                continue
-            self.jumps.add(packet)
-            if packet.pts is not None and packet.time_base:
-                self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-            if packet.stream_index != stream.index:
-                continue
-            self.hidden += packet.is_discard
-            self.shown += not packet.is_discard
-            shown = packet.pts is not None and not packet.is_discard
-            if shown and (self.last_pts is None or packet.pts > self.last_pts):
-                self.last_pts, self.last_duration = packet.pts, packet.duration or 0
-            yield packet
-
-
-def _end(container: Any, video: Any, counted: _Counted) -> int | None:
-    """When the last frame is not shown any more, in ticks."""
-    last = counted.last_pts
-    if last is None:
-        return None
-    # An edit list may end within the last frame, or show it for long. Some mp4 files tell of too short a track.
-    if video.duration is not None and (video.start_time or 0) + video.duration > last:
-        return int((video.start_time or 0) + video.duration)
-    ends = [last + counted.last_duration] if counted.last_duration else []
-    if container.duration:  # of all streams
-        ends.append(round(Fraction((container.start_time or 0) + container.duration, av.time_base) / video.time_base))
-    return min((end for end in ends if end > last), default=None)
-
-
-def _promised(container: Any, video: Any, counted: _Counted, rate: Fraction) -> int | None:
-    """How many frames the header tells of."""
-    if video.frames and "matroska" not in container.format.name:
-        return max(int(video.frames) - counted.hidden, 0)
-    # Matroska's header has no count, but a duration; of all streams together.
-    if "matroska" in container.format.name and container.duration:
-        missing = Fraction(container.duration, av.time_base) - counted.end
-        if missing > 2 / rate:
-            return counted.shown + round(missing * rate)
-    return None
+def _shown_as_stamped(uri: str) -> bool:
+    """Whether the first frames come out of the decoder in the order of their times."""
+    with open_source(uri) as source:
+        times = [picture.pts for picture in islice(source.pictures(), _ORDERED)]
+    return None not in times and all(one < later for one, later in pairwise(times))
 
 
 def _can_be_cut(uri: str, cuts: list[Cut]) -> bool:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mana_dist.upscale.jumps import Follower
 from mana_dist.upscale.record import PacketOrder, Record
 from mana_dist.upscale.source import Survey
 
@@ -48,16 +47,16 @@ def times_of(records: Sequence[Record], survey: Survey, *, compared: bool = Fals
         survey: of the source.
         compared: whether it is for the side-by-side.
     """
+    raw = [time for each in records for time in each.pts]
+    tick = survey.time_base
     pts: list[int] = []
-    follower = Follower(survey.offsets)
-    for each in records:
-        for raw in each.pts:
-            time = raw + round(follower.offset(raw * survey.time_base) / survey.time_base)
-            # Broken files repeat timestamps, which no container takes.
-            pts.append(max(time, pts[-1] + 1) if pts else time)
+    for time, offset in zip(raw, survey.clock.pictures([time * tick for time in raw]), strict=True):
+        moved = time + survey.delay + round(offset / tick)
+        # Broken files repeat timestamps, which no container takes.
+        pts.append(max(moved, pts[-1] + 1) if pts else moved)
     last = next(each for each in reversed(records) if each.pts)
-    end = pts[-1] + (last.last_duration or max(round(1 / (survey.rate * survey.time_base)), 1))
-    if survey.end is not None and survey.end > pts[-1] == survey.last_pts:
-        end = survey.end
+    end = pts[-1] + (last.last_duration or max(round(1 / (survey.rate * tick)), 1))
+    if survey.end is not None and survey.end > raw[-1] == survey.last_pts:
+        end = pts[-1] + survey.end - raw[-1]
     orders = [each.compare_order if compared else each.order for each in records if each.pts]
     return Times(tuple(pts), end, PacketOrder(max(order.reorder for order in orders), orders[-1].tail))

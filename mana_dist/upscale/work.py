@@ -160,7 +160,8 @@ def _make(
     entry_from_start: bool,
 ) -> None:
     bits = min(survey.bits, settings.bits)
-    with open_source(survey.uri, bits, None if entry_from_start else segments[0].seek) as source, ExitStack() as stack:
+    entry = None if entry_from_start else segments[0].seek
+    with open_source(survey.uri, bits, entry, in_turn=survey.in_turn) as source, ExitStack() as stack:
         writers = stack.enter_context(Writers(survey, segments, settings, folder, bits))
         placed = _placed(_same_size(source, survey), segments, context(network.frames))
         for shot in _shots(placed):

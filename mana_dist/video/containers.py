@@ -56,12 +56,13 @@ def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
 
 
 @contextmanager
-def open_input(uri: str, *, listen: bool = True) -> Iterator[Opened]:
+def open_input(uri: str, *, listen: bool = True, stored_times: bool = False) -> Iterator[Opened]:
     """As :func:`open_video`, for callers that try again when a storage fails; decodes in the caller's thread alone.
 
     Args:
         uri: the file.
         listen: whether errors that FFmpeg logs while it reads the header make the file doubtful.
+        stored_times: whether packets have the times that the file holds, without those that FFmpeg guesses.
 
     Raises:
         UserError: missing, not to be read by this user, no video stream.
@@ -76,7 +77,8 @@ def open_input(uri: str, *, listen: bool = True) -> Iterator[Opened]:
     with file, _Input(file).told_of_failures() as input_:
         try:
             with errors_heard() if listen else nullcontext(list[str]()) as errors:
-                container = av.open(input_, metadata_errors="replace")
+                options = {"fflags": "nofillin"} if stored_times else {}
+                container = av.open(input_, metadata_errors="replace", options=options)
         except av.FFmpegError as error:
             raise UserError(f"{uri}: not a video that can be read ({error.strerror})") from error
         with container:

@@ -61,6 +61,7 @@ def parse(argv: list[str]) -> Options:
         memory=_memory(values.memory),
         segment=values.segment,
         compare=values.compare,
+        keep_gaps=values.keep_gaps,
     )
     settings.check()
     if values.codec == "png" and values.suffix:
@@ -104,6 +105,8 @@ def _parser() -> Parser:
     segment = f"frames of a unit of work, which begins at a keyframe ({SEGMENT_FRAMES})"
     add("--segment", type=int, default=SEGMENT_FRAMES, metavar="N", help=segment)
     add("--compare", action="store_true", help="also write side-by-side videos and stills: bicubic | MANA")
+    gaps = "keep jumps ahead of a source's clock, and its late beginning, instead of closing them"
+    add("--keep-gaps", action="store_true", help=gaps)
     add("--workers", type=int, metavar="N", help="copies of the model (one a GPU; without GPUs what the CPUs allow)")
     add("--cpus-per-worker", type=int, default=1, metavar="N", help="CPU cores of a worker without a GPU (1)")
     add("--tracking-uri", metavar="URI", help="MLflow, for models:/ names (MLFLOW_TRACKING_URI, else mlflow.db here)")

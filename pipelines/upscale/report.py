@@ -55,7 +55,7 @@ class Progress:
 def say_result(output: Output, summary: Summary) -> None:
     """A result is in its place."""
     left_out = f"; left out: {', '.join(summary.left_out)}" if summary.left_out else ""
-    stopped = f"; {summary.stopped}" if summary.stopped else ""
+    stopped = "".join(f"; {line}" for line in (summary.note, summary.stopped) if line)
     size = f"{summary.width}x{summary.height}"
     print(f"{output.uri}: {count(summary.frames, 'frame')}, {size}{left_out}{stopped}", flush=True)
 

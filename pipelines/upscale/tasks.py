@@ -92,7 +92,7 @@ def look(output: Output, folder: str, recipe: Recipe) -> Video | Failure:
     """Read the packets of a video, and cut it into segments."""
 
     def looked() -> Video:
-        found = survey(output.source)
+        found = survey(output.source, keep_gaps=recipe.settings.keep_gaps)
         _check_size(found, recipe.settings)
         return Video(output, found, segments_of(found, recipe.frames, recipe.settings.segment), folder)
 

@@ -14,6 +14,7 @@ import av
 from mana_dist import storage
 from mana_dist.upscale.source import Survey
 from mana_dist.upscale.times import Times
+from mana_dist.video.containers import ALONE
 
 TIMES_FILE = "timestamps.csv"
 _PICTURE = re.compile(r"(\d{8,})\.png")
@@ -49,7 +50,7 @@ def join_pictures(
     try:
         number = 0
         for file in files:
-            with av.open(storage.open_read(file)) as container:
+            with av.open(storage.open_read(file), options=ALONE) as container:
                 for packet in container.demux(video=0):
                     if packet.size:
                         storage.write_bytes(storage.join(partial, f"{number:08}.png"), bytes(packet))

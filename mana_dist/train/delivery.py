@@ -234,7 +234,7 @@ class Delivery:
         elif isinstance(update, Picture):
             # A picture goes before its score.
             if self._is_news(SCORE, update.step) and not (self._unsure and self._has_picture(update)):
-                with Image.open(io.BytesIO(base64.b64decode(update.png))) as picture:
+                with Image.open(io.BytesIO(base64.b64decode(update.png)), formats=("PNG",)) as picture:
                     self._client.log_image(
                         self._run_id, picture, key=update.key, step=update.step, timestamp=update.timestamp
                     )

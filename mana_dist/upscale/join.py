@@ -26,7 +26,7 @@ from mana_dist.upscale.streams import MATROSKA, Copies, copy_tags, is_taken
 from mana_dist.upscale.times import Times, times_of
 from mana_dist.upscale.write import compare_name, pictures_name, still_name
 from mana_dist.video.colours import tag
-from mana_dist.video.containers import open_input
+from mana_dist.video.containers import ALONE, open_input
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffix -> ffmpeg's container
 
@@ -203,7 +203,7 @@ def _join_comparison(
 
 
 def _opened(uri: str) -> Any:
-    return av.open(storage.open_read(uri) if storage.is_remote(uri) else storage.resolve(uri))
+    return av.open(storage.open_read(uri), options=ALONE)
 
 
 def _options(suffix: str, survey: Survey, times: Times) -> dict[str, str]:

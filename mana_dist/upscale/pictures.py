@@ -15,6 +15,7 @@ from mana_dist import storage
 from mana_dist.file_names import partial_prefix
 from mana_dist.upscale.source import Survey
 from mana_dist.upscale.times import Times
+from mana_dist.video.containers import ALONE
 
 TIMES_FILE = "timestamps.csv"
 _PICTURE = re.compile(r"(\d{8,})\.png")
@@ -58,7 +59,7 @@ def join_pictures(
     try:
         number = 0
         for file in files:
-            with av.open(storage.open_read(file)) as container:
+            with av.open(storage.open_read(file), options=ALONE) as container:
                 for packet in container.demux(video=0):
                     if packet.size:
                         if remote:

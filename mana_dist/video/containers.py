@@ -20,6 +20,11 @@ VIDEO_SUFFIXES = (
 DEFAULT_RATE = Fraction(25)
 """Frames per second taken where none is told: for folders of frames and raw streams."""
 
+ALONE = {"protocol_whitelist": "none"}
+"""FFmpeg's options for a file of unknown content: whatever it names, no other file and no address is opened."""
+
+_NAMES_OTHERS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD")  # playlists (HLS, DASH), scripts, sessions (SDP)
+
 
 class Opened(NamedTuple):
     """An opened video.
@@ -77,10 +82,10 @@ def open_input(uri: str, *, listen: bool = True, stored_times: bool = False) -> 
     with file, _Input(file).told_of_failures() as input_:
         try:
             with errors_heard() if listen else nullcontext(list[str]()) as errors:
-                options = {"fflags": "nofillin"} if stored_times else {}
+                options = ALONE | ({"fflags": "nofillin"} if stored_times else {})
                 container = av.open(input_, metadata_errors="replace", options=options)
         except av.FFmpegError as error:
-            raise UserError(f"{uri}: not a video that can be read ({error.strerror})") from error
+            raise UserError(f"{uri}: not a video that can be read ({_reason(error, file)})") from error
         with container:
             streams = [stream for stream in container.streams.video if not _is_cover(stream)]
             if not streams:
@@ -143,6 +148,13 @@ class _Input:
             raise
         if self._failure is not None:
             raise self._failure
+
+
+def _reason(error: av.FFmpegError, file: BinaryIO) -> str:
+    file.seek(0)
+    if file.read(16).startswith(_NAMES_OTHERS):
+        return "a list of other files, which are not opened; name the videos themselves"
+    return str(error.strerror)
 
 
 def _is_cover(stream: Any) -> bool:

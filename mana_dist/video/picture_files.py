@@ -3,21 +3,36 @@
 import io
 import os
 import re
+import struct
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile
+from PIL.ExifTags import Base
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from mana_dist.errors import UserError
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_DEPTH = 24  # where a PNG's header says how many bits a sample has
+MAX_PIXELS = 2**27
+"""Of a picture, at most: 16384x8192. A file of some kilobytes may stand for gigabytes of pixels."""
+
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_PNG_SIZE, _PNG_DEPTH = 16, 24  # where a PNG's header has its width and height, and the bits of a sample
+_UPRIGHT = {  # by EXIF's orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations with a quarter turn
-_ORIENTATION = 0x0112
 
 # What Pillow raises for files that are broken or no pictures.
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+_UNREADABLE = (OSError, ValueError, SyntaxError, struct.error)
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -47,7 +62,8 @@ def check_one_file_each(folder: str, names: Iterable[str]) -> None:
 def to_frame(data: bytes, uri: str) -> NDArray[np.uint8]:
     """The picture in a PNG or JPEG file, upright, alpha dropped.
 
-    16 bits are rounded to 8: v / 257. Colours are as stored: profiles and gamma are not applied.
+    16 bits are rounded to 8: v / 257. Colours are as stored: profiles and gamma are not applied. Of a JPEG file that
+    holds several pictures (MPO: stereo, a preview) it is the first, which every viewer shows.
 
     Args:
         data: the file.
@@ -57,40 +73,89 @@ def to_frame(data: bytes, uri: str) -> NDArray[np.uint8]:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        UserError: not a picture that can be read.
+        UserError: not a picture that can be read, animated, or with more than :data:`MAX_PIXELS`.
     """
     try:
         if data.startswith(_PNG):
-            with Image.open(io.BytesIO(data)) as image:
+            with _opened(data) as image:
                 image.verify()  # checksums, which loading does not look at
-        with Image.open(io.BytesIO(data)) as image:
-            if not (data.startswith(_PNG) and data[_PNG_DEPTH] == 16):
-                return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-            deep = Image.fromarray(_sixteen_bits(data))
-            deep.getexif().update(image.getexif())
-            return np.array(ImageOps.exif_transpose(deep))
+        with _opened(data) as image:
+            is_deep = data.startswith(_PNG) and data[_PNG_DEPTH] == 16
+            frame = Image.fromarray(_sixteen_bits(data)) if is_deep else image.convert("RGB")
+            turn = _UPRIGHT.get(_orientation(data, image))
+            return np.array(frame if turn is None else frame.transpose(turn))
     except _UNREADABLE as error:
         raise UserError(f"{uri}: not a picture that can be read ({_reason(error)})") from error
 
 
 def shown_size(data: bytes, uri: str) -> tuple[int, int]:
-    """Width and height of the picture in a PNG or JPEG file, upright; from its header, which may be all of ``data``.
+    """Width and height of the picture in a PNG or JPEG file, upright; nothing is decoded.
 
     Raises:
-        UserError: no such header.
+        UserError: as :func:`to_frame`, as far as headers tell.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _opened(data) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _SIDEWAYS
+            turned = _orientation(data, image) in _SIDEWAYS
     except _UNREADABLE as error:
         raise UserError(f"{uri}: not a picture that can be read ({_reason(error)})") from error
     return (height, width) if turned else (width, height)
 
 
+def _opened(data: bytes) -> ImageFile.ImageFile:
+    """The picture, not decoded yet.
+
+    The decoder is chosen here: ``Image.open`` tries all formats that Pillow knows, and for PostScript starts programs.
+
+    Raises:
+        ValueError: neither PNG nor JPEG, or too large.
+    """
+    image: ImageFile.ImageFile
+    if data.startswith(_PNG):
+        _check_pixels(*struct.unpack_from(">II", data, _PNG_SIZE))
+        image = PngImageFile(io.BytesIO(data))
+        if image.is_animated:
+            raise ValueError("an animated PNG; save each of its pictures as a file")
+        return image
+    if not data.startswith(_JPEG):
+        raise ValueError("no PNG or JPEG data")
+    image = JpegImageFile(io.BytesIO(data))
+    _check_pixels(*image.size)
+    return image
+
+
 def _reason(error: Exception) -> str:
-    # Pillow's own words would name the stream in memory.
-    return "no PNG or JPEG data" if isinstance(error, UnidentifiedImageError) else str(error)
+    return "cut off" if isinstance(error, struct.error) else str(error)
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} are more than {MAX_PIXELS} pixels")
+
+
+def _orientation(data: bytes, image: ImageFile.ImageFile) -> int:
+    """EXIF's, as Pillow finds it; 1, upright, where there is none that can be read."""
+    try:
+        if not data.startswith(_PNG):
+            return int(image.getexif().get(Base.Orientation, 1))
+        # Pillow decodes a PNG to see what stands behind its pixels, so it is given the file without them.
+        with PngImageFile(io.BytesIO(_without_pixels(data))) as rest:
+            return int(Image.Image.getexif(rest).get(Base.Orientation, 1))
+    except (*_UNREADABLE, LookupError, TypeError):
+        return 1
+
+
+def _without_pixels(data: bytes) -> bytes:
+    """A PNG file without its chunks of pixels."""
+    parts, start = [_PNG], len(_PNG)
+    while start < len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        end = start + 12 + length
+        if kind != b"IDAT":
+            parts.append(data[start:end])
+        start = end
+    return b"".join(parts)
 
 
 def _sixteen_bits(data: bytes) -> NDArray[np.uint8]:

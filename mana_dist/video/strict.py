@@ -30,7 +30,6 @@ from mana_dist.video.stream_tags import shown
 
 _DENSE = 10
 """Where more than one group of pictures in this many has errors, no other is trusted."""
-_HEADER_BYTES = 256 * 1024
 _FIRST_PACKETS = 32  # within these a decoder gives its first frame
 
 _logger = logging.getLogger(__name__)
@@ -367,8 +366,7 @@ def _folder_header(uri: str, files: Sequence[str]) -> HeaderInfo:
         raise UserError(f"{uri}: a folder without PNG or JPEG frames")
     picture = storage.join(uri, files[0])
     try:
-        with storage.open_read(picture) as stream:
-            width, height = picture_size(stream.read(_HEADER_BYTES), picture)
+        width, height = picture_size(storage.read_bytes(picture), picture)  # EXIF may stand at the end
     except FileNotFoundError as error:
         raise UserError(f"{picture}: no such file") from error
     return HeaderInfo(width, height, len(files), DEFAULT_RATE, files[0].rpartition(".")[2].lower())

@@ -56,6 +56,14 @@ def test_counts_of_real_files_are_those_of_the_ingest(tmp_path: Path) -> None:
     assert told.total.samples == 23
 
 
+def test_a_folder_of_large_pictures(tmp_path: Path) -> None:
+    """As --codec png writes them: larger than the beginning of a file that was once looked at."""
+    folder = write_pictures(tmp_path / "frames", noise_frames(7, 320, 400))
+    assert min(path.stat().st_size for path in folder.iterdir()) > 300_000
+    told = dry_run.plan(clips_of(folder), SETTINGS, cores=1)
+    assert (told.rejected, told.total.samples, dict(told.sizes).keys()) == ((), 1, {(400, 320)})
+
+
 def test_nothing_but_headers_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a video whose pixels are gone the header tells the same."""
     video = write_video(tmp_path / "a.mp4", noise_frames(20), faststart=True)

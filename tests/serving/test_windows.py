@@ -22,6 +22,7 @@ from mana_dist.video.picture_files import to_frame
 from tests.serving.models import window
 
 LIMITS = Limits(frames=3, body=100_000, pixels=1000)
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
 PIECE = 1000  # bytes that arrive at a time
 
 
@@ -118,6 +119,8 @@ def pixels_of(shape: tuple[int, ...], dtype: type = np.uint8) -> bytes:
         (lambda: (b"x", "multipart/form-data; boundary=y"), 400, "not a form that can be read"),
         (lambda: form([b"x"] * 3), 400, r"file 0 \(im1.png\): not a picture"),
         (lambda: form([picture(window()[0])[:-30]] * 3), 400, r"file 0 \(im1.png\): not a picture"),
+        (lambda: form([EPS] * 3), 400, r"file 0 \(im1.png\): not a picture that can be read \(no PNG or JPEG data\)"),
+        (lambda: form([picture(window()[0], "BMP")] * 3), 400, r"no PNG or JPEG data"),
         (lambda: form([picture(window()[0])]), 422, "1 frames; this model takes 3"),
         (lambda: form([picture(window()[0])] * 3, field="frame"), 422, "field 'frame': the form holds files named"),
         (lambda: form([picture(window(height)[0]) for height in (12, 12, 13)]), 422, "im3.png.* is 10x13"),

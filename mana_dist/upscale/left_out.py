@@ -1,13 +1,13 @@
 """What of a source is not in the written file: found by opening that file, so that what is said is what is there."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import av
 
 # Tags that a muxer writes itself, or that tell of the source's file and not of what is in it.
 _FILE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands"}
-_STREAM_TAGS = {"encoder", "duration", "vendor_id", "bps", "number_of_frames", "number_of_bytes", "handler_name"}
+_STREAM_TAGS = {"encoder", "duration", "vendor_id", "bps", "number_of_frames", "number_of_bytes"}
 _STATISTICS = "_statistics"
 _MKV = ".mkv takes it"
 
@@ -36,47 +36,55 @@ def left_out(
     """
     with av.open(path, metadata_errors="replace") as result:
         mend = "" if "matroska" in result.format.name else _MKV
-        return list(_missing(source, video, result, copies, mkv_takes, mend))
+        kept = [_lowered(item) for item in (result, *result.streams)]
+        found: list[str] = []
+        for stream in source.streams:
+            name, codec = _described(stream)
+            if stream is video:
+                found += _differences(stream, result.streams[0], "the video", mend, kept)
+            elif stream.index in copies:
+                copy = result.streams[copies[stream.index]]
+                found += _differences(stream, copy, f"{stream.type} {stream.index}", mend, kept)
+            elif not _is_kept_otherwise(stream, kept):
+                found.append(_line(name, codec, mend if mkv_takes(stream) else ""))
+        found += [_line(f"tag {key}", mend) for key in _lost(tags_of(source), kept[:1])]
+        if (chapters := len(source.chapters()) - len(result.chapters())) > 0:
+            found.append(_line(f"{chapters} chapters", mend))
+        return found
 
 
-def _missing(
-    source: Any,
-    video: Any,
-    result: Any,
-    copies: Mapping[int, int],
-    mkv_takes: Callable[[Any], bool],
-    mend: str,
+def _differences(
+    stream: Any, copy: Any, name: str, mend: str, kept: Sequence[Mapping[str, str]]
 ) -> Iterator[str]:
-    def line(what: str, detail: str = "") -> str:
-        details = "; ".join(text for text in (detail, mend) if text)
-        return f"{what} ({details})" if details else what
-
-    written = {value for stream in result.streams for key, value in _lowered(stream).items() if key == "timecode"}
-    for stream in source.streams:
-        copy = result.streams[0 if stream is video else copies[stream.index]] if stream is video or (
-            stream.index in copies
-        ) else None
-        name = "" if stream is video else f" of {stream.type} {stream.index}"
-        if copy is None:
-            if stream.metadata.get("timecode") not in written:
-                kind, codec = _described(stream)
-                yield line(kind, codec) if mend and mkv_takes(stream) else f"{kind} ({codec})"
-            continue
-        for key in _lost(tags_of(stream), _lowered(copy)):
-            yield line(f"{key}{name}")
-        lost = stream.disposition & ~copy.disposition
-        for flag in av.stream.Disposition:
-            if flag & lost:
-                yield line(f"mark {flag.name}{name}")
-    for key in _lost(tags_of(source), _lowered(result)):
-        yield line(f"tag {key}")
-    chapters = len(source.chapters()) - len(result.chapters())
-    if chapters > 0:
-        yield line(f"{chapters} chapters")
+    """What of a stream's tags and marks is not in its copy."""
+    own = _lowered(copy)
+    for key, value in tags_of(stream).items():
+        # A file's time of creation may stand once, for all its streams.
+        if _lost({key: value}, [own]) and not (key == "creation_time" and kept[0].get(key) == value):
+            yield _line(f"{key} of {name}", mend)
+    for flag in av.stream.Disposition:
+        if flag & stream.disposition & ~copy.disposition:
+            yield _line(f"mark {flag.name} of {name}", mend)
 
 
-def _lost(asked: Mapping[str, str], written: Mapping[str, str]) -> list[str]:
-    return [key for key in asked if key.lower() not in written and (key.lower(), asked[key]) != ("language", "und")]
+def _is_kept_otherwise(stream: Any, kept: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a track that is not copied stands for what muxers make anew: a timecode, or the names of chapters."""
+    if "timecode" in stream.metadata:
+        return any(tags.get("timecode") == stream.metadata["timecode"] for tags in kept)
+    return bool(stream.type == "data" and stream.discard == av.stream.Discard.all)
+
+
+def _lost(asked: Mapping[str, str], written: Sequence[Mapping[str, str]]) -> list[str]:
+    return [
+        key
+        for key, value in asked.items()
+        if (key.lower(), value) != ("language", "und") and not any(key.lower() in tags for tags in written)
+    ]
+
+
+def _line(what: str, *details: str) -> str:
+    given = "; ".join(detail for detail in details if detail)
+    return f"{what} ({given})" if given else what
 
 
 def _lowered(item: Any) -> dict[str, str]:
@@ -84,10 +92,7 @@ def _lowered(item: Any) -> dict[str, str]:
 
 
 def _described(stream: Any) -> tuple[str, str]:
-    if stream.disposition & av.stream.Disposition.attached_pic:
-        return "cover picture", stream.codec_context.codec.canonical_name
-    if stream.codec_context is not None:
-        name = stream.codec_context.codec.canonical_name
-    else:
-        name = getattr(stream, "name", None) or "unknown"
-    return stream.type or "stream", name
+    if stream.codec_context is None:
+        return stream.type or "stream", getattr(stream, "name", None) or "unknown"
+    kind = "cover picture" if stream.disposition & av.stream.Disposition.attached_pic else stream.type
+    return kind, stream.codec_context.codec.canonical_name

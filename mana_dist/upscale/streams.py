@@ -11,8 +11,10 @@ from av.bitstream import BitStreamFilterContext
 
 from mana_dist.upscale.jumps import Clock
 from mana_dist.upscale.left_out import tags_of
+from mana_dist.upscale.packets import decoded_at
 
 MATROSKA = "matroska"
+_COPIED = ("audio", "subtitle")
 # What a number of channels means where nothing else is told; mp4 takes no PCM without it.
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _SOME_PCM = bytes(24 * 64)  # whole samples of all formats, of up to 8 channels
@@ -59,6 +61,7 @@ class Copies:
         if not self._streams:
             return
         packets = self._source.demux(*(self._source.streams[index] for index in self._streams))
+        before: dict[int, int | None] = {}
         last: dict[int, int] = {}
         while True:
             try:
@@ -70,25 +73,32 @@ class Copies:
             # The demuxer's end mark holds no data.
             if not packet.size or (packet.dts is None and packet.pts is None):
                 continue
-            if self._plays_all and packet.is_discard:
-                continue
             index = packet.stream_index
+            if self._plays_all and packet.is_discard and not self._is_repeated(packet, before.get(index)):
+                continue
+            before[index] = packet.dts
             packet.stream = self._streams[index]
             packet = self._timed(packet, self._clocks[index].offset(packet), last.get(index))
             last[index] = packet.dts
             yield packet.dts * packet.time_base, packet
 
+    def _is_repeated(self, packet: Any, before: int | None) -> bool:
+        """Whether a hidden packet is hidden since its time was there before, as in fragments, and not by an edit list.
+
+        A file of fragments has no count of packets in its header.
+        """
+        repeated = before is not None and packet.dts is not None and packet.dts <= before
+        return repeated and not self._source.streams[packet.stream_index].frames
+
     def _timed(self, packet: Any, offset: Fraction, last: int | None) -> Any:
         """A packet in its target's ticks, after the ``last``."""
         tick = Fraction(packet.stream.time_base)
         ratio, moved = Fraction(packet.time_base) / tick, offset / tick
-        pts, dts = (old if old is None else round(old * ratio + moved) for old in (packet.pts, packet.dts))
-        dts = pts if dts is None else dts
-        if last is not None:
-            dts = max(dts, last + 1)
+        pts, dts = (round((old or 0) * ratio + moved) for old in (packet.pts, decoded_at(packet)))
+        dts = dts if last is None else max(dts, last + 1)
         packet.duration = round((packet.duration or 0) * ratio)
         packet.time_base = tick
-        packet.pts, packet.dts = dts if pts is None else max(pts, dts), dts
+        packet.pts, packet.dts = dts if packet.pts is None else max(pts, dts), dts
         return packet
 
     def _chapters(self) -> Iterator[dict[str, Any]]:
@@ -101,6 +111,8 @@ def is_taken(stream: Any, container: str) -> bool:
     """Whether a container takes a stream of a source."""
     if stream.type == "attachment":
         return container == MATROSKA
+    if stream.type not in _COPIED:
+        return False
     with _parameters(stream) as found:
         return any(_is_taken(parameters, stream, container) for parameters in found)
 
@@ -114,8 +126,7 @@ def copy_tags(source: Any, target: Any) -> None:
 def _copy(stream: Any, target: Any) -> Any | None:
     if stream.type == "attachment":
         return target.add_stream_from_template(stream) if target.format.name == MATROSKA else None
-    # The pictures' tags hold the timecode, and muxers make a track of it.
-    if stream.type not in ("audio", "subtitle", "data") or "timecode" in stream.metadata:
+    if stream.type not in _COPIED:
         return None
     with _parameters(stream) as found:
         for parameters in found:

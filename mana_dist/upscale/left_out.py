@@ -1,7 +1,8 @@
 """What of a source is not in the written file: found by opening that file, so that what is said is what is there."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import av
 
@@ -22,17 +23,29 @@ def tags_of(item: Any) -> dict[str, str]:
     }
 
 
-def left_out(
-    source: Any, video: Any, path: str, copies: Mapping[int, int], mkv_takes: Callable[[Any], bool]
-) -> list[str]:
+class Copied(Protocol):
+    """What was copied into the written file.
+
+    Attributes:
+        indices: of the written file's streams, by those of the source's.
+        refused: how many packets of each of the source's streams were not taken.
+    """
+
+    indices: dict[int, int]
+    refused: Counter[int]
+
+    def mkv_takes(self, stream: Any) -> bool:
+        """Whether Matroska takes a stream of the source."""
+
+
+def left_out(source: Any, video: Any, path: str, copied: Copied) -> list[str]:
     """What the written file does not hold, for people.
 
     Args:
         source: PyAV's container, opened for reading.
         video: its stream of the pictures.
         path: of the written file, whose first stream is that of the pictures.
-        copies: indices of the written file's streams by those of the source's.
-        mkv_takes: whether Matroska takes a stream of the source.
+        copied: tells of the others.
     """
     with av.open(path, metadata_errors="replace") as result:
         mend = "" if "matroska" in result.format.name else _MKV
@@ -42,20 +55,33 @@ def left_out(
             name, codec = _described(stream)
             if stream is video:
                 found += _differences(stream, result.streams[0], "the video", mend, kept)
-            elif stream.index in copies:
-                copy = result.streams[copies[stream.index]]
-                found += _differences(stream, copy, f"{stream.type} {stream.index}", mend, kept)
+            elif (copy := _copy_of(stream, result, copied)) is not None:
+                called = f"{stream.type} {stream.index}"
+                found += _differences(stream, copy, called, mend, kept)
+                if refused := copied.refused[stream.index]:
+                    found.append(_line(f"{refused} packets of {called}", codec))
             elif not _is_kept_otherwise(stream, kept):
-                found.append(_line(name, codec, mend if mkv_takes(stream) else ""))
+                found.append(_line(name, codec, mend if mend and copied.mkv_takes(stream) else ""))
         found += [_line(f"tag {key}", mend) for key in _lost(tags_of(source), kept[:1])]
         if (chapters := len(source.chapters()) - len(result.chapters())) > 0:
             found.append(_line(f"{chapters} chapters", mend))
         return found
 
 
-def _differences(
-    stream: Any, copy: Any, name: str, mend: str, kept: Sequence[Mapping[str, str]]
-) -> Iterator[str]:
+def codec_of(stream: Any) -> str:
+    """FFmpeg's name of a stream's codec; of an attachment, its file name."""
+    if stream.codec_context is None:
+        return getattr(stream, "name", None) or "unknown"
+    return str(stream.codec_context.codec.canonical_name)
+
+
+def _copy_of(stream: Any, result: Any, copied: Copied) -> Any | None:
+    index = copied.indices.get(stream.index, len(result.streams))
+    copy = result.streams[index] if index < len(result.streams) else None
+    return copy if copy is not None and copy.type == stream.type else None
+
+
+def _differences(stream: Any, copy: Any, name: str, mend: str, kept: Sequence[Mapping[str, str]]) -> Iterator[str]:
     """What of a stream's tags and marks is not in its copy."""
     own = _lowered(copy)
     for key, value in tags_of(stream).items():
@@ -92,7 +118,5 @@ def _lowered(item: Any) -> dict[str, str]:
 
 
 def _described(stream: Any) -> tuple[str, str]:
-    if stream.codec_context is None:
-        return stream.type or "stream", getattr(stream, "name", None) or "unknown"
-    kind = "cover picture" if stream.disposition & av.stream.Disposition.attached_pic else stream.type
-    return kind, stream.codec_context.codec.canonical_name
+    cover = stream.disposition & av.stream.Disposition.attached_pic
+    return "cover picture" if cover else stream.type or "stream", codec_of(stream)

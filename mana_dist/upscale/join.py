@@ -22,7 +22,7 @@ from mana_dist.upscale.record import Record
 from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.source import Survey
-from mana_dist.upscale.streams import MATROSKA, Copies, copy_tags, is_taken
+from mana_dist.upscale.streams import Copies, copy_tags, samples_of
 from mana_dist.upscale.times import Times, times_of
 from mana_dist.upscale.write import compare_name, pictures_name, still_name
 from mana_dist.video.colours import tag
@@ -134,16 +134,19 @@ def _join_video(
         copied: Copies | None = None
         if copies:
             copy_tags(source_video, video)
-            copied = Copies(source, source_video, target, survey.clock)
+            copied = Copies(source, source_video, target, survey.clock, samples_of(survey.uri))
             others = copied.packets()
         packets = _video_packets(files, times, survey.time_base, video)
         target.start_encoding()  # here: what is wrong with the header is no matter of a packet
         for _, packet in heapq.merge(packets, others, key=lambda item: item[0]):
-            target.mux(packet)
+            if copied is None or packet.stream_index == video.index:
+                target.mux(packet)
+            else:
+                copied.mux(packet)
         stack.close()  # it is whole
         if copied is None:
             return []
-        return left_out(source, source_video, path, copied.indices, lambda stream: is_taken(stream, MATROSKA))
+        return left_out(source, source_video, path, copied)
 
 
 def _lay_out(template: Any, target: Any, survey: Survey, settings: Settings) -> Any:

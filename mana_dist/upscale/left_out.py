@@ -1,13 +1,14 @@
 """What of a source is not in the written file: found by opening that file, so that what is said is what is there."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import av
 
 # Tags that a muxer writes itself, or that tell of the source's file and not of what is in it.
 _FILE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands"}
-_STREAM_TAGS = {"encoder", "duration", "vendor_id", "bps", "number_of_frames", "number_of_bytes", "handler_name"}
+_STREAM_TAGS = {"encoder", "duration", "vendor_id", "bps", "number_of_frames", "number_of_bytes"}
 _STATISTICS = "_statistics"
 _MKV = ".mkv takes it"
 
@@ -22,61 +23,94 @@ def tags_of(item: Any) -> dict[str, str]:
     }
 
 
-def left_out(
-    source: Any, video: Any, path: str, copies: Mapping[int, int], mkv_takes: Callable[[Any], bool]
-) -> list[str]:
+class Copied(Protocol):
+    """What was copied into the written file.
+
+    Attributes:
+        indices: of the written file's streams, by those of the source's.
+        refused: how many packets of each of the source's streams were not taken.
+    """
+
+    indices: dict[int, int]
+    refused: Counter[int]
+
+    def mkv_takes(self, stream: Any) -> bool:
+        """Whether Matroska takes a stream of the source."""
+
+
+def left_out(source: Any, video: Any, path: str, copied: Copied) -> list[str]:
     """What the written file does not hold, for people.
 
     Args:
         source: PyAV's container, opened for reading.
         video: its stream of the pictures.
         path: of the written file, whose first stream is that of the pictures.
-        copies: indices of the written file's streams by those of the source's.
-        mkv_takes: whether Matroska takes a stream of the source.
+        copied: tells of the others.
     """
     with av.open(path, metadata_errors="replace") as result:
         mend = "" if "matroska" in result.format.name else _MKV
-        return list(_missing(source, video, result, copies, mkv_takes, mend))
+        kept = [_lowered(item) for item in (result, *result.streams)]
+        found: list[str] = []
+        for stream in source.streams:
+            name, codec = _described(stream)
+            if stream is video:
+                found += _differences(stream, result.streams[0], "the video", mend, kept)
+            elif (copy := _copy_of(stream, result, copied)) is not None:
+                called = f"{stream.type} {stream.index}"
+                found += _differences(stream, copy, called, mend, kept)
+                if refused := copied.refused[stream.index]:
+                    found.append(_line(f"{refused} packets of {called}", codec))
+            elif not _is_kept_otherwise(stream, kept):
+                found.append(_line(name, codec, mend if mend and copied.mkv_takes(stream) else ""))
+        found += [_line(f"tag {key}", mend) for key in _lost(tags_of(source), kept[:1])]
+        if (chapters := len(source.chapters()) - len(result.chapters())) > 0:
+            found.append(_line(f"{chapters} chapters", mend))
+        return found
 
 
-def _missing(
-    source: Any,
-    video: Any,
-    result: Any,
-    copies: Mapping[int, int],
-    mkv_takes: Callable[[Any], bool],
-    mend: str,
-) -> Iterator[str]:
-    def line(what: str, detail: str = "") -> str:
-        details = "; ".join(text for text in (detail, mend) if text)
-        return f"{what} ({details})" if details else what
-
-    written = {value for stream in result.streams for key, value in _lowered(stream).items() if key == "timecode"}
-    for stream in source.streams:
-        copy = result.streams[0 if stream is video else copies[stream.index]] if stream is video or (
-            stream.index in copies
-        ) else None
-        name = "" if stream is video else f" of {stream.type} {stream.index}"
-        if copy is None:
-            if stream.metadata.get("timecode") not in written:
-                kind, codec = _described(stream)
-                yield line(kind, codec) if mend and mkv_takes(stream) else f"{kind} ({codec})"
-            continue
-        for key in _lost(tags_of(stream), _lowered(copy)):
-            yield line(f"{key}{name}")
-        lost = stream.disposition & ~copy.disposition
-        for flag in av.stream.Disposition:
-            if flag & lost:
-                yield line(f"mark {flag.name}{name}")
-    for key in _lost(tags_of(source), _lowered(result)):
-        yield line(f"tag {key}")
-    chapters = len(source.chapters()) - len(result.chapters())
-    if chapters > 0:
-        yield line(f"{chapters} chapters")
+def codec_of(stream: Any) -> str:
+    """FFmpeg's name of a stream's codec; of an attachment, its file name."""
+    if stream.codec_context is None:
+        return getattr(stream, "name", None) or "unknown"
+    return str(stream.codec_context.codec.canonical_name)
 
 
-def _lost(asked: Mapping[str, str], written: Mapping[str, str]) -> list[str]:
-    return [key for key in asked if key.lower() not in written and (key.lower(), asked[key]) != ("language", "und")]
+def _copy_of(stream: Any, result: Any, copied: Copied) -> Any | None:
+    index = copied.indices.get(stream.index, len(result.streams))
+    copy = result.streams[index] if index < len(result.streams) else None
+    return copy if copy is not None and copy.type == stream.type else None
+
+
+def _differences(stream: Any, copy: Any, name: str, mend: str, kept: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """What of a stream's tags and marks is not in its copy."""
+    own = _lowered(copy)
+    for key, value in tags_of(stream).items():
+        # A file's time of creation may stand once, for all its streams.
+        if _lost({key: value}, [own]) and not (key == "creation_time" and kept[0].get(key) == value):
+            yield _line(f"{key} of {name}", mend)
+    for flag in av.stream.Disposition:
+        if flag & stream.disposition & ~copy.disposition:
+            yield _line(f"mark {flag.name} of {name}", mend)
+
+
+def _is_kept_otherwise(stream: Any, kept: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a track that is not copied stands for what muxers make anew: a timecode, or the names of chapters."""
+    if "timecode" in stream.metadata:
+        return any(tags.get("timecode") == stream.metadata["timecode"] for tags in kept)
+    return bool(stream.type == "data" and stream.discard == av.stream.Discard.all)
+
+
+def _lost(asked: Mapping[str, str], written: Sequence[Mapping[str, str]]) -> list[str]:
+    return [
+        key
+        for key, value in asked.items()
+        if (key.lower(), value) != ("language", "und") and not any(key.lower() in tags for tags in written)
+    ]
+
+
+def _line(what: str, *details: str) -> str:
+    given = "; ".join(detail for detail in details if detail)
+    return f"{what} ({given})" if given else what
 
 
 def _lowered(item: Any) -> dict[str, str]:
@@ -84,10 +118,5 @@ def _lowered(item: Any) -> dict[str, str]:
 
 
 def _described(stream: Any) -> tuple[str, str]:
-    if stream.disposition & av.stream.Disposition.attached_pic:
-        return "cover picture", stream.codec_context.codec.canonical_name
-    if stream.codec_context is not None:
-        name = stream.codec_context.codec.canonical_name
-    else:
-        name = getattr(stream, "name", None) or "unknown"
-    return stream.type or "stream", name
+    cover = stream.disposition & av.stream.Disposition.attached_pic
+    return "cover picture" if cover else stream.type or "stream", codec_of(stream)

@@ -110,8 +110,9 @@ class Packets:
         decoded = decoded_at(packet)
         self._last_decoded = decoded if decoded is not None else self._last_decoded
         if self._guessed:
-            for times, time in zip(self._times, (packet.pts, packet.dts), strict=True):
-                times += [time] if time is not None else []
+            shown, decoding = self._times
+            shown += [] if packet.pts is None else [packet.pts]
+            decoding += [] if packet.dts is None else [packet.dts]
 
 
 def decoded_at(packet: Any) -> int | None:

@@ -1,21 +1,27 @@
 """What a video file holds beside its pictures: copied as it is, packet by packet."""
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import av
 from av.bitstream import BitStreamFilterContext
 
 from mana_dist.upscale.jumps import Clock
-from mana_dist.upscale.left_out import tags_of
+from mana_dist.upscale.left_out import codec_of, tags_of
+from mana_dist.upscale.packets import decoded_at
+from mana_dist.video.containers import open_input
 
 MATROSKA = "matroska"
 # What a number of channels means where nothing else is told; mp4 takes no PCM without it.
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-_SOME_PCM = bytes(24 * 64)  # whole samples of all formats, of up to 8 channels
+_SAMPLED = 1000  # packets of a file in which the first of each stream is looked for
+_REFUSED = (av.ArgumentError, av.InvalidDataError, av.PatchWelcomeError)
+"""What muxers say of a packet that they do not take."""
 
 
 class Copies:
@@ -23,9 +29,10 @@ class Copies:
 
     Attributes:
         indices: of the target's streams, by those of the source's that are copied; attachments too.
+        refused: how many packets of each of the source's streams the target did not take.
     """
 
-    def __init__(self, source: Any, video: Any, target: Any, clock: Clock) -> None:
+    def __init__(self, source: Any, video: Any, target: Any, clock: Clock, samples: Mapping[int, bytes]) -> None:
         """Lay out streams in ``target``, after its video's, and copy chapters and tags.
 
         Args:
@@ -33,14 +40,16 @@ class Copies:
             video: its stream that is not copied.
             target: PyAV's container, nothing written to it yet.
             clock: of the source.
+            samples: see :func:`samples_of`.
         """
         self.indices: dict[int, int] = {}
-        self._source, self._target = source, target
+        self.refused: Counter[int] = Counter()
+        self._source, self._target, self._samples = source, target, samples
         # An mp4's edit list hides packets, like an encoder's first; Matroska has none, and would play them.
         self._plays_all = target.format.name == MATROSKA
         self._streams: dict[int, Any] = {}
         for stream in source.streams:
-            copy = _copy(stream, target) if stream.index != video.index else None
+            copy = _copy(stream, target, samples.get(stream.index)) if stream.index != video.index else None
             if copy is not None:
                 self.indices[stream.index] = copy.index
                 if stream.type != "attachment":  # these are in the header
@@ -49,6 +58,18 @@ class Copies:
         self._offset = clock.epochs[0].offset
         target.set_chapters(list(self._chapters()))
         target.metadata.update(tags_of(source))
+
+    def mux(self, packet: Any) -> None:
+        """Write a packet of :meth:`packets`, or count it where it is not taken: one must not take all others down."""
+        index = packet.stream_index
+        try:
+            self._target.mux(packet)
+        except _REFUSED:
+            self.refused[next(of for of, copy in self.indices.items() if copy == index)] += 1
+
+    def mkv_takes(self, stream: Any) -> bool:
+        """Whether Matroska takes a stream of the source."""
+        return _parameters_for(stream, MATROSKA, self._samples.get(stream.index)) is not None
 
     def packets(self) -> Iterator[tuple[Fraction, Any]]:
         """Times in seconds to sort by, and packets to mux, in the file's order, up to the first that cannot be read.
@@ -59,6 +80,7 @@ class Copies:
         if not self._streams:
             return
         packets = self._source.demux(*(self._source.streams[index] for index in self._streams))
+        before: dict[int, int | None] = {}
         last: dict[int, int] = {}
         while True:
             try:
@@ -70,25 +92,32 @@ class Copies:
             # The demuxer's end mark holds no data.
             if not packet.size or (packet.dts is None and packet.pts is None):
                 continue
-            if self._plays_all and packet.is_discard:
-                continue
             index = packet.stream_index
+            if self._plays_all and packet.is_discard and not self._is_repeated(packet, before.get(index)):
+                continue
+            before[index] = packet.dts
             packet.stream = self._streams[index]
             packet = self._timed(packet, self._clocks[index].offset(packet), last.get(index))
             last[index] = packet.dts
             yield packet.dts * packet.time_base, packet
 
+    def _is_repeated(self, packet: Any, before: int | None) -> bool:
+        """Whether a hidden packet is hidden since its time was there before, as in fragments, and not by an edit list.
+
+        A file of fragments has no count of packets in its header.
+        """
+        repeated = before is not None and packet.dts is not None and packet.dts <= before
+        return repeated and not self._source.streams[packet.stream_index].frames
+
     def _timed(self, packet: Any, offset: Fraction, last: int | None) -> Any:
         """A packet in its target's ticks, after the ``last``."""
         tick = Fraction(packet.stream.time_base)
         ratio, moved = Fraction(packet.time_base) / tick, offset / tick
-        pts, dts = (old if old is None else round(old * ratio + moved) for old in (packet.pts, packet.dts))
-        dts = pts if dts is None else dts
-        if last is not None:
-            dts = max(dts, last + 1)
+        pts, dts = (round((old or 0) * ratio + moved) for old in (packet.pts, decoded_at(packet)))
+        dts = dts if last is None else max(dts, last + 1)
         packet.duration = round((packet.duration or 0) * ratio)
         packet.time_base = tick
-        packet.pts, packet.dts = dts if pts is None else max(pts, dts), dts
+        packet.pts, packet.dts = dts if packet.pts is None else max(pts, dts), dts
         return packet
 
     def _chapters(self) -> Iterator[dict[str, Any]]:
@@ -97,12 +126,17 @@ class Copies:
             yield chapter | {"start": chapter["start"] + moved, "end": chapter["end"] + moved}
 
 
-def is_taken(stream: Any, container: str) -> bool:
-    """Whether a container takes a stream of a source."""
-    if stream.type == "attachment":
-        return container == MATROSKA
-    with _parameters(stream) as found:
-        return any(_is_taken(parameters, stream, container) for parameters in found)
+def samples_of(uri: str) -> dict[int, bytes]:
+    """The first packet of each stream of a file, of those that begin early."""
+    with open_input(uri, listen=False) as (source, _, _):
+        samples: dict[int, bytes] = {}
+        with suppress(av.FFmpegError):
+            for packet in islice(source.demux(), _SAMPLED):
+                if packet.size:
+                    samples.setdefault(packet.stream_index, bytes(packet))
+                if len(samples) == len(source.streams):
+                    break
+        return samples
 
 
 def copy_tags(source: Any, target: Any) -> None:
@@ -111,52 +145,64 @@ def copy_tags(source: Any, target: Any) -> None:
     target.disposition = source.disposition
 
 
-def _copy(stream: Any, target: Any) -> Any | None:
-    if stream.type == "attachment":
-        return target.add_stream_from_template(stream) if target.format.name == MATROSKA else None
-    # The pictures' tags hold the timecode, and muxers make a track of it.
-    if stream.type not in ("audio", "subtitle", "data") or "timecode" in stream.metadata:
+def _copy(stream: Any, target: Any, sample: bytes | None) -> Any | None:
+    parameters = _parameters_for(stream, target.format.name, sample)
+    if parameters is None:
         return None
-    with _parameters(stream) as found:
-        for parameters in found:
-            if _is_taken(parameters, stream, target.format.name):
-                copy = _added(parameters, stream, target)
-                copy_tags(stream, copy)
-                return copy
-    return None
+    if stream.type == "attachment":
+        return target.add_stream_from_template(stream)
+    copy = _added(parameters, stream, target)
+    copy_tags(stream, copy)
+    return copy
 
 
-@contextmanager
-def _parameters(stream: Any) -> Iterator[list[Any]]:
-    """Streams that have the codec's parameters: without its tag in the source's container, then with it."""
-    if stream.codec_context is None:
-        yield [stream]
-        return
+def _parameters_for(stream: Any, container: str, sample: bytes | None) -> Any | None:
+    """A stream with the codec's parameters as a container takes them; None where it takes none or none are copied."""
+    if stream.type == "attachment":
+        return stream if container == MATROSKA else None
+    if stream.type not in ("audio", "subtitle"):
+        return None
+    found = [stream]
+    if stream.codec_context is not None:
+        with suppress(av.FFmpegError):  # of a codec that nothing is known of
+            found.insert(0, _untagged(stream))
+    return next((parameters for parameters in found if _is_taken(parameters, stream, container, sample)), None)
+
+
+def _untagged(stream: Any) -> Any:
+    """A stream that has the codec's parameters without its tag in the source's container."""
     with av.open(io.BytesIO(), "w", format="null") as nowhere:
         copy = nowhere.add_stream_from_template(stream, opaque=True)
         if stream.type == "audio" and stream.layout.name.endswith(" channels") and stream.channels in _LAYOUTS:
             copy.codec_context.layout = _LAYOUTS[stream.channels]
         nowhere.start_encoding()
-        yield [copy, stream]
+    return copy
 
 
-def _is_taken(parameters: Any, stream: Any, container: str) -> bool:
+def _is_taken(parameters: Any, stream: Any, container: str, sample: bytes | None) -> bool:
     """Whether a container takes a stream, tried with a file of its own: a list of codecs does not tell.
 
-    A muxer may know a codec and refuse it nevertheless, and with it all that is in the file.
+    A muxer may know a codec and refuse it nevertheless, and with it all that is in the file, or write what no demuxer
+    takes for that codec.
     """
+    file = io.BytesIO()
     try:
-        with av.open(io.BytesIO(), "w", format=container) as trial:
+        with av.open(file, "w", format=container) as trial:
             copy = _added(parameters, stream, trial)
             trial.start_encoding()
-            if stream.type == "audio" and stream.codec_context and stream.codec_context.name.startswith("pcm_"):
-                packet = av.Packet(_SOME_PCM)  # some of it is refused at the file's end alone
-                packet.pts = packet.dts = 0
-                packet.stream, packet.time_base = copy, copy.time_base
-                trial.mux(packet)
+            if sample is None:
+                return True
+            packet = av.Packet(sample)
+            packet.pts = packet.dts = 0
+            packet.stream, packet.time_base = copy, copy.time_base
+            trial.mux(packet)
+        file.seek(0)
+        with av.open(file) as written:
+            # An mp4 tells MPEG's layers apart by what is in the packets.
+            found = [codec_of(other).replace("mp2", "mp3") for other in written.streams]
+            return found[:1] == [codec_of(stream).replace("mp2", "mp3")]
     except (av.FFmpegError, ValueError):
         return False
-    return True
 
 
 def _added(parameters: Any, stream: Any, target: Any) -> Any:

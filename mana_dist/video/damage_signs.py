@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +16,22 @@ _LENGTH_BYTES_AT = {"h264": 4, "hevc": 21}  # where avcC and hvcC boxes say how 
 
 
 @contextmanager
-def errors_heard() -> Iterator[list[str]]:
-    """The lines that FFmpeg logs as errors, in this thread; the list is filled when the context is left."""
+def heard(level: int) -> Iterator[list[str]]:
+    """The lines that FFmpeg logs up to this level, in this thread; the list is filled when the context is left."""
     lines: list[str] = []
     log: list[tuple[int, str, str]] = []
-    _LISTENERS.come()
+    _LISTENERS.come(level)
     try:
         with av.logging.Capture() as log:
             yield lines
     finally:
-        _LISTENERS.go()
-        lines.extend(" ".join(message.split()) for _, _, message in log)
+        _LISTENERS.go(level)
+        lines.extend(" ".join(message.split()) for severity, _, message in log if severity <= level)
+
+
+def errors_heard() -> AbstractContextManager[list[str]]:
+    """The lines that FFmpeg logs as errors, in this thread; the list is filled when the context is left."""
+    return heard(av.logging.ERROR)
 
 
 class _Listeners:
@@ -34,22 +39,22 @@ class _Listeners:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._count = 0
+        self._levels: list[int] = []
         self._before: tuple[int | None, bool] = (None, True)
 
-    def come(self) -> None:
+    def come(self, level: int) -> None:
         with self._lock:
-            if self._count == 0:
+            if not self._levels:
                 self._before = (av.logging.get_level(), av.logging.get_skip_repeated())
                 av.logging.set_skip_repeated(False)
-                av.logging.set_level(av.logging.ERROR)
-            self._count += 1
+            self._levels.append(level)
+            av.logging.set_level(max(self._levels))
 
-    def go(self) -> None:
+    def go(self, level: int) -> None:
         with self._lock:
-            self._count -= 1
-            if self._count == 0:
-                av.logging.set_level(self._before[0])
+            self._levels.remove(level)
+            av.logging.set_level(max(self._levels) if self._levels else self._before[0])
+            if not self._levels:
                 av.logging.set_skip_repeated(self._before[1])
 
 

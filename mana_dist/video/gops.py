@@ -5,7 +5,6 @@ in display order as well, so they are numbered by counting. Damage shows as an e
 as a frame that FFmpeg marks as corrupt, or as a part of a frame that was never decoded.
 """
 
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,11 +14,15 @@ import av
 
 from mana_dist.errors import UserError
 from mana_dist.video.containers import check_not_encrypted
+from mana_dist.video.continuity import Checked, checked
 from mana_dist.video.damage_signs import Holes, NalSyntax, errors_heard
 from mana_dist.video.progressive import NumberedPicture
 
 _MOST_LEADING = 32
 """Packets that may follow a keyframe and be shown before it; more of them tell of broken timestamps."""
+GAP = "frames are missing"
+"""The reason of a :class:`Loss` that stands for frames which the file does not hold."""
+_NO_REFERENCE = "Could not find ref with POC"  # FFmpeg's HEVC decoder, which stops at it
 _MOST_PIXELS = 2**26  # a damaged header must not ask for all memory; 8K has half of that
 
 
@@ -33,6 +36,7 @@ class _Origin(NamedTuple):
     gop: "_Gop"
     is_key: bool
     is_last: bool
+    is_after_gap: bool
 
 
 class Loss(NamedTuple):
@@ -94,9 +98,6 @@ class GopDecoder:
         by_packets: whether frames are numbered by the packets before them, as when parts of a video are read apart;
             else by the frames that an undamaged video shows.
         exact: whether the first keyframe must be the first frame shown.
-        mind_gaps: whether packets may have vanished without a trace, so that a frame that comes later than it should
-            counts as two, the first of them missing.
-        mind_end: the same of the very last frames: where a file is cut between two packets, some may be missing.
         gops: how many groups were begun.
     """
 
@@ -106,17 +107,13 @@ class GopDecoder:
     first: int = 0
     by_packets: bool = False
     exact: bool = False
-    mind_gaps: bool = False
-    mind_end: bool = False
     gops: int = field(default=0, init=False)
     _damaged: list[_Gop] = field(default_factory=list, init=False)
     _spoiled: list[_Gop] = field(default_factory=list, init=False)
-    _ahead: deque[Any] = field(default_factory=deque, init=False)
+    _ahead: deque[Checked | str] = field(default_factory=deque, init=False)
     _gop: _Gop | None = field(default=None, init=False)
     _is_new: bool = field(default=True, init=False)
-    _at_end: bool = field(default=False, init=False)
-    _last_pts: int | None = field(default=None, init=False)
-    _least_step: int = field(default=sys.maxsize, init=False)
+    _gaps: list[Loss] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         """Make the decoder strict."""
@@ -134,12 +131,12 @@ class GopDecoder:
         self._context.options = options
         self._holes = Holes() if self._context.name == "hevc" else None
         self._syntax = NalSyntax.of(self._context)
-        self._input = _packets_of(self.packets)
+        self._input = checked(_packets_of(self.packets), self.stream)
 
     @property
     def damaged(self) -> bool:
         """Whether damage has come up so far."""
-        return bool(self._damaged)
+        return bool(self._damaged or self._gaps)
 
     def losses(self) -> list[Loss]:
         """All damage met so far, in order."""
@@ -149,7 +146,7 @@ class GopDecoder:
             for gop in self._spoiled
             if gop.leading
         ]
-        return sorted(losses + leading)
+        return sorted(losses + leading + self._gaps)
 
     def read(self) -> Iterator[NumberedPicture]:
         """The frames in display order; those known by now to be wrong are left out, their numbers too.
@@ -169,17 +166,18 @@ class GopDecoder:
             if isinstance(item, str):
                 yield from self._tear(item)
                 continue
-            check_not_encrypted(item, self.uri)
-            if item.is_keyframe:
-                yield from self._begin(item)
+            check_not_encrypted(item.packet, self.uri)
+            if item.lacks_reference:
+                yield from self._tear(GAP)
+            if item.packet.is_keyframe:
+                yield from self._begin(item.packet)
             if self._gop is not None:
                 yield from self._decode(item, self._gop)
         if self._gop is None:
             raise UserError(f"{self.uri}: holds no keyframe, so no frame of it can be decoded")
-        self._at_end = True
         yield from self._drained()
 
-    def _next(self) -> Any | None:
+    def _next(self) -> Checked | str | None:
         item = self._ahead.popleft() if self._ahead else next(self._input, None)
         if not self._ahead and (following := next(self._input, None)) is not None:
             self._ahead.append(following)
@@ -214,8 +212,9 @@ class GopDecoder:
         count = sum(_is_leading(item, key) for item in self._ahead)
         return count if count <= _MOST_LEADING else 0
 
-    def _decode(self, packet: Any, gop: _Gop) -> Iterator[NumberedPicture]:
-        gop.packets += not packet.is_discard
+    def _decode(self, item: Checked, gop: _Gop) -> Iterator[NumberedPicture]:
+        packet = item.packet
+        gop.packets += (not packet.is_discard) + item.is_after_gap
         if gop.trouble:
             return
         if packet.is_corrupt:
@@ -225,18 +224,20 @@ class GopDecoder:
             self._fail(gop, "it holds bytes that cannot be there")
             return
         is_last = not self._ahead or isinstance(self._ahead[0], str)
-        packet.opaque = _Origin(gop, packet.is_keyframe, is_last)
+        packet.opaque = _Origin(gop, packet.is_keyframe, is_last, item.is_after_gap)
         self._is_new = False
-        trouble = ""
+        trouble, pictures = "", list[Any]()
         try:
             with errors_heard() as log:
                 pictures = self._context.decode(packet)
         except av.FFmpegError as error:
-            pictures, trouble = [], error.strerror
+            trouble = error.strerror
         if log and not self._marks_all:
             trouble = trouble or log[0]
         if trouble and is_last:
             yield from self._tear("its end is cut off")
+        elif any(line.startswith(_NO_REFERENCE) for line in log):
+            yield from self._tear(GAP)
         elif trouble:
             self._fail(gop, trouble)
         yield from self._show_all(pictures)
@@ -285,12 +286,13 @@ class GopDecoder:
         if not isinstance(origin, _Origin):  # a decoder that does not pass it on
             if self._gop is None:
                 return
-            origin = _Origin(self._gop, is_key=True, is_last=False)
+            origin = _Origin(self._gop, is_key=True, is_last=False, is_after_gap=False)
         gop = origin.gop
         start = self._start_of(gop)
-        if self._is_late(picture) and (self.mind_gaps or (self.mind_end and self._at_end)):
+        if origin.is_after_gap:
+            if not gop.trouble:
+                self._gaps.append(Loss(start + gop.shown, start + gop.shown + 1, GAP, torn=True))
             gop.shown += 1
-            gop.packets += 1
         number = start + gop.shown
         gop.shown += 1
         gop.key_shown = gop.key_shown or origin.is_key
@@ -310,16 +312,6 @@ class GopDecoder:
             return "parts of frames are not there"
         return ""
 
-    def _is_late(self, picture: Any) -> bool:
-        """Whether it comes half a frame or more after the frame before should end."""
-        before, self._last_pts = self._last_pts, picture.pts
-        if before is None or picture.pts is None or picture.pts <= before:
-            return False
-        step = picture.pts - before
-        self._least_step = min(step, self._least_step)
-        # Of the fields of an interlaced video some containers tell the duration of one.
-        return bool(2 * step >= 3 * max(self._least_step, picture.duration or 0))
-
     def _start_of(self, gop: _Gop) -> int:
         """The number of its first frame; all frames of the group before must have come out, or be lost."""
         unknown = [gop]
@@ -338,12 +330,14 @@ class GopDecoder:
         return gop.start
 
 
-def _is_leading(item: Any, key: Any) -> bool:
-    return not isinstance(item, str) and not item.is_keyframe and item.pts is not None and item.pts < key.pts
+def _is_leading(item: Checked | str, key: Any) -> bool:
+    if isinstance(item, str) or item.packet.is_keyframe:
+        return False
+    return item.packet.pts is not None and item.packet.pts < key.pts
 
 
 def _packets_of(packets: Iterable[Any]) -> Iterator[Any]:
-    """The packets that hold something, and a line of text where the container is damaged."""
+    """The packets, and a line of text where the container is damaged."""
     iterator = iter(packets)
     while True:
         try:
@@ -356,5 +350,4 @@ def _packets_of(packets: Iterable[Any]) -> Iterator[Any]:
             yield log[0]
         if packet is None:
             return
-        if packet.size:
-            yield packet
+        yield packet

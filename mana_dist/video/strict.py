@@ -20,7 +20,7 @@ from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.video.colours import Frame, rgb_of
 from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input
-from mana_dist.video.gops import GopDecoder, Loss, UnreachableError
+from mana_dist.video.gops import GAP, GopDecoder, Loss, UnreachableError
 from mana_dist.video.keyframes import Cut, packets_from, scan
 from mana_dist.video.orientation import shown_size
 from mana_dist.video.picture_files import shown_size as picture_size
@@ -261,7 +261,7 @@ def _is_reached(uri: str, cut: Cut, *, in_order: bool) -> bool:
 
 @contextmanager
 def _decoder(uri: str, segment: Segment, *, in_parts: bool) -> Iterator[GopDecoder]:
-    with open_input(uri) as (container, stream, doubtful):
+    with open_input(uri) as (container, stream, _):
         if segment.pts is None:
             packets, key = container.demux(stream), 0
         else:
@@ -273,8 +273,6 @@ def _decoder(uri: str, segment: Segment, *, in_parts: bool) -> Iterator[GopDecod
             key,
             by_packets=in_parts,
             exact=segment.pts is not None,
-            mind_gaps=doubtful,
-            mind_end="mp4" not in container.format.name,  # an mp4's header tells what must be there
         )
 
 
@@ -316,7 +314,7 @@ def _survey(uri: str, segment: Segment, *, in_parts: bool) -> Damage:
 def _damage_of(losses: Sequence[Loss], groups: int) -> Damage:
     if not losses:
         return Damage((), "")
-    reason = next(loss.reason for loss in losses if loss.reason)
+    reason = next((loss.reason for loss in losses if loss.reason not in ("", GAP)), GAP)
     wrong = sum(not loss.torn for loss in losses)
     if wrong * _DENSE > groups:
         return Damage(

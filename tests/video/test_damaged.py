@@ -21,8 +21,8 @@ EXCERPTS = {  # of each the first frames, in which container
     "boofcv_drone_park_01.mp4": (12, ".ts"),
     "androidx_pixel-motion-photo-2-hevc-tracks.mp4": (14, ".mp4"),
     "flutter_butterfly.mp4": (8, ".mkv"),
-    "openh264_flower_1280x720.264": (8, ".h264"),
-    "cosmos_cat.mp4": (8, ".ts"),
+    "openh264_flower_1280x720.264": (9, ".h264"),
+    "cosmos_cat.mp4": (9, ".ts"),
 }
 
 

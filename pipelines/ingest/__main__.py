@@ -86,6 +86,7 @@ def verify(uri: str) -> None:
 def _work(todo: Sequence[Clip], there: int, asked: Options) -> list[UnitResult]:
     """Ingest the clips ``todo``; what an earlier run that was stopped has done of them is taken over."""
     storage.check_writable(asked.out, "--out")
+    Ledger(asked.out).begin(overwrite=asked.overwrite)
     planned = job.plan(todo, asked.out, asked.settings, asked.segment_frames)
     done = Ledger(asked.out).find(unit.name for unit in planned)
     report = Report(planned, asked.settings, clips=len(todo), done=done, there=there)

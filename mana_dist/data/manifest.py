@@ -13,7 +13,7 @@ MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 2
 
 _SETTINGS = (
-    *("degradation", "degradation_version", "scale", "frames", "stride", "patch", "cut_detector"),
+    *("reader", "degradation", "degradation_version", "scale", "frames", "stride", "patch", "cut_detector"),
     *("min_change", "min_detail"),
 )
 
@@ -60,6 +60,7 @@ class Manifest:
 
     Attributes:
         schema_version: version of this file's and the shards' layout.
+        reader: version of what read the videos; of datasets that do not say it, the first.
         degradation: name of the degradation that made LR of HR.
         degradation_version: its version.
         scale: HR side over LR side.
@@ -77,6 +78,7 @@ class Manifest:
     """
 
     schema_version: int = SCHEMA_VERSION
+    reader: int = 1
     degradation: str
     degradation_version: int
     scale: int

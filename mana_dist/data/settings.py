@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mana_dist.data.degradation import Degradation
 from mana_dist.data.manifest import Manifest
+from mana_dist.video import READER_VERSION
 
 SCALE = 4
 MIN_LR_SIDE = 16
@@ -45,6 +46,7 @@ class SampleSettings:
     def empty_manifest(self) -> Manifest:
         """The manifest of a dataset of such samples that holds none yet."""
         return Manifest(
+            reader=READER_VERSION,
             degradation=self.degradation.value,
             degradation_version=self.degradation.version,
             scale=SCALE,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from mana_dist.data.degradation import BD_RADIUS, BD_SIGMA, Degradation
 from mana_dist.data.resize import BICUBIC_A
+from mana_dist.video import READER_VERSION
 
 _IMRESIZE = f"MATLAB's imresize, bicubic (Keys, a = {BICUBIC_A})"
 _ROUNDED = "computed in float64, rounded once to uint8, halves up"
@@ -105,6 +106,7 @@ class Protocol:
         lr: which LR frames were asked for: made, given, or given where the dataset has them.
         frame_subset: which of the used frames are scored; the windows see them all.
         border_crop: HR pixels left out along each border before anything is compared.
+        reader: version of what read the videos.
         colour: how a video's frames become RGB; folders of pictures are RGB as they are.
         pictures: how picture files become 8-bit RGB.
         scale: HR side over LR side.
@@ -134,7 +136,11 @@ class Protocol:
     lr: str = "auto"
     frame_subset: str = "all; of Vimeo90K's septuplets the centre frame"
     border_crop: int = 0
-    colour: str = "matrix and range as tagged; untagged: BT.709 from 720 lines, else BT.601; limited range"
+    reader: int = READER_VERSION
+    colour: str = (
+        "matrix and range as tagged; untagged: BT.709 from 720 lines, else BT.601; limited range; chroma bilinear "
+        "(swscale, accurate_rnd, full_chroma_int) from where it is tagged, else left; rounded once"
+    )
     pictures: str = "16 bits: value / 257, rounded; grey: R = G = B; alpha dropped"
     scale: int = 4
     size: str = "HR cropped to multiples of 4 at the bottom and the right"

@@ -20,6 +20,7 @@ from mana_dist.file_names import partial_prefix
 from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.source import Survey
 from mana_dist.upscale.work import Network
+from mana_dist.video import READER_VERSION
 
 JOB_FILE = "job.json"
 _LOCK = "lock"
@@ -44,7 +45,12 @@ def identity(survey: Survey, model_sha256: str, settings: Settings, network: Net
         "threads": torch.get_num_threads() if network.device == "cpu" else None,
         "memory": network.memory,
         "tiling": network.tiling and asdict(network.tiling),
-        "versions": {"mana_dist": __version__, "av": av.__version__, "torch": torch.__version__},
+        "versions": {
+            "mana_dist": __version__,
+            "reader": READER_VERSION,
+            "av": av.__version__,
+            "torch": torch.__version__,
+        },
     }
 
 

@@ -123,14 +123,13 @@ def _from_yuv(picture: Any, top: int, chroma: str | None) -> Pixels:
     if matrix not in _MATRICES:
         name = _OTHER_MATRICES.get(matrix, f"number {matrix}")
         raise ValueError(f"its colour matrix is {name}; convert it first, for example with ffmpeg's libplacebo filter")
-    # White is where swscale puts it, all ones shifted to the top in full range. It rounds to 8 bits itself only where
-    # that is white too. Never to rgb48le: FFmpeg 8.1 writes garbage there, from 4:2:0 with these flags.
+    # Of swscale's RGB formats gbrp16le alone is right in FFmpeg 8.1: with these flags rgb48le is garbage, and in those
+    # of 8 bits a bright blue beyond RGB becomes black. White is where swscale puts it, in full range all ones shifted.
     white = ((1 << bits) - 1) << 16 - bits if full else _SWSCALE_WHITE
-    direct = top == 255 and white == _SWSCALE_WHITE
     pixels = (
         _with_whole_chroma(_with_chroma_at(chroma, picture) if chroma else picture)
         .reformat(
-            format="gbrp" if direct else "gbrp16le",
+            format="gbrp16le",
             src_colorspace=_MATRICES[matrix],
             src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
             dst_color_range=ColorRange.JPEG,
@@ -139,22 +138,34 @@ def _from_yuv(picture: Any, top: int, chroma: str | None) -> Pixels:
         )
         .to_ndarray()[: picture.height, : picture.width]
     )
-    return pixels if direct else _spread_evenly(pixels, 0, white, top)
+    return _spread_evenly(pixels, 0, white, top)
 
 
 def _with_whole_chroma(picture: Any) -> Any:
-    """The frame, larger where its last chroma samples stand for fewer pixels: swscale would stretch all of them."""
-    across, down = _BLOCK // picture.format.chroma_width(_BLOCK), _BLOCK // picture.format.chroma_height(_BLOCK)
-    width, height = -(-picture.width // across) * across, -(-picture.height // down) * down
-    if (width, height) == (picture.width, picture.height):
+    """The frame, its edges repeated to where swscale's chroma is right.
+
+    It stretches all chroma where the last samples stand for fewer pixels, and is wrong with fewer than four.
+    """
+    size = picture.width, picture.height
+    chroma = picture.format.chroma_width(_BLOCK), picture.format.chroma_height(_BLOCK)
+    each = [_BLOCK // count for count in chroma]  # pixels to a chroma sample
+    width, height = (max(-(-side // per), 4) * per if per > 1 else side for side, per in zip(size, each, strict=True))
+    if (width, height) == size:
         return picture
     # Only what is scaled keeps where its chroma lies.
     larger = picture.reformat(width=width, height=height, interpolation=Interpolation.POINT, threads=1)
-    for to, plane in zip(larger.planes, picture.planes, strict=True):
-        lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-        target = np.frombuffer(to, np.uint8).reshape(to.height, to.line_size)
-        size = min(lines.shape[1], target.shape[1])
-        target[: len(lines), :size] = lines[:, :size]
+    components = picture.format.components
+    for number, (to, plane) in enumerate(zip(larger.planes, picture.planes, strict=True)):
+        lines, target = (np.frombuffer(part, np.uint8).reshape(part.height, part.line_size) for part in (plane, to))
+        if len(picture.planes) > 1:
+            unit = -(-components[0].bits // 8) * sum(component.plane == number for component in components)
+            shape = lines.shape[0], plane.width, unit
+            pixels = lines[:, : plane.width * unit].reshape(shape)
+            grown = np.pad(pixels, ((0, to.height - shape[0]), (0, to.width - shape[1]), (0, 0)), "edge")
+            target[:, : to.width * unit] = grown.reshape(to.height, -1)
+        else:
+            least = min(lines.shape[1], target.shape[1])
+            target[: len(lines), :least] = lines[:, :least]
     return larger
 
 
@@ -169,6 +180,9 @@ def _spread(samples: Pixels, black: tuple[int, ...], white: tuple[int, ...], top
 def _spread_evenly(samples: Pixels, black: int, white: int, top: int) -> Pixels:
     if (black, white) == (0, top):
         return np.asarray(samples, np.uint8 if top == 255 else np.uint16)
+    if (black, white) == (0, _SWSCALE_WHITE):  # as the table, but in whole registers
+        low = np.minimum(samples, _SWSCALE_WHITE)
+        return ((low + 128) >> 8).astype(np.uint8) if top == 255 else low + (low >> 8)
     found: Pixels = _table(8 * samples.dtype.itemsize, black, white, top)[samples]
     return found
 

@@ -95,6 +95,7 @@ def verify(uri: str) -> None:
 
 def _work(todo: Sequence[Clip], there: int, asked: Options, held: Lease) -> list[UnitResult]:
     """Ingest the clips ``todo``; what an earlier run that was stopped has done of them is taken over."""
+    Ledger(asked.out).begin(overwrite=asked.overwrite)
     planned = job.plan(todo, asked.out, asked.settings, asked.segment_frames)
     done = Ledger(asked.out).find(unit.name for unit in planned)
     report = Report(planned, asked.settings, clips=len(todo), done=done, there=there)

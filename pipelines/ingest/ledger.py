@@ -8,11 +8,14 @@ from pyarrow import fs
 
 from mana_dist import storage
 from mana_dist.data.manifest import Shard
+from mana_dist.errors import UserError
+from mana_dist.video import READER_VERSION
 from mana_dist.video.strict import Segment
 from pipelines.ingest.units import UnitResult
 
 FOLDER = ".work"
 _DONE, _PLAN = ".json", ".plan"
+_READER = "reader-"
 _READERS = 16
 
 
@@ -28,6 +31,27 @@ class Ledger:
     def __init__(self, out: str) -> None:
         self._out = out
         self._folder = storage.join(out, FOLDER)
+
+    def begin(self, *, overwrite: bool) -> None:
+        """Check that what is recorded was read by this version's reader of video, and say so for later runs.
+
+        Args:
+            overwrite: forget what another reader's run left.
+
+        Raises:
+            UserError: another reader's run began here and did not end.
+        """
+        mark = storage.join(self._folder, f"{_READER}{READER_VERSION}")
+        if storage.exists(mark):
+            return
+        if self._recorded():
+            if not overwrite:
+                raise UserError(
+                    f"{self._out}: an ingest was begun there by a mana_dist that reads other pixels from the same "
+                    "videos; name another --out, or begin anew with --overwrite"
+                )
+            self.clear()
+        storage.write_bytes(mark, b"")
 
     def save(self, result: UnitResult) -> None:
         """Record that a unit is done; its shards are all there by now."""

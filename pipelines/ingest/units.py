@@ -15,6 +15,7 @@ from typing import Any
 
 from mana_dist.data.manifest import SCHEMA_VERSION, Shard
 from mana_dist.data.settings import CUT_DETECTOR, CUT_MARGIN, SampleSettings
+from mana_dist.video import READER_VERSION
 from mana_dist.video.strict import Segment
 from pipelines.ingest.sources import Clip
 
@@ -188,7 +189,12 @@ def work(unit: Unit) -> int:
 def unit_name(clips: Sequence[Clip], settings: SampleSettings, segments: Sequence[Segment] = ()) -> str:
     """Readable, safe in any storage, and of this work alone."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", clips[0].name).lstrip(".")[:60] or "clip"
-    versions = {"version": settings.degradation.version, "cuts": CUT_DETECTOR, "schema": SCHEMA_VERSION}
+    versions = {
+        "version": settings.degradation.version,
+        "reader": READER_VERSION,
+        "cuts": CUT_DETECTOR,
+        "schema": SCHEMA_VERSION,
+    }
     of_settings = {**dataclasses.asdict(settings), **versions}
     identity = json.dumps(
         [of_settings, *([dataclasses.astuple(item) for item in items] for items in (clips, segments))]

@@ -17,6 +17,7 @@ from mana_dist.tracking_uri import resolve_tracking_uri
 from mana_dist.upscale.destination import check_destination
 from mana_dist.upscale.join import Summary
 from mana_dist.upscale.segments import Segment
+from mana_dist.video import READER_VERSION
 from pipelines.ingest.console import count
 from pipelines.ingest.sources import Clip, expand
 from pipelines.upscale import job
@@ -114,7 +115,7 @@ def _recipe(asked: Options) -> Recipe:
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:
     """What decides the bytes of all results, beside their sources."""
-    versions = {"mana_dist": __version__, "av": av.__version__, "torch": torch.__version__}
+    versions = {"mana_dist": __version__, "reader": READER_VERSION, "av": av.__version__, "torch": torch.__version__}
     return {"model": recipe.sha256, "settings": dataclasses.asdict(recipe.settings), "versions": versions}
 
 

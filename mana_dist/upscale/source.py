@@ -14,7 +14,7 @@ from mana_dist.data.cuts import Cut, packets_from, scan
 from mana_dist.data.gops import UnreachableError
 from mana_dist.data.orientation import quarter_turns
 from mana_dist.data.progressive import NumberedPicture, progressive
-from mana_dist.data.settings import CUT_MARGIN
+from mana_dist.data.settings import CUT_MARGIN, SCALE
 from mana_dist.data.video import DEFAULT_RATE, check_not_encrypted, is_folder, open_input
 from mana_dist.errors import UserError
 from mana_dist.inference import Pixels
@@ -22,6 +22,7 @@ from mana_dist.upscale import segments
 from mana_dist.upscale.colours import Colours, colours_of, depth, pixels_of
 from mana_dist.upscale.jumps import JumpScan
 from mana_dist.upscale.segments import Segment
+from mana_dist.upscale.settings import Settings
 
 _PROBED = 8  # frames after a keyframe that are compared with those of reading on from the keyframe before
 
@@ -88,6 +89,23 @@ class TimedFrame:
 
 class SourceError(UserError):
     """A video that cannot be upscaled, on whatever machine."""
+
+
+def check_size(found: Survey, settings: Settings) -> None:
+    """Check that the frames are large enough for the codec, and more than a pixel.
+
+    Raises:
+        SourceError: they are not.
+    """
+    least = settings.traits.least_side
+    height, width = SCALE * found.height, SCALE * found.width
+    if found.height == found.width == 1:
+        raise SourceError(f"{found.uri}: its frames are of one pixel; there is nothing to upscale in them")
+    if min(height, width) < least:
+        raise SourceError(
+            f"{found.uri}: becomes {width}x{height}, and {settings.codec} takes frames from {least}x{least} on; use "
+            "--codec h264"
+        )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from mana_dist.errors import UserError
 from mana_dist.model.config import ModelConfig
 
 PRESETS = ("tiny", "paper")
+_LONGEST_RUN_NAME = 128  # a folder and others below it have it in their names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +152,8 @@ class RunConfig:
                 raise ValueError(f"run.{name} must be at least {minimum}, got {getattr(self, name)}")
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise ValueError(f"run.name may hold letters, digits, '.', '_' and '-', got {self.name!r}")
+        if self.name is not None and len(self.name) > _LONGEST_RUN_NAME:
+            raise ValueError(f"run.name may have {_LONGEST_RUN_NAME} characters, got {len(self.name)}")
         low, high = self.worker_range
         if not 1 <= low <= high:
             raise ValueError(f"run.workers must be at least 1 and MIN-MAX in order, got {self.workers}")

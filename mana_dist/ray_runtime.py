@@ -8,7 +8,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, one_line
 
 # Read by Ray at import or at process start, so set before Ray is imported; a user's own setting wins.
 _QUIET = {
@@ -35,6 +35,8 @@ _PRIVATE_CLUSTER = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
 }
 
+_STARTS = 2  # of a private cluster
+
 
 def limit_hangs(seconds: float) -> None:
     """Let Ray Train take a worker process that does not answer at all for lost after ``seconds``, not after 10 min.
@@ -54,7 +56,7 @@ def start_ray(cpus: int | None = None) -> None:
         cpus: logical CPUs that a private cluster must have; more than the machine's cores share the cores.
 
     Raises:
-        UserError: ``RAY_ADDRESS`` names a cluster that cannot be reached.
+        UserError: ``RAY_ADDRESS`` names a cluster that cannot be reached, or none can be started.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     environment = _QUIET | _RECOVERY if address else _QUIET | _RECOVERY | _PRIVATE_CLUSTER
@@ -73,18 +75,26 @@ def start_ray(cpus: int | None = None) -> None:
     if address:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"cannot join the Ray cluster RAY_ADDRESS={address}: {error}") from error
+        except Exception as error:  # Ray raises plain ones too
+            raise UserError(f"cannot join the Ray cluster RAY_ADDRESS={address}: {one_line(error)}") from error
         return
-    with _spared_signals():
-        ray.init(
-            address="local",
-            num_cpus=max(cpus or 1, os.cpu_count() or 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=512 * 2**20,
-        )
+    for left in reversed(range(_STARTS)):
+        try:
+            with _spared_signals():
+                ray.init(
+                    address="local",
+                    num_cpus=max(cpus or 1, os.cpu_count() or 1),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=512 * 2**20,
+                )
+            return
+        except Exception as error:  # a plain one, after half a minute, where the machine is too busy for it
+            if not left:
+                raise UserError(
+                    f"cannot start Ray on this machine ({one_line(error)}); if it is busy, try again when it is less so"
+                ) from error
 
 
 def _read_authentication_anew() -> None:

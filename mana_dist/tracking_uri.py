@@ -2,7 +2,11 @@
 
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from mana_dist.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,25 +25,45 @@ def resolve_tracking_uri(value: str | None = None) -> str:
     """
     uri = value or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     path = sqlite_file(uri)
-    return uri if path is None else SQLITE + path
+    return uri if path is None else sqlite_uri(path) + "".join(uri.partition("?")[1:])
+
+
+def sqlite_uri(path: str) -> str:
+    """The URI by which SQLAlchemy finds the database file ``path``, absolute, whatever its name.
+
+    Raises:
+        UserError: the installed SQLAlchemy has no way to say it.
+    """
+    if "%" not in path and "?" not in path:
+        return SQLITE + path
+    # The slashes too: MLflow makes the folder of the name as it is written.
+    uri = SQLITE + quote(path, safe="")
+    if sqlite_file(uri) != path:
+        raise UserError(f"mlflow.tracking_uri: no database can lie at {path}, for the % or ? in it; name another")
+    return uri
 
 
 def sqlite_file(tracking_uri: str) -> str | None:
     """The absolute path of the database file of a sqlite tracking URI; ``None`` for any other URI."""
     if not tracking_uri.startswith(SQLITE):
         return None
-    return os.path.abspath(tracking_uri.removeprefix(SQLITE))
+    path = tracking_uri.removeprefix(SQLITE)
+    if "%" in path or "?" in path:
+        from sqlalchemy.engine import make_url  # the reader of these URIs: its versions differ in what they decode
+
+        path = make_url(tracking_uri).database or ""
+    return os.path.abspath(path)
 
 
 def artifact_location(tracking_uri: str) -> str | None:
     """Where a new experiment of this tracking URI keeps its artifacts.
 
     Returns:
-        ``mlruns`` beside a sqlite database, which is where ``mlflow ui`` started in that folder looks for them;
-        ``None`` for a server, which knows by itself.
+        The URI of ``mlruns`` beside a sqlite database, which is where ``mlflow ui`` started in that folder looks for
+        them; ``None`` for a server, which knows by itself.
     """
     path = sqlite_file(tracking_uri)
-    return None if path is None else f"file://{os.path.join(os.path.dirname(path), 'mlruns')}"
+    return None if path is None else Path(path).with_name("mlruns").as_uri()
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:

@@ -92,6 +92,7 @@ def test_local_paths_become_absolute_and_uris_stay(monkeypatch: pytest.MonkeyPat
         (["--run.workers", "few"], "run.workers must be a number or MIN-MAX"),
         (["--run.workers", "17"], r"must not exceed data.batch_size \(16\)"),
         (["--run.name", "../up"], "run.name may hold letters"),
+        (["--run.name", "x" * 129], "run.name may have 128 characters, got 129"),
         (["--run.log_every", "0"], "run.log_every must be at least 1"),
         (["--run.micro_batch", "-1"], "run.micro_batch must be at least 0"),
         (["--run.clip_gradients", "-0.5"], "run.clip_gradients must be at least 0"),

@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from mana_dist import ray_runtime
+from mana_dist.errors import UserError
+
 PROGRAM = """
 import ray
 from mana_dist import ray_runtime
@@ -27,3 +32,37 @@ def test_a_process_that_imported_ray_before_gets_its_private_cluster_with_a_toke
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["answer", "42", "token", "64"]
     assert not (tmp_path / ".ray").exists()  # no token is left for others to find
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that Ray is asked for, which does not come up in time the first two times."""
+    import ray
+
+    asked: list[str] = []
+
+    def init(address: str, **_: object) -> None:
+        asked.append(address)
+        if len(asked) <= 2:
+            raise Exception("The current node timed out during startup.\nThis could happen")  # as Ray does
+
+    monkeypatch.setattr(os, "environ", {"RAY_AUTH_MODE": "disabled"})
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    return asked
+
+
+def test_a_ray_that_is_not_up_in_time_is_started_once_more_and_then_a_line(starts: list[str]) -> None:
+    with pytest.raises(UserError, match=r"cannot start Ray on this machine \(The current node timed out .*; if it is"):
+        ray_runtime.start_ray()
+    assert starts == ["local", "local"]
+    starts[:] = ["local"]
+    ray_runtime.start_ray()
+    assert starts == ["local", "local", "local"]
+
+
+def test_a_cluster_that_cannot_be_joined_is_a_line(starts: list[str]) -> None:
+    os.environ["RAY_ADDRESS"] = "10.0.0.1:6379"
+    with pytest.raises(UserError, match="cannot join the Ray cluster RAY_ADDRESS=10.0.0.1:6379: The current node"):
+        ray_runtime.start_ray()
+    assert starts == ["10.0.0.1:6379"]

@@ -87,6 +87,24 @@ def test_odd_characters_are_part_of_the_name(tmp_path: Path, name: str) -> None:
     assert storage.filesystem(f"gs://bucket/{name}")[1] == f"bucket/{name}"
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "x" * 214, "x" * 215])
+def test_the_longest_names_are_written(tmp_path: Path, name: str) -> None:
+    uri = str(tmp_path / name)
+    storage.write_bytes(uri, b"one")
+    storage.write_bytes(uri, b"two")
+    assert storage.read_bytes(uri) == b"two"
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_names_that_are_too_long_are_told_before(tmp_path: Path) -> None:
+    for uri in (str(tmp_path / ("ü" * 128)), f"{tmp_path}/gone/{'x' * 256}/a", "s3://b/" + "ü" * 513, "/x" * 2048):
+        assert "too long" in storage.name_problem(uri)
+    for uri in (str(tmp_path / ("ü" * 127)), f"{tmp_path}/gone/{'x' * 255}/a", "s3://b/" + "ü" * 512, "gs://b/a"):
+        assert storage.name_problem(uri) == ""
+    with pytest.raises(UserError, match=r"--out: gs://b/x+: what lies below is too deep \(its key is too long"):
+        storage.check_writable("gs://b/" + "x" * 900, "--out")
+
+
 def test_an_unknown_scheme_is_a_users_mistake() -> None:
     with pytest.raises(UserError, match="cannot open storage nope://x"):
         storage.filesystem("nope://x")

@@ -1,10 +1,11 @@
 """The rule for the default tracking URI."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from mana_dist.tracking_uri import artifact_location, resolve_tracking_uri
+from mana_dist.tracking_uri import artifact_location, experiment_id, quiet_mlflow, resolve_tracking_uri, sqlite_file
 
 
 def test_named_value_wins_over_the_environment_and_that_over_the_default(
@@ -22,3 +23,35 @@ def test_named_value_wins_over_the_environment_and_that_over_the_default(
 def test_sqlite_artifacts_lie_beside_the_database_and_servers_decide_themselves() -> None:
     assert artifact_location("sqlite:////a/mlflow.db") == "file:///a/mlruns"
     assert artifact_location("http://tracking:5000") is None
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a%41 ü"])
+def test_in_a_folder_of_any_name_database_and_artifacts_lie_in_it_and_nothing_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uri = resolve_tracking_uri()
+    assert sqlite_file(uri) == str(folder / "mlflow.db")
+    assert resolve_tracking_uri(uri) == uri
+    client = MlflowClient(uri)
+    run = client.create_run(experiment_id(client, "mana")).info
+    client.log_text(run.run_id, "text", "some.txt")
+    assert Path(client.download_artifacts(run.run_id, "some.txt", str(tmp_path))).read_text() == "text"
+    assert [path.read_text() for path in (folder / "mlruns").rglob("some.txt")] == ["text"]
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        assert database.execute("select run_uuid from runs").fetchall() == [(run.run_id,)]
+    assert sorted(path.name for path in folder.iterdir()) == ["mlflow.db", "mlruns"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "some.txt"])
+
+
+def test_what_stands_in_a_uri_is_read_as_sqlalchemy_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sqlite_file("sqlite:////a/b%20c.db?timeout=9") == "/a/b c.db"
+    assert resolve_tracking_uri("sqlite:////a/b%20c.db?timeout=9") == "sqlite:////a/b c.db?timeout=9"
+    assert resolve_tracking_uri("sqlite:///a#b.db") == f"sqlite:///{tmp_path}/a#b.db"

@@ -66,13 +66,18 @@ class CrossFrameAttention(nn.Module):
 
     def key_value(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """K and V of frames: (B, C, H, W) -> two (B, C', H, W)."""
-        normalised = self.norm(feature)
+        normalised = self._normalised(feature)
         return self.to_key(normalised), self.to_value(normalised)
 
     def query(self, feature: Tensor) -> Tensor:
         """Q of centre frames: (B, C, H, W) -> (B, C', H, W)."""
-        query: Tensor = self.to_query(self.norm(feature))
+        query: Tensor = self.to_query(self._normalised(feature))
         return query
+
+    def _normalised(self, feature: Tensor) -> Tensor:
+        # Not by calling the module: it refuses what has one value to a group, a frame of one pixel.
+        norm = self.norm
+        return torch.group_norm(feature, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Q (B, C', H, W), K and V (B, T, C', H, W) -> the projected X, (B, C, H, W)."""

@@ -12,7 +12,6 @@ from typing import Any
 import av
 
 from mana_dist import storage
-from mana_dist.errors import UserError
 from mana_dist.file_names import partial_prefix
 from mana_dist.inference import Pixels
 from mana_dist.upscale.priority import no_real_time
@@ -54,7 +53,6 @@ class Encoder:
         self.width = self.height = 0
         self._colours, self._pixel_aspect = colours, pixel_aspect
         traits = settings.traits
-        self._codec, self._least_side = settings.codec, traits.least_side
         self._format = traits.formats[10 if bits > 8 and 10 in traits.formats else 8]
         os.environ.setdefault("SVT_LOG", "1")  # errors alone: SVT-AV1 writes a page to the console for each encoder
         # Without random identifiers, so that the same frames give the same file.
@@ -102,11 +100,6 @@ class Encoder:
 
     def _lay_out(self, pixels: Pixels) -> None:
         self.height, self.width = pixels.shape[:2]
-        if min(pixels.shape[:2]) < self._least_side:
-            raise UserError(
-                f"--codec {self._codec}: does not take frames of {self.width}x{self.height}, only from "
-                f"{self._least_side}x{self._least_side} on; use h264"
-            )
         context = self._stream.codec_context
         self._stream.height, self._stream.width = pixels.shape[:2]
         self._stream.pix_fmt = self._format

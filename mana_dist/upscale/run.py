@@ -17,7 +17,7 @@ from mana_dist.upscale.destination import check_destination
 from mana_dist.upscale.join import Summary, join
 from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.settings import Settings
-from mana_dist.upscale.source import Survey, segments_of, survey
+from mana_dist.upscale.source import Survey, check_size, segments_of, survey
 from mana_dist.upscale.work import Network, network, upscale_segments
 
 
@@ -39,6 +39,7 @@ def run(source: str, destination: str, model: str, settings: Settings, tracking_
     check_destination(destination, source, settings)
     with _errors(f"{source}: cannot be read"):
         surveyed = survey(source, keep_gaps=settings.keep_gaps)
+    check_size(surveyed, settings)
     loaded = model_folder.load_identified(model, tracking_uri)
     folder = job.work_folder(destination)
     placed, identity = _placed(loaded, surveyed, settings, folder)

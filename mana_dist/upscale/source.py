@@ -11,13 +11,14 @@ from typing import Any
 import av
 
 from mana_dist import storage
-from mana_dist.data.settings import CUT_MARGIN
+from mana_dist.data.settings import CUT_MARGIN, SCALE
 from mana_dist.errors import UserError
 from mana_dist.inference import Pixels
 from mana_dist.upscale import segments
 from mana_dist.upscale.jumps import Clock, JumpScan
 from mana_dist.upscale.packets import Packets, decoded_at
 from mana_dist.upscale.segments import Segment
+from mana_dist.upscale.settings import Settings
 from mana_dist.video.colours import Colours, colours_of, depth, rgb_of
 from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input
 from mana_dist.video.frame_folders import is_folder
@@ -98,6 +99,23 @@ class TimedFrame:
 
 class SourceError(UserError):
     """A video that cannot be upscaled, on whatever machine."""
+
+
+def check_size(found: Survey, settings: Settings) -> None:
+    """Check that the frames are large enough for the codec, and more than a pixel.
+
+    Raises:
+        SourceError: they are not.
+    """
+    least = settings.traits.least_side
+    height, width = SCALE * found.height, SCALE * found.width
+    if found.height == found.width == 1:
+        raise SourceError(f"{found.uri}: its frames are of one pixel; there is nothing to upscale in them")
+    if min(height, width) < least:
+        raise SourceError(
+            f"{found.uri}: becomes {width}x{height}, and {settings.codec} takes frames from {least}x{least} on; use "
+            "--codec h264"
+        )
 
 
 @contextmanager

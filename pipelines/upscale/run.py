@@ -14,6 +14,7 @@ from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError
 from mana_dist.lease import Lease
 from mana_dist.tracking_uri import resolve_tracking_uri
+from mana_dist.upscale.compare import comparison_of
 from mana_dist.upscale.destination import check_destination
 from mana_dist.upscale.join import Summary
 from mana_dist.upscale.segments import Segment
@@ -87,7 +88,14 @@ def _sources(asked: Options) -> tuple[list[Output], list[Rejected]]:
             rejected.append(Rejected(clip.uri, reason))
         else:
             clips.append(clip)
-    return outputs_of(clips, asked.sources, asked.out, asked.suffix), rejected
+    outputs = []
+    for output in outputs_of(clips, asked.sources, asked.out, asked.suffix):
+        written = (output.uri, *(comparison_of(output.uri) if asked.settings.compare else ()))
+        if reason := next(filter(None, map(storage.name_problem, written)), ""):
+            rejected.append(Rejected(output.source, f"{reason}, as its result {output.name}; rename it"))
+        else:
+            outputs.append(output)
+    return outputs, rejected
 
 
 def _refusal(clip: Clip) -> str:

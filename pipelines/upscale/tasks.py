@@ -13,7 +13,7 @@ from mana_dist.upscale import record
 from mana_dist.upscale.join import Summary, join
 from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.settings import Settings
-from mana_dist.upscale.source import SourceError, Survey, segments_of, survey
+from mana_dist.upscale.source import SourceError, Survey, check_size, segments_of, survey
 from mana_dist.upscale.work import network, upscale_segments
 from pipelines.upscale.outputs import Output
 
@@ -93,20 +93,10 @@ def look(output: Output, folder: str, recipe: Recipe) -> Video | Failure:
 
     def looked() -> Video:
         found = survey(output.source, keep_gaps=recipe.settings.keep_gaps)
-        _check_size(found, recipe.settings)
+        check_size(found, recipe.settings)
         return Video(output, found, segments_of(found, recipe.frames, recipe.settings.segment), folder)
 
     return _tried(looked, output.source, [output.source])
-
-
-def _check_size(found: Survey, settings: Settings) -> None:
-    least = settings.traits.least_side
-    height, width = 4 * found.height, 4 * found.width
-    if min(height, width) < least:
-        raise SourceError(
-            f"{found.uri}: becomes {width}x{height}, and {settings.codec} takes frames from {least}x{least} on; use "
-            "--codec h264"
-        )
 
 
 @dataclass

@@ -22,7 +22,7 @@ from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.work import Network
 from mana_dist.video import reading
 from tests.upscale.runs import CONSTANT, LONG, TICKS, VARIABLE, ffprobe, needs_ffprobe, read, run, synthesise
-from tests.video.videos import moving_frames, turn_header, write_coded, write_video
+from tests.video.videos import moving_frames, noise_frames, turn_header, write_coded, write_video
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=5, window=3, memory_slots=4))
 FLAT = (200, 60, 30)
@@ -212,7 +212,15 @@ class Remote(str):
         ("a.mp4", "b.mp4/", (), "ends with / is a folder's"),
         ("b.mp4.compare.mp4", "b.mp4", ("--compare",), r"b.mp4.compare.mp4: is the source itself"),
         ("a.mp4", "c.mp4", ("--compare",), r"c.mp4.compare.png: is a folder"),
-        ("a.mp4", "x" * 240 + ".mp4", (), r"x.mp4: its name is too long"),
+        ("a.mp4", "x" * 252 + ".mp4", (), r"x.mp4: its name is too long: 256 bytes, and the file system takes 255"),
+        ("a.mp4", "x" * 240 + ".mp4", ("--compare",), r"x.mp4.compare.mp4: its name is too long: 256 bytes"),
+        (
+            "a.mp4",
+            "s3://bucket/" + "x" * 1021 + ".mp4",
+            (),
+            r"its key is too long: 1025 bytes, and a bucket takes 1024",
+        ),
+        ("pixel.mkv", "b.mp4", (), "pixel.mkv: its frames are of one pixel"),
         ("http://127.0.0.1:1/a.mp4", "b.mp4", (), r"^http://127.0.0.1:1/a.mp4: cannot be read \([^;]*$"),
     ],
 )
@@ -222,6 +230,7 @@ def test_mistakes_are_named_and_leave_nothing_behind(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     synthesise(tmp_path / "a.mp4", CONSTANT[:2])
+    write_video(tmp_path / "pixel.mkv", noise_frames(2, 1, 1))
     (tmp_path / "link.mp4").symlink_to(tmp_path / "a.mp4")
     (tmp_path / "text.mp4").write_text("this is no video")
     (tmp_path / "b.mp4.compare.mp4").symlink_to(tmp_path / "a.mp4")

@@ -40,6 +40,19 @@ def test_it_fails_where_no_source_is_usable(tmp_path: Path, model: str, monkeypa
     assert [Path(item["source"]).name for item in report["rejected"]] == ["take", "bad.mp4"]
 
 
+def test_names_that_are_too_long_for_the_results_are_refused_before_the_work(tmp_path: Path, model: str) -> None:
+    films = [write_film(tmp_path / "films" / name, 2) for name in ("x" * 252 + ".ts", "x" * 240 + ".mp4")]
+    out = ["--out", str(tmp_path / "out"), "--model", model, "--compare"]
+    with pytest.raises(UserError, match="its name is too long: 256 bytes, .*rename it"):
+        main(["--source", *map(str, films[:1]), *out])
+    with pytest.raises(UserError, match="none of the 2 sources is usable; the first: .*too long"):
+        main(["--source", *map(str, films), *out])
+    with pytest.raises(UserError, match=r"--out: s3://bucket/x+: what lies below is too deep \(its key is too long"):
+        main(
+            ["--source", str(write_film(tmp_path / "a.mp4", 2)), "--out", "s3://bucket/" + "x" * 900, "--model", model]
+        )
+
+
 def test_work_outlives_a_refusal_that_comes_after_the_first_look(
     tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,18 @@ def test_segments_one_by_one_join_to_the_single_process_result(video: Video, rec
     assert sha256(Path(video.output.uri)) == alone
 
 
+def test_the_longest_name_that_a_file_can_have_is_written(tmp_path: Path, recipe: Recipe) -> None:
+    film = write_film(tmp_path / "film.mp4", 2)
+    name = "ü" * 125 + ".mp4"
+    assert len(name.encode()) == 254
+    output = Output(str(film), name, str(tmp_path / "results" / name), None, None, "key")
+    video = tasks.look(output, str(tmp_path / "work"), recipe)
+    assert isinstance(video, Video)
+    assert Upscaler(recipe).upscale(video, video.segments[0]) is None
+    assert not isinstance(tasks.finish(video, recipe), Failure)
+    assert [path.name for path in (tmp_path / "results").iterdir()] == [name]
+
+
 def test_bad_sources_are_to_blame(tmp_path: Path, recipe: Recipe) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_text("no video")

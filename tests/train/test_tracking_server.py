@@ -139,7 +139,7 @@ def test_a_real_server_killed_and_restarted_has_everything_once(
     assert out.count("MLflow is back") == 1
 
 
-class LosesReceipts(MlflowClient):
+class LosesReceipts(MlflowClient):  # type: ignore[misc]  # MLflow comes without types
     """Brings everything to the server, and hears of each batch only if it sends that again."""
 
     def __init__(self, uri: str) -> None:

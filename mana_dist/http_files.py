@@ -164,7 +164,14 @@ def _session() -> Any:
     from requests.adapters import HTTPAdapter
     from urllib3.util.retry import Retry
 
-    retries = Retry(
+    class OnceForbidden(Retry):
+        """Sends a request once more that was refused: signed URLs of S3 answer 403 under load too."""
+
+        def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
+            refused = status_code == 403 and not any(past.status == 403 for past in self.history)
+            return refused or super().is_retry(method, status_code, has_retry_after)
+
+    retries = OnceForbidden(
         total=_CONNECT_TRIES, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False
     )
     session = requests.Session()

@@ -5,6 +5,7 @@ import errno
 import functools
 import os
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any, BinaryIO
 
 from pyarrow import fs
@@ -16,6 +17,9 @@ MAX_ATTEMPTS = 10
 """Times pyarrow tries a request, by its "standard" back-off: about a minute and a half in all."""
 BOTO_ATTEMPTS = 14
 """Times boto3 does; its back-off begins at 50 ms, so ten would be over in a few seconds now and then."""
+
+_FORBIDDEN_PAUSE = 1.0
+"""Seconds before a request that was refused is sent once more: S3 says 403 under load too, to who may do all."""
 
 _MISSING = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
 _CHANGED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", *_MISSING)  # since it was read
@@ -225,6 +229,16 @@ def _client(
     config = Config(
         retries=retries, max_pool_connections=64, tcp_keepalive=True, connect_timeout=timeout, read_timeout=timeout
     )
-    return Session(region_name=region).client(
-        "s3", endpoint_url=url, config=config
-    )  # the default one is no good in threads
+    session = Session(region_name=region)  # the default one is no good in threads
+    client = session.client("s3", endpoint_url=url, config=config)
+    client.meta.events.register("needs-retry.s3", _forbidden_once)
+    return client
+
+
+def _forbidden_once(response: Any, request_dict: dict[str, Any], **_: Any) -> float | None:
+    """Tell boto3 to send a request once more that was refused for the first time, and after how many seconds."""
+    context = request_dict["context"]
+    if response is None or response[0].status_code != HTTPStatus.FORBIDDEN or "refused" in context:
+        return None
+    context["refused"] = True
+    return _FORBIDDEN_PAUSE

@@ -12,6 +12,7 @@ import os
 import re
 import stat as modes
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _BUFFER_BYTES = 4 * 1024 * 1024  # of files that pyarrow reads: it asks a store 
 _BELOW_BYTES = 200  # of the longest name that a command makes below its folder, the folders in it included
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WILDCARD = re.compile(r"[*?[]")
+_REFUSED = "AWS Error ACCESS_DENIED"  # pyarrow has no other sign of it
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,7 @@ def list_files(uri: str, unreadable: Callable[[OSError], None] | None = None) ->
     if not is_remote(uri):
         return list(_walk(resolve(uri), "", (), unreadable))
     filesystem_, path = filesystem(uri)
-    with _arrow_errors(uri):
-        infos = filesystem_.get_file_info(fs.FileSelector(path, recursive=True))
+    infos = _listed(filesystem_, fs.FileSelector(path, recursive=True), uri)
     skip = len(path.rstrip("/")) + 1
     return [
         ListedFile(info.path[skip:], info.size, info.mtime_ns and info.mtime_ns / 1e9)
@@ -388,9 +389,20 @@ def _entries(uri: str) -> list[tuple[str, bool]]:
         with _local_errors(folder), os.scandir(folder) as scan:
             return [(entry.name, entry.is_dir()) for entry in scan]
     filesystem_, path = filesystem(uri)
-    with _arrow_errors(uri):
-        infos = filesystem_.get_file_info(fs.FileSelector(path))
+    infos = _listed(filesystem_, fs.FileSelector(path), uri)
     return [(info.base_name, info.type == fs.FileType.Directory) for info in infos]
+
+
+def _listed(filesystem_: fs.FileSystem, selector: fs.FileSelector, uri: str) -> list[fs.FileInfo]:
+    """A folder's listing; asked for once more where it is refused, as S3 does under load."""
+    with _arrow_errors(uri):
+        try:
+            return filesystem_.get_file_info(selector)
+        except OSError as error:
+            if _REFUSED not in str(error):
+                raise
+        time.sleep(1)
+        return filesystem_.get_file_info(selector)
 
 
 def _walk(

@@ -1,7 +1,9 @@
 """Which MLflow server or database is meant, and where its artifacts go."""
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -93,3 +95,21 @@ def quiet_mlflow() -> None:
     # Alembic would tell of each migration of a new sqlite database.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def single_tries() -> Iterator[None]:
+    """While the context is open, MLflow's client makes each request once: whoever opens it repeats what fails itself.
+
+    The client repeats a request whose answer was lost without asking what has become of it.
+    """
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    before = os.environ.get(name)
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

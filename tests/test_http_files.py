@@ -73,6 +73,19 @@ def test_an_answer_that_begins_elsewhere_is_asked_for_again(server: WebServer) -
     assert (server.break_after, server.wrong_ranges) == ([], 0)
 
 
+def test_a_refusal_is_asked_about_once_more_and_then_final(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signed URL of S3 answers 403 under load too."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    server.refusals = 1
+    assert storage.read_bytes(f"{server.url}/a.mp4") == CONTENT
+    server.refusals, server.failures = 1, 1
+    assert storage.stat(f"{server.url}/a.mp4").bytes == len(CONTENT)
+    server.refusals = 100
+    with pytest.raises(PermissionError, match="access denied"):
+        storage.stat(f"{server.url}/a.mp4")
+    assert server.refusals == 98
+
+
 def test_what_breaks_again_and_again_is_an_error(server: WebServer) -> None:
     server.break_after = [100_000, 0, 0, 0, 0, 0, 0]
     with pytest.raises(OSError, match="IncompleteRead|broken"), storage.open_read(f"{server.url}/a.mp4") as stream:

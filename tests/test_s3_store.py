@@ -95,6 +95,33 @@ def test_requests_that_fail_are_sent_again(server: WebServer, monkeypatch: pytes
     assert 100 - server.failures == s3_store.BOTO_ATTEMPTS
 
 
+def test_a_refusal_is_asked_about_once_more(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers 403 under load too, whatever is asked: also after it was busy, and to every request of a stream."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    server.files["/bucket"] = b"<ListBucketResult><KeyCount>1</KeyCount></ListBucketResult>"
+    server.refusals = 1
+    assert storage.read_bytes("s3://bucket/a.mp4") == CONTENT
+    server.refusals, server.failures = 1, 2
+    assert storage.stat("s3://bucket/a.mp4").bytes == len(CONTENT)
+    with storage.open_read("s3://bucket/a.mp4") as stream:
+        server.refusals = 1
+        assert stream.read() == CONTENT
+    server.refusals = 1
+    assert storage.list_folder("s3://bucket") == []
+    assert server.refusals == 0
+
+
+def test_a_second_refusal_is_final(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    server.refusals = 100
+    with pytest.raises(PermissionError, match="s3://bucket/a.mp4"):
+        storage.read_bytes("s3://bucket/a.mp4")
+    assert server.refusals == 98
+    with pytest.raises(OSError, match="ACCESS_DENIED"):
+        storage.list_folder("s3://bucket")
+    assert server.refusals == 96
+
+
 def test_pyarrow_tries_more_often_than_by_default(server: WebServer) -> None:
     filesystem, path = storage.filesystem("s3://bucket/a.mp4")
     server.failures = 3  # the default's tries

@@ -1,11 +1,22 @@
 """The rule for the default tracking URI."""
 
+import os
 import sqlite3
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from mana_dist.tracking_uri import artifact_location, experiment_id, quiet_mlflow, resolve_tracking_uri, sqlite_file
+from mana_dist.tracking_uri import (
+    artifact_location,
+    experiment_id,
+    quiet_mlflow,
+    resolve_tracking_uri,
+    single_tries,
+    sqlite_file,
+)
+from tests.web_server import web_server
 
 
 def test_named_value_wins_over_the_environment_and_that_over_the_default(
@@ -55,3 +66,19 @@ def test_what_stands_in_a_uri_is_read_as_sqlalchemy_does(tmp_path: Path, monkeyp
     assert sqlite_file("sqlite:////a/b%20c.db?timeout=9") == "/a/b c.db"
     assert resolve_tracking_uri("sqlite:////a/b%20c.db?timeout=9") == "sqlite:////a/b c.db?timeout=9"
     assert resolve_tracking_uri("sqlite:///a#b.db") == f"sqlite:///{tmp_path}/a#b.db"
+
+
+@pytest.mark.parametrize("before", [None, "3"])
+def test_a_request_is_made_once_while_somebody_else_repeats_it(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    monkeypatch.delenv(name, raising=False)
+    if before is not None:
+        monkeypatch.setenv(name, before)
+    with web_server() as server:
+        server.failures = 100  # the status 503, which MLflow's client would try again
+        with single_tries(), pytest.raises(MlflowException, match="503"):
+            MlflowClient(server.url).get_run("0" * 32)
+        assert len(server.requests) == 1
+    assert os.environ.get(name) == before

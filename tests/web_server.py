@@ -25,6 +25,7 @@ class WebServer:
         failures: the next so many requests are answered with status 503.
         forbid_head: whether HEAD is forbidden, as for a URL that was signed for GET.
         version: the files' entity tag.
+        refusals: the next so many requests are answered with status 403.
         requests: what was asked, like 'GET /a.mp4 bytes=0-0'.
     """
 
@@ -37,6 +38,7 @@ class WebServer:
     failures: int = 0
     forbid_head: bool = True
     version: str = "1"
+    refusals: int = 0
     requests: list[str] = field(default_factory=list)
 
 
@@ -85,6 +87,9 @@ class _Handler(BaseHTTPRequestHandler):
         if data.failures:
             data.failures -= 1
             return self._answer(503, {"Content-Length": "0"}, b"")
+        if data.refusals:
+            data.refusals -= 1
+            return self._answer(403, {"Content-Length": "0"}, b"")
         content = data.files.get(unquote(self.path.partition("?")[0]))
         if content is None:
             return self._answer(404, {"Content-Length": "0"}, b"")

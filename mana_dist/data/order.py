@@ -165,8 +165,8 @@ def check_version(name: str, version: int) -> None:
 
 def _permutation(seed: int, stream: int, number: int, part: int, size: int) -> NDArray[np.int64]:
     """Return ``size`` numbers from 0 on in random order: sorted by random keys of 64 bits."""
-    counter = np.arange(size, dtype=np.uint64), *(np.uint64(word) for word in (part, *_stream(stream, number)))
-    low, high, *_ = philox(np.broadcast_arrays(*counter), _key(seed))
+    a, b, c = (np.full(size, word, dtype=np.uint64) for word in (part, *_stream(stream, number)))
+    low, high, *_ = philox((np.arange(size, dtype=np.uint64), a, b, c), _key(seed))
     # Stable, so that equal keys, which are next to impossible, leave no choice to the sorting.
     return np.argsort(high << np.uint64(32) | low, kind="stable")
 

@@ -4,7 +4,7 @@ Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC
 streams of their own generators between versions (NEP 19); these words are integer arithmetic, the same for good.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,11 @@ def philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> 
     """Return the four random words of a counter.
 
     Args:
-        counter: four words of 32 bits: Python's integers, or arrays of uint64 that broadcast together.
+        counter: four words of 32 bits: Python's integers, or arrays of uint64 of one shape.
         key: two words of 32 bits.
     """
-    a, b, c, d = counter
+    words: tuple[Any, ...] = counter  # NumPy's types for these operations are wider than what they give
+    a, b, c, d = words
     for step in range(_ROUNDS):
         # 32 x 32 bits fit 64, so arrays of uint64 lose nothing.
         first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException, RestException
 from numpy.typing import NDArray
 from PIL import Image
@@ -39,8 +39,7 @@ class Point:
     Attributes:
         key: the metric.
         value: its value.
-        timestamp: milliseconds since 1970. MLflow takes a point with the same time, step and value once only, so that
-            one whose receipt was lost can be sent again.
+        timestamp: milliseconds since 1970.
         step: global steps done.
     """
 
@@ -122,11 +121,11 @@ def decode(data: bytes) -> Update:
         raise ValueError(f"not an update for MLflow: {data[:80]!r}") from error
 
 
-def take_up(client: MlflowClient, run_id: str) -> dict[str, int] | None:
+def take_up(client: MlflowClient, run_id: str) -> dict[str, Point] | None:
     """Open a run again.
 
     Returns:
-        The last step that it has of each metric; None if somebody has deleted it.
+        The last point that it has of each metric; None if somebody has deleted it.
 
     Raises:
         MlflowException: the server does not answer, or refuses.
@@ -140,7 +139,13 @@ def take_up(client: MlflowClient, run_id: str) -> dict[str, int] | None:
     if run.info.lifecycle_stage != "active":
         return None
     client.update_run(run_id, status="RUNNING")
-    return {metric.key: metric.step for metric in run.data.to_proto().metrics}
+    return _last_points(run)
+
+
+def _last_points(run: Run) -> dict[str, Point]:
+    """The last point of each metric, by which a server keeps them: it looks through no history for that."""
+    metrics = run.data.to_proto().metrics
+    return {metric.key: Point(metric.key, metric.value, metric.timestamp, metric.step) for metric in metrics}
 
 
 class Delivery:
@@ -151,9 +156,12 @@ class Delivery:
         run_id: the run.
         spool: the updates.
         tell: prints a line; called once when the server goes and once when it is back.
-        logged: the last step that the run has of each metric: what a resumed run does again is left out. None: find
+        logged: the last point that the run has of each metric: what a resumed run does again is left out. None: find
             that out, and open the run again, as soon as the server answers.
         check: called before anything is sent; raises LostError if nothing may be sent any more.
+
+    What was sent without a receipt may have arrived. It is not sent again to find out: a server that is given points
+    which it has may search its whole history for them (mlflow/mlflow#24577). Its last points say as much.
     """
 
     def __init__(
@@ -162,11 +170,12 @@ class Delivery:
         run_id: str,
         spool: Spool,
         tell: Callable[[str], None],
-        logged: Mapping[str, int] | None,
+        logged: Mapping[str, Point] | None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._logged = logged
         self._check = check
+        self._is_stale = False  # something was sent since, and no receipt came
         self._client = client
         self._run_id = run_id
         self._spool = spool
@@ -190,6 +199,9 @@ class Delivery:
                     continue
                 if self._logged is None:
                     self._logged = self._take_up()
+                elif self._is_stale:
+                    self._logged = _last_points(self._client.get_run(self._run_id))
+                self._is_stale = False
                 self._send(decode(data))
             except LostError:
                 return  # the run is another attempt's
@@ -198,7 +210,7 @@ class Delivery:
                     self._tell(f"warning: MLflow refuses an update, which is left out: {_line(error)}")
                     self._spool.drop_first()
                     continue
-                self._unsure = True
+                self._unsure = self._is_stale = True
                 self._note_away(error)
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -215,25 +227,35 @@ class Delivery:
             return False
         return True
 
-    def _take_up(self) -> dict[str, int]:
+    def _take_up(self) -> dict[str, Point]:
         logged = take_up(self._client, self._run_id)
         if logged is None:
             self._tell(f"warning: MLflow run {self._run_id} has been deleted; stop, and the same command makes another")
         return logged or {}
 
-    def _is_news(self, key: str, step: int) -> bool:
+    def _last(self, key: str) -> Point | None:
         assert self._logged is not None
-        return key in _OF_ATTEMPTS or step > self._logged.get(key, -1)
+        return self._logged.get(key)
+
+    def _is_news(self, point: Point) -> bool:
+        last = self._last(point.key)
+        if last is None:
+            return True
+        if point.key in _OF_ATTEMPTS:
+            return (point.step, point.timestamp) != (last.step, last.timestamp)
+        return point.step > last.step
 
     def _send(self, update: Update) -> None:
         if isinstance(update, Points):
-            news = [point for point in update.points if self._is_news(point.key, point.step)]
+            news = list(filter(self._is_news, update.points))
             metrics = [Metric(point.key, point.value, point.timestamp, point.step) for point in news]
             for start in range(0, len(metrics), BATCH):
                 self._client.log_batch(self._run_id, metrics=metrics[start : start + BATCH])
         elif isinstance(update, Picture):
             # A picture goes before its score.
-            if self._is_news(SCORE, update.step) and not (self._unsure and self._has_picture(update)):
+            score = self._last(SCORE)
+            is_news = score is None or update.step > score.step
+            if is_news and not (self._unsure and self._has_picture(update)):
                 with Image.open(io.BytesIO(base64.b64decode(update.png)), formats=("PNG",)) as picture:
                     self._client.log_image(
                         self._run_id, picture, key=update.key, step=update.step, timestamp=update.timestamp

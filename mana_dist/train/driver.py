@@ -13,7 +13,7 @@ from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
 from mana_dist.lease import Lease, LostError
 from mana_dist.model.mana import parameter_count
-from mana_dist.tracking_uri import quiet_mlflow, resolve_tracking_uri, sqlite_file
+from mana_dist.tracking_uri import quiet_mlflow, resolve_tracking_uri, single_tries, sqlite_file
 from mana_dist.train import run_record
 from mana_dist.train.checkpoints import Checkpoints
 from mana_dist.train.checks import check_inputs
@@ -135,7 +135,8 @@ def _fit(
         newest = checkpoints.newest().state
         # The last validation comes after the last checkpoint, so it may be what is left to do.
         if newest is None or newest.step < total or config.data.validation_path:
-            _train(config, manifest, tracker, held, interrupts, part)
+            with single_tries():  # meanwhile nobody but the tracker's delivery talks to MLflow
+                _train(config, manifest, tracker, held, interrupts, part)
         for name in (model_folder.CONFIG_FILE, model_folder.WEIGHTS_FILE):  # the weights last: they make it whole
             data = persistently(storage.read_bytes, storage.join(checkpoints.folder(total), name))
             held.check()

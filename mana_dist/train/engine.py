@@ -282,7 +282,10 @@ def _import_deepspeed() -> Any:
 
 
 def initial_weights(model_config: ModelConfig, seed: int) -> dict[str, Tensor]:
-    """The random start of all parameters by name, fp32; the same for a seed on any machine."""
+    """Return the random start of all parameters by name, fp32; the same for a seed on any machine.
+
+    Drawn by torch, which promises its stream for no other version; a run needs it until its first checkpoint alone.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Module = Mana(model_config)

@@ -144,7 +144,7 @@ class Spool:
 
     def _delete(self, entry: _Entry) -> None:
         filesystem, path = storage.filesystem(self._file(entry))
-        with contextlib.suppress(OSError):  # one that stays is delivered twice, which MLflow sees
+        with contextlib.suppress(OSError):  # the next attempt finds that one which stays has arrived
             filesystem.delete_file(path)
 
     def _file(self, entry: _Entry) -> str:

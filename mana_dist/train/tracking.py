@@ -42,7 +42,7 @@ class Tracker:
         client: of the tracking server.
         run_id: an existing run.
         updates: where updates wait while the server is away.
-        logged: the last step that MLflow has of each metric: a resumed run does steps again, which are not logged
+        logged: the last point that MLflow has of each metric: a resumed run does steps again, which are not logged
             again. None: not known before the server answers.
         tell: prints a line.
         check: called before anything is sent to MLflow, where it may wait; raises LostError if nothing may be.
@@ -53,7 +53,7 @@ class Tracker:
         client: MlflowClient,
         run_id: str,
         updates: Spool,
-        logged: Mapping[str, int] | None,
+        logged: Mapping[str, Point] | None,
         tell: Callable[[str], None] = say,
         check: Callable[[], None] = lambda: None,
     ) -> None:
@@ -229,8 +229,8 @@ def _decoded(data: bytes) -> Update | None:
         return None
 
 
-def _take_up(client: MlflowClient, record: RunRecord) -> tuple[str, dict[str, int] | None] | None:
-    """The run's id and the last step of each metric, where these are known; None if the run has been deleted."""
+def _take_up(client: MlflowClient, record: RunRecord) -> tuple[str, dict[str, Point] | None] | None:
+    """The run's id and the last point of each metric, where these are known; None if the run has been deleted."""
     try:
         logged = delivery.take_up(client, record.mlflow_run_id)
     except MlflowException as error:

@@ -23,6 +23,7 @@ def test_the_published_answers(counter: str, key: str, expected: str) -> None:
     a, b, c, d = words(counter)
     low, high = words(key)
     assert list(philox((a, b, c, d), (low, high))) == words(expected)
-    arrays = philox(tuple(np.full(2, word, dtype=np.uint64) for word in (a, b, c, d)), (low, high))  # type: ignore[arg-type]
-    assert [list(map(int, word)) for word in arrays] == [[word, word] for word in words(expected)]
+    first, second, third, fourth = (np.full(2, word, dtype=np.uint64) for word in (a, b, c, d))
+    arrays = philox((first, second, third, fourth), (low, high))
+    assert [word.tolist() for word in arrays] == [[word, word] for word in words(expected)]
     assert slow_order.philox([a, b, c, d], [low, high]) == words(expected)  # the oracle of test_order

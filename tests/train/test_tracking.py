@@ -1,16 +1,18 @@
 """MLflow may go and come back: nothing waits for it, nothing is missing afterwards, and nothing is there twice."""
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.exceptions import RestException
 
+from mana_dist.train.delivery import Point
 from mana_dist.train.events import Checkpointed, Stalled, Started
 from mana_dist.train.spool import Spool
 from mana_dist.train.tracking import Tracker
-from tests.train.tracked import AWAY, FakeClient, progress, steps, validated
+from tests.train.tracked import AWAY, FakeClient, last_points, progress, steps, validated
 
 
 @pytest.fixture
@@ -20,11 +22,11 @@ def client(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     return FakeClient()
 
 
-NEW: dict[str, int] = {}
+NEW: dict[str, Point] = {}
 UNKNOWN = None
 
 
-def tracker(client: Any, folder: Path, lines: list[str], logged: dict[str, int] | None = NEW) -> Tracker:
+def tracker(client: Any, folder: Path, lines: list[str], logged: dict[str, Point] | None = NEW) -> Tracker:
     return Tracker(client, "run", Spool(str(folder)), logged, lines.append)
 
 
@@ -35,7 +37,7 @@ def test_updates_arrive_in_order(client: FakeClient, tmp_path: Path) -> None:
         subject.log(event)
     subject.close("FINISHED")
     assert client.losses == steps(4)
-    assert [call for call in client.calls if call != "metrics"] == ["validation 2", "FINISHED"]
+    assert [call for call in client.calls if call not in ("metrics", "get_run")] == ["validation 2", "FINISHED"]
     assert lines == []
     assert list(tmp_path.iterdir()) == []
 
@@ -53,7 +55,9 @@ def test_away_is_said_once_and_back_once_and_all_arrives(client: FakeClient, tmp
     client.error = None
     assert subject.flush(10)
     assert client.losses == steps(40)
-    assert [call for call in client.calls if call != "metrics"] == [f"validation {step}" for step in range(2, 42, 2)]
+    assert [call for call in client.calls if call not in ("metrics", "get_run")] == [
+        f"validation {step}" for step in range(2, 42, 2)
+    ]
     assert len(lines) == 2
     assert lines[0].startswith("MLflow at http://fake does not answer (API request")
     assert lines[1].startswith("MLflow is back after 0:")
@@ -98,7 +102,7 @@ def test_what_never_arrived_comes_with_the_next_attempt(client: FakeClient, tmp_
 
 
 def test_losses_that_only_the_checkpoint_remembers_are_logged(client: FakeClient, tmp_path: Path) -> None:
-    subject = tracker(client, tmp_path, [], logged={"train/loss": 3})
+    subject = tracker(client, tmp_path, [], logged=last_points(train_loss=3))
     subject.log(Started(6, 2, "CPU", (2.0, 3.0, 4.0, 5.0, 6.0)))
     assert subject.flush(10)
     assert client.losses == [(4, 4.0), (5, 5.0), (6, 6.0)]
@@ -106,7 +110,7 @@ def test_losses_that_only_the_checkpoint_remembers_are_logged(client: FakeClient
 
 def test_what_mlflow_has_may_be_found_out_after_the_start(client: FakeClient, tmp_path: Path) -> None:
     lines: list[str] = []
-    client.before = {"train/loss": 4, "train/gradient_norm": 4, "train/workers": 2, "val/psnr": 4}
+    client.last = last_points(train_loss=4, train_gradient_norm=4, train_workers=2, val_psnr=4)
     client.error = AWAY
     subject = tracker(client, tmp_path, lines, UNKNOWN)
     # Resumed from step 2; MLflow has steps 1 to 4 and the validation of step 4, but that is not known yet.
@@ -125,8 +129,34 @@ def test_what_mlflow_has_may_be_found_out_after_the_start(client: FakeClient, tm
     ]
 
 
+@pytest.mark.parametrize("arrives", [True, False])
+def test_what_was_sent_without_a_receipt_is_sent_again_only_if_it_has_not_arrived(
+    client: FakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrives: bool
+) -> None:
+    """The first request for each update has no answer; points of attempts, which may repeat a step, are no other."""
+    requests: list[tuple[Point, ...]] = []
+    log_batch = client.log_batch
+
+    def lose_first(run_id: str, metrics: list[Any]) -> None:
+        points = tuple(Point(metric.key, metric.value, metric.timestamp, metric.step) for metric in metrics)
+        is_first = points not in requests
+        requests.append(points)
+        if arrives or not is_first:
+            log_batch(run_id, metrics)
+        if is_first:
+            raise AWAY
+
+    monkeypatch.setattr(client, "log_batch", lose_first)
+    subject = tracker(client, tmp_path, [])
+    for event in (Started(0, 2, "CPU", ()), progress(2), Checkpointed(2, 0.5), progress(4), Started(2, 1, "CPU", ())):
+        subject.log(event)
+    assert subject.flush(10)
+    assert client.losses == steps(4)
+    assert set(Counter(requests).values()) == {1 if arrives else 2}
+
+
 def test_two_attempts_without_mlflow_and_a_third_with_it(client: FakeClient, tmp_path: Path) -> None:
-    client.before = {"train/loss": 4, "train/gradient_norm": 3}  # which went in two requests
+    client.last = last_points(train_loss=4, train_gradient_norm=3)  # which went in two requests
     client.error = AWAY
     for step in (4, 6):
         attempt = tracker(client, tmp_path, [], UNKNOWN)
@@ -134,7 +164,7 @@ def test_two_attempts_without_mlflow_and_a_third_with_it(client: FakeClient, tmp
         attempt.log(progress(step))
         attempt.close("KILLED", timeout=0.05)
     other = FakeClient()
-    third = tracker(other, tmp_path, [], client.before)
+    third = tracker(other, tmp_path, [], client.last)
     third.log(Started(6, 1, "CPU", tuple(value for _, value in steps(6))))
     third.log(progress(8))
     assert third.flush(10)

@@ -8,17 +8,21 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Metric
 from mlflow.exceptions import RestException
 
 from mana_dist.config import Config, MlflowConfig, RunConfig
 from mana_dist.errors import UserError
+from mana_dist.train.delivery import WORKERS, Delivery, Point, Points, encode
 from mana_dist.train.events import Started
 from mana_dist.train.run_record import RunRecord
+from mana_dist.train.spool import Spool
 from mana_dist.train.tracking import Tracker, check_server
 from tests.train.tracked import AWAY, FakeClient, progress, steps, validated
 
@@ -27,10 +31,24 @@ def config(folder: Path) -> Config:
     return Config(run=RunConfig(name="run", storage=str(folder)), mlflow=MlflowConfig(experiment="e"))
 
 
+STATEMENTS = "MANA_TEST_STATEMENTS"
+# Python runs it at its start, in each process of the server.
+SPY = f"""
+import os, sqlalchemy.engine, sqlalchemy.event
+@sqlalchemy.event.listens_for(sqlalchemy.engine.Engine, "before_cursor_execute")
+def note(connection, cursor, statement, *_):
+    with open(os.environ["{STATEMENTS}"], "a") as file:
+        file.write(" ".join(statement.split()) + "\\n")
+"""
+
+
 class Server:
-    """A real MLflow server over a sqlite database."""
+    """A real MLflow server over a sqlite database, which writes down every SQL statement that it makes."""
 
     def __init__(self, folder: Path) -> None:
+        (folder / "spy").mkdir()
+        (folder / "spy" / "sitecustomize.py").write_text(SPY)
+        self._statements = folder / "statements"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -43,6 +61,8 @@ class Server:
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/ml.db"]
         command += ["--artifacts-destination", str(self._folder / "artifacts")]
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        paths = [str(self._folder / "spy"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment |= {STATEMENTS: str(self._statements), "PYTHONPATH": os.pathsep.join(paths)}
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=self._folder
@@ -55,6 +75,10 @@ class Server:
             except OSError:
                 time.sleep(0.1)
         pytest.fail((self._folder / "server.log").read_text())
+
+    def statements(self) -> list[str]:
+        """All SQL so far, a statement a line."""
+        return self._statements.read_text().splitlines()
 
     def kill(self) -> None:
         if self._process:
@@ -113,6 +137,49 @@ def test_a_real_server_killed_and_restarted_has_everything_once(
     out = capsys.readouterr().out
     assert out.count("does not answer") == 1
     assert out.count("MLflow is back") == 1
+
+
+class LosesReceipts(MlflowClient):  # type: ignore[misc]  # MLflow comes without types
+    """Brings everything to the server, and hears of each batch only if it sends that again."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.sent: list[tuple[tuple[str, int], ...]] = []
+
+    def log_batch(self, run_id: str, metrics: Sequence[Metric] = (), *others: Any, **more: Any) -> Any:
+        super().log_batch(run_id, metrics, *others, **more)
+        batch = tuple((metric.key, metric.step) for metric in metrics)
+        self.sent.append(batch)
+        if self.sent.count(batch) == 1:
+            raise AWAY
+
+
+@pytest.mark.slow
+def test_points_whose_receipts_were_lost_make_the_server_search_no_history(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redelivered points made it look each of them up, and older servers all that the run has (mlflow/mlflow#24577)."""
+    monkeypatch.setattr("mana_dist.train.delivery.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("mana_dist.train.delivery.LONGEST_PAUSE", 0.01)
+    client = LosesReceipts(server.uri)
+    run_id = client.create_run("0").info.run_id
+    spool = Spool(str(tmp_path / "updates"))
+    series = {key: [Point(key, float(step), 7, step) for step in range(1, 2501)] for key in ("train/loss", "val/x")}
+    attempts = [Point(WORKERS, 2.0, time, 1) for time in (7, 8)]  # two that began at the same step
+    for points in ([*series["train/loss"], *series["val/x"]], attempts[:1], attempts[1:]):
+        spool.append(encode(Points(tuple(points))))
+    before = len(server.statements())
+    Delivery(client, run_id, spool, print, logged={})
+    assert spool.wait_empty(60)
+    made = server.statements()[before:]
+    assert sum("INSERT INTO metrics" in statement for statement in made) >= len(client.sent)  # so they are all seen
+    assert [statement for statement in made if " FROM metrics" in statement] == []
+    assert len(client.sent) == 5 + 2  # of 1000 points at most, and each once
+    for key, expected in {**series, WORKERS: attempts}.items():
+        history = client.get_metric_history(run_id, key)
+        assert sorted((point.step, point.timestamp, point.value) for point in history) == [
+            (point.step, point.timestamp, point.value) for point in expected
+        ]
 
 
 def test_an_unreachable_server_is_a_users_mistake_before_the_start(

@@ -7,6 +7,7 @@ import numpy as np
 from mlflow.entities import Metric, Run, RunData, RunInfo
 from mlflow.exceptions import MlflowException
 
+from mana_dist.train.delivery import Point
 from mana_dist.train.events import Progress, Validated
 
 PICTURE = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
@@ -30,7 +31,7 @@ class FakeClient:
     def __init__(self) -> None:
         self.losses: list[tuple[int, float]] = []
         self.norms: list[tuple[int, float]] = []
-        self.before: dict[str, int] = {}  # the last step of each metric that the run had when it was taken up
+        self.last: dict[str, Point] = {}  # of each metric, as a server keeps it
         self.calls: list[str] = []
         self.error: Exception | None = None
         self.gate = threading.Event()
@@ -44,6 +45,10 @@ class FakeClient:
 
     def log_batch(self, run_id: str, metrics: list[Any]) -> None:
         self._call("metrics")
+        for metric in metrics:
+            point = Point(metric.key, metric.value, metric.timestamp, metric.step)
+            before = self.last.get(point.key, point)
+            self.last[point.key] = max(before, point, key=lambda known: (known.step, known.timestamp))
         self.losses += [(metric.step, metric.value) for metric in metrics if metric.key == "train/loss"]
         self.norms += [(metric.step, metric.value) for metric in metrics if metric.key == "train/gradient_norm"]
 
@@ -54,7 +59,7 @@ class FakeClient:
     def get_run(self, run_id: str) -> Run:
         self._call("get_run")
         info = RunInfo(run_id, "0", "", "KILLED", 0, None, "active")
-        return Run(info, RunData([Metric(key, 0.0, 0, step) for key, step in self.before.items()]))
+        return Run(info, RunData([Metric(p.key, p.value, p.timestamp, p.step) for p in self.last.values()]))
 
     def update_run(self, run_id: str, status: str) -> None:
         self._call(status)
@@ -64,6 +69,12 @@ class FakeClient:
 
     def set_terminated(self, run_id: str, status: str, end_time: int) -> None:
         self._call(status)
+
+
+def last_points(**steps: int) -> dict[str, Point]:
+    """What a run has: of the metric ``train_loss``, which is train/loss, the last step, and so on."""
+    keys = {name.replace("_", "/", 1): step for name, step in steps.items()}
+    return {key: Point(key, 0.0, 0, step) for key, step in keys.items()}
 
 
 AWAY = MlflowException("API request to http://fake failed with exception: refused")

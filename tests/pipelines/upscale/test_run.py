@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mana_dist import lease
 from mana_dist.errors import UserError
 from mana_dist.upscale.segments import Segment
 from pipelines.upscale import job
@@ -38,6 +39,19 @@ def test_it_fails_where_no_source_is_usable(tmp_path: Path, model: str, monkeypa
         main(["--source", str(bad), str(take), "--out", str(out), "--model", model])
     report = json.loads((out / "upscale.json").read_text())
     assert [Path(item["source"]).name for item in report["rejected"]] == ["take", "bad.mp4"]
+
+
+def test_results_that_another_attempt_works_on_are_refused(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film, out = write_film(tmp_path / "film.mp4", 24), tmp_path / "out"
+    monkeypatch.setattr(job, "device", lambda _: "cpu")
+    with (
+        lease.hold(str(out), "out", "wait", length=0.6),  # renewed ten times a second
+        pytest.raises(UserError, match=rf"--out {out} belongs to another attempt, which is at work \(process "),
+    ):
+        main(["--source", str(film), "--out", str(out), "--model", model])
+    assert list(out.iterdir()) == []
 
 
 def test_work_outlives_a_refusal_that_comes_after_the_first_look(

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from mana_dist import model_folder
+from mana_dist import lease, model_folder
 from mana_dist.errors import UserError
 from mana_dist.upscale import record
 from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.source import SourceError
 from pipelines.upscale import tasks
 from pipelines.upscale.outputs import Output
-from pipelines.upscale.tasks import Failure, Recipe, Upscaler, Video
+from pipelines.upscale.tasks import Failure, Recipe, Upscaler, Video, finish
 from tests.pipelines.upscale.runs import CONFIG, sha256, single_process, write_film, write_model
 
 
@@ -45,6 +45,22 @@ def test_segments_one_by_one_join_to_the_single_process_result(video: Video, rec
     assert (summary.frames, summary.width, summary.height) == (30, 256, 192)
     alone = single_process(tmp_path / "film.mp4", tmp_path / "alone.mp4", "--model", recipe.model, "--segment", "12")
     assert sha256(Path(video.output.uri)) == alone
+
+
+def test_a_worker_whose_job_lost_the_folder_leaves_no_result(
+    video: Video, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a segment is begun, and between a finished join and its place."""
+    with lease.hold(str(tmp_path), "--out", "wait") as held:
+        fenced = dataclasses.replace(recipe, fence=held.fence)
+        for segment in video.segments:
+            assert Upscaler(fenced).upscale(video, segment) is None
+        finished = sorted(Path(video.folder).iterdir())
+        (tmp_path / ".lease").unlink()
+        lost = [Upscaler(fenced).upscale(video, video.segments[0]), finish(video, fenced)]
+    assert all(isinstance(found, Failure) and "another attempt may have had it" in found.reason for found in lost)
+    assert not Path(video.output.uri).exists()
+    assert sorted(Path(video.folder).iterdir()) == finished
 
 
 def test_bad_sources_are_to_blame(tmp_path: Path, recipe: Recipe) -> None:

@@ -104,6 +104,7 @@ def _work(todo: Sequence[Clip], there: int, asked: Options, held: Lease) -> list
     for result in job.run(left, asked.out, asked.settings, held.fence):
         held.heed()
         if result.fatal:
+            held.check()
             raise UserError(f"{result.failure}; mend it, and the same command goes on where this one stopped")
         results.append(result)
         report.add(result)

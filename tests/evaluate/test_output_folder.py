@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mana_dist import lease
 from mana_dist.errors import UserError
 from mana_dist.evaluate import report, run
 from mana_dist.evaluate.metrics_file import PARTIAL_FILE
@@ -33,6 +34,20 @@ def test_numbers_are_there_when_the_report_cannot_be_written(
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert written["methods"]["bicubic"]["mean"]["frames"] == 2
     assert "| bicubic" in capsys.readouterr().out
+
+
+def test_a_folder_that_another_evaluation_works_on_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path / "clip", frames_of(2))
+    out = tmp_path / "out"
+    with (
+        lease.hold(str(out), "out", "wait", length=0.6),  # renewed ten times a second
+        pytest.raises(UserError, match=rf"--out {out} belongs to another attempt, which is at work \(process "),
+    ):
+        evaluate(out, "--data", str(tmp_path / "clip"), "--method", "bicubic")
+    assert names(out) == set()
+    evaluate(out, "--data", str(tmp_path / "clip"), "--method", "bicubic")
+    assert "metrics.json" in names(out)
+    assert ".lease" not in names(out)
 
 
 def test_numbers_that_cannot_be_written_are_on_the_console(

@@ -1,15 +1,21 @@
 """A dataset and its sources: what is there is not done again, what changed is replaced, readers never see half."""
 
 import dataclasses
+import functools
+import os
+import socket
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mana_dist import lease
 from mana_dist.data.manifest import find_manifest, load_manifest, save_manifest
 from mana_dist.data.samples import Sample, write_dataset
 from mana_dist.data.settings import SampleSettings
 from mana_dist.errors import UserError
+from mana_dist.lease import Owner
 from mana_dist.video.strict import numbered_frames
 from pipelines.ingest import contact_sheet, job, run_unit, units
 from pipelines.ingest.__main__ import main
@@ -345,25 +351,74 @@ def test_a_file_that_must_not_be_read_costs_its_pack_mates_nothing(
     assert (manifest.samples, manifest.rejected) == (9, ())
 
 
-def test_two_ingests_at_once_do_not_publish_what_the_other_deleted(
+def test_an_ingest_owns_the_dataset_while_it_works(
     tmp_path: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    ingest(out, clips[0])
     run = job.run
 
     def with_another_one(*arguments: object) -> object:
         results = list(run(*arguments))  # type: ignore[arg-type]
-        monkeypatch.setattr(job, "run", run)
-        ingest(out, clips[2])
+        with pytest.raises(UserError) as told:
+            ingest(out, clips[2])
+        owner = Owner.parse((out / ".lease").read_bytes())
+        assert (owner.host, owner.pid) == (socket.gethostname(), os.getpid())
+        assert str(told.value) == (
+            f"--out {out} belongs to another attempt, which is at work ({owner}); wait for it, stop it, or name "
+            "another --out"
+        )
         return results
 
-    monkeypatch.setattr(job, "run", with_another_one)
-    with pytest.raises(UserError, match="another ingest has worked on it meanwhile; run the same command again"):
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "hold", functools.partial(lease.hold, length=0.6))  # renewed ten times a second
+        patch.setattr(job, "run", with_another_one)
         ingest(out, clips[1])
+    assert load_manifest(str(out)).samples == 3
+    ingest(out, clips[0])
+    assert load_manifest(str(out)).samples == 6
+    assert not (out / ".lease").exists()
+
+
+def test_an_ingest_that_lost_the_dataset_writes_nothing_more(
+    tmp_path: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one has taken it over while this one was halted, and is done."""
+    out = tmp_path / "out"
+    on_ray = job.map_on_ray
+
+    def halted(items: Sequence[str], task: job.Task) -> Iterator[str]:
+        if items:
+            monkeypatch.setattr(job, "map_on_ray", on_ray)
+            (out / ".lease").unlink()
+            ingest(out, clips[2])
+            before.update(tree(out))
+        return on_ray(items, task)
+
+    before: dict[str, bytes] = {}
+    monkeypatch.setattr(job, "map_on_ray", halted)
+    with pytest.raises(UserError, match=r"its \.lease is gone, another attempt may"):
+        ingest(out, clips[1])
+    assert tree(out) == before
+    assert load_manifest(str(out)).samples == 3
+
+
+def test_shards_that_somebody_deleted_meanwhile_are_not_published(
+    tmp_path: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run = job.run
+
+    def with_a_loss(*arguments: object) -> object:
+        results = list(run(*arguments))  # type: ignore[arg-type]
+        (out / results[0].shards[0].path).unlink()
+        return results
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "run", with_a_loss)
+        with pytest.raises(UserError, match="another ingest has worked on it meanwhile; run the same command again"):
+            ingest(out, clips[1])
     ingest(out, clips[1])
-    assert load_manifest(str(out)).samples == 9
-    assert all((out / shard.path).exists() for shard in load_manifest(str(out)).shards)
+    assert load_manifest(str(out)).samples == 3
 
 
 def test_storage_of_the_dataset_that_fails_is_one_line(

@@ -1,5 +1,7 @@
 """A run's checkpoints: which one is gone on from, which are kept."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,10 @@ import torch
 
 from mana_dist.config import Config, RunConfig
 from mana_dist.errors import UserError
+from mana_dist.lease import LostError
 from mana_dist.train.checkpoint import TrainState
 from mana_dist.train.checkpoints import Checkpoints
+from tests.pipelines.datasets import tree
 
 MOMENTS = {"exp_avg.weight": torch.zeros(3)}
 
@@ -33,6 +37,27 @@ def newest_step(run: Checkpoints) -> int | None:
 def test_a_new_run_has_none(tmp_path: Path) -> None:
     found = checkpoints(tmp_path).newest()
     assert (found.state, found.damaged) == (None, ())
+
+
+def test_a_run_that_is_anothers_by_now_is_left_as_it_is(tmp_path: Path) -> None:
+    """However far a checkpoint had come: before its folder is cleared, before each of its files, before old ones go."""
+    config = Config(run=RunConfig(name="one", storage=str(tmp_path), keep_checkpoints=1))
+    for step in (6, 12):
+        Checkpoints(config, patience=0).write(state(step))
+    for passed in range(6):
+        answers = iter([True] * passed)
+
+        def check(answers: Iterator[bool] = answers) -> None:
+            if not next(answers, False):
+                raise LostError("taken over")
+
+        before = tree(tmp_path / "one")
+        with pytest.raises(LostError):
+            Checkpoints(config, patience=0, check=check).write(state(18))
+        now = tree(tmp_path / "one")
+        assert {name: data for name, data in now.items() if "18/" not in name} == before
+        assert len(now) - len(before) == max(0, passed - 1)
+        shutil.rmtree(tmp_path / "one" / "checkpoint_00000018", ignore_errors=True)
 
 
 def test_the_newest_counts_and_the_last_are_kept(tmp_path: Path) -> None:

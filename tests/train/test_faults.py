@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mana_dist.train import checkpoint
-from tests.train.trainings import DATA, STEPS, TINY, Training, history, make_workplace, train
+from tests.train.trainings import DATA, STARTED, STEPS, TINY, Training, history, make_workplace, train
 
 # As long as needed: it is ended from outside.
 ENDLESS = ["--schedule.stage1.steps", "5000", "--run.log_every", "1"]
@@ -47,6 +47,29 @@ def test_sigterm_saves_at_once_and_the_run_goes_on_from_there(workplace: Path) -
         training.wait_for("once more stops at once")
         training.process.send_signal(signal.SIGTERM)
         assert training.finish(20) == 128 + signal.SIGTERM, training.output
+
+
+@pytest.mark.cluster
+def test_a_halted_driver_that_was_replaced_stops_without_a_trace(workplace: Path) -> None:
+    """Its machine may have slept or been cut off; its workers were not, and go on until another attempt takes over."""
+    arguments = [*TINY, *DATA, *ENDLESS, "--run.name", "halted", "--run.checkpoint_every", "20"]
+    with Training(workplace, *arguments) as halted:
+        halted.wait_for("checkpoint at step 20")
+        halted.process.send_signal(signal.SIGSTOP)
+        with Training(workplace, *arguments) as other:
+            other.wait_for(STARTED)
+            assert "run halted belongs to another attempt (process" in other.output
+            halted.process.send_signal(signal.SIGCONT)
+            assert halted.finish(60) == 2, halted.output
+            assert halted.output.splitlines()[-1].startswith(
+                f"error: run halted was taken over by another attempt (process {other.process.pid} on "
+            )
+            assert "Traceback" not in halted.output
+            other.wait_for_step(other.step + 50)
+            other.process.send_signal(signal.SIGTERM)
+            assert other.finish(60) == 128 + signal.SIGTERM, other.output
+    step = max(checkpoint_steps(workplace, "halted"))
+    assert sorted(history(workplace, "halted", status="KILLED")) == list(range(1, step + 1))
 
 
 @pytest.mark.cluster

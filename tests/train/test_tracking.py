@@ -1,5 +1,6 @@
 """MLflow may go and come back: nothing waits for it, nothing is missing afterwards, and nothing is there twice."""
 
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from mlflow.exceptions import RestException
 
+from mana_dist.lease import LostError
 from mana_dist.train.delivery import Point
 from mana_dist.train.events import Checkpointed, Stalled, Started
 from mana_dist.train.spool import Spool
@@ -40,6 +42,37 @@ def test_updates_arrive_in_order(client: FakeClient, tmp_path: Path) -> None:
     assert [call for call in client.calls if call not in ("metrics", "get_run")] == ["validation 2", "FINISHED"]
     assert lines == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_anothers_by_now_is_told_nothing(client: FakeClient, tmp_path: Path) -> None:
+    asked = threading.Event()
+
+    def lost() -> None:
+        asked.set()
+        raise LostError("taken over")
+
+    subject = Tracker(client, "run", Spool(str(tmp_path)), NEW, check=lost)  # type: ignore[arg-type]
+    subject.log(progress(2))
+    assert asked.wait(30)
+    assert not subject.flush(0.05)
+    assert client.calls == []
+
+
+def test_nothing_is_sent_while_the_storage_cannot_say_whose_run_it_is(client: FakeClient, tmp_path: Path) -> None:
+    errors, before = iter([OSError(5, "no answer")] * 2), []
+
+    def check() -> None:
+        for error in errors:
+            before.extend(client.calls)
+            raise error
+
+    lines: list[str] = []
+    subject = Tracker(client, "run", Spool(str(tmp_path)), NEW, lines.append, check)  # type: ignore[arg-type]
+    subject.log(progress(2))
+    assert subject.flush(30)
+    assert client.losses == steps(2)
+    assert before == []
+    assert lines == []  # MLflow was there all the time
 
 
 def test_away_is_said_once_and_back_once_and_all_arrives(client: FakeClient, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -109,21 +110,31 @@ def test_killed_and_resumed_is_the_same_training_to_the_last_bit(
     assert resumed.returncode == 0, resumed.stderr
     start = int(re.findall(r"resuming after step (\d+): 2 worker", resumed.stdout)[0])
     assert start >= 12
+    assert "another attempt" not in resumed.stdout  # the dead driver was on this machine: nobody waits for it
     assert history(workplace, "killed") == history(workplace, "whole")
     assert weights(workplace, "killed") == weights(workplace, "whole")
 
 
 @pytest.mark.slow
 def test_ctrl_c_saves_leaves_no_process_and_says_how_to_go_on(workplace: Path) -> None:
+    """And a second attempt meanwhile is refused, and changes nothing."""
     arguments = [*TINY, *DATA, "--run.name", "interrupted", "--schedule.stage1.steps", "5000"]
     with Training(workplace, *arguments, "--run.checkpoint_every", "4000") as run:
         run.wait_for_step(4)
+        refused = one_line_error(train(workplace, *arguments, "--run.checkpoint_every", "4000"))
+        owner = rf"process {run.process.pid} on {re.escape(socket.gethostname())}, since 20\d\d-.* UTC"
+        line = rf"error: run interrupted belongs to another attempt, which is at work \({owner}\); wait for it, "
+        assert re.fullmatch(line + "stop it, or give another run.name", refused)
+        run.wait_for_step(run.step + 8)
         assert len(run.processes()) > 4  # driver, raylet, GCS, controller, two workers
         os.killpg(run.process.pid, signal.SIGINT)
         assert run.finish(60) == 130, run.output
         (saved,) = (workplace / "runs" / "interrupted").glob("checkpoint_*")
         assert f"stopped after step {int(saved.name[11:])} (Ctrl-C)" in run.output
         assert "the same command with --run.name interrupted goes on with it" in run.output
+        assert not list((workplace / "runs" / "interrupted").glob(".*"))  # it is free at once
+        done = int(saved.name[11:])
+        assert sorted(history(workplace, "interrupted", status="KILLED")) == list(range(1, done + 1))  # each once
         assert run.output.splitlines()[-1] == "interrupted"
         deadline = time.monotonic() + 15
         while (left := run.processes()) and time.monotonic() < deadline:

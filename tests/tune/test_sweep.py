@@ -3,7 +3,10 @@
 import csv
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +17,7 @@ from safetensors.torch import load_file
 
 import mana_dist
 from tests.evaluate.footage import frames_of, write_folder
-from tests.train.trainings import TINY, Training, make_workplace, train
+from tests.train.trainings import TINY, Training, environment, make_workplace, train
 
 SCRIPT = Path(mana_dist.__file__).parents[1] / "tune" / "sweep_memory.py"
 KEYS = [*TINY, "--data.path", "samples", "--schedule.stage3.steps", "60"]
@@ -35,6 +38,21 @@ def swept(workplace: Path) -> Path:
     """The folder of a sweep whose driver was killed, and then, when it went on, a worker."""
     folder = workplace / "runs" / "swept"
     first = begin(workplace)
+    wait(first, (folder / ".lease").exists, "the sweep's lease")
+    refused = subprocess.run(
+        [sys.executable, str(SCRIPT), *SWEEP, "--run.name", "swept"],
+        cwd=workplace,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    owner = rf"process {first.process.pid} on .*, since .*"
+    line = (
+        rf"error: sweep swept belongs to another attempt, which is at work \({owner}\); wait for it, stop it, or .*\n"
+    )
+    assert refused.returncode == 2
+    assert re.fullmatch(line, refused.stderr)
     wait(first, lambda: in_stage_3(folder / "trials" / "none-seed0"), "stage 3 of the first trial")
     first.process.kill()
     first.process.wait()

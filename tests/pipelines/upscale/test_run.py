@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mana_dist import lease
 from mana_dist.errors import UserError
 from mana_dist.upscale.segments import Segment
 from pipelines.upscale import job
@@ -51,6 +52,19 @@ def test_names_that_are_too_long_for_the_results_are_refused_before_the_work(tmp
         main(
             ["--source", str(write_film(tmp_path / "a.mp4", 2)), "--out", "s3://bucket/" + "x" * 900, "--model", model]
         )
+
+
+def test_results_that_another_attempt_works_on_are_refused(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film, out = write_film(tmp_path / "film.mp4", 24), tmp_path / "out"
+    monkeypatch.setattr(job, "device", lambda _: "cpu")
+    with (
+        lease.hold(str(out), "out", "wait", length=0.6),  # renewed ten times a second
+        pytest.raises(UserError, match=rf"--out {out} belongs to another attempt, which is at work \(process "),
+    ):
+        main(["--source", str(film), "--out", str(out), "--model", model])
+    assert list(out.iterdir()) == []
 
 
 def test_work_outlives_a_refusal_that_comes_after_the_first_look(

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from mana_dist import model_folder
+from mana_dist import lease, model_folder
 from mana_dist.errors import UserError
 from mana_dist.upscale import record
 from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.source import SourceError
 from pipelines.upscale import tasks
 from pipelines.upscale.outputs import Output
-from pipelines.upscale.tasks import Failure, Recipe, Upscaler, Video
+from pipelines.upscale.tasks import Failure, Recipe, Upscaler, Video, finish
 from tests.pipelines.upscale.runs import CONFIG, sha256, single_process, write_film, write_model
 
 
@@ -57,6 +57,22 @@ def test_the_longest_name_that_a_file_can_have_is_written(tmp_path: Path, recipe
     assert Upscaler(recipe).upscale(video, video.segments[0]) is None
     assert not isinstance(tasks.finish(video, recipe), Failure)
     assert [path.name for path in (tmp_path / "results").iterdir()] == [name]
+
+
+def test_a_worker_whose_job_lost_the_folder_leaves_no_result(
+    video: Video, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a segment is begun, and between a finished join and its place."""
+    with lease.hold(str(tmp_path), "--out", "wait") as held:
+        fenced = dataclasses.replace(recipe, fence=held.fence)
+        for segment in video.segments:
+            assert Upscaler(fenced).upscale(video, segment) is None
+        finished = sorted(Path(video.folder).iterdir())
+        (tmp_path / ".lease").unlink()
+        lost = [Upscaler(fenced).upscale(video, video.segments[0]), finish(video, fenced)]
+    assert all(isinstance(found, Failure) and "another attempt may have had it" in found.reason for found in lost)
+    assert not Path(video.output.uri).exists()
+    assert sorted(Path(video.folder).iterdir()) == finished
 
 
 def test_bad_sources_are_to_blame(tmp_path: Path, recipe: Recipe) -> None:

@@ -13,7 +13,7 @@ from mana_dist.evaluate.layouts import BESIDE, WITHIN, Layout, check_numbers, is
 from mana_dist.evaluate.subset import ALL, CENTRE, FrameSubset
 from mana_dist.storage import ListedFile
 from mana_dist.video.frame_folders import clip_name
-from mana_dist.video.picture_files import check_one_file_each
+from mana_dist.video.frame_names import check_one_clip
 
 LrSource = Literal["made", "given", "auto"]
 
@@ -289,12 +289,12 @@ def _pair(hr: str, clip: FoundClip, lr: str = "", low: FoundClip | None = None) 
         UserError: two files for one frame, other numbers of frames, numbers that do not go on alike.
     """
     uri = below(hr, clip.path)
-    check_one_file_each(uri, clip.files or ())
+    check_one_clip(uri, clip.files or ())
     first = below(uri, clip.files[0]) if clip.files else None
     if low is None:
         return Pair(path=clip.path, uri=uri, frames=_count(clip), first=first)
     low_uri = below(lr, low.path)
-    check_one_file_each(low_uri, low.files or ())
+    check_one_clip(low_uri, low.files or ())
     if None not in (_count(clip), _count(low)) and _count(clip) != _count(low):
         raise UserError(
             f"{low_uri}: {_count(low)} LR frames, but {uri} has {_count(clip)}; mend the dataset or use --lr made"

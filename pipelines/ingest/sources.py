@@ -17,6 +17,7 @@ from mana_dist.errors import UserError
 from mana_dist.storage import ListedFile
 from mana_dist.video.containers import VIDEO_SUFFIXES
 from mana_dist.video.frame_folders import FRAME_SUFFIXES, clip_name
+from mana_dist.video.frame_names import check_one_clip
 from pipelines.ingest import source_lists
 from pipelines.ingest.look_up import Place, look_at, look_up
 from pipelines.ingest.source_lists import Entry
@@ -243,6 +244,11 @@ class _Expander:
             uri = below(folder, clip.path)
             if not all(map(_is_text, (uri, *(clip.files or ())))):
                 self._reject(uri, "its name is not UTF-8; rename it")
+                continue
+            try:
+                check_one_clip(uri, clip.files or ())
+            except UserError as error:
+                self._reject(uri, str(error).removeprefix(f"{uri}: "))
                 continue
             made = Clip(
                 uri=uri,

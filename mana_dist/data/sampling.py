@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
@@ -67,7 +67,12 @@ class Sampler:
         return self._tally
 
     def samples(
-        self, frames: Iterable[tuple[int, NDArray[np.uint8]]], *, first: int = 0, centres: range | None = None
+        self,
+        frames: Iterable[tuple[int, NDArray[np.uint8]]],
+        *,
+        first: int = 0,
+        centres: range | None = None,
+        breaks: Container[int] = (),
     ) -> Iterator[Sample]:
         """Stream the samples of ``frames``, in the order of their centres.
 
@@ -80,11 +85,12 @@ class Sampler:
             first: number of the first frame used of the clip (not of the segment): slots count from it.
             centres: only these frame numbers may be centres, and what happens at these alone goes into
                 :attr:`tally`; None: all. A slot that begins before them is left to the segment before.
+            breaks: numbers of frames that do not follow the one before, whatever its number.
         """
         cv2.setNumThreads(1)  # one CPU per clip: parallelism comes from many clips
         half = self._settings.frames_per_sample // 2
         done = -1
-        for run in self._full_windows(frames, centres):
+        for run in self._full_windows(frames, centres, breaks):
             slot = (run.centre - first - half) // self._settings.stride
             begin = first + half + slot * self._settings.stride
             if slot == done or (centres is not None and (run.centre not in centres or begin < centres.start)):
@@ -94,8 +100,10 @@ class Sampler:
                 self._tally += Tally(samples=1)
                 yield sample
 
-    def _full_windows(self, frames: Iterable[tuple[int, NDArray[np.uint8]]], centres: range | None) -> Iterator["_Run"]:
-        distinct = self._without_repeats(self._prepared(frames, centres), centres)
+    def _full_windows(
+        self, frames: Iterable[tuple[int, NDArray[np.uint8]]], centres: range | None, breaks: Container[int]
+    ) -> Iterator["_Run"]:
+        distinct = self._without_repeats(self._prepared(frames, centres, breaks), centres)
         for _, stretch in itertools.groupby(distinct, key=lambda frame: frame.stretch):
             run = _Run(self._settings.frames_per_sample)
             for frame, is_cut in self._marked(stretch):
@@ -106,7 +114,9 @@ class Sampler:
                 if run.is_full:
                     yield run
 
-    def _prepared(self, frames: Iterable[tuple[int, NDArray[np.uint8]]], centres: range | None) -> Iterator["_Frame"]:
+    def _prepared(
+        self, frames: Iterable[tuple[int, NDArray[np.uint8]]], centres: range | None, breaks: Container[int]
+    ) -> Iterator["_Frame"]:
         stretch, follows = 0, (-1, tuple[int, ...]())
         least = SCALE * max(self._settings.patch, MIN_LR_SIDE)
         for number, pixels in frames:
@@ -115,7 +125,7 @@ class Sampler:
             if min(hr.shape[:2]) < least:
                 self._count(Tally(small=1), number, centres)
                 continue
-            if follows != (number, hr.shape):
+            if number in breaks or follows != (number, hr.shape):
                 stretch += 1
             follows = (number + 1, hr.shape)
             lr = degrade(hr, self._settings.degradation, SCALE)

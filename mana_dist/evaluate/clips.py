@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mana_dist.data.degradation import crop_to_multiple
 from mana_dist.errors import UserError
@@ -11,8 +12,23 @@ from mana_dist.evaluate.lookalikes import Seen, check_no_lr
 from mana_dist.evaluate.subset import FrameSubset
 from mana_dist.inference import Frame
 from mana_dist.video import frame_folders, reading
+from mana_dist.video.frame_names import breaks_in, describe_breaks
 
 SCALE = 4
+
+
+class LrFrame(NamedTuple):
+    """An LR frame that a method sees.
+
+    Attributes:
+        number: from the first used frame of the clip.
+        run: frames of one number follow each other; between those of two, frames are missing or cannot be read.
+        pixels: (h, w, 3) uint8 RGB.
+    """
+
+    number: int
+    run: int
+    pixels: Frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,31 +95,51 @@ class Clip:
             raise UserError(f"{self.uri}: {length} frames, none of which --frame-subset {self.subset} leaves over")
         return scored
 
-    def frames(self, damaged: Callable[[str], None] | None = None) -> Iterator[Frame]:
-        """The HR frames, as they are.
+    def frames(self, damaged: Callable[[str], None] | None = None) -> Iterator[Frame | None]:
+        """The HR frames, as they are; None for a picture that cannot be read.
 
         Args:
-            damaged: told of what is wrong with a video that gives frames nonetheless.
+            damaged: told of what is wrong with a clip that gives frames nonetheless.
 
         Raises:
             UserError: unreadable, or there are no frames in the range.
         """
-        frames = reading.read_frames(self.uri, self.start, self.stop, damaged)
-        first = next(frames, None)
-        if first is None:
+        count = 0
+        for frame in reading.read_places(self.uri, self.start, self.stop, damaged):
+            yield frame
+            count += 1
+        if not count:
             raise UserError(f"{self.uri}: has no frame {self.start}; name an earlier START in --frames")
-        yield first
-        yield from frames
 
-    def lr_frames(self) -> Iterator[Frame]:
-        """The given LR frames, as they are.
+    def breaks(self, damaged: Callable[[str], None]) -> frozenset[int]:
+        """Numbers of the frames, from the range's first, that do not follow the one before: others are missing.
+
+        Args:
+            damaged: told where.
+
+        Raises:
+            UserError: unreadable.
+        """
+        if not frame_folders.is_folder(self.uri):
+            return frozenset()
+        names = [file.rpartition("/")[2] for file in frame_folders.frame_files(self.uri)][self.start : self.stop]
+        breaks = breaks_in(names)
+        if breaks:
+            damaged(f"{describe_breaks(names, breaks)}; no window spans that")
+        return frozenset(breaks)
+
+    def lr_frames(self, damaged: Callable[[str], None] | None = None) -> Iterator[Frame | None]:
+        """The given LR frames, as they are; None for a picture that cannot be read.
+
+        Args:
+            damaged: told of what is wrong with a clip that gives frames nonetheless.
 
         Raises:
             UserError: unreadable.
         """
         if self.lr is None:
             raise ValueError(f"{self.name}: its LR frames are not given")
-        return reading.read_frames(self.lr, self.start, self.stop)
+        return reading.read_places(self.lr, self.start, self.stop, damaged)
 
 
 def cropped(frame: Frame) -> Frame:

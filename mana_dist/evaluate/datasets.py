@@ -7,13 +7,22 @@ from typing import Literal
 from mana_dist import storage
 from mana_dist.data import vimeo
 from mana_dist.data.degradation import Degradation
+from mana_dist.data.layouts import (
+    BESIDE,
+    VIMEO,
+    VIMEO_BESIDE,
+    WITHIN,
+    Layout,
+    check_numbers,
+    is_lr_name,
+    lr_folder_of,
+)
 from mana_dist.data.sources import FoundClip, below, clips_in, outside, relative
 from mana_dist.errors import UserError
-from mana_dist.evaluate.layouts import BESIDE, WITHIN, Layout, check_numbers, is_lr_name, lr_name_in
 from mana_dist.evaluate.subset import ALL, CENTRE, FrameSubset
 from mana_dist.storage import ListedFile
 from mana_dist.video.frame_folders import clip_name
-from mana_dist.video.picture_files import check_one_file_each
+from mana_dist.video.frame_names import check_one_clip
 
 LrSource = Literal["made", "given", "auto"]
 
@@ -67,7 +76,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
 
-_VIMEO, PLAIN = "Vimeo90K, test list", "clips"
+PLAIN = "clips"
 # A folder with any of these directly in it is an earlier evaluation's --out.
 _REPORT = frozenset({"metrics.json", "report.html", "report.md"})
 
@@ -172,8 +181,7 @@ def _plain(place: _Place, found: Sequence[FoundClip], previews: Sequence[str]) -
     if not found:
         raise UserError(f"--data {uri}: holds neither frames (PNG, JPEG) nor videos, nor does any folder in it")
     for clip in found:
-        folders = clip.path.split("/") if clip.files is not None else _parted(clip.path)[0].split("/")
-        wrong = lr_name_in(place.root) or next(filter(is_lr_name, folders), None)
+        wrong = lr_folder_of(place.root, clip)
         if wrong is not None:
             raise UserError(
                 f"--data {uri}: {below(uri, clip.path)} lies in {wrong}, a folder of LR frames; "
@@ -191,7 +199,7 @@ def _plain(place: _Place, found: Sequence[FoundClip], previews: Sequence[str]) -
 def _beside(place: _Place, layout: Layout, names: Iterable[str]) -> Dataset:
     folder = _given_folder(place, layout.lr(place.degradation))
     hr = below(place.root, layout.hr)
-    dataset = _paired(place, layout.name, layout.subset, hr, place.clips(hr), folder)
+    dataset = _paired(place, layout.name, ALL, hr, place.clips(hr), folder)
     others = []
     for name in sorted(names):
         if name != layout.hr and not is_lr_name(name):
@@ -221,9 +229,9 @@ def _vimeo(place: _Place, names: Iterable[str]) -> Dataset:
             f"--data {uri}: {below(hr, alone.path)} holds {alone.files[0]} alone; put all seven HR frames there "
             "(im1 to im7): the centre is scored, but frames are matched by their order"
         )
-    beside = f"../{root.rpartition('/')[2]}_matlabLRx4/{vimeo.SEQUENCES}"  # as BasicSR has it
-    candidates = ("BIx4", "sequences_LR", beside) if place.degradation is Degradation.BI else ("BDx4",)
-    dataset = _paired(place, _VIMEO, CENTRE, hr, found, _given_folder(place, candidates))
+    beside = f"../{root.rpartition('/')[2]}{VIMEO_BESIDE}/{vimeo.SEQUENCES}"
+    candidates = VIMEO.lr(place.degradation) + ((beside,) if place.degradation is Degradation.BI else ())
+    dataset = _paired(place, VIMEO.name, CENTRE, hr, found, _given_folder(place, candidates))
     return replace(dataset, named_by_path=True)
 
 
@@ -279,7 +287,7 @@ def _within(place: _Place, layout: Layout, found: Sequence[FoundClip]) -> Datase
     others = [clip.path for clip in found if clip not in truths and not is_lr_name(_parted(clip.path)[1])]
     notes = [_left_out(others, f"without a folder {layout.hr}")] if others else []
     given = name if place.lr != "made" else None
-    return _dataset(place, layout.name, given, layout.subset, clips, notes)
+    return _dataset(place, layout.name, given, ALL, clips, notes)
 
 
 def _pair(hr: str, clip: FoundClip, lr: str = "", low: FoundClip | None = None) -> Pair:
@@ -289,12 +297,12 @@ def _pair(hr: str, clip: FoundClip, lr: str = "", low: FoundClip | None = None) 
         UserError: two files for one frame, other numbers of frames, numbers that do not go on alike.
     """
     uri = below(hr, clip.path)
-    check_one_file_each(uri, clip.files or ())
+    check_one_clip(uri, clip.files or ())
     first = below(uri, clip.files[0]) if clip.files else None
     if low is None:
         return Pair(path=clip.path, uri=uri, frames=_count(clip), first=first)
     low_uri = below(lr, low.path)
-    check_one_file_each(low_uri, low.files or ())
+    check_one_clip(low_uri, low.files or ())
     if None not in (_count(clip), _count(low)) and _count(clip) != _count(low):
         raise UserError(
             f"{low_uri}: {_count(low)} LR frames, but {uri} has {_count(clip)}; mend the dataset or use --lr made"

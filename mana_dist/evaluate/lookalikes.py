@@ -79,8 +79,8 @@ def _size(clip: Seen, sizes: dict[str, Size]) -> Size:
         return clip.size or (0, 0)
     try:
         return shown_size(storage.read_bytes(clip.first), clip.first)
-    except OSError as error:
-        raise UserError(f"{clip.first}: not a picture that can be read ({error})") from error
+    except (OSError, UserError):  # what is wrong with it is told where it is read
+        return 0, 0
 
 
 def _picture(clip: Seen, pictures: dict[tuple[str, bool], Frame], *, shrink: bool) -> Frame:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from typing import Protocol
 
 from mana_dist import model_folder, storage
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.errors import UserError
 from mana_dist.evaluate import outputs
-from mana_dist.evaluate.clips import Clip
+from mana_dist.evaluate.clips import Clip, LrFrame
 from mana_dist.evaluate.outputs import FRAMES_SCHEME
 from mana_dist.evaluate.protocol import MethodSource
 from mana_dist.inference import Frame, super_resolve
@@ -26,17 +27,17 @@ class Method(Protocol):
     def name(self) -> str:
         """What the user called it."""
 
-    def upscale(self, clip: Clip, frames: Iterable[Frame], wanted: range, device: str) -> Iterator[Frame]:
+    def upscale(self, clip: Clip, frames: Iterable[LrFrame], wanted: range, device: str) -> Iterator[Frame]:
         """Super-resolve a clip.
 
         Args:
             clip: whose frames they are.
-            frames: all its LR frames, (h, w, 3) uint8 RGB.
+            frames: all its LR frames.
             wanted: numbers of the frames to give.
             device: where to compute.
 
         Returns:
-            The wanted frames, (4h, 4w, 3) uint8 RGB, in order.
+            The frames of those numbers that are there, (4h, 4w, 3) uint8 RGB, in order.
         """
 
 
@@ -46,9 +47,9 @@ class Bicubic:
 
     name: str = BICUBIC
 
-    def upscale(self, clip: Clip, frames: Iterable[Frame], wanted: range, device: str) -> Iterator[Frame]:
+    def upscale(self, clip: Clip, frames: Iterable[LrFrame], wanted: range, device: str) -> Iterator[Frame]:
         """Each frame by itself."""
-        return (bicubic_upsample(frame) for number, frame in enumerate(frames) if number in wanted)
+        return (bicubic_upsample(frame.pixels) for frame in frames if frame.number in wanted)
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,13 @@ class Trained:
     registered: Registered | None = None
     sha256: str = ""
 
-    def upscale(self, clip: Clip, frames: Iterable[Frame], wanted: range, device: str) -> Iterator[Frame]:
-        """Streaming, with cached embeddings."""
-        return super_resolve(self.model, frames, device, self.padding, wanted=wanted)
+    def upscale(self, clip: Clip, frames: Iterable[LrFrame], wanted: range, device: str) -> Iterator[Frame]:
+        """Streaming, with cached embeddings; windows end where a run of frames does."""
+        for _, run in groupby(frames, key=lambda frame: frame.run):
+            first = next(run)
+            pixels = (frame.pixels for frame in chain([first], run))
+            mine = range(wanted.start - first.number, wanted.stop - first.number)
+            yield from super_resolve(self.model, pixels, device, self.padding, wanted=mine)
 
 
 @dataclass(frozen=True)

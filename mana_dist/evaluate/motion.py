@@ -25,10 +25,10 @@ class Motion:
         self._before: NDArray[np.uint8] | None = None
         self._lengths: list[float] = []
 
-    def add(self, lr: Frame) -> None:
-        """The next LR frame."""
+    def add(self, lr: Frame, *, follows: bool = True) -> None:
+        """The next LR frame, and whether it follows the one before."""
         grey = cv2.cvtColor(lr, cv2.COLOR_RGB2GRAY)
-        if self._before is not None:
+        if self._before is not None and follows:
             self._lengths.append(float(flow_magnitude(self._before, grey).mean(dtype=np.float64)))
         self._before = grey
 

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from mana_dist import storage
 from mana_dist.data.sources import below, clips_in, outside
 from mana_dist.errors import UserError
-from mana_dist.evaluate.clips import Clip, count_frames
+from mana_dist.evaluate.clips import Clip, LrFrame, count_frames
 from mana_dist.inference import Frame
 from mana_dist.video import frame_folders, reading
-from mana_dist.video.picture_files import check_one_file_each
+from mana_dist.video.frame_names import check_one_clip
 
 FRAMES_SCHEME = "frames:"
 
@@ -44,7 +43,7 @@ class Outputs:
     clips: tuple[str, ...]
     found: tuple[Output, ...]
 
-    def upscale(self, clip: Clip, frames: Iterable[Frame], wanted: range, device: str) -> Iterator[Frame]:
+    def upscale(self, clip: Clip, frames: Iterable[LrFrame], wanted: range, device: str) -> Iterator[Frame]:
         """The wanted frames, from the file; of the size that they have there.
 
         A clip's output may hold a frame for each of the clip, for each of those that the methods see, or for each
@@ -59,7 +58,7 @@ class Outputs:
         start = _first_frame(self.name, output.uri, count, total, clip)
         scored = clip.subset.of(clip.within(total))
         numbers = range(len(scored)) if start is None else range(start + scored.start, start + scored.stop)
-        return islice(reading.read_frames(output.uri, numbers.start, numbers.stop), len(numbers))
+        return _of_those_there(output.uri, numbers, scored, frames)
 
 
 def find(method: str, clips: Sequence[Clip], without: str = "") -> Outputs:
@@ -106,7 +105,7 @@ def _outputs_at(method: str, uri: str, without: str) -> list[Output]:
             same = bool(without) and storage.resolve(without) == root
             clips, _ = clips_in([file for file in files if "/" in file.path] if same else outside(root, files, without))
             for clip in clips:
-                check_one_file_each(below(root, clip.path), clip.files or ())
+                check_one_clip(below(root, clip.path), clip.files or ())
             return [
                 Output(
                     clip.path if clip.files is not None else _without_suffix(clip.path),
@@ -161,6 +160,17 @@ def _first_frame(name: str, uri: str, count: int, total: int, clip: Clip) -> int
     elif fewer > 0 and fewer % 2 == 0:
         hint = f"; if it leaves out {fewer // 2} at each end, add --frame-subset inner:{fewer // 2} for all methods"
     raise UserError(f"{name}: {uri} has {count} frames, but the clip {clip.uri} has {seen}{hint}")
+
+
+def _of_those_there(uri: str, numbers: range, wanted: range, frames: Iterable[LrFrame]) -> Iterator[Frame]:
+    """The frames ``numbers`` at ``uri``, made of those ``wanted``, but for those that are not among ``frames``."""
+    made = zip(wanted, reading.read_places(uri, numbers.start, numbers.stop), strict=False)
+    for frame in frames:
+        if frame.number in wanted:
+            there = next((pixels for number, pixels in made if number == frame.number), None)
+            if there is None:
+                raise UserError(f"{uri}: its picture of frame {frame.number} cannot be read")
+            yield there
 
 
 def _without_suffix(path: str) -> str:

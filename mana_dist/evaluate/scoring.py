@@ -10,7 +10,8 @@ from typing import NamedTuple
 from mana_dist import metrics
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.errors import UserError
-from mana_dist.evaluate.clips import SCALE, Clip, cropped
+from mana_dist.evaluate.clips import SCALE, Clip, LrFrame, cropped
+from mana_dist.evaluate.given_lr import GivenLr
 from mana_dist.evaluate.methods import Method
 from mana_dist.evaluate.motion import Motion
 from mana_dist.evaluate.results import ClipScores, Example, Scores, mean
@@ -56,11 +57,11 @@ class ScoredClip(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """A frame: the ground truth cropped to multiples of 4, its size before that, and its LR frame."""
+    """A frame: its LR frame, the ground truth cropped to multiples of 4, and its size before that."""
 
+    lr: LrFrame
     hr: Frame
     whole: tuple[int, ...]
-    lr: Frame
 
 
 def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = lambda: None) -> ScoredClip:
@@ -77,19 +78,22 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
     wanted = clip.scored()
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     damage: list[str] = []
-    source = _Source(lambda: _pairs(clip, settings, damage.append))
+    compared = None if clip.lr is None else GivenLr(clip.lr, clip.uri, settings.degradation)
+    source = _Source(lambda: _pairs(clip, settings, damage.append, compared))
     outputs = [method.upscale(clip, source.lr(), wanted, settings.device) for method in settings.methods]
     motion = Motion()
     scores: list[list[Scores]] = [[] for _ in settings.methods]
     example: Example | None = None
     notes: tuple[str, ...] = ()
-    number = -1
-    for number, pair in enumerate(source.pairs()):
+    count, run = 0, 0
+    for pair in source.pairs():
         notes = notes or _notes(pair, settings)
-        motion.add(pair.lr)
+        number = pair.lr.number
+        motion.add(pair.lr.pixels, follows=pair.lr.run == run)
+        run = pair.lr.run
         digest.update(pair.hr.tobytes())
         if clip.lr is not None:
-            digest.update(pair.lr.tobytes())
+            digest.update(pair.lr.pixels.tobytes())
         if number in wanted:
             frames = [
                 _next(method.name, output, pair, clip, number)
@@ -98,6 +102,7 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
             for collected, frame in zip(scores, frames, strict=True):
                 collected.append(_score(frame, pair.hr, settings))
             example = _more_telling(example, clip, number, pair, frames)
+        count += 1
         progress()
     if example is None:
         raise UserError(f"{clip.uri}: no frame of it is scored; see --frames and --frame-subset")
@@ -106,10 +111,10 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
         dataset=clip.dataset,
         scores=tuple(map(mean, scores)),
         motion=motion.mean,
-        notes=(*notes, *dict.fromkeys(damage)),
+        notes=(*notes, *(() if compared is None else compared.notes()), *dict.fromkeys(damage)),
         digest=digest.hexdigest(),
     )
-    return ScoredClip(result, example, number + 1)
+    return ScoredClip(result, example, count)
 
 
 class _Source:
@@ -124,7 +129,7 @@ class _Source:
         self._open = open_
         self._frames = open_()
         self._ahead: deque[_Pair] = deque()
-        self._recent: deque[Frame] = deque(maxlen=RECENT)
+        self._recent: deque[LrFrame] = deque(maxlen=RECENT)
         self._count = 0
 
     def pairs(self) -> Iterator[_Pair]:
@@ -132,15 +137,15 @@ class _Source:
         while self._ahead or self._advance():
             yield self._ahead.popleft()
 
-    def lr(self) -> Iterator[Frame]:
+    def lr(self) -> Iterator[LrFrame]:
         """The LR frames, for one more reader."""
-        number = 0
-        while number >= self._count - len(self._recent):
-            if number == self._count and not self._advance():
+        place = 0
+        while place >= self._count - len(self._recent):
+            if place == self._count and not self._advance():
                 return
-            yield self._recent[number - self._count]
-            number += 1
-        for pair in islice(self._open(), number, None):
+            yield self._recent[place - self._count]
+            place += 1
+        for pair in islice(self._open(), place, None):
             yield pair.lr
 
     def _advance(self) -> bool:
@@ -153,27 +158,40 @@ class _Source:
         return True
 
 
-def _pairs(clip: Clip, settings: Settings, damaged: Callable[[str], None]) -> Iterator[_Pair]:
-    """The frames of a clip, with LR frames given or made."""
-    given = clip.lr_frames() if clip.lr is not None else None
-    number = -1
+def _pairs(clip: Clip, settings: Settings, damaged: Callable[[str], None], compared: GivenLr | None) -> Iterator[_Pair]:
+    """The frames of a clip, with LR frames given or made; without those of which either cannot be read."""
+    given = clip.lr_frames(lambda what: damaged(f"given LR frames: {what}")) if clip.lr is not None else None
+    breaks = clip.breaks(damaged)
+    number, run, follows = -1, 0, True
     for number, whole in enumerate(clip.frames(damaged)):
+        lr = None if given is None else _given(given, clip, number)
+        follows = follows and number not in breaks
+        if whole is None or (given is not None and lr is None):
+            follows = False
+            continue
+        run, follows = run + (not follows), True
         hr = cropped(whole)
         _check_size(clip, whole, hr, settings.border_crop)
-        if given is None:
-            yield _Pair(hr, whole.shape, degrade(hr, settings.degradation))
-            continue
-        lr = next(given, None)
         if lr is None:
-            raise UserError(f"{clip.lr}: ends after {number} LR frames, {clip.uri} does not; or use --lr made")
+            yield _Pair(LrFrame(number, run, degrade(hr, settings.degradation)), hr, whole.shape)
+            continue
         if lr.shape[0] * SCALE != hr.shape[0] or lr.shape[1] * SCALE != hr.shape[1]:
             raise UserError(
                 f"{clip.lr}: LR frames of {_size(lr.shape)} do not match {clip.uri}, whose frames of "
                 f"{_size(whole.shape)} need {hr.shape[1] // SCALE}x{hr.shape[0] // SCALE}; or use --lr made"
             )
-        yield _Pair(hr, whole.shape, lr)
-    if given is not None and next(given, None) is not None:
+        if compared is not None:
+            compared.add(number, hr, lr)
+        yield _Pair(LrFrame(number, run, lr), hr, whole.shape)
+    if given is not None and list(islice(given, 1)):
         raise UserError(f"{clip.lr}: has more than the {number + 1} frames of {clip.uri}; or use --lr made")
+
+
+def _given(frames: Iterator[Frame | None], clip: Clip, number: int) -> Frame | None:
+    """The next LR frame; None: it cannot be read."""
+    for frame in frames:
+        return frame
+    raise UserError(f"{clip.lr}: ends after {number} LR frames, {clip.uri} does not; or use --lr made")
 
 
 def _next(method: str, output: Iterator[Frame], pair: _Pair, clip: Clip, number: int) -> Frame:
@@ -197,7 +215,7 @@ def _more_telling(best: Example | None, clip: Clip, number: int, pair: _Pair, fr
     if best is not None and region.difference <= best.region.difference:
         return best
     cut = [region.of(frame).copy() for frame in frames]
-    return Example(clip.name, number, region, region.of_lr(pair.lr).copy(), region.of(pair.hr).copy(), cut)
+    return Example(clip.name, number, region, region.of_lr(pair.lr.pixels).copy(), region.of(pair.hr).copy(), cut)
 
 
 def _score(frame: Frame, hr: Frame, settings: Settings) -> Scores:

@@ -6,7 +6,7 @@ import re
 from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.video.containers import VIDEO_SUFFIXES
-from mana_dist.video.picture_files import check_one_file_each, natural_key
+from mana_dist.video.frame_names import check_one_clip, natural_key
 
 FRAME_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -34,12 +34,12 @@ def frame_files(uri: str) -> list[str]:
     """The URIs of the PNG and JPEG files directly in the folder ``uri``, by name, numbers in names by value.
 
     Raises:
-        UserError: two of them differ in their suffix alone.
+        UserError: there are two files for one frame, or the frames of two clips, mixed.
         OSError: the folder cannot be read.
     """
     files = [file for file in storage.files_in(uri) if file.lower().endswith(FRAME_SUFFIXES)]
     shown = [file for file in files if not _base(file).startswith(".")]
-    check_one_file_each(uri, map(_base, shown))
+    check_one_clip(uri, map(_base, shown))
     return sorted(shown, key=lambda file: natural_key(_base(file)))
 
 

@@ -1,10 +1,7 @@
-"""Picture files: their order, and reading them as RGB frames."""
+"""Reading picture files as RGB frames."""
 
 import io
-import os
-import re
 import struct
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,30 +30,6 @@ _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations with a quarter turn
 
 # What Pillow raises for files that are broken or no pictures.
 _UNREADABLE = (OSError, ValueError, SyntaxError, struct.error)
-
-
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sorts 'im2' before 'im10', and 'im01' before 'im1'."""
-    parts: list[str | int] = list(re.split(r"([0-9]+)", name))
-    parts[1::2] = map(int, parts[1::2])
-    return parts, name
-
-
-def check_one_file_each(folder: str, names: Iterable[str]) -> None:
-    """Refuse two files for one frame, like 0000.png and 0000.jpg.
-
-    Args:
-        folder: for the error.
-        names: of its frames' files.
-
-    Raises:
-        UserError: two of the names differ in their suffix alone.
-    """
-    seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(os.path.splitext(name)[0], name)
-        if other != name:
-            raise UserError(f"{folder}: holds both {other} and {name}; keep one file for each frame")
 
 
 def to_frame(data: bytes, uri: str) -> NDArray[np.uint8]:

@@ -4,19 +4,19 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import av
 
-from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.video.colours import Frame, rgb_of
 from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_video
 from mana_dist.video.frame_folders import frame_files, is_folder
-from mana_dist.video.picture_files import to_frame
+from mana_dist.video.frame_names import few
 from mana_dist.video.progressive import NumberedPicture, progressive
 from mana_dist.video.stream_tags import shown
+from mana_dist.video.strict import folder_frames
 
 _logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def probe(uri: str) -> VideoInfo:
     Raises:
         UserError: missing, unreadable, no video stream, no frame decodes, or an empty folder.
     """
-    first = next(read_frames(uri, stop=1))
+    first = next(read_frames(uri))
     height, width = first.shape[:2]
     if is_folder(uri):
         return VideoInfo(width, height, len(frame_files(uri)), DEFAULT_RATE)
@@ -61,14 +61,15 @@ def read_frames(
 
     Frames are decoded one by one, never all at once, and are as :func:`~mana_dist.video.colours.pixels_of` makes them.
     A file that cannot be decoded to its end gives the frames before, and a warning in the log. Interlaced frames are
-    made progressive. A folder's frames come in the order of their names, numbers in them by value.
+    made progressive. A folder's frames come in the order of their names, numbers in them by value; pictures that
+    cannot be read are left out.
 
     Args:
         uri: a video file or a folder, local or with a scheme.
         start: first frame, from 0.
         stop: first frame not wanted any more.
-        damaged: told of what is wrong with a video nonetheless: it ends before its header says so, or a frame of it is
-            damaged. Of what lies behind ``stop`` nothing is known.
+        damaged: told of what is wrong nonetheless: a video ends before its header says so, or a frame of it is damaged;
+            pictures of a folder cannot be read. Of what lies behind ``stop`` nothing is known.
 
     Yields:
         uint8 (H, W, 3), RGB, full range; all of one size.
@@ -77,18 +78,27 @@ def read_frames(
         UserError: missing, unreadable, no video stream, no frame decodes, an empty folder, frames of several sizes, two
             files for one frame.
     """
+    return (frame for frame in read_places(uri, start, stop, damaged) if frame is not None)
+
+
+def read_places(
+    uri: str, start: int = 0, stop: int | None = None, damaged: Callable[[str], None] | None = None
+) -> Iterator[Frame | None]:
+    """As :func:`read_frames`, with None in the place of each picture that cannot be read."""
+    damaged = damaged or (lambda _: None)
+    frames: Iterator[Frame | None]
     if is_folder(uri):
-        frames = _folder_frames(uri, start, stop)
+        frames = _folder_places(uri, start, stop, damaged)
     else:
-        frames = islice(_video_frames(uri, damaged or (lambda _: None)), start, stop)
+        frames = islice(_video_frames(uri, damaged), start, stop)
     size: tuple[int, ...] | None = None
     for number, frame in enumerate(frames, start):
-        if size is not None and frame.shape != size:
+        if frame is not None and size is not None and frame.shape != size:
             raise UserError(
                 f"{uri}: frame {number} is {frame.shape[1]}x{frame.shape[0]}, those before are {size[1]}x{size[0]}; "
                 "all frames of a clip must have one size"
             )
-        size = frame.shape
+        size = size if frame is None else frame.shape
         yield frame
 
 
@@ -162,13 +172,19 @@ def _decoded(uri: str, packets: Iterable[Any], progress: _Progress) -> Iterator[
         progress.error = error
 
 
-def _folder_frames(uri: str, start: int, stop: int | None) -> Iterator[Frame]:
-    files = frame_files(uri)
-    if not files:
+def _folder_places(uri: str, start: int, stop: int | None, damaged: Callable[[str], None]) -> Iterator[Frame | None]:
+    names = [file.rpartition("/")[2] for file in frame_files(uri)]
+    if not names:
         raise UserError(f"{uri}: a folder without PNG or JPEG frames")
-    for file in files[start:stop]:
-        try:
-            data = storage.read_bytes(file)
-        except OSError as error:
-            raise UserError(f"{file}: not a picture that can be read ({error})") from error
-        yield to_frame(data, file)
+    lost: list[str] = []
+    place = start
+    try:
+        for number, pixels in folder_frames(uri, names, start, stop, lost.append):
+            yield from repeat(None, number - place)
+            yield pixels
+            place = number + 1
+    except OSError as error:
+        raise UserError(f"{uri}: cannot be read ({error})") from error
+    yield from repeat(None, len(names[:stop]) - place)
+    if lost:
+        damaged(f"{len(lost)} of its pictures cannot be read: {few(lost)}")

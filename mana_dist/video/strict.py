@@ -7,7 +7,7 @@ either: a wrong bit often decodes to a wrong picture without an error.
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -150,7 +150,13 @@ def survey(uri: str, segment: Segment | None = None, *, start: int = 0, stop: in
         return _survey(uri, Segment(None, wanted.first, wanted.frames), in_parts=True)
 
 
-def folder_frames(uri: str, files: Sequence[str], start: int = 0, stop: int | None = None) -> Iterator[NumberedFrame]:
+def folder_frames(
+    uri: str,
+    files: Sequence[str],
+    start: int = 0,
+    stop: int | None = None,
+    lost: Callable[[str], None] = lambda _: None,
+) -> Iterator[NumberedFrame]:
     """The frames of a folder, numbered by their place among ``files``.
 
     A picture that is missing or cannot be read is left out, with a line in the log. Sizes may change.
@@ -160,6 +166,7 @@ def folder_frames(uri: str, files: Sequence[str], start: int = 0, stop: int | No
         files: the pictures' names in it, in order.
         start: first frame, from 0.
         stop: first frame not wanted any more.
+        lost: called with the name of each picture that is left out.
 
     Raises:
         UserError: not one of them can be read.
@@ -180,12 +187,13 @@ def folder_frames(uri: str, files: Sequence[str], start: int = 0, stop: int | No
             count += 1
             continue
         _logger.warning("%s", trouble)
+        lost(file)
     if trouble is not None and count == 0:
         raise trouble
 
 
 def probe_header(uri: str, files: Sequence[str] | None) -> HeaderInfo:
-    """What the header of a video (``files`` None) or of a folder's first picture tells.
+    """What the header of a video (``files`` None) or of a folder's first picture that can be read tells.
 
     The rotation stands nowhere but on a decoded frame, so one is decoded if that can be done.
 
@@ -360,11 +368,15 @@ def _rate(stream: Any) -> Fraction:
 
 
 def _folder_header(uri: str, files: Sequence[str]) -> HeaderInfo:
-    if not files:
-        raise UserError(f"{uri}: a folder without PNG or JPEG frames")
-    picture = storage.join(uri, files[0])
-    try:
-        width, height = picture_size(storage.read_bytes(picture), picture)  # EXIF may stand at the end
-    except FileNotFoundError as error:
-        raise UserError(f"{picture}: no such file") from error
-    return HeaderInfo(width, height, len(files), DEFAULT_RATE, files[0].rpartition(".")[2].lower())
+    trouble: UserError | None = None
+    for file in files:
+        picture = storage.join(uri, file)
+        try:
+            width, height = picture_size(storage.read_bytes(picture), picture)  # EXIF may stand at the end
+        except FileNotFoundError:
+            trouble = trouble or UserError(f"{picture}: no such file")
+        except UserError as error:
+            trouble = trouble or error
+        else:
+            return HeaderInfo(width, height, len(files), DEFAULT_RATE, file.rpartition(".")[2].lower())
+    raise trouble or UserError(f"{uri}: a folder without PNG or JPEG frames")

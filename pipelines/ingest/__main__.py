@@ -43,7 +43,7 @@ def _ingest(asked: Options) -> None:
     begun = time.monotonic()
     before = dataset.open_dataset(asked.out, asked.settings, overwrite=asked.overwrite)
     found, rejected, notes, looked_at = expand(
-        asked.sources, start=asked.start, stop=asked.stop, downscale=asked.downscale
+        asked.sources, start=asked.start, stop=asked.stop, downscale=asked.downscale, as_truth=True
     )
     for note in notes:
         print(note, flush=True)

@@ -13,6 +13,7 @@ from mana_dist.data.samples import Sample, ShardWriter
 from mana_dist.data.settings import MIN_LR_SIDE, SCALE, SampleSettings
 from mana_dist.errors import UserError, one_line
 from mana_dist.lease import LostError
+from mana_dist.video.frame_names import breaks_in, describe_breaks
 from mana_dist.video.strict import Damage, DamageFound, NumberedFrame, folder_frames, numbered_frames, survey
 from pipelines.ingest.ledger import Ledger
 from pipelines.ingest.sources import Clip
@@ -128,7 +129,8 @@ def _write_clip(
     centres = range(begin, sys.maxsize if end is None else end)
     trouble = damage.reason if damage is not None else ""
     try:
-        for sample in sampler.samples(source, first=clip.start, centres=centres):
+        breaks = () if clip.files is None else breaks_in(clip.files)
+        for sample in sampler.samples(source, first=clip.start, centres=centres, breaks=frozenset(breaks)):
             writer.add(sample, clip)
     except DamageFound as error:
         if damage is not None:
@@ -141,14 +143,14 @@ def _write_clip(
     except Exception as error:  # one clip must not take the job down
         trouble = f"{type(error).__name__}: {one_line(error)}"
     tally = sampler.tally
-    trouble = trouble or _pictures_lost(source.count, clip)
+    lost = _lost(clip, source.count)
     counts = {"cuts": tally.cuts, "duplicates": tally.duplicates, "flat": tally.flat}
     reason = (
         ""
         if tally.samples
-        else trouble or refusal(*source.size, tally.frames, clip, settings) or _no_window(tally, settings)
+        else trouble or refusal(*source.size, tally.frames, clip, settings) or _no_window(tally, settings, lost)
     )
-    return ClipResult(clip.uri, tally.frames, tally.samples, **counts, note=trouble, reason=reason)
+    return ClipResult(clip.uri, tally.frames, tally.samples, **counts, note=trouble or lost, reason=reason)
 
 
 def _frames(clip: Clip, unit: Unit, damage: Damage | None) -> Iterator[NumberedFrame]:
@@ -185,17 +187,21 @@ def least_side(clip: Clip, settings: SampleSettings) -> int:
     return SCALE * max(MIN_LR_SIDE, settings.patch) * clip.downscale
 
 
-def _pictures_lost(read: int, clip: Clip) -> str:
-    lost = 0 if clip.files is None else len(clip.files[clip.start : clip.stop]) - read
-    return f"{lost} of its pictures cannot be read" if lost else ""
+def _lost(clip: Clip, read: int) -> str:
+    """What a folder lacks, of which ``read`` pictures could be read; empty where nothing is known to be missing."""
+    if clip.files is None:
+        return ""
+    names = clip.files[clip.start : clip.stop]
+    unreadable = f"{len(names) - read} of its pictures cannot be read" if len(names) > read else ""
+    return "; ".join(filter(None, [unreadable, describe_breaks(names, breaks_in(names))]))
 
 
-def _no_window(tally: "Tally", settings: SampleSettings) -> str:
+def _no_window(tally: "Tally", settings: SampleSettings, lost: str) -> str:
     needed = f"a sample needs {settings.frames_per_sample}"
     why = {"repeat the one before (--min-change)": tally.duplicates, "are shot cuts (--keep-cuts)": tally.cuts}
     why |= {"samples have no detail (--min-detail)": tally.flat}
     found = ", ".join(f"{number} {what}" for what, number in why.items() if number)
-    return f"no sample in its {tally.frames} frames: {found or needed + ' in a row'}"
+    return f"no sample in its {tally.frames} frames: {'; '.join(filter(None, [found or needed + ' in a row', lost]))}"
 
 
 class _Watched(Iterator[NumberedFrame]):

@@ -4,19 +4,21 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from mana_dist import storage
 from mana_dist.data import vimeo
+from mana_dist.data.layouts import lr_folder_of, truths_of
 from mana_dist.data.manifest import Rejected
 from mana_dist.data.sources import FoundClip, below, clips_in
 from mana_dist.errors import UserError
 from mana_dist.storage import ListedFile
 from mana_dist.video.containers import VIDEO_SUFFIXES
 from mana_dist.video.frame_folders import FRAME_SUFFIXES, clip_name
+from mana_dist.video.frame_names import check_one_clip
 from pipelines.ingest import source_lists
 from pipelines.ingest.look_up import Place, look_at, look_up
 from pipelines.ingest.source_lists import Entry
@@ -63,7 +65,14 @@ class Expansion(NamedTuple):
     asked: frozenset[str]
 
 
-def expand(arguments: Iterable[str], *, start: int = 0, stop: int | None = None, downscale: int = 1) -> Expansion:
+def expand(
+    arguments: Iterable[str],
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    downscale: int = 1,
+    as_truth: bool = False,
+) -> Expansion:
     """The clips that ``arguments`` stand for.
 
     An argument is a video; a folder (:func:`mana_dist.data.sources.clips_in` says what it stands for); a pattern with
@@ -78,6 +87,7 @@ def expand(arguments: Iterable[str], *, start: int = 0, stop: int | None = None,
         start: first frame to use of clips for which a list says nothing else.
         stop: first frame of those not to use any more; None for the end.
         downscale: what to shrink frames of those by.
+        as_truth: reject LR frames, and ground truth that lies beside its LR frames: pairs cannot be ingested.
 
     Raises:
         UserError: a wrong line in a list, a wrong pattern, a clip that is named twice with different frames.
@@ -86,6 +96,8 @@ def expand(arguments: Iterable[str], *, start: int = 0, stop: int | None = None,
     expander = _Expander()
     for entry, place in zip(entries, look_up([entry.uri for entry in entries]), strict=True):
         expander.take(entry, place)
+    if as_truth:
+        expander.reject_pairs()
     clips = [clip for clip, _ in expander.named.values()]
     rejected = {item.source: item for item in expander.rejected if item.source not in expander.named}
     return Expansion(clips, list(rejected.values()), list(dict.fromkeys(expander.notes)), frozenset(expander.asked))
@@ -98,6 +110,7 @@ class _Expander:
     notes: list[str] = field(default_factory=list)
     asked: set[str] = field(default_factory=set)
     _training: dict[str, frozenset[str]] = field(default_factory=dict)  # Vimeo90K's folder -> its training list
+    _low: dict[str, str] = field(default_factory=dict)  # clips of LR frames, by URI: the folder that says so
 
     def take(self, entry: Entry, place: Place, *, within_list: bool = False) -> None:
         """Add what lies at a source."""
@@ -190,6 +203,26 @@ class _Expander:
         wanted = {below(place.uri, name) for name in names}
         self._add(entry, place.uri, [clip for uri, clip in there.items() if uri in wanted])
 
+    def reject_pairs(self) -> None:
+        """Drop LR frames and the ground truth beside them, with a line for each folder of either."""
+        stems = {_stem(clip) for clip, _ in self.named.values()}
+        folders: dict[str, str] = {}
+        for clip, _ in self.named.values():
+            truths = truths_of(clip.uri, is_video=clip.files is None)
+            truth = next((truth for truth in truths if truth.clip in stems), None)
+            if truth is not None:
+                mend = f"pairs cannot be ingested yet; name {truth.hr} alone, and LR frames are made of it"
+                folders[truth.lr] = f"holds the LR frames of {truth.hr}; {mend}"
+                folders.setdefault(truth.hr, f"has LR frames beside it, in {truth.lr}; {mend}")
+            elif clip.uri in self._low:
+                reason = "a folder of LR frames, which are no ground truth; name the folder of the HR frames"
+                folders.setdefault(self._low[clip.uri], reason)
+        for folder, reason in folders.items():
+            self._reject(folder, reason)
+        self.named = {
+            uri: named for uri, named in self.named.items() if not any(above in folders for above in _upwards(uri))
+        }
+
     def _to_train_on(self, folder: str, found: list[FoundClip], roots: Iterable[str]) -> list[FoundClip]:
         """Of the clips in ``folder``, those that are not in Vimeo90K (at ``roots``) or are in its training list."""
         for root in roots:
@@ -244,6 +277,11 @@ class _Expander:
             if not all(map(_is_text, (uri, *(clip.files or ())))):
                 self._reject(uri, "its name is not UTF-8; rename it")
                 continue
+            try:
+                check_one_clip(uri, clip.files or ())
+            except UserError as error:
+                self._reject(uri, str(error).removeprefix(f"{uri}: "))
+                continue
             made = Clip(
                 uri=uri,
                 files=clip.files,
@@ -254,6 +292,8 @@ class _Expander:
                 downscale=entry.downscale,
                 name=_name(uri, is_video=clip.files is None),
             )
+            if (lr := lr_folder_of(folder, clip)) is not None:
+                self._low[uri] = f"{uri}/".rpartition(f"/{lr}/")[0] + f"/{lr}"
             first, origin = self.named.setdefault(uri, (made, entry.origin))
             if (first.start, first.stop, first.downscale) != (made.start, made.stop, made.downscale):
                 raise UserError(
@@ -283,6 +323,19 @@ def _split_by(pattern: re.Pattern[str], files: Iterable[ListedFile]) -> tuple[li
         elif pattern.fullmatch(file.path):
             matched.append(file)
     return inside, matched
+
+
+def _upwards(uri: str) -> Iterator[str]:
+    """The URI and those of all folders above it."""
+    while uri:
+        yield uri
+        uri = uri.rpartition("/")[0]
+
+
+def _stem(clip: Clip) -> str:
+    """Its URI, without a video's suffix."""
+    folder, _, name = clip.uri.rpartition("/")
+    return clip.uri if clip.files is not None else f"{folder}/{clip_name(name)}"
 
 
 def _name(uri: str, *, is_video: bool) -> str:

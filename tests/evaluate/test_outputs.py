@@ -8,7 +8,7 @@ from PIL import Image
 
 from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
 from mana_dist.errors import UserError
-from mana_dist.evaluate.clips import find_clips
+from mana_dist.evaluate.clips import LrFrame, find_clips
 from mana_dist.evaluate.datasets import find_datasets
 from mana_dist.evaluate.outputs import find as outputs_of
 from tests.evaluate.footage import Frames, evaluate, frames_of, mean_of, write_folder
@@ -175,7 +175,8 @@ def test_outputs_are_found_from_another_working_folder(
     monkeypatch.chdir(tmp_path)
     method = outputs_of("frames:X=results", clips)
     monkeypatch.chdir("/")
-    assert len(list(method.upscale(clips[0], [], clips[0].scored(), "cpu"))) == CLIPS["calendar"]
+    frames = [LrFrame(number, 0, np.zeros((1, 1, 3), np.uint8)) for number in range(CLIPS["calendar"])]
+    assert len(list(method.upscale(clips[0], frames, clips[0].scored(), "cpu"))) == CLIPS["calendar"]
 
 
 def test_two_files_for_one_frame_are_refused(tmp_path: Path, data: Path) -> None:

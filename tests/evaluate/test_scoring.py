@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate import scoring
-from mana_dist.evaluate.clips import Clip, find_clips
+from mana_dist.evaluate.clips import Clip, LrFrame, find_clips
 from mana_dist.evaluate.datasets import find_datasets
 from mana_dist.evaluate.methods import Bicubic
 from mana_dist.evaluate.scoring import Settings, score_clip
@@ -31,7 +32,7 @@ class Deaf:
 
     name: str = "deaf"
 
-    def upscale(self, clip: Clip, frames: Iterable[Frame], wanted: range, device: str) -> Iterator[Frame]:
+    def upscale(self, clip: Clip, frames: Iterable[LrFrame], wanted: range, device: str) -> Iterator[Frame]:
         return (np.zeros((16, 16, 3), np.uint8) for _ in islice(wanted, LENGTH))
 
 
@@ -42,11 +43,11 @@ class Ahead:
     name: str = "ahead"
     frames: int = 3
 
-    def upscale(self, clip: Clip, frames: Iterable[Frame], wanted: range, device: str) -> Iterator[Frame]:
-        return (bicubic_upsample(frame) for number, frame in enumerate(self._late(frames)) if number in wanted)
+    def upscale(self, clip: Clip, frames: Iterable[LrFrame], wanted: range, device: str) -> Iterator[Frame]:
+        return (bicubic_upsample(frame.pixels) for frame in self._late(frames) if frame.number in wanted)
 
-    def _late(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        held: deque[Frame] = deque()
+    def _late(self, frames: Iterable[LrFrame]) -> Iterator[LrFrame]:
+        held: deque[LrFrame] = deque()
         for frame in frames:
             held.append(frame)
             if len(held) > self.frames:
@@ -107,6 +108,78 @@ def test_tiny_frames_are_refused(tmp_path: Path, height: int, width: int) -> Non
     (clip,) = find_clips(find_datasets([str(tmp_path / "tiny")], Degradation.BI, "auto"))
     with pytest.raises(UserError, match=f"tiny: frames of {width}x{height}.* are smaller than SSIM's 11x11"):
         score_clip(clip, Settings(methods=(Bicubic(),), degradation=Degradation.BI))
+
+
+def split_in_two(folder: Path, frames: NDArray[np.uint8], split: int) -> Path:
+    """A folder in whose numbers one is missing: the frames before ``split``, and those from there on."""
+    write_folder(folder, frames, "{:04}.png")
+    for number in reversed(range(split, len(frames))):
+        (folder / f"{number:04}.png").rename(folder / f"{number + 1:04}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("gap", "lr"),
+    [
+        ("missing number", "made"),
+        ("missing number", "given"),
+        ("unreadable picture", "made"),
+        ("unreadable picture", "given"),
+        ("unreadable LR picture", "given"),
+    ],
+)
+def test_no_window_spans_a_gap(tmp_path: Path, model: str, gap: str, lr: str) -> None:
+    """The scores are those of the two parts, each a clip of its own, whose oracle is the evaluation of whole clips."""
+    frames, split = frames_of(11, step=3), 4
+    parts = frames[:split], frames[split + (gap != "missing number") :]
+    lows = [degrade(part, Degradation.BI) for part in (frames, *parts)]
+    if gap == "missing number":
+        split_in_two(tmp_path / "whole" / "HR" / "c", frames, split)
+        split_in_two(tmp_path / "whole" / "LR" / "c", lows[0], split)
+    else:
+        write_folder(tmp_path / "whole" / "HR" / "c", frames)
+        write_folder(tmp_path / "whole" / "LR" / "c", lows[0])
+        side = "LR" if "LR" in gap else "HR"
+        (tmp_path / "whole" / side / "c" / f"{split:04}.png").write_bytes(b"no picture")
+    for name, part in zip(("first", "second"), parts, strict=True):
+        write_folder(tmp_path / name, part)
+    both = ["--method", "bicubic", model]
+    whole = evaluate(tmp_path / "out", "--data", str(tmp_path / "whole"), "--lr", lr, *both)
+    one, other = (
+        evaluate(tmp_path / f"out {name}", "--data", str(tmp_path / name), *both) for name in ("first", "second")
+    )
+    (clip,) = whole["methods"]["bicubic"]["clips"]
+    note = {
+        "missing number": "its numbers do not go on from 0003.png to 0005.png; no window spans that",
+        "unreadable picture": "1 of its pictures cannot be read: 0004.png",
+        "unreadable LR picture": "given LR frames: 1 of its pictures cannot be read: 0004.png",
+    }
+    assert clip["notes"] == [note[gap]]
+    for method in ("bicubic", model):
+        counts = [mean_of(report, method)["frames"] for report in (one, other)]
+        assert mean_of(whole, method)["frames"] == sum(counts) == sum(map(len, parts))
+        for metric in ("psnr_rgb", "ssim_y"):
+            means = [mean_of(report, method)[metric] for report in (one, other)]
+            expected = (counts[0] * means[0] + counts[1] * means[1]) / sum(counts)
+            assert mean_of(whole, method)[metric] == pytest.approx(expected, abs=1e-9)
+    motions = [
+        report["methods"]["bicubic"]["clips"][0]["motion"] * (count - 1)
+        for report, count in zip((one, other), counts, strict=True)
+    ]
+    assert clip["motion"] == pytest.approx(sum(motions) / (sum(counts) - 2), abs=1e-6)
+
+
+def test_outputs_of_others_keep_their_places_around_an_unreadable_picture(tmp_path: Path) -> None:
+    frames = frames_of(6, step=3)
+    write_folder(tmp_path / "clip", frames)
+    (tmp_path / "clip" / "0002.png").write_bytes(b"")
+    write_folder(tmp_path / "made" / "clip", frames)
+    report = evaluate(tmp_path / "out", "--data", str(tmp_path / "clip"), "--method", f"frames:X={tmp_path}/made")
+    mean = mean_of(report, "X")
+    assert (mean["frames"], mean["ssim_rgb"], mean["psnr_rgb"]) == (5, 1.0, None)
+    (tmp_path / "made" / "clip" / "0004.png").write_bytes(b"")
+    with pytest.raises(UserError, match="made/clip: its picture of frame 4 cannot be read"):
+        evaluate(tmp_path / "out", "--data", str(tmp_path / "clip"), "--method", f"frames:X={tmp_path}/made")
 
 
 def test_damage_is_said_beside_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,13 +10,14 @@ import pytest
 
 from mana_dist import storage
 from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.manifest import Rejected
 from mana_dist.data.samples import read_row_group
 from mana_dist.data.settings import SampleSettings
 from mana_dist.video.strict import numbered_frames, plan_segments
 from pipelines.ingest import run_unit as module
 from pipelines.ingest import units
 from pipelines.ingest.ledger import Ledger
-from pipelines.ingest.sources import Clip
+from pipelines.ingest.sources import Clip, expand
 from pipelines.ingest.units import UnitResult
 from tests.pipelines.datasets import clip_at, run, tree
 from tests.video.videos import moving_frames, noise_frames, write_pictures, write_video
@@ -243,3 +244,23 @@ def test_pictures_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     (folder / "im10.png").write_bytes(b"no picture")
     (clip,) = ingest_clip(clip_at(folder), tmp_path / "out", SampleSettings()).clips
     assert (clip.samples, clip.note) == (3 + 4, "1 of its pictures cannot be read")
+
+
+def test_no_sample_spans_a_missing_number(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "frames", noise_frames(20), "{:04}.png")  # 0001.png to 0020.png
+    (folder / "0010.png").unlink()
+    (clip,) = ingest_clip(clip_at(folder), tmp_path / "out", SampleSettings()).clips
+    told = "its numbers do not go on from 0009.png to 0011.png"
+    assert (clip.frames, clip.samples, clip.note) == (19, 3 + 4, told)
+    (table,) = (pq.read_table(path) for path in (tmp_path / "out").glob("*.parquet"))
+    assert table["centre"].to_pylist() == [3, 4, 5, 12, 13, 14, 15]
+    (few,) = ingest_clip(clip_at(folder, start=4, stop=14), tmp_path / "few", SampleSettings()).clips
+    assert (few.samples, few.reason) == (0, f"no sample in its 10 frames: a sample needs 7 in a row; {told}")
+
+
+def test_two_files_for_each_frame_are_refused_alone_and_beside_another_clip(cases: Path) -> None:
+    reason = "holds both 0001.jpg and 0001.png; keep one file for each frame"
+    for arguments, there in (([cases / "frames"], ["good"]), ([cases / "frames" / "twice"], [])):
+        clips, rejected, *_ = expand(map(str, arguments))
+        assert [clip.name for clip in clips] == there
+        assert rejected == [Rejected(str(cases / "frames" / "twice"), reason)]

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mana_dist.errors import UserError
-from mana_dist.video.picture_files import MAX_PIXELS, check_one_file_each, natural_key, shown_size, to_frame
+from mana_dist.video.picture_files import MAX_PIXELS, shown_size, to_frame
 
 
 def file_of(image: Image.Image, kind: str = "PNG", orientation: int | None = None, **options: object) -> bytes:
@@ -216,15 +216,3 @@ def test_what_is_no_picture(data: bytes) -> None:
     with pytest.raises(UserError, match=r"^a.png: not a picture that can be read") as raised:
         to_frame(data, "a.png")
     assert " object at 0x" not in str(raised.value)
-
-
-def test_numbers_in_names_count_by_value() -> None:
-    names = ["²3.png", "im10.png", "im02.png", "x.png", "im2.png", "im10_10.png", "im1.png", "im10_2.png"]
-    ordered = ["im1.png", "im02.png", "im2.png", "im10.png", "im10_2.png", "im10_10.png", "x.png", "²3.png"]
-    assert sorted(names, key=natural_key) == ordered
-
-
-def test_each_frame_has_one_file() -> None:
-    check_one_file_each("clip", ["0.png", "1.jpg", "00.png", "0.5.png", "a"])
-    with pytest.raises(UserError, match=r"^clip: holds both 0.5.png and 0.5.jpg; keep one file for each frame$"):
-        check_one_file_each("clip", ["0.png", "0.5.png", "0.5.jpg"])

@@ -12,7 +12,7 @@ from PIL import Image
 from mana_dist.errors import UserError
 from mana_dist.upscale.source import TimedFrame, open_source
 from mana_dist.video.frame_folders import clip_name, parse_frame_range
-from mana_dist.video.reading import VideoInfo, probe, read_frames
+from mana_dist.video.reading import VideoInfo, probe, read_frames, read_places
 from tests.video.videos import (
     moving_frames,
     noise_frames,
@@ -300,7 +300,7 @@ def empty_folder(path: Path) -> Path:
 
 def broken_picture(folder: Path) -> Path:
     write_pictures(folder, noise_frames(1))
-    (folder / "im2.png").write_bytes((folder / "im1.png").read_bytes()[:500])
+    (folder / "im1.png").write_bytes((folder / "im1.png").read_bytes()[:500])
     return folder
 
 
@@ -314,13 +314,26 @@ def test_bad_inputs_say_what_is_wrong(tmp_path: Path) -> None:
         audio_file(tmp_path / "sound.wav"): "has no video stream",
         empty_folder(tmp_path / "empty"): "a folder without PNG or JPEG frames",
         several_sizes(tmp_path / "sizes"): "must have one size",
-        broken_picture(tmp_path / "broken"): "im2.png: not a picture",
+        broken_picture(tmp_path / "broken"): "im1.png: not a picture",
     }
     for path, message in cases.items():
         with pytest.raises(UserError, match=message) as caught:
             read(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_an_unreadable_picture_is_left_out_and_told(tmp_path: Path) -> None:
+    frames = noise_frames(6)
+    folder = write_pictures(tmp_path / "a", frames)
+    for name in ("im1.png", "im4.png", "im6.png"):
+        (folder / name).write_bytes(b"no picture")
+    np.testing.assert_array_equal(read(folder), frames[[1, 2, 4]])
+    told: list[str] = []
+    places = list(read_places(str(folder), 0, 5, told.append))
+    assert [frame is None for frame in places] == [True, False, False, True, False]
+    assert told == ["2 of its pictures cannot be read: im1.png, im4.png"]
+    assert probe(str(folder)) == VideoInfo(96, 64, 6, Fraction(25))
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,15 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from mana_dist.data import vimeo
 from mana_dist.data.degradation import Degradation
 from mana_dist.data.sources import FoundClip
 from mana_dist.errors import UserError
-from mana_dist.evaluate.subset import ALL, FrameSubset
+from mana_dist.video.frame_folders import clip_name
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,12 @@ class Layout:
         hr: the HR folder.
         bi: LR folders of BI.
         bd: LR folders of BD.
-        subset: the frames that are scored.
     """
 
     name: str
     hr: str
     bi: tuple[str, ...]
     bd: tuple[str, ...]
-    subset: FrameSubset = ALL
 
     def lr(self, degradation: Degradation) -> tuple[str, ...]:
         """The LR folders of a degradation."""
@@ -53,6 +53,10 @@ WITHIN = (
         for hr in ("GT", "HR", "hr")
     ),
 )
+VIMEO = Layout("Vimeo90K, test list", vimeo.SEQUENCES, ("BIx4", "sequences_LR"), ("BDx4",))
+VIMEO_BESIDE = "_matlabLRx4"
+"""Ends the name of the folder beside Vimeo90K's that has the LR frames, as BasicSR has it."""
+
 _LR_NAME = re.compile(
     r"x[2348]|lr([_-]?(x?[2348]|bicubic|bi|bd|unknown|mild|wild))?|.*(lr[_-]?x[2348]|[2348]x[_-]?lr|x[2348][_-]?lr)"
     r"|b[id]x[2348].*|sharp_bicubic|(train|val|test)_(sharp_bicubic|blur.*)|input[2348]|blur[2348]|sequences_lr",
@@ -72,6 +76,53 @@ def lr_name_in(path: str) -> str | None:
     """
     *above, last = path.split("/")
     return last if is_lr_name(last) else next((name for name in above if _ONLY_LR.fullmatch(name)), None)
+
+
+def lr_folder_of(root: str, clip: FoundClip) -> str | None:
+    """The name of the folder that says that a clip is LR frames: of the root or above, or below it; None: none does.
+
+    Args:
+        root: the folder that was named and listed.
+        clip: found in it.
+    """
+    folders = clip.path.split("/") if clip.files is not None else clip.path.split("/")[:-1]
+    return lr_name_in(root) or next(filter(is_lr_name, folders), None)
+
+
+class Truth(NamedTuple):
+    """Where by a layout the ground truth of LR frames lies.
+
+    Attributes:
+        lr: the folder of all LR frames of the layout, or of the clip.
+        hr: that of the ground truth.
+        clip: the clip there, without a video's suffix.
+    """
+
+    lr: str
+    hr: str
+    clip: str
+
+
+def truths_of(uri: str, *, is_video: bool) -> Iterator[Truth]:
+    """The places at which the ground truth lies if the clip ``uri`` is LR frames, by each layout that it fits.
+
+    Args:
+        uri: a folder of frames, or a video.
+        is_video: which of the two.
+    """
+    folder, _, name = uri.rpartition("/")
+    path = f"{folder}/{clip_name(name)}/" if is_video else f"{uri}/"
+    if not any(map(is_lr_name, path.split("/"))):
+        return
+    for layout in (*BESIDE, *WITHIN, VIMEO):
+        for name in (*layout.bi, *layout.bd):
+            before, found, after = path.rpartition(f"/{name}/")
+            if found:
+                hr = f"{before}/{layout.hr}"
+                yield Truth(f"{before}/{name}", hr, f"{hr}/{after}".rstrip("/"))
+    before, found, after = path.rpartition(f"{VIMEO_BESIDE}/")
+    if found:
+        yield Truth(f"{before}{VIMEO_BESIDE}", before, f"{before}/{after}".rstrip("/"))
 
 
 def is_lr_name(name: str) -> bool:

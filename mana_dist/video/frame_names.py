@@ -1,0 +1,137 @@
+"""What the names of a folder's frames tell: their order, where one is missing, and that they are no single clip."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import groupby, pairwise
+from typing import NamedTuple
+
+from mana_dist.errors import UserError
+
+_DIGITS = re.compile(r"([0-9]+)")
+_FEW = 3
+
+
+class _Place(NamedTuple):
+    """A frame's place by its name: the sequence it belongs to, and its number there; None: the name has none."""
+
+    sequence: tuple[object, ...]
+    number: int | None
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Sorts 'im2' before 'im10', and 'im01' before 'im1'."""
+    parts: list[str | int] = list(_DIGITS.split(name))
+    parts[1::2] = map(int, parts[1::2])
+    return parts, name
+
+
+def check_one_clip(folder: str, names: Iterable[str]) -> None:
+    """Refuse two files for one frame, like 0000.png and 0000.jpg, and two clips whose frames are mixed by their names.
+
+    Args:
+        folder: for the error.
+        names: of its frames' files.
+
+    Raises:
+        UserError: two of the names differ in their suffix or in leading zeros alone; or sequences take turns and share
+            a number, like 0001_left.png and 0001_right.png.
+    """
+    ordered = sorted(names, key=natural_key)
+    seen: dict[str, str] = {}
+    for name in ordered:
+        other = seen.setdefault(os.path.splitext(name)[0], name)
+        if other != name:
+            raise UserError(f"{folder}: holds both {other} and {name}; keep one file for each frame")
+    places = _places(ordered)
+    for (one, place), (other, following) in pairwise(zip(ordered, places, strict=True)):
+        if place == following and place.number is not None:
+            raise UserError(f"{folder}: holds both {one} and {other}; keep one file for each frame")
+    stretches = [sequence for sequence, _ in groupby(place.sequence for place in places)]
+    again = {sequence for sequence, count in Counter(stretches).items() if count > 1}
+    for (one, place), (other, following) in pairwise(zip(ordered, places, strict=True)):
+        if {place.sequence, following.sequence} & again and place.number == following.number is not None:
+            raise UserError(
+                f"{folder}: holds both {one} and {other}, two files for one frame or frames of two clips; "
+                "keep those of one clip"
+            )
+
+
+def breaks_in(names: Sequence[str]) -> tuple[int, ...]:
+    """The positions at which a frame does not follow the one before; a frame between them is missing.
+
+    The numbers in names count frames: in steps of any size, the one that is there most often (0, 2, 4 has no gap;
+    neither have milliseconds like 33, 67, 100). A name with other text, or another number before the one that counts
+    (take1_0001, take2_0001), begins another sequence. Names without any number say nothing.
+
+    Args:
+        names: of a folder's frames, in order.
+    """
+    places = _places(names)
+    steps: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for before, after in pairwise(places):
+        if before.sequence == after.sequence and before.number is not None and after.number is not None:
+            steps[before.sequence].append(after.number - before.number)
+    usual = {sequence: _usual(found) for sequence, found in steps.items()}
+    breaks = []
+    for position, (before, after) in enumerate(pairwise(places), 1):
+        if before.sequence != after.sequence:
+            breaks.append(position)
+        elif before.number is not None and after.number is not None:
+            step = usual[before.sequence]
+            if not step < 2 * (after.number - before.number) < 3 * step:
+                breaks.append(position)
+    return tuple(breaks)
+
+
+def describe_breaks(names: Sequence[str], breaks: Sequence[int]) -> str:
+    """Where frames do not follow each other, one line for people; empty where they all do."""
+    if not breaks:
+        return ""
+    where = ", ".join(f"{names[position - 1]} to {names[position]}" for position in breaks[:_FEW])
+    more = f" and at {len(breaks) - _FEW} more places" if len(breaks) > _FEW else ""
+    return f"its numbers do not go on from {where}{more}"
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of many names, for people."""
+    return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")
+
+
+def _usual(steps: Sequence[int]) -> int:
+    """The step that is there most often, of several the smallest."""
+    counts = Counter(steps)
+    return min(counts, key=lambda step: (-counts[step], step))
+
+
+def _places(names: Sequence[str]) -> list[_Place]:
+    alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    split = [_DIGITS.split(os.path.splitext(name)[0]) for name in names]
+    for position, parts in enumerate(split):
+        alike[tuple(parts[::2])].append(position)
+    places = [_Place((), None)] * len(names)
+    for texts, positions in alike.items():
+        rows = [[int(digits) for digits in split[position][1::2]] for position in positions]
+        counting = _counting(rows)
+        for position, row in zip(positions, rows, strict=True):
+            if row:
+                others = () if counting.rising else (*row[: counting.column], *row[counting.column + 1 :])
+                places[position] = _Place((texts, *others), row[counting.column])
+    return places
+
+
+class _Counting(NamedTuple):
+    """Which number in the names counts the frames, and whether it rises throughout, whatever others do."""
+
+    column: int
+    rising: bool
+
+
+def _counting(rows: Sequence[Sequence[int]]) -> _Counting:
+    columns = list(zip(*rows, strict=True))
+    varying = [number for number, column in enumerate(columns) if len(set(column)) > 1]
+    for number in varying:
+        if all(before < after for before, after in pairwise(columns[number])):
+            return _Counting(number, rising=True)
+    return _Counting(varying[-1] if varying else len(columns) - 1, rising=False)

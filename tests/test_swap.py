@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mana_dist import s3_store, swap
+from mana_dist import s3_store, storage, swap
 
 
 def no_locks(*_: object) -> None:
@@ -18,7 +18,7 @@ def no_locks(*_: object) -> None:
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A file on a file system without locks."""
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    monkeypatch.setattr(swap.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     return str(tmp_path / "runs" / "file")
 
 
@@ -36,7 +36,7 @@ def test_without_locks_one_after_the_other_is_exact(uri: str) -> None:
 
 
 def test_without_locks_who_is_overwritten_within_a_second_finds_out(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swap.time, "sleep", lambda _: Path(uri).write_bytes(b"of another"))
+    monkeypatch.setattr("time.sleep", lambda _: Path(uri).write_bytes(b"of another"))
     assert not swap.swap(uri, None, b"mine")
     assert swap.read(uri) == b"of another"
 
@@ -62,9 +62,9 @@ def test_an_s3_store_without_conditional_writes_is_written_all_the_same(
 
     written: dict[str, bytes] = {}
     monkeypatch.setattr(s3_store, "swap", not_implemented)
-    monkeypatch.setattr(swap.time, "sleep", lambda _: None)
-    monkeypatch.setattr(swap.storage, "write_bytes", written.__setitem__)
-    monkeypatch.setattr(swap.storage, "read_bytes", lambda uri: written.get(uri, b""))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr(storage, "write_bytes", written.__setitem__)
+    monkeypatch.setattr(storage, "read_bytes", lambda uri: written.get(uri, b""))
     assert swap.swap("s3://bucket/a b", None, b"one")
     assert not swap.swap("s3://bucket/a b", None, b"two")
     assert written == {"s3://bucket/a b": b"one"}

@@ -51,7 +51,7 @@ def test_a_run_that_is_anothers_by_now_is_told_nothing(client: FakeClient, tmp_p
         asked.set()
         raise LostError("taken over")
 
-    subject = Tracker(client, "run", Spool(str(tmp_path)), NEW, check=lost)  # type: ignore[arg-type]
+    subject = Tracker(client, "run", Spool(str(tmp_path)), NEW, check=lost)
     subject.log(progress(2))
     assert asked.wait(30)
     assert not subject.flush(0.05)
@@ -59,7 +59,7 @@ def test_a_run_that_is_anothers_by_now_is_told_nothing(client: FakeClient, tmp_p
 
 
 def test_nothing_is_sent_while_the_storage_cannot_say_whose_run_it_is(client: FakeClient, tmp_path: Path) -> None:
-    errors, before = iter([OSError(5, "no answer")] * 2), []
+    errors, before = iter([OSError(5, "no answer")] * 2), list[str]()
 
     def check() -> None:
         for error in errors:
@@ -67,7 +67,7 @@ def test_nothing_is_sent_while_the_storage_cannot_say_whose_run_it_is(client: Fa
             raise error
 
     lines: list[str] = []
-    subject = Tracker(client, "run", Spool(str(tmp_path)), NEW, lines.append, check)  # type: ignore[arg-type]
+    subject = Tracker(client, "run", Spool(str(tmp_path)), NEW, lines.append, check)
     subject.log(progress(2))
     assert subject.flush(30)
     assert client.losses == steps(2)

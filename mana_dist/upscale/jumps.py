@@ -164,9 +164,12 @@ class JumpScan:
             return
         jumped = self._steps[packet.stream_index].add(packet) and self._jumps
         tick = Fraction(packet.time_base)
-        time = packet.pts * tick if packet.pts is not None else _decoded_at(packet)
-        end = time + (packet.duration or 0) * tick
+        decoded = _decoded_at(packet)
+        time = packet.pts * tick if packet.pts is not None else decoded
         runs = self._runs[packet.stream_index]
+        if abs(time - decoded) > _AHEAD:  # guessed by FFmpeg from the packet after the jump
+            time = runs[-1].end if runs and not jumped else decoded
+        end = time + (packet.duration or 0) * tick
         if jumped or not runs:
             runs.append(_Run(time, time, end, self._count, self._count))
         else:
@@ -201,8 +204,7 @@ class JumpScan:
         found: list[_Run] = []
         sound = [run for index in self._timed - {self._video} for run in self._runs.get(index, ())]
         for run in self._runs.get(self._video, ()):
-            middle = (run.begin + run.stop) // 2
-            if found and any(o.begin < run.begin and o.stop > middle and o.last >= run.first for o in sound):
+            if found and any(_goes_with(other, found[-1], run) for other in sound):
                 before = found.pop()
                 times = min(before.first, run.first), max(before.last, run.last), max(before.end, run.end)
                 found.append(_Run(*times, before.begin, run.stop))
@@ -233,6 +235,12 @@ class JumpScan:
         begins = [first, *(runs[0].first for runs in self._others(placed, 0).values())]
         late = min(begins)
         return late if not self._keep and (self._jumps or late > _AHEAD) else Fraction()
+
+
+def _goes_with(sound: _Run, before: _Run, after: _Run) -> bool:
+    """Whether a run of sound goes on where pictures jump: from one's middle to the other's."""
+    begins, ends = ((run.begin + run.stop) // 2 for run in (before, after))
+    return sound.begin < begins and sound.stop > ends and sound.last >= after.first
 
 
 def _decoded_at(packet: Any) -> Fraction:

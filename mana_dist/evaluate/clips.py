@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mana_dist.data.degradation import crop_to_multiple
+from mana_dist.data.lookalikes import Seen, lr_among
 from mana_dist.errors import UserError
 from mana_dist.evaluate.datasets import PLAIN, Dataset, Pair
-from mana_dist.evaluate.lookalikes import Seen, check_no_lr
 from mana_dist.evaluate.subset import FrameSubset
 from mana_dist.inference import Frame
 from mana_dist.video import frame_folders, reading
@@ -203,7 +203,11 @@ def find_clips(
             clip.scored()  # what is wrong is said before any work
         clips.append(clip)
     for uri, members in seen.items():
-        check_no_lr(uri, members)
+        for high, low in lr_among(members):
+            raise UserError(
+                f"--data {uri}: {low.uri} holds the LR frames of {high.uri}, by size and picture; put them into "
+                "folders HR/CLIP and LR/CLIP, or name the folder of the ground truth alone"
+            )
     return clips
 
 

@@ -173,12 +173,12 @@ def _decoded(uri: str, packets: Iterable[Any], progress: _Progress) -> Iterator[
 
 
 def _folder_places(uri: str, start: int, stop: int | None, damaged: Callable[[str], None]) -> Iterator[Frame | None]:
-    names = [file.rpartition("/")[2] for file in frame_files(uri)]
-    if not names:
-        raise UserError(f"{uri}: a folder without PNG or JPEG frames")
     lost: list[str] = []
     place = start
     try:
+        names = [file.rpartition("/")[2] for file in frame_files(uri)]
+        if not names:
+            raise UserError(f"{uri}: a folder without PNG or JPEG frames")
         for number, pixels in folder_frames(uri, names, start, stop, lost.append):
             yield from repeat(None, number - place)
             yield pixels

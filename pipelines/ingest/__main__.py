@@ -11,7 +11,7 @@ from mana_dist.errors import UserError, run_command
 from mana_dist.lease import Lease
 from pipelines.ingest import contact_sheet, dataset, dry_run, job, options
 from pipelines.ingest.console import Report, count
-from pipelines.ingest.header import look
+from pipelines.ingest.header import look, lookalikes
 from pipelines.ingest.ledger import Ledger
 from pipelines.ingest.options import Options, Verify
 from pipelines.ingest.sources import Clip, expand
@@ -48,6 +48,9 @@ def _ingest(asked: Options) -> None:
     for note in notes:
         print(note, flush=True)
     clips = [clip for clip in found if not _is_sheet(clip, asked.out)]
+    low = lookalikes(clips)
+    clips = [clip for clip in clips if clip.uri not in low]
+    rejected = [*rejected, *low.values()]
     todo = dataset.to_do(before, clips)
     there = len({clip.uri for clip in clips} - {clip.uri for clip in todo})
     if asked.dry_run:

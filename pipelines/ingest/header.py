@@ -1,12 +1,31 @@
 """What a look at a clip's header and first frame shows of its use."""
 
+from collections.abc import Sequence
 from itertools import islice
 
+from mana_dist.data.lookalikes import Seen, lr_among
+from mana_dist.data.manifest import Rejected
 from mana_dist.data.settings import SampleSettings
+from mana_dist.data.sources import below
 from mana_dist.errors import UserError, one_line
 from mana_dist.video.reading import probe, read_frames
 from pipelines.ingest.run_unit import bare_reason, refusal
 from pipelines.ingest.sources import Clip
+
+LOOKED_AT = 200
+"""Pictures whose size is read to find LR frames by what they show; each is a request."""
+
+
+def lookalikes(clips: Sequence[Clip]) -> dict[str, Rejected]:
+    """The folders of frames that show another one at a quarter of its size, by URI.
+
+    Of very many folders with names that differ in one part alone, the first :data:`LOOKED_AT` are looked at.
+    """
+    seen = [
+        Seen(clip.uri, clip.uri, len(clip.files), below(clip.uri, clip.files[0]), None) for clip in clips if clip.files
+    ]
+    reason = "shows {} at a quarter of its size: LR frames or a preview, no ground truth of its own"
+    return {low.uri: Rejected(low.uri, reason.format(high.uri)) for high, low in lr_among(seen, LOOKED_AT)}
 
 
 def look(clip: Clip, settings: SampleSettings) -> str:

@@ -12,11 +12,15 @@ from PIL import Image
 
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.errors import UserError
+from mana_dist.evaluate.clips import find_clips
+from mana_dist.evaluate.datasets import find_datasets
+from mana_dist.evaluate.methods import Bicubic
+from mana_dist.evaluate.scoring import Settings, score_clip
 from tests.evaluate.footage import evaluate, write_folder
 
 Frames = NDArray[np.uint8]
 SIZE = (160, 224)
-WAVES = np.random.default_rng(0).uniform([-0.05, -0.05, 0], [0.05, 0.05, 2 * np.pi], (60, 3))
+WAVES = np.random.default_rng(0).uniform([-0.05, -0.05, 0], [0.05, 0.05, 2 * np.pi], (24, 3))
 
 
 def scene(time: float, right: float = 0, down: float = 0) -> Frames:
@@ -28,7 +32,7 @@ def scene(time: float, right: float = 0, down: float = 0) -> Frames:
     across, along, phase = (value[:, None, None] for value in WAVES.T)
     speeds = np.linspace(-0.4, 0.4, len(WAVES))[:, None, None]
     waves = np.cos(2 * np.pi * (across * (x - right) + along * (y - down)) + phase + speeds * time).sum(0)
-    grey = np.rint(128 + waves * 4).clip(0, 255).astype(np.uint8)
+    grey = np.rint(128 + waves * 7).clip(0, 255).astype(np.uint8)
     return np.dstack([grey, grey // 2 + 60, grey // 3])
 
 
@@ -36,13 +40,17 @@ def frames(count: int = 4, right: float = 0, down: float = 0, first: int = 0) ->
     return np.stack([scene(first + number, right, down) for number in range(count)])
 
 
-def notes(tmp_path: Path, hr: Frames, lr: Frames, layout: tuple[str, str] = ("HR", "LR"), *options: str) -> list[str]:
+def notes(
+    tmp_path: Path,
+    hr: Frames,
+    lr: Frames,
+    layout: tuple[str, str] = ("HR", "LR"),
+    degradation: Degradation = Degradation.BI,
+) -> tuple[str, ...]:
     write_folder(tmp_path / "set" / layout[0], hr)
     write_folder(tmp_path / "set" / layout[1], lr)
-    report = evaluate(tmp_path / "out", "--data", str(tmp_path / "set"), "--method", "bicubic", *options)
-    told: list[str] = report["methods"]["bicubic"]["clips"][0]["notes"]
-    assert all(note in (tmp_path / "out" / "report.md").read_text() for note in told)
-    return told
+    (clip,) = find_clips(find_datasets([str(tmp_path / "set")], degradation, "given"))
+    return score_clip(clip, Settings(methods=(Bicubic(),), degradation=degradation)).scores.notes
 
 
 def resized(kind: int) -> Callable[[Frames], Frames]:
@@ -62,7 +70,7 @@ def pillow(frame: Frames) -> Frames:
 @pytest.mark.parametrize("kernel", [pillow, resized(cv2.INTER_CUBIC), resized(cv2.INTER_AREA), jpeg])
 def test_other_kernels_of_the_same_phase_are_passed(tmp_path: Path, kernel: Callable[[Frames], Frames]) -> None:
     hr = frames()
-    assert notes(tmp_path, hr, np.stack([kernel(frame) for frame in hr])) == []
+    assert notes(tmp_path, hr, np.stack([kernel(frame) for frame in hr])) == ()
 
 
 @pytest.mark.parametrize(("right", "down"), [(0.25, 0), (-0.5, 0.5), (1, -0.375), (0, 0.1)])
@@ -91,9 +99,9 @@ def test_bd_taken_for_bi_is_named(tmp_path: Path) -> None:
 
 
 def test_bd_as_such_and_our_own_bi_have_no_shift(tmp_path: Path) -> None:
-    assert notes(tmp_path, frames(), degrade(frames(), Degradation.BI)) == []
-    options = ("--degradation", "BD", "--lr", "given")
-    assert notes(tmp_path / "bd", frames(), degrade(frames(), Degradation.BD), ("GT/c", "BDx4/c"), *options) == []
+    assert notes(tmp_path, frames(), degrade(frames(), Degradation.BI)) == ()
+    low = degrade(frames(), Degradation.BD)
+    assert notes(tmp_path / "bd", frames(), low, ("GT/c", "BDx4/c"), Degradation.BD) == ()
 
 
 @pytest.mark.parametrize("offset", [-1, 1])
@@ -110,8 +118,13 @@ def test_another_clip_is_refused_and_lr_made_does_without_it(tmp_path: Path) -> 
     lr = degrade(frames(first=90), Degradation.BI)
     with pytest.raises(UserError, match=r"LR: LR frame 1 does not show what frame 1 of .*HR shows \(correlation"):
         notes(tmp_path, frames(), lr)
-    evaluate(tmp_path / "out", "--data", str(tmp_path / "set"), "--method", "bicubic", "--lr", "made")
+    (clip,) = find_clips(find_datasets([str(tmp_path / "set")], Degradation.BI, "made"))
+    assert score_clip(clip, Settings(methods=(Bicubic(),), degradation=Degradation.BI)).scores.notes == ()
 
 
-def test_a_single_frame_is_compared_too(tmp_path: Path) -> None:
-    assert "further right" in notes(tmp_path, frames(1), degrade(frames(1, 2), Degradation.BI))[0]
+def test_a_shift_of_a_single_frame_stands_in_the_report_and_in_metrics_json(tmp_path: Path) -> None:
+    (note,) = notes(tmp_path, frames(1), degrade(frames(1, 2), Degradation.BI))
+    assert "further right" in note
+    report = evaluate(tmp_path / "out", "--data", str(tmp_path / "set"), "--method", "bicubic")
+    assert report["methods"]["bicubic"]["clips"][0]["notes"] == [note]
+    assert note in (tmp_path / "out" / "report.md").read_text()

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mana_dist.data.manifest import Rejected
+from pipelines.ingest.header import lookalikes
 from pipelines.ingest.sources import Expansion, expand
 from tests.pipelines.datasets import run_command_line
+from tests.video.videos import moving_frames, write_pictures
 
 # The layouts of docs/evaluation.md, clip by clip: HR, LR.
 LAYOUTS = [
@@ -104,3 +108,19 @@ def test_the_command_refuses_pairs(cases: Path, tmp_path: Path) -> None:
     assert "none of the 2 sources is usable; the first: " in done.stderr
     assert f"LR: holds the LR frames of {cases}/pairs/HR; pairs cannot be ingested yet" in done.stderr
     assert not list((tmp_path / "out").glob("*.parquet"))
+
+
+@pytest.mark.parametrize(("high", "low"), [("big/c1", "small/c1"), ("c1/a", "c1/b"), ("c1", "c1_small")])
+def test_lr_frames_under_other_names_are_seen_by_their_pictures(tmp_path: Path, high: str, low: str) -> None:
+    frames = moving_frames(7, 128, 192)
+    write_pictures(tmp_path / high, frames)
+    write_pictures(tmp_path / low, frames.reshape(7, 32, 4, 48, 4, 3).mean((2, 4)).astype(np.uint8))
+    write_pictures(tmp_path / "other", moving_frames(7, 32, 48)[:, ::-1, ::-1])
+    clips = expand([str(tmp_path)], as_truth=True).clips
+    assert len(clips) == 3
+    reason = f"shows {tmp_path}/{high} at a quarter of its size: LR frames or a preview, no ground truth of its own"
+    assert lookalikes(clips) == {f"{tmp_path}/{low}": Rejected(f"{tmp_path}/{low}", reason)}
+    whole = (tmp_path / high / "im1.png").read_bytes()
+    for broken in (b"no picture", whole[:-500]):  # which is told where it is read
+        (tmp_path / high / "im1.png").write_bytes(broken)
+        assert lookalikes(clips) == {}

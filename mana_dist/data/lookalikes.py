@@ -1,6 +1,6 @@
 """LR frames among the clips that are to be the ground truth, in folders of any name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -9,8 +9,8 @@ import numpy as np
 from mana_dist import storage
 from mana_dist.data.degradation import Degradation, crop_to_multiple, degrade
 from mana_dist.errors import UserError
-from mana_dist.inference import Frame
 from mana_dist.video import reading
+from mana_dist.video.colours import Frame
 from mana_dist.video.picture_files import shown_size
 
 _SCALE = 4
@@ -38,17 +38,17 @@ class Seen(NamedTuple):
     size: Size | None
 
 
-def check_no_lr(uri: str, clips: Sequence[Seen]) -> None:
-    """Two clips of a dataset are HR and LR frames of the same: as many, a quarter as large, the same first picture.
+def lr_among(clips: Sequence[Seen], most: int | None = None) -> Iterator[tuple[Seen, Seen]]:
+    """HR and LR frames of the same: as many, a quarter as large, the same first picture.
 
     Only clips with paths that differ in one name are looked at, like HR/walk and small/walk, or walk/a and walk/b.
 
     Args:
-        uri: of the dataset, for the error.
-        clips: all of it.
+        clips: all of a dataset.
+        most: pictures whose size is looked at; None: as many as there are.
 
-    Raises:
-        UserError: there are such two.
+    Yields:
+        The clip of HR frames and that of LR frames.
     """
     groups: dict[tuple[object, ...], list[Seen]] = {}
     for clip in clips:
@@ -57,19 +57,17 @@ def check_no_lr(uri: str, clips: Sequence[Seen]) -> None:
             key = clip.frames, position, *parts[:position], "", *parts[position + 1 :]
             groups.setdefault(key, []).append(clip)
     sizes: dict[str, Size] = {}
-    pictures: dict[tuple[str, bool], Frame] = {}
+    pictures: dict[tuple[str, bool], Frame | None] = {}
     for group in groups.values():
         by_size: dict[Size, list[Seen]] = {}
         for clip in group if len(group) > 1 else ():
-            by_size.setdefault(sizes.setdefault(clip.uri, _size(clip, sizes)), []).append(clip)
+            if clip.uri in sizes or most is None or len(sizes) < most:
+                by_size.setdefault(sizes.setdefault(clip.uri, _size(clip, sizes)), []).append(clip)
         for (width, height), large in by_size.items():
             small = by_size.get((width // _SCALE, height // _SCALE), []) if min(width, height) >= _SCALE else []
             for high, low in product(large, small):
                 if _alike(_picture(high, pictures, shrink=True), _picture(low, pictures, shrink=False)):
-                    raise UserError(
-                        f"--data {uri}: {low.uri} holds the LR frames of {high.uri}, by size and picture; put them "
-                        "into folders HR/CLIP and LR/CLIP, or name the folder of the ground truth alone"
-                    )
+                    yield high, low
 
 
 def _size(clip: Seen, sizes: dict[str, Size]) -> Size:
@@ -83,16 +81,20 @@ def _size(clip: Seen, sizes: dict[str, Size]) -> Size:
         return 0, 0
 
 
-def _picture(clip: Seen, pictures: dict[tuple[str, bool], Frame], *, shrink: bool) -> Frame:
-    """The first frame, of the LR frames' size."""
+def _picture(clip: Seen, pictures: dict[tuple[str, bool], Frame | None], *, shrink: bool) -> Frame | None:
+    """The first frame, of the LR frames' size; None where it cannot be read, which is told where it is to be used."""
     key = clip.uri, shrink
     if key not in pictures:
-        frame = next(reading.read_frames(clip.uri, stop=1))
-        pictures[key] = degrade(crop_to_multiple(frame, _SCALE), Degradation.BI) if shrink else frame
+        try:
+            frame = next(reading.read_frames(clip.uri, stop=1))
+        except UserError:
+            pictures[key] = None
+        else:
+            pictures[key] = degrade(crop_to_multiple(frame, _SCALE), Degradation.BI) if shrink else frame
     return pictures[key]
 
 
-def _alike(one: Frame, other: Frame) -> bool:
-    if one.shape != other.shape or one.std() == 0 or other.std() == 0:
+def _alike(one: Frame | None, other: Frame | None) -> bool:
+    if one is None or other is None or one.shape != other.shape or one.std() == 0 or other.std() == 0:
         return False
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) > _ALIKE

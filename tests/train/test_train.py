@@ -125,7 +125,7 @@ def test_ctrl_c_saves_leaves_no_process_and_says_how_to_go_on(workplace: Path) -
         assert f"stopped after step {int(saved.name[11:])} (Ctrl-C)" in run.output
         assert "the same command with --run.name interrupted goes on with it" in run.output
         assert run.output.splitlines()[-1] == "interrupted"
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while (left := run.processes()) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert left == {}

@@ -196,7 +196,7 @@ def test_leaving_does_not_wait_for_a_storage_that_is_away(dataset: str, monkeypa
         next(batches)
         storage.is_down = True
         started = time.monotonic()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # of 60
 
 
 def test_waiting_is_measured(dataset: str) -> None:

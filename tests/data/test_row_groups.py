@@ -129,7 +129,7 @@ def test_readers_are_ahead_of_the_use() -> None:
         started.append(index)
         if len(started) == 2:
             enough.set()
-        assert release.wait(10)
+        assert release.wait(60)
         return CountingReader().read(shard, index)
 
     groups._reader.read = slow  # type: ignore[method-assign]
@@ -138,7 +138,7 @@ def test_readers_are_ahead_of_the_use() -> None:
             assert groups.may_read_ahead
             groups.request(group)
         assert not groups.may_read_ahead
-        assert enough.wait(10)
+        assert enough.wait(60)
         assert sorted(started) == [3, 5]
         release.set()
         for group in (3, 5, 8, 1):

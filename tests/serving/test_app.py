@@ -3,7 +3,6 @@
 import io
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 
 from mana_dist.inference import Frames, super_resolve_window
 from mana_dist.serve import ServeOptions
+from tests.ports import free_ports
 from tests.serving.models import register, tiny_model, window
 from tests.serving.test_windows import npy, picture
 
@@ -25,12 +25,6 @@ from tests.serving.test_windows import npy, picture
 @pytest.fixture(scope="module")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return register(tmp_path_factory.mktemp("registry"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +38,7 @@ def url(tracking_uri: str) -> Iterator[str]:
 
     from mana_dist.serve import app
 
-    port = free_port()
+    (port,) = free_ports(1)
     serve.start(http_options={"port": port})
     options = ServeOptions(
         model="models:/tiny-x4@champion", tracking_uri=tracking_uri, max_batch=2, max_queued=4, max_request=1

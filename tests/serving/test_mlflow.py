@@ -16,14 +16,14 @@ import urllib3
 from PIL import Image
 
 from mana_dist.inference import super_resolve_window
+from tests.ports import free_ports
 from tests.serving.models import register, tiny_model, window
-from tests.serving.test_app import free_port
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("registry")
-    tracking_uri, port = register(folder), free_port()
+    tracking_uri, (port,) = register(folder), free_ports(1)
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1"]
     arguments = [*command, "-m", "models:/tiny-x4@champion", "--port", str(port)]
     # Without this tree: the model brings its own copy of the package.

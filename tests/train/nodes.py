@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.cluster.hosts import HEALTH_CHECKS
+from tests.ports import free_ports
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -38,7 +38,7 @@ class Nodes:
 
     def __enter__(self) -> Self:
         self._folder = tempfile.mkdtemp(prefix="ray-")  # short: socket paths in it must stay below 108 bytes
-        port, dashboard = free_port(), free_port()
+        port, dashboard = free_ports(2)
         self.address, self.dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
         self._start(
             *["--head", f"--num-cpus={self._cpus}", f"--port={port}", f"--temp-dir={self._folder}"],
@@ -108,11 +108,3 @@ class Nodes:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.3)
-
-
-def free_port() -> int:
-    """On loopback, that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

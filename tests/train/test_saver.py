@@ -36,7 +36,7 @@ class Gate:
         write = storage.write_bytes
 
         def held(uri: str, data: bytes) -> None:
-            assert self.opened.wait(20)
+            assert self.opened.wait(60)
             write(uri, data)
 
         monkeypatch.setattr(storage, "write_bytes", held)
@@ -123,7 +123,7 @@ def test_what_cannot_be_saved_stops_training_with_a_reason(
 
 
 def train_on(saver: Saver) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         saver.check()
 

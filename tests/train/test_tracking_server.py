@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from mana_dist.train.events import Started
 from mana_dist.train.run_record import RunRecord
 from mana_dist.train.spool import Spool
 from mana_dist.train.tracking import Tracker, check_server
+from tests.ports import free_ports
 from tests.train.tracked import AWAY, FakeClient, progress, steps, validated
 
 
@@ -49,9 +49,7 @@ class Server:
         (folder / "spy").mkdir()
         (folder / "spy" / "sitecustomize.py").write_text(SPY)
         self._statements = folder / "statements"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        (self.port,) = free_ports(1)
         self._folder = folder
         self.uri = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,10 +65,10 @@ class Server:
             self._process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=self._folder
             )
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=10):
                     return
             except OSError:
                 time.sleep(0.1)
@@ -124,8 +122,8 @@ def test_a_real_server_killed_and_restarted_has_everything_once(
         resumed.log(progress(step))
         resumed.log(validated(step))
     resumed.close("FINISHED")
-    assert resumed.flush(30)
-    assert subject.flush(30)
+    assert resumed.flush(120)
+    assert subject.flush(120)
 
     client = MlflowClient(server.uri)
     for key in ("train/loss", "train/gradient_norm"):
@@ -186,9 +184,7 @@ def test_an_unreachable_server_is_a_users_mistake_before_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    uri = f"http://127.0.0.1:{free_ports(1)[0]}"
     with pytest.raises(UserError, match=r"mlflow.tracking_uri http://127.0.0.1:\d+ cannot be used"):
         Tracker.open(config(tmp_path), uri, None)
     with pytest.raises(UserError, match="start it or name another"):

@@ -136,7 +136,7 @@ def test_ctrl_c_saves_leaves_no_process_and_says_how_to_go_on(workplace: Path) -
         done = int(saved.name[11:])
         assert sorted(history(workplace, "interrupted", status="KILLED")) == list(range(1, done + 1))  # each once
         assert run.output.splitlines()[-1] == "interrupted"
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while (left := run.processes()) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert left == {}

@@ -3,6 +3,8 @@
 import threading
 import time
 
+import pytest
+
 from mana_dist.train import watchdog
 from mana_dist.train.watchdog import Watchdog
 
@@ -22,32 +24,62 @@ class Witness:
 
 
 def hang_in_a_dream(until: threading.Event) -> None:
-    until.wait(30)
+    until.wait(60)
 
 
-def test_who_hangs_is_told_with_all_stacks_and_ended(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+class Clock:
+    """Stands in for the module ``time`` in the watchdog, and sees whether it looks."""
+
+    sleep = staticmethod(time.sleep)
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._looked = threading.Event()
+
+    def monotonic(self) -> float:
+        now = self.now
+        if threading.current_thread().name == "watchdog":
+            self._looked.set()
+        return now
+
+    def pass_until_looked_at(self, seconds: float) -> None:
+        """So much time goes by, and the watchdog has seen it."""
+        self.now += seconds
+        for _ in range(2):  # the first look may have begun before
+            self._looked.clear()
+            assert self._looked.wait(60)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    fake = Clock()
     monkeypatch.setattr(watchdog, "LINGER", 0.0)
+    monkeypatch.setattr(watchdog, "time", fake)
+    return fake
+
+
+def test_who_hangs_is_told_with_all_stacks_and_ended(clock: Clock) -> None:
     witness = Witness()
     with Watchdog(2.0, witness.report, witness.end) as dog:
-        for _ in range(30):
-            time.sleep(0.1)
+        for _ in range(3):
+            clock.pass_until_looked_at(1.9)
             dog.beat()
         assert witness.reports == []
-        before = time.monotonic()
+        clock.now += 2.5
         hang_in_a_dream(witness.ended)
-        assert time.monotonic() - before < 30
+        assert witness.ended.is_set()
     ((seconds, stacks),) = witness.reports
-    assert 2.0 < seconds < 30
+    assert seconds == pytest.approx(2.5)
     assert "hang_in_a_dream" in stacks
     assert stacks.count("Thread 0x") + stacks.count("Current thread") >= 2
 
 
-def test_a_longer_step_can_be_announced(monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(watchdog, "LINGER", 0.0)
+def test_a_longer_step_can_be_announced(clock: Clock) -> None:
     witness = Witness()
     with Watchdog(0.2, witness.report, witness.end) as dog:
         dog.beat(patience=100)
-        time.sleep(1.0)
+        clock.pass_until_looked_at(19.0)
         assert witness.reports == []
         dog.beat()
-        assert witness.ended.wait(10)
+        clock.now += 0.3
+        assert witness.ended.wait(60)

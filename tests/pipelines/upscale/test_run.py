@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mana_dist import lease
@@ -155,6 +156,12 @@ def all_workers(pid: int, count: int) -> list[int]:
     return workers
 
 
+def until_gone(pids: Sequence[int]) -> None:
+    """Ray's processes end when they see that their driver is gone."""
+    psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=120)
+    assert not [pid for pid in pids if b"ray" in command_line(pid)]
+
+
 def until_records(work: Path, count: int, process: "subprocess.Popen[bytes]") -> Iterator[int]:
     """How many segments are finished, until there are ``count``."""
     deadline = time.monotonic() + 120
@@ -180,8 +187,9 @@ def test_killed_workers_and_a_killed_driver_leave_the_same_bytes(tmp_path: Path,
         # It goes on without the one that was killed, which is started anew.
         for _ in until_records(out / ".work", 8, process):
             pass
+        rest = list(below(process.pid))
         process.send_signal(signal.SIGKILL)
-    time.sleep(2)  # Ray's processes end when they see that their driver is gone
+    until_gone(rest)
     finished = {path: path.stat().st_mtime_ns for path in (out / ".work").glob("*/*.json")}
     assert 8 <= len(finished) < 25
     assert not (out / "film.mp4").exists()

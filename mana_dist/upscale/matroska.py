@@ -54,10 +54,10 @@ def write_display_size(path: str, pixel_aspect: Fraction) -> None:
         # FFmpeg leaves room behind the list of what is where: information and tracks are moved into it.
         listed = _coded(_moved(seek_head, longer))
         room = seek_head.size + void.size - len(listed) - longer
-        if room < _LONG or len(_coded(info)) != info.size:
+        if longer < 0 or room < _LONG or len(_coded(info)) != info.size:
             raise ValueError("no room for the size to show the video in")
         file.seek(begin)
-        file.write(listed + _void(room) + _coded(info) + changed)
+        file.write(listed + _coded(_Element(_VOID, bytes(room - _LONG))) + _coded(info) + changed)
 
 
 def display_size(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, int]:
@@ -132,14 +132,11 @@ def _vint_bytes(first: int) -> int:
 
 def _coded(element: _Element) -> bytes:
     size = len(element.data)
-    length = next(count for count in range(1, 9) if size < (1 << 7 * count) - 1)
+    # FFmpeg writes a track's and a void's length as long as can be, all others short: nothing changes its size unasked.
+    least = 8 if element.name in (_TRACK, _VOID) else 1
+    length = next(count for count in range(least, 9) if size < (1 << 7 * count) - 1)
     return element.name + (size | 1 << 7 * length).to_bytes(length) + element.data
 
 
 def _number(value: int) -> bytes:
     return value.to_bytes(-(-value.bit_length() // 8))
-
-
-def _void(size: int) -> bytes:
-    """What takes up so many bytes."""
-    return _VOID + (1 << 56 | size - _LONG).to_bytes(8) + bytes(size - _LONG)

@@ -162,8 +162,7 @@ class Source:
             UnreachableError: decoding cannot begin where it should.
             OSError: the storage failed.
         """
-        with _blamed_on_source():
-            view = shown(self.video, self.uri)
+        view = shown(self.video)
         told: dict[int, tuple[int, int, int]] = {}
         first = self._entry.number if self._entry else 0
         rate = Fraction(self.video.average_rate or self.video.guessed_rate or DEFAULT_RATE)
@@ -275,8 +274,7 @@ def survey(uri: str, *, keep_gaps: bool = False) -> Survey:
         first = next(source.pictures(), None)
         if first is None:
             raise SourceError(f"{uri}: holds no video frame that can be decoded")
-        with _blamed_on_source():
-            view = shown(source.video, uri)
+        view = shown(source.video)
         reorders = bool(source.video.codec_context.has_b_frames)
         width, height = shown_size(first, view.crop)
         aspect = 1 / view.pixel_aspect if quarter_turns(first) % 2 else view.pixel_aspect

@@ -102,9 +102,11 @@ def pixels_of(picture: Any, bits: int, shown: Shown = AS_DECODED) -> Pixels:
         (H, W, 3), RGB, full range.
 
     Raises:
-        ValueError: a matrix that is not one of those that can be read.
+        ValueError: a matrix that is not one of those that can be read, or a crop of all there is.
         av.FFmpegError: a format that cannot be read.
     """
+    if min(shown.crop.size(picture.width, picture.height)) < 1:
+        raise ValueError(f"the container crops away all of its {picture.width}x{picture.height} pixels")
     top = 255 if bits <= 8 else 65535
     if (samples := stored(picture)) is not None:
         pixels = _spread(samples.samples, samples.black, samples.white, top)

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, BinaryIO, NamedTuple
 
 import av
+from av.codec.context import Flags
 
 from mana_dist import storage
 from mana_dist.errors import UserError
@@ -92,6 +93,8 @@ def open_input(uri: str, *, listen: bool = True, stored_times: bool = False) -> 
                 raise UserError(f"{uri}: has no video stream")
             if streams[0].codec_context is None:
                 raise UserError(f"{uri}: no decoder for its video stream")
+            # Else a crop that the codec has on the left is only made as far as suits the processor.
+            streams[0].codec_context.flags |= Flags.unaligned
             streams[0].codec_context.thread_type = "NONE"
             streams[0].codec_context.thread_count = 1
             yield Opened(container, streams[0], bool(errors))

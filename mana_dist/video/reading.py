@@ -120,7 +120,7 @@ class _Progress:
 def _video_frames(uri: str, damaged: Callable[[str], None]) -> Iterator[Frame]:
     with open_video(uri) as (container, stream):
         progress = _Progress()
-        view = shown(stream, uri)
+        view = shown(stream)
         told, count = False, 0
         for _, picture in progressive(_decoded(uri, container.demux(stream), progress)):
             if progress.marred is not None and not told:

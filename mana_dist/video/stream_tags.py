@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import av
 
-from mana_dist.errors import UserError
 from mana_dist.video.damage_signs import heard
 from mana_dist.video.orientation import UNCROPPED, Crop
 
@@ -33,26 +32,16 @@ class Shown(NamedTuple):
 AS_DECODED = Shown()
 
 
-def shown(stream: Any, uri: str) -> Shown:
+def shown(stream: Any) -> Shown:
     """Return how the frames of a video stream are shown.
 
     Chroma of which nothing tags the place lies on the left, between two lines, as H.264 and MPEG-2 have it; that of
     JPEG pictures in the centre. FFmpeg's decoders tag JPEG, MPEG-1, H.263, Theora and DV as they are defined.
-
-    Args:
-        stream: PyAV's, of the video.
-        uri: for errors.
-
-    Raises:
-        UserError: the container hides everything.
     """
     described = _described(stream)
     found = _CROP.search(described)
     crop = Crop(*map(int, found.groups())) if found else UNCROPPED
-    context = stream.codec_context
-    if context.width and context.height and min(crop.size(context.width, context.height)) < 1:
-        raise UserError(f"{uri}: its header crops away all of its {context.width}x{context.height} pixels")
-    untagged = "center" if (context.pix_fmt or "").startswith("yuvj") else "left"
+    untagged = "center" if (stream.codec_context.pix_fmt or "").startswith("yuvj") else "left"
     return Shown(crop, _pixel_aspect(stream, crop), None if _tags_chroma(described) else untagged)
 
 

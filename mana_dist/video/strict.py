@@ -205,7 +205,7 @@ def probe_header(uri: str, files: Sequence[str] | None) -> HeaderInfo:
         return _folder_header(uri, files)
     with open_input(uri) as (container, stream, _):
         codec, rate = stream.codec_context, _rate(stream)
-        crop = shown(stream, uri).crop
+        crop = shown(stream).crop
         width, height = crop.size(codec.width, codec.height)
         first = _first_frame(uri, container.demux(stream))
         if first is not None:
@@ -288,7 +288,7 @@ def _frames(uri: str, segment: Segment, damage: Damage | None, *, in_parts: bool
     end = sys.maxsize if segment.frames is None else segment.first + segment.frames
     count = 0
     with _decoder(uri, segment, in_parts=in_parts) as decoder:
-        view = shown(decoder.stream, uri)
+        view = shown(decoder.stream)
         for number, picture in progressive(_trusted(decoder, damage, end)):
             count += 1
             if segment.first <= number < end:

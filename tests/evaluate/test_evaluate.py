@@ -17,6 +17,7 @@ from mana_dist import inference, metrics, model_folder
 from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.__main__ import main
+from mana_dist.video import READER_VERSION
 from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder
 
 KEYS = {"psnr_rgb", "ssim_rgb", "lpips", "psnr_y", "ssim_y", "frames"}
@@ -56,6 +57,7 @@ def test_protocol_names_every_choice_and_why_lpips_is_missing(tmp_path: Path) ->
     assert protocol["frames"] == "1:"
     assert protocol["border_crop"] == 0
     assert "untagged: BT.709 from 720 lines" in protocol["colour"]
+    assert protocol["reader"] == READER_VERSION
     assert protocol["padding"] == "reflection"
     assert protocol["lpips"].startswith("not available: ")
     assert "offline" in protocol["lpips"]

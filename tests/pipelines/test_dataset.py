@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from mana_dist.data.samples import Sample, write_dataset
 from mana_dist.data.settings import SampleSettings
 from mana_dist.errors import UserError
 from mana_dist.lease import Owner
+from mana_dist.video import READER_VERSION
 from mana_dist.video.strict import numbered_frames
 from pipelines.ingest import contact_sheet, job, run_unit, units
 from pipelines.ingest.__main__ import main
@@ -465,3 +467,37 @@ def test_a_long_video_is_read_to_be_cut_only_once(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(job, "plan_segments", None)
     ingest(tmp_path / "out", film, options=options)
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
+
+
+def test_what_another_reader_of_video_read_is_not_added_to(tmp_path: Path, clips: list[Path]) -> None:
+    out = tmp_path / "out"
+    ingest(out, clips[0])
+    manifest = load_manifest(str(out))
+    assert manifest.reader == READER_VERSION
+    text = json.loads((out / "manifest.json").read_text())
+    del text["reader"]  # as manifests were before readers had versions
+    (out / "manifest.json").write_text(json.dumps(text))
+    before = mtimes(out)
+    with pytest.raises(UserError, match=f"other settings .reader: 1 -> {READER_VERSION}.; name another --out"):
+        ingest(out, *clips)
+    assert mtimes(out) == before
+    ingest(out, *clips, options=("--overwrite",))
+    assert load_manifest(str(out)).reader == READER_VERSION
+
+
+@pytest.mark.parametrize("mark", [None, "reader-1", "reader-999"])
+def test_an_ingest_that_another_reader_of_video_began_is_not_continued(
+    tmp_path: Path, clips: list[Path], mark: str | None
+) -> None:
+    out = tmp_path / "out"
+    (out / ".work").mkdir(parents=True)
+    record = out / ".work" / "clip-0123456789ab.json"
+    record.write_text("{}")
+    if mark:
+        (out / ".work" / mark).touch()
+    with pytest.raises(UserError, match="an ingest was begun there by a mana_dist that reads other pixels"):
+        ingest(out, *clips)
+    assert record.exists()
+    ingest(out, *clips, options=("--overwrite",))
+    assert load_manifest(str(out)).samples == 9
+    assert not record.exists()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mana_dist.errors import UserError
 from mana_dist.video.colours import Colours, depth, pixels_of, rgb_of, to_picture
+from mana_dist.video.orientation import Crop
 from mana_dist.video.stream_tags import AS_DECODED, Shown
 from tests.video.yuv import MATRICES, PLACES, Samples, Tags, picture_of, random_planes, rgb, tagged, yuv
 
@@ -255,3 +256,9 @@ def test_decoding_and_encoding_again_and_again_moves_nothing(pixel_format: str, 
     middle = np.interp(0.5, pixels[16, 30:66, RED] / top, x[30:66])
     assert abs(middle - 47.5) < 0.1
     assert np.abs((pixels - first).mean(axis=(0, 1))).max() * 255 / top < 0.5
+
+
+def test_a_crop_of_everything_is_refused() -> None:
+    picture = picture_of(random_planes(16, 24, (0, 0), 8), 24, 16, "yuv444p")
+    with pytest.raises(UserError, match="a.mkv: .* crops away all of its 24x16 pixels"):
+        rgb_of("a.mkv", 0, picture, 8, Shown(Crop(left=20, right=4)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mana_dist.data import video
 from mana_dist.data.degradation import crop_to_multiple
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.datasets import PLAIN, Dataset, Pair
 from mana_dist.evaluate.lookalikes import Seen, check_no_lr
 from mana_dist.evaluate.subset import FrameSubset
@@ -175,7 +175,7 @@ def _unique_names(datasets: Sequence[Dataset]) -> list[str]:
     count = Counter(name for _, name, _ in named)
     names = [name if count[name] == 1 or not pair.path else f"{dataset.name}/{name}" for dataset, name, pair in named]
     count = Counter(names)
-    return [name if count[name] == 1 else pair.uri for name, (_, _, pair) in zip(names, named, strict=True)]
+    return [name if count[name] == 1 else redacted(pair.uri) for name, (_, _, pair) in zip(names, named, strict=True)]
 
 
 def _names_within(dataset: Dataset) -> Iterator[tuple[str, Pair]]:

@@ -10,7 +10,7 @@ from mana_dist.data.degradation import Degradation
 from mana_dist.data.pictures import check_one_file_each
 from mana_dist.data.sources import FoundClip, below, clips_in, outside, relative
 from mana_dist.data.video import clip_name
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.layouts import BESIDE, WITHIN, Layout, check_numbers, is_lr_name, lr_name_in
 from mana_dist.evaluate.subset import ALL, CENTRE, FrameSubset
 from mana_dist.storage import ListedFile
@@ -353,7 +353,7 @@ def _names(datasets: Sequence[Dataset]) -> list[str]:
         tails = range(1 + len(mine))
         unique = (tail for tail in tails if sum(_last(theirs, tail) == _last(mine, tail) for theirs in rivals) == 1)
         tail = next(unique, None)
-        names.append(dataset.uri if tail is None else "/".join([*_last(mine, tail), dataset.name]))
+        names.append(redacted(dataset.uri) if tail is None else "/".join([*_last(mine, tail), dataset.name]))
     return names
 
 

@@ -12,7 +12,7 @@ from mana_dist.data.decode import Damage, DamageFound, NumberedFrame, folder_fra
 from mana_dist.data.manifest import Shard
 from mana_dist.data.samples import Sample, ShardWriter
 from mana_dist.data.settings import MIN_LR_SIDE, SCALE, SampleSettings
-from mana_dist.errors import UserError, one_line
+from mana_dist.errors import UserError, one_line, redacted
 from pipelines.ingest.ledger import Ledger
 from pipelines.ingest.sources import Clip
 from pipelines.ingest.units import ClipResult, Unit, UnitResult
@@ -219,7 +219,7 @@ class _Writer:
 
     def add(self, sample: Sample, clip: Clip) -> None:
         try:
-            self._writer.add(sample, clip=clip.name, source=clip.uri)
+            self._writer.add(sample, clip=clip.name, source=redacted(clip.uri))
         except OSError as error:
             raise _WriteError(error) from error
 

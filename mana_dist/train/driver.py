@@ -13,7 +13,7 @@ from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
 from mana_dist.model.mana import parameter_count
 from mana_dist.tracking_uri import quiet_mlflow, resolve_tracking_uri, sqlite_file
-from mana_dist.train import run_record
+from mana_dist.train import contest, run_record
 from mana_dist.train.checkpoints import Checkpoints
 from mana_dist.train.checks import check_inputs
 from mana_dist.train.events import Event
@@ -37,10 +37,12 @@ class Trained:
     Attributes:
         model: URI of the finished model's folder.
         registered: the registry's name of it, ``models:/NAME/VERSION``; None if it was not to be registered.
+        candidate: what was decided of the registry's alias ``candidate``; None where that is not known.
     """
 
     model: str
     registered: str | None
+    candidate: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def _train_named(config: Config, interrupts: Interrupts, part: Part | None) -> T
         run_record.check_same_training(config, manifest, record)
         if record.registered and _is_registered_in(record, tracking_uri, config) and _is_finished(model):
             print(f"run {config.run.name} is finished already")
-            return Trained(model, record.registered)
+            return Trained(model, record.registered, record.candidate)
     _print_plan(config, manifest, tracking_uri, resumed=record is not None)
 
     quiet_mlflow()
@@ -94,11 +96,11 @@ def _train_named(config: Config, interrupts: Interrupts, part: Part | None) -> T
             _fit(config, manifest, tracker, interrupts, part)
         if not tracker.flush(_FLUSH):
             raise UserError(f"mlflow.tracking_uri {tracking_uri} is out of reach; the same command then registers")
-        registered = None
-        if part is None:
+        if part is None and config.mlflow.registered_model is not None:
             version = registry.log_and_register(model, config, tracker.run_id, tracking_uri)
-            registered = f"models:/{config.mlflow.registered_model}/{version}"
-            run_record.save(config, dataclasses.replace(record, registered=registered))
+            decision = contest.settle(config, model, version, tracking_uri, interrupts)
+            record = dataclasses.replace(record, registered=version.uri, candidate=str(decision))
+            run_record.save(config, record)
     except (KeyboardInterrupt, Terminated):
         tracker.close("KILLED", _AT_ONCE)
         print(f"\nrun {config.run.name} stopped; the same command with --run.name {config.run.name} goes on with it")
@@ -107,7 +109,7 @@ def _train_named(config: Config, interrupts: Interrupts, part: Part | None) -> T
         tracker.close("FAILED")
         raise
     tracker.close("FINISHED")
-    return Trained(model, registered)
+    return Trained(model, record.registered, record.candidate)
 
 
 def _fit(config: Config, manifest: Manifest, tracker: "Tracker", interrupts: Interrupts, part: Part | None) -> None:
@@ -119,9 +121,12 @@ def _fit(config: Config, manifest: Manifest, tracker: "Tracker", interrupts: Int
         # The last validation comes after the last checkpoint, so it may be what is left to do.
         if newest is None or newest.step < total or config.data.validation_path:
             _train(config, manifest, tracker, interrupts, part)
-        for name in (model_folder.CONFIG_FILE, model_folder.WEIGHTS_FILE):  # the weights last: they make it whole
-            data = persistently(storage.read_bytes, storage.join(checkpoints.folder(total), name))
-            persistently(storage.write_bytes, storage.join(run_record.model_folder_of(config), name), data)
+        model = run_record.model_folder_of(config)
+        weights = persistently(storage.read_bytes, storage.join(checkpoints.folder(total), model_folder.WEIGHTS_FILE))
+        description = model_folder.describe(config)
+        persistently(storage.write_bytes, storage.join(model, model_folder.CONFIG_FILE), description)
+        # The weights last: they make it whole.
+        persistently(storage.write_bytes, storage.join(model, model_folder.WEIGHTS_FILE), weights)
     except OSError as error:
         raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
 
@@ -149,7 +154,7 @@ def _is_finished(model: str) -> bool:
 
 def _is_registered_in(record: RunRecord, tracking_uri: str, config: Config) -> bool:
     name = f"models:/{config.mlflow.registered_model}/"
-    return record.tracking_uri == tracking_uri and str(record.registered).startswith(name)
+    return record.is_tracked_in(tracking_uri) and str(record.registered).startswith(name)
 
 
 def _named(config: Config) -> Config:

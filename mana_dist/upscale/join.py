@@ -13,7 +13,7 @@ import av
 from mana_dist import storage
 from mana_dist.data.video import open_input
 from mana_dist.errors import UserError
-from mana_dist.upscale import record
+from mana_dist.upscale import mark, record
 from mana_dist.upscale.colours import tag
 from mana_dist.upscale.compare import COMPARE_SETTINGS, comparison_of
 from mana_dist.upscale.encode import INDEX_BASE, published
@@ -52,7 +52,14 @@ class Summary:
     extras: tuple[str, ...]
 
 
-def join(survey: Survey, segments: Sequence[Segment], folder: str, destination: str, settings: Settings) -> Summary:
+def join(
+    survey: Survey,
+    segments: Sequence[Segment],
+    folder: str,
+    destination: str,
+    settings: Settings,
+    marked: bytes | None = None,
+) -> Summary:
     """Join all segments of a video.
 
     Args:
@@ -61,6 +68,7 @@ def join(survey: Survey, segments: Sequence[Segment], folder: str, destination: 
         folder: URI with what :func:`mana_dist.upscale.work.upscale_segments` wrote.
         destination: URI of the file to write (of the folder with codec png); it appears whole or not at all.
         settings: as the segments were made.
+        marked: the result's mark (:mod:`mana_dist.upscale.mark`); None: it gets none.
 
     Raises:
         UserError: a segment is missing, or there is no frame.
@@ -76,12 +84,12 @@ def join(survey: Survey, segments: Sequence[Segment], folder: str, destination: 
     filled = [storage.join(folder, name) for name, each in zip(names, records, strict=True) if each.pts]
     extras: list[str] = []
     if settings.compare:
-        extras = _join_comparison(survey, segments, records, folder, destination, scratch)
+        extras = _join_comparison(survey, segments, records, folder, destination, scratch, marked)
     # Last: once it is there, all is there.
     if settings.codec == "png":
-        left_out = join_pictures(survey, filled, times, destination, scratch)
+        left_out = join_pictures(survey, filled, times, destination, scratch, marked)
     else:
-        left_out = _join_video(survey, filled, times, destination, scratch, settings, copies=True)
+        left_out = _join_video(survey, filled, times, destination, scratch, settings, marked, copies=True)
     shown = next(each for each in records if each.pts)
     return Summary(
         len(times.pts),
@@ -101,12 +109,15 @@ def _join_video(
     destination: str,
     scratch: str | None,
     settings: Settings,
+    marked: bytes | None,
     *,
     copies: bool,
 ) -> list[str]:
     suffix = os.path.splitext(destination)[1].lower()
     with ExitStack() as stack:
         path = stack.enter_context(published(destination, scratch))
+        if marked is not None:
+            stack.callback(mark.append, path, marked)  # once the container is closed
         source, source_video, _ = stack.enter_context(open_input(survey.uri, listen=False))
         target = stack.enter_context(
             av.open(path, "w", format=FORMATS[suffix], options=_options(suffix, survey, times))
@@ -176,12 +187,13 @@ def _join_comparison(
     folder: str,
     destination: str,
     scratch: str | None,
+    marked: bytes | None,
 ) -> list[str]:
     times = times_of(records, survey, compared=True)
     filled = [(segment, each) for segment, each in zip(segments, records, strict=True) if each.pts]
     video, still = comparison_of(destination)
     files = [storage.join(folder, compare_name(segment)) for segment, _ in filled]
-    _join_video(survey, files, times, video, scratch, COMPARE_SETTINGS, copies=False)
+    _join_video(survey, files, times, video, scratch, COMPARE_SETTINGS, marked, copies=False)
     most, _ = max(filled, key=lambda pair: pair[1].difference)
     storage.write_bytes(still, storage.read_bytes(storage.join(folder, still_name(most))))
     return [video, still]

@@ -12,6 +12,7 @@ from fractions import Fraction
 import av
 
 from mana_dist import storage
+from mana_dist.upscale import mark
 from mana_dist.upscale.source import Survey
 from mana_dist.upscale.times import Times
 
@@ -20,7 +21,12 @@ _PICTURE = re.compile(r"(\d{8,})\.png")
 
 
 def join_pictures(
-    survey: Survey, files: Sequence[str], times: Times, destination: str, scratch: str | None
+    survey: Survey,
+    files: Sequence[str],
+    times: Times,
+    destination: str,
+    scratch: str | None,
+    marked: bytes | None = None,
 ) -> list[str]:
     """Write ``00000000.png``, ... and :data:`TIMES_FILE`, which comes last.
 
@@ -31,6 +37,7 @@ def join_pictures(
         destination: URI of the folder; a local one appears whole, in the place of what was there. Of a remote one
             :data:`TIMES_FILE` is deleted first; pictures of an earlier, longer video are deleted at the end.
         scratch: local folder for the unfinished one.
+        marked: the result's mark (:mod:`mana_dist.upscale.mark`); None: it gets none.
 
     Returns:
         What was left out, for people.
@@ -42,11 +49,13 @@ def join_pictures(
     final = storage.resolve(destination)
     partial = final
     if remote:
-        if storage.exists(mark := storage.join(final, TIMES_FILE)):  # of a whole folder
-            _delete(mark)
+        if storage.exists(whole := storage.join(final, TIMES_FILE)):
+            _delete(whole)
     else:
         partial = os.path.join(scratch or os.path.dirname(final), f".{os.path.basename(final)}.{uuid.uuid4().hex[:8]}")
     try:
+        if marked is not None:
+            storage.write_bytes(storage.join(partial, mark.FILE), marked)
         number = 0
         for file in files:
             with av.open(storage.open_read(file)) as container:

@@ -1,7 +1,6 @@
 """A run from the sources to the report."""
 
 import dataclasses
-import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +12,8 @@ from mana_dist import __version__, model_folder, registry, storage
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError
 from mana_dist.tracking_uri import resolve_tracking_uri
-from mana_dist.upscale.destination import check_destination
+from mana_dist.upscale import mark
+from mana_dist.upscale.destination import check_destination, clear_comparison, is_done
 from mana_dist.upscale.join import Summary
 from mana_dist.upscale.segments import Segment
 from pipelines.ingest.console import count
@@ -22,7 +22,7 @@ from pipelines.upscale import job
 from pipelines.upscale.ledger import Ledger
 from pipelines.upscale.options import Options
 from pipelines.upscale.outputs import Output, outputs_of, without_results
-from pipelines.upscale.report import Progress, Report, say_result
+from pipelines.upscale.report import Progress, Report, check_free, say_result
 from pipelines.upscale.tasks import Failure, Recipe, Video
 
 
@@ -39,15 +39,15 @@ def run(asked: Options) -> None:
         raise UserError(_nothing_usable(rejected))
     storage.check_writable(asked.out, "--out")
     _check_destination(storage.join(asked.out, f"NAME{asked.suffix}"), outputs[0].source, asked)
+    if not asked.overwrite:
+        check_free(asked.out)
     recipe = _recipe(asked)
     ledger = Ledger(asked.out)
     keyed = [output.keyed(_decisive(recipe)) for output in outputs]
     finished = ledger.finished(keyed)
     there = [(output, finished[output.key]) for output in keyed if output.key in finished]
     todo = [output for output in keyed if output.key not in finished]
-    for output in todo:
-        if not storage.is_remote(output.uri) and os.path.exists(output.uri):
-            _check_destination(output.uri, output.source, asked)  # something else may lie there
+    _check_free([output for output in todo if ledger.is_occupied(output)], recipe, asked)
     again = f" ({len(there)} more are there already)" if there else ""
     print(
         f"upscale: {count(len(todo), 'video')}{again}, {asked.settings.codec}, on {recipe.settings.device}", flush=True
@@ -63,6 +63,20 @@ def run(asked: Options) -> None:
             f"{len(failed)} of {len(outputs)} videos are not finished; the first: {failed[0].source}: "
             f"{failed[0].reason}; run the same command again"
         )
+
+
+def _check_free(occupied: Sequence[Output], recipe: Recipe, asked: Options) -> None:
+    """Check that nothing is lost where results go; what may be replaced is that of the same job, killed too early.
+
+    Raises:
+        UserError: something else lies there.
+    """
+    for output in occupied:
+        _check_destination(output.uri, output.source, asked)
+        marked = mark.mark(recipe.sha256, output.bytes, recipe.settings)
+        is_done(output.uri, marked, output.modified, recipe.settings, overwrite=asked.overwrite)
+        if asked.overwrite and not asked.settings.compare:
+            clear_comparison(output.uri, marked)
 
 
 def _check_destination(uri: str, source: str, asked: Options) -> None:

@@ -119,3 +119,13 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path: Path, clips
     assert result.returncode == 0, result.stderr
     assert "of 21 tasks were done before it was stopped" in result.stdout
     assert tree(out) == tree(undisturbed)
+
+
+def test_a_picture_that_no_ingest_wrote_is_left_alone(tmp_path: Path, clips: list[Path]) -> None:
+    sheet = tmp_path / "out" / "contact_sheet.png"
+    sheet.parent.mkdir()
+    sheet.write_text("mine")
+    for more in ([], ["--dry-run"]):
+        with pytest.raises(UserError, match=r"contact_sheet\.png: is there already, and no dataset that it could show"):
+            main(["--source", str(clips[0]), "--out", str(tmp_path / "out"), *more])
+    assert sheet.read_text() == "mine"

@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from mana_dist.data.degradation import Degradation, degrade
-from mana_dist.data.video import read_frames
 from mana_dist.errors import UserError, run_command
+from mana_dist.video.reading import read_frames
 
 FOLDER = Path("demo")
 CLIP = "bigbuckbunny.mp4"

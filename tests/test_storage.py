@@ -10,9 +10,9 @@ import pytest
 from pyarrow import fs
 
 from mana_dist import s3_store, storage
-from mana_dist.data.video import read_frames
 from mana_dist.errors import UserError
-from tests.data.videos import noise_frames, write_video
+from mana_dist.video.reading import read_frames
+from tests.video.videos import noise_frames, write_video
 
 
 def test_local_paths_and_file_uris_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

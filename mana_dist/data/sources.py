@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from mana_dist import storage
-from mana_dist.data.pictures import natural_key
-from mana_dist.data.video import FRAME_SUFFIXES, VIDEO_SUFFIXES
 from mana_dist.storage import ListedFile
+from mana_dist.video.containers import VIDEO_SUFFIXES
+from mana_dist.video.frame_folders import FRAME_SUFFIXES
+from mana_dist.video.picture_files import natural_key
 
 _HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")  # in an object's name '.' and '..' mean nothing
 

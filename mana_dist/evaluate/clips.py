@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mana_dist.data import video
 from mana_dist.data.degradation import crop_to_multiple
 from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.datasets import PLAIN, Dataset, Pair
 from mana_dist.evaluate.lookalikes import Seen, check_no_lr
 from mana_dist.evaluate.subset import FrameSubset
 from mana_dist.inference import Frame
+from mana_dist.video import frame_folders, reading
 
 SCALE = 4
 
@@ -46,7 +46,7 @@ class Clip:
     @property
     def short_name(self) -> str:
         """The name of its file without suffix, or of its folder."""
-        return video.clip_name(self.path or self.uri)
+        return frame_folders.clip_name(self.path or self.uri)
 
     @property
     def length(self) -> int | None:
@@ -88,7 +88,7 @@ class Clip:
         Raises:
             UserError: unreadable, or there are no frames in the range.
         """
-        frames = video.read_frames(self.uri, self.start, self.stop, damaged)
+        frames = reading.read_frames(self.uri, self.start, self.stop, damaged)
         first = next(frames, None)
         if first is None:
             raise UserError(f"{self.uri}: has no frame {self.start}; name an earlier START in --frames")
@@ -103,7 +103,7 @@ class Clip:
         """
         if self.lr is None:
             raise ValueError(f"{self.name}: its LR frames are not given")
-        return video.read_frames(self.lr, self.start, self.stop)
+        return reading.read_frames(self.lr, self.start, self.stop)
 
 
 def cropped(frame: Frame) -> Frame:
@@ -117,7 +117,9 @@ def count_frames(uri: str) -> int:
     Raises:
         UserError: unreadable.
     """
-    return len(video.frame_files(uri)) if video.is_folder(uri) else sum(1 for _ in video.read_frames(uri))
+    if frame_folders.is_folder(uri):
+        return len(frame_folders.frame_files(uri))
+    return sum(1 for _ in reading.read_frames(uri))
 
 
 def find_clips(
@@ -139,7 +141,7 @@ def find_clips(
     clips = []
     seen: dict[str, list[Seen]] = {}
     for (dataset, pair), name in zip(entries, _unique_names(datasets), strict=True):
-        info = video.probe(pair.uri) if pair.frames is None else None
+        info = reading.probe(pair.uri) if pair.frames is None else None
         total = pair.frames if info is None else info.frames
         size = None if info is None else (info.width, info.height)
         if dataset.layout == PLAIN:  # the others say by their names which folders hold LR frames
@@ -179,7 +181,7 @@ def _unique_names(datasets: Sequence[Dataset]) -> list[str]:
 
 
 def _names_within(dataset: Dataset) -> Iterator[tuple[str, Pair]]:
-    short = [video.clip_name(pair.path) for pair in dataset.clips]
+    short = [frame_folders.clip_name(pair.path) for pair in dataset.clips]
     whole = dataset.named_by_path or len(set(short)) < len(short)
     for name, pair in zip(short, dataset.clips, strict=True):
         yield _printable((pair.path if whole else name) or dataset.name), pair

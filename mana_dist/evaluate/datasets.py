@@ -7,13 +7,13 @@ from typing import Literal
 from mana_dist import storage
 from mana_dist.data import vimeo
 from mana_dist.data.degradation import Degradation
-from mana_dist.data.pictures import check_one_file_each
 from mana_dist.data.sources import FoundClip, below, clips_in, outside, relative
-from mana_dist.data.video import clip_name
 from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.layouts import BESIDE, WITHIN, Layout, check_numbers, is_lr_name, lr_name_in
 from mana_dist.evaluate.subset import ALL, CENTRE, FrameSubset
 from mana_dist.storage import ListedFile
+from mana_dist.video.frame_folders import clip_name
+from mana_dist.video.picture_files import check_one_file_each
 
 LrSource = Literal["made", "given", "auto"]
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from mana_dist import storage
-from mana_dist.data import video
 from mana_dist.data.degradation import Degradation, crop_to_multiple, degrade
-from mana_dist.data.pictures import shown_size
 from mana_dist.errors import UserError
 from mana_dist.inference import Frame
+from mana_dist.video import reading
+from mana_dist.video.picture_files import shown_size
 
 _SCALE = 4
 _ALIKE = 0.9
@@ -87,7 +87,7 @@ def _picture(clip: Seen, pictures: dict[tuple[str, bool], Frame], *, shrink: boo
     """The first frame, of the LR frames' size."""
     key = clip.uri, shrink
     if key not in pictures:
-        frame = next(video.read_frames(clip.uri, stop=1))
+        frame = next(reading.read_frames(clip.uri, stop=1))
         pictures[key] = degrade(crop_to_multiple(frame, _SCALE), Degradation.BI) if shrink else frame
     return pictures[key]
 

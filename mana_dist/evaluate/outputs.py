@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 from mana_dist import storage
-from mana_dist.data import video
-from mana_dist.data.pictures import check_one_file_each
 from mana_dist.data.sources import below, clips_in, outside
 from mana_dist.errors import UserError
 from mana_dist.evaluate.clips import Clip, count_frames
 from mana_dist.inference import Frame
+from mana_dist.video import frame_folders, reading
+from mana_dist.video.picture_files import check_one_file_each
 
 FRAMES_SCHEME = "frames:"
 
@@ -59,7 +59,7 @@ class Outputs:
         start = _first_frame(self.name, output.uri, count, total, clip)
         scored = clip.subset.of(clip.within(total))
         numbers = range(len(scored)) if start is None else range(start + scored.start, start + scored.stop)
-        return islice(video.read_frames(output.uri, numbers.start, numbers.stop), len(numbers))
+        return islice(reading.read_frames(output.uri, numbers.start, numbers.stop), len(numbers))
 
 
 def find(method: str, clips: Sequence[Clip], without: str = "") -> Outputs:
@@ -165,4 +165,4 @@ def _first_frame(name: str, uri: str, count: int, total: int, clip: Clip) -> int
 
 def _without_suffix(path: str) -> str:
     folder, _, file = path.rpartition("/")
-    return "/".join(filter(None, [folder, video.clip_name(file)]))
+    return "/".join(filter(None, [folder, frame_folders.clip_name(file)]))

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from mana_dist import __version__, storage
 from mana_dist.config import MlflowConfig
 from mana_dist.data.degradation import Degradation
-from mana_dist.data.video import parse_frame_range
 from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate import distribute, metrics_file, promote, report
 from mana_dist.evaluate.clips import Clip, find_clips
@@ -32,6 +31,7 @@ from mana_dist.model_folder import REGISTRY_SCHEME
 from mana_dist.progress import Progress
 from mana_dist.registry import Registered, move_alias, resolve
 from mana_dist.tracking_uri import resolve_tracking_uri
+from mana_dist.video.frame_folders import parse_frame_range
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from mana_dist import ray_runtime, registry, storage
 from mana_dist.config import Config
 from mana_dist.data.degradation import Degradation
-from mana_dist.data.video import parse_frame_range
 from mana_dist.errors import UserError
 from mana_dist.evaluate.clips import find_clips
 from mana_dist.evaluate.datasets import find_datasets
@@ -34,6 +33,7 @@ from mana_dist.train.checks import check_inputs
 from mana_dist.train.driver import warn_of_loss
 from mana_dist.train.interrupts import Interrupts, Terminated
 from mana_dist.train.run_record import run_folder
+from mana_dist.video.frame_folders import parse_frame_range
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,8 +7,8 @@ import numpy as np
 from mana_dist import pictures
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.inference import Frame, Pixels
-from mana_dist.upscale.colours import to_8_bits
 from mana_dist.upscale.settings import Settings
+from mana_dist.video.colours import to_8_bits
 
 COMPARE_SETTINGS = Settings(codec="h264", bits=8)
 _PANEL = (1080, 1920)  # height and width at most; of larger frames the middle is shown

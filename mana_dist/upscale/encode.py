@@ -14,10 +14,10 @@ import av
 from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.inference import Pixels
-from mana_dist.upscale.colours import Colours, tag, to_picture
 from mana_dist.upscale.priority import no_real_time
 from mana_dist.upscale.record import PacketOrder
 from mana_dist.upscale.settings import CODECS, Settings
+from mana_dist.video.colours import Colours, tag, to_picture
 
 INDEX_BASE = Fraction(1, 1000)
 """The segments' packets carry their frame's place in the segment as a timestamp, and Matroska counts milliseconds."""

@@ -11,10 +11,8 @@ from typing import Any
 import av
 
 from mana_dist import storage
-from mana_dist.data.video import open_input
 from mana_dist.errors import UserError
 from mana_dist.upscale import mark, record
-from mana_dist.upscale.colours import tag
 from mana_dist.upscale.compare import COMPARE_SETTINGS, comparison_of
 from mana_dist.upscale.encode import INDEX_BASE, published
 from mana_dist.upscale.pictures import join_pictures
@@ -25,6 +23,8 @@ from mana_dist.upscale.source import Survey
 from mana_dist.upscale.streams import Copies, copy_tags
 from mana_dist.upscale.times import Times, times_of
 from mana_dist.upscale.write import compare_name, pictures_name, still_name
+from mana_dist.video.colours import tag
+from mana_dist.video.containers import open_input
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffix -> ffmpeg's container
 

@@ -6,7 +6,7 @@ Where they begin is a function of the video alone, never of who works on them.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mana_dist.data.cuts import Cut
+from mana_dist.video.keyframes import Cut
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,19 @@ from typing import Any
 import av
 
 from mana_dist import storage
-from mana_dist.data.cuts import Cut, packets_from, scan
-from mana_dist.data.gops import UnreachableError
-from mana_dist.data.orientation import quarter_turns
-from mana_dist.data.progressive import NumberedPicture, progressive
 from mana_dist.data.settings import CUT_MARGIN
-from mana_dist.data.video import DEFAULT_RATE, check_not_encrypted, is_folder, open_input
 from mana_dist.errors import UserError
 from mana_dist.inference import Pixels
 from mana_dist.upscale import segments
-from mana_dist.upscale.colours import Colours, colours_of, depth, pixels_of
 from mana_dist.upscale.jumps import JumpScan
 from mana_dist.upscale.segments import Segment
+from mana_dist.video.colours import Colours, colours_of, depth, pixels_of
+from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input
+from mana_dist.video.frame_folders import is_folder
+from mana_dist.video.gops import UnreachableError
+from mana_dist.video.keyframes import Cut, packets_from, scan
+from mana_dist.video.orientation import quarter_turns
+from mana_dist.video.progressive import NumberedPicture, progressive
 
 _PROBED = 8  # frames after a keyframe that are compared with those of reading on from the keyframe before
 

@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 import torch
 
 from mana_dist import storage
-from mana_dist.data.gops import UnreachableError
 from mana_dist.data.shots import mark_cuts
 from mana_dist.inference import Pixels, choose_device, super_resolve
 from mana_dist.model import Mana
 from mana_dist.model.tiling import Tiling, tiling_for
-from mana_dist.upscale.colours import to_8_bits
 from mana_dist.upscale.memory import automatic
 from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.source import Source, SourceError, Survey, TimedFrame, context, open_source
 from mana_dist.upscale.write import Writers
+from mana_dist.video.colours import to_8_bits
+from mana_dist.video.gops import UnreachableError
 
 Each = Callable[[], None]
 

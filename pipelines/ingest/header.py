@@ -3,8 +3,8 @@
 from itertools import islice
 
 from mana_dist.data.settings import SampleSettings
-from mana_dist.data.video import probe, read_frames
 from mana_dist.errors import UserError, one_line
+from mana_dist.video.reading import probe, read_frames
 from pipelines.ingest.run_unit import bare_reason, refusal
 from pipelines.ingest.sources import Clip
 

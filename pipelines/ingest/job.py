@@ -8,9 +8,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
-from mana_dist.data.decode import Segment, plan_segments
 from mana_dist.data.settings import SampleSettings
 from mana_dist.errors import UserError
+from mana_dist.video.strict import Segment, plan_segments
 from pipelines.ingest import units
 from pipelines.ingest.console import count
 from pipelines.ingest.ledger import Ledger

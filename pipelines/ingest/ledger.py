@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pyarrow import fs
 
 from mana_dist import storage
-from mana_dist.data.decode import Segment
 from mana_dist.data.manifest import Shard
+from mana_dist.video.strict import Segment
 from pipelines.ingest.units import UnitResult
 
 FOLDER = ".work"

@@ -6,8 +6,8 @@ from mana_dist import storage
 from mana_dist.arguments import Parser
 from mana_dist.data.degradation import Degradation
 from mana_dist.data.settings import MIN_LR_SIDE, SCALE, SampleSettings
-from mana_dist.data.video import parse_frame_range
 from mana_dist.errors import UserError
+from mana_dist.video.frame_folders import parse_frame_range
 
 _DESCRIPTION = "Videos and folders of frames into sharded training samples, on Ray Data."
 

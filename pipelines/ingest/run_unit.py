@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from mana_dist import storage
-from mana_dist.data.decode import Damage, DamageFound, NumberedFrame, folder_frames, numbered_frames, survey
 from mana_dist.data.manifest import Shard
 from mana_dist.data.samples import Sample, ShardWriter
 from mana_dist.data.settings import MIN_LR_SIDE, SCALE, SampleSettings
 from mana_dist.errors import UserError, one_line, redacted
+from mana_dist.video.strict import Damage, DamageFound, NumberedFrame, folder_frames, numbered_frames, survey
 from pipelines.ingest.ledger import Ledger
 from pipelines.ingest.sources import Clip
 from pipelines.ingest.units import ClipResult, Unit, UnitResult

@@ -13,9 +13,10 @@ from mana_dist import storage
 from mana_dist.data import vimeo
 from mana_dist.data.manifest import Rejected
 from mana_dist.data.sources import FoundClip, below, clips_in
-from mana_dist.data.video import FRAME_SUFFIXES, VIDEO_SUFFIXES, clip_name
 from mana_dist.errors import UserError
 from mana_dist.storage import ListedFile
+from mana_dist.video.containers import VIDEO_SUFFIXES
+from mana_dist.video.frame_folders import FRAME_SUFFIXES, clip_name
 from pipelines.ingest import source_lists
 from pipelines.ingest.look_up import Place, look_at, look_up
 from pipelines.ingest.source_lists import Entry

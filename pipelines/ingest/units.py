@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mana_dist.data.decode import Segment
 from mana_dist.data.manifest import SCHEMA_VERSION, Shard
 from mana_dist.data.settings import CUT_DETECTOR, CUT_MARGIN, SampleSettings
+from mana_dist.video.strict import Segment
 from pipelines.ingest.sources import Clip
 
 PACK_BYTES = 128 * 2**20

@@ -20,8 +20,8 @@ from mlflow import MlflowClient
 
 from cluster.local import layout
 from tests.cluster_local.running import Stack
-from tests.data.videos import moving_frames, write_video
 from tests.k8s.manifests import entrypoint, runtime_environment, settings
+from tests.video.videos import moving_frames, write_video
 
 pytestmark = pytest.mark.cluster
 

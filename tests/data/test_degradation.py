@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from mana_dist.data.degradation import Degradation, bicubic_upsample, crop_to_multiple, degrade
 from mana_dist.data.resize import imresize
-from tests.data.videos import noise_frames
+from tests.video.videos import noise_frames
 
 BOTH = list(Degradation)
 

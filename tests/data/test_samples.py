@@ -13,7 +13,7 @@ from mana_dist.data.degradation import Degradation
 from mana_dist.data.manifest import Manifest, Rejected, Shard, find_manifest, load_manifest, save_manifest
 from mana_dist.data.samples import Sample, ShardWriter, read_row_group, write_dataset
 from mana_dist.errors import UserError
-from tests.data.videos import noise_frames
+from tests.video.videos import noise_frames
 
 RAW_BYTES = 7 * 8 * 12 * 3 + 32 * 48 * 3  # of one sample below
 

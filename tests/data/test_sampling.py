@@ -18,7 +18,7 @@ from mana_dist.data.samples import Sample
 from mana_dist.data.sampling import Sampler, Tally, detail, flow_magnitude, greatest_change
 from mana_dist.data.settings import CUT_MARGIN, SampleSettings
 from tests.data.scenes import scene
-from tests.data.videos import moving_frames, noise_frames
+from tests.video.videos import moving_frames, noise_frames
 
 Frames = NDArray[np.uint8]
 

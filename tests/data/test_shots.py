@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mana_dist.data.settings import CUT_MARGIN
 from mana_dist.data.shots import mark_cuts
-from mana_dist.data.video import read_frames
+from mana_dist.video.reading import read_frames
 from tests.data.scenes import scene
 
 

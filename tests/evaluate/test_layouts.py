@@ -11,8 +11,8 @@ from mana_dist.errors import UserError
 from mana_dist.evaluate.clips import find_clips
 from mana_dist.evaluate.datasets import Dataset, find_datasets
 from mana_dist.evaluate.layouts import is_lr_name
-from tests.data.videos import write_video
 from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder, write_pair
+from tests.video.videos import write_video
 
 BI = Degradation.BI
 

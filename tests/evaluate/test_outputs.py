@@ -11,8 +11,8 @@ from mana_dist.errors import UserError
 from mana_dist.evaluate.clips import find_clips
 from mana_dist.evaluate.datasets import find_datasets
 from mana_dist.evaluate.outputs import find as outputs_of
-from tests.data.videos import write_video
 from tests.evaluate.footage import Frames, evaluate, frames_of, mean_of, write_folder
+from tests.video.videos import write_video
 
 CLIPS = {"calendar": 4, "walk": 7}
 

@@ -19,8 +19,8 @@ from mana_dist.evaluate.methods import Bicubic
 from mana_dist.evaluate.scoring import Settings, score_clip
 from mana_dist.evaluate.subset import ALL, CENTRE, FrameSubset
 from mana_dist.inference import Frame
-from tests.data.videos import write_video
 from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder
+from tests.video.videos import write_video
 
 LENGTH = 150
 

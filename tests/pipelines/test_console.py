@@ -2,8 +2,8 @@
 
 import pytest
 
-from mana_dist.data.decode import Segment
 from mana_dist.data.settings import SampleSettings
+from mana_dist.video.strict import Segment
 from pipelines.ingest import units
 from pipelines.ingest.console import Report
 from pipelines.ingest.sources import Clip

@@ -16,7 +16,7 @@ from mana_dist.data.samples import Sample, write_dataset
 from mana_dist.errors import UserError
 from mana_dist.pictures import GAP, LABEL_HEIGHT
 from pipelines.ingest import contact_sheet
-from tests.data.videos import moving_frames
+from tests.video.videos import moving_frames
 
 SIDE = 240
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mana_dist.data.decode import numbered_frames
 from mana_dist.data.manifest import find_manifest, load_manifest, save_manifest
 from mana_dist.data.samples import Sample, write_dataset
 from mana_dist.data.settings import SampleSettings
 from mana_dist.errors import UserError
+from mana_dist.video.strict import numbered_frames
 from pipelines.ingest import contact_sheet, job, run_unit, units
 from pipelines.ingest.__main__ import main
-from tests.data.videos import noise_frames, write_pictures, write_video
 from tests.pipelines.datasets import rows, tree, without_ray
+from tests.video.videos import noise_frames, write_pictures, write_video
 
 
 @pytest.fixture(autouse=True)

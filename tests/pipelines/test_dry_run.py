@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mana_dist.data.decode import HeaderInfo
 from mana_dist.data.degradation import Degradation
 from mana_dist.data.manifest import Rejected
 from mana_dist.data.settings import SampleSettings
 from mana_dist.errors import UserError
+from mana_dist.video.strict import HeaderInfo
 from pipelines.ingest import dry_run
 from pipelines.ingest.sources import Clip, expand
-from tests.data.videos import noise_frames, write_pictures, write_video
+from tests.video.videos import noise_frames, write_pictures, write_video
 
 SETTINGS = SampleSettings()
 

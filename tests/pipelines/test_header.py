@@ -7,8 +7,8 @@ import pytest
 
 from mana_dist.data.settings import SampleSettings
 from pipelines.ingest.header import look
-from tests.data.videos import noise_frames, write_video
 from tests.pipelines.datasets import clip_at
+from tests.video.videos import noise_frames, write_video
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from mana_dist.data.manifest import load_manifest
 from mana_dist.errors import UserError
 from pipelines.ingest.__main__ import main
-from tests.data.videos import noise_frames, write_pictures, write_video
 from tests.pipelines.datasets import command, rows, run_command_line, tree
+from tests.video.videos import noise_frames, write_pictures, write_video
 
 
 @pytest.fixture

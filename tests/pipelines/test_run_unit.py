@@ -9,17 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from mana_dist import storage
-from mana_dist.data.decode import numbered_frames, plan_segments
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.data.samples import read_row_group
 from mana_dist.data.settings import SampleSettings
+from mana_dist.video.strict import numbered_frames, plan_segments
 from pipelines.ingest import run_unit as module
 from pipelines.ingest import units
 from pipelines.ingest.ledger import Ledger
 from pipelines.ingest.sources import Clip
 from pipelines.ingest.units import UnitResult
-from tests.data.videos import moving_frames, noise_frames, write_pictures, write_video
 from tests.pipelines.datasets import clip_at, run, tree
+from tests.video.videos import moving_frames, noise_frames, write_pictures, write_video
 
 SETTINGS = SampleSettings(stride=2)
 

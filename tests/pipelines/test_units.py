@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from mana_dist.data.decode import Segment
 from mana_dist.data.degradation import Degradation
 from mana_dist.data.manifest import Shard
 from mana_dist.data.settings import SampleSettings
+from mana_dist.video.strict import Segment
 from pipelines.ingest import units
 from pipelines.ingest.sources import Clip
 from pipelines.ingest.units import (

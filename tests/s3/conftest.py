@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.videos import Frames, moving_frames, write_video
 from tests.s3.commands import Command
 from tests.s3.seaweedfs import OWNER, SeaweedFS
+from tests.video.videos import Frames, moving_frames, write_video
 
 KEYS = (
     "takes/plain/a.mp4",

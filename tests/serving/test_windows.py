@@ -15,10 +15,10 @@ from PIL import Image
 from starlette.datastructures import Headers
 from urllib3.filepost import encode_multipart_formdata
 
-from mana_dist.data.pictures import to_frame
 from mana_dist.inference import Frame, Frames
 from mana_dist.serve import windows
 from mana_dist.serve.windows import Limits, RefusedError, read_window, to_png
+from mana_dist.video.picture_files import to_frame
 from tests.serving.models import window
 
 LIMITS = Limits(frames=3, body=100_000, pixels=1000)

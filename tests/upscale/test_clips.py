@@ -8,9 +8,9 @@ import av
 import pytest
 
 from mana_dist.upscale.settings import Settings
-from tests.data.videos import moving_frames, write_coded
 from tests.upscale.runs import ffprobe, needs_ffprobe, read, run, shown_size, synthesise
 from tests.upscale.test_streams import enlarged
+from tests.video.videos import moving_frames, write_coded
 
 CLIPS = os.environ.get("MANA_TEST_CLIPS")
 needs_clips = pytest.mark.skipif(not CLIPS, reason="MANA_TEST_CLIPS names no folder of real clips")

@@ -24,8 +24,8 @@ from mana_dist.upscale import job, work
 from mana_dist.upscale.__main__ import main
 from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.source import survey
-from tests.data.videos import moving_frames, write_coded
 from tests.upscale.runs import CONSTANT, LONG, SAME, read, run, synthesise
+from tests.video.videos import moving_frames, write_coded
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=5, window=3, memory_slots=4))
 

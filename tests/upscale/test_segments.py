@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mana_dist.data.cuts import Cut
 from mana_dist.upscale.segments import plan
+from mana_dist.video.keyframes import Cut
 
 
 @given(st.lists(st.integers(1, 60), max_size=30), st.integers(1, 60), st.integers(8, 100), st.integers(0, 30))

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mana_dist.data import video
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.inference import Pixels
 from mana_dist.upscale.join import join
 from mana_dist.upscale.settings import CODECS, Codec, Settings
 from mana_dist.upscale.source import segments_of, survey
 from mana_dist.upscale.work import Network, upscale_segments
-from tests.data.videos import moving_frames, write_coded
+from mana_dist.video import reading
 from tests.upscale.runs import LONG, SAME, TICKS, ffprobe, needs_ffprobe, read, run, synthesise, unchanged
+from tests.video.videos import moving_frames, write_coded
 
 SUBTITLES = "1\n00:00:00,100 --> 00:00:00,300\nHello\n\n2\n00:00:00,300 --> 00:00:00,450\nWörld\n"
 CHAPTERS = [
@@ -164,7 +164,7 @@ def test_other_codecs_give_the_same_times_and_nearly_the_same_pictures(
 def test_ffv1_is_lossless(tmp_path: Path) -> None:
     source = synthesise(tmp_path / "a.mp4", LONG[:20], keyframes=8)
     run(source, tmp_path / "b.mkv", Settings(codec="ffv1", segment=8))
-    np.testing.assert_array_equal(read(tmp_path / "b.mkv").frames, list(video.read_frames(str(source))))
+    np.testing.assert_array_equal(read(tmp_path / "b.mkv").frames, list(reading.read_frames(str(source))))
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -179,7 +179,7 @@ def test_png_frames_are_the_frames_and_their_times_are_in_a_table(tmp_path: Path
     assert summary.frames == 20
     names = [f"{number:08}.png" for number in range(20)]
     assert sorted(path.name for path in folder.iterdir()) == [*names, "timestamps.csv"]
-    for name, frame in zip(names, video.read_frames(str(source)), strict=True):
+    for name, frame in zip(names, reading.read_frames(str(source)), strict=True):
         with av.open(str(folder / name)) as picture:
             found = next(picture.decode(video=0))
             assert found.format.name == ("rgb48be" if deep else "rgb24")
@@ -243,7 +243,7 @@ def test_comparison_shows_bicubic_beside_the_result(tmp_path: Path) -> None:
     assert summary.extras == (str(tmp_path / "b.mp4.compare.mp4"), str(tmp_path / "b.mp4.compare.png"))
     compared = read(tmp_path / "b.mp4.compare.mp4")
     assert compared.times == read(source).times
-    lr = list(video.read_frames(str(source)))
+    lr = list(reading.read_frames(str(source)))
     for number in (2, 5, 9):
         left, right = np.split(compared.frames[number].astype(int), 2, axis=1)
         assert np.abs(left - bicubic_upsample(lr[number])).mean() < 8

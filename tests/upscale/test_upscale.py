@@ -14,15 +14,15 @@ import torch
 
 from mana_dist import inference, model_folder
 from mana_dist.config import Config
-from mana_dist.data import video
 from mana_dist.errors import UserError
 from mana_dist.inference import Pixels
 from mana_dist.model import Mana, ModelConfig
 from mana_dist.upscale.__main__ import main
 from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.work import Network
-from tests.data.videos import moving_frames, turn_header, write_coded, write_video
+from mana_dist.video import reading
 from tests.upscale.runs import CONSTANT, LONG, TICKS, VARIABLE, ffprobe, needs_ffprobe, read, run, synthesise
+from tests.video.videos import moving_frames, turn_header, write_coded, write_video
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=5, window=3, memory_slots=4))
 FLAT = (200, 60, 30)
@@ -91,7 +91,7 @@ def test_colours_survive_and_are_told_in_the_file(tmp_path: Path, height: int, c
     write_video(tmp_path / "a.mp4", np.full((3, height, 48, 3), colour, np.uint8))  # RGB, without loss
     run(tmp_path / "a.mp4", tmp_path / "b.mp4", Settings(crf=5))
     assert read(tmp_path / "b.mp4").colours == (1, 1, 1, 1)  # BT.709 matrix, primaries and transfer, studio range
-    for frame in video.read_frames(str(tmp_path / "b.mp4")):
+    for frame in reading.read_frames(str(tmp_path / "b.mp4")):
         assert np.abs(frame.astype(int) - colour).max() <= 2
 
 
@@ -107,20 +107,20 @@ def test_pictures_arrive_in_order_and_nearly_unchanged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_mirrored_clip_comes_out_as_it_is_shown(tmp_path: Path, deep: bool) -> None:
     source = write_coded(tmp_path / "a.mp4", moving_frames(3), pixels="yuv420p10le" if deep else "yuv420p")
-    plain = list(video.read_frames(str(source)))
+    plain = list(reading.read_frames(str(source)))
     turn_header(source, (-1, 0, 0, 1))
     run(source, tmp_path / "b.mp4", Settings(crf=5))
-    found = list(video.read_frames(str(tmp_path / "b.mp4")))
+    found = list(reading.read_frames(str(tmp_path / "b.mp4")))
     assert np.abs(found[1].astype(int) - plain[1][:, ::-1]).mean() < 4 < np.abs(found[1].astype(int) - plain[1]).mean()
 
 
 @pytest.mark.parametrize(("matrix", "turns"), [((0, -1, 1, 0), 1), ((-1, 0, 0, -1), 2), ((0, 1, -1, 0), 3)])
 def test_a_rotated_clip_comes_out_upright(tmp_path: Path, matrix: tuple[int, int, int, int], turns: int) -> None:
     source = synthesise(tmp_path / "a.mp4", audio=None)
-    plain = list(video.read_frames(str(source)))
+    plain = list(reading.read_frames(str(source)))
     turn_header(source, matrix)
     run(source, tmp_path / "b.mp4", Settings(crf=5))
-    turned = list(video.read_frames(str(tmp_path / "b.mp4")))
+    turned = list(reading.read_frames(str(tmp_path / "b.mp4")))
     assert np.abs(turned[3].astype(int) - np.rot90(plain[3], turns)).mean() < 12
     assert read(tmp_path / "b.mp4").frames[0].shape == turned[0].shape  # no display matrix: the pixels were turned
 
@@ -134,7 +134,7 @@ def test_command_writes_a_four_times_larger_video(
     assert after.codec == "h264"
     assert after.frames[0].shape == (512, 640, 3)
     assert after.times == read(source).times
-    expected = list(inference.super_resolve(model_folder.load(model)[0], video.read_frames(str(source))))
+    expected = list(inference.super_resolve(model_folder.load(model)[0], reading.read_frames(str(source))))
     assert np.abs(after.frames[4].astype(int) - expected[4]).mean() < 12  # the codec's and chroma's loss
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
     said = capsys.readouterr().out

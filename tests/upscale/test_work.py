@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from mana_dist import inference
-from mana_dist.data import video
 from mana_dist.model import Mana, ModelConfig
 from mana_dist.upscale.join import join
 from mana_dist.upscale.settings import Codec, Settings
 from mana_dist.upscale.source import segments_of, survey
 from mana_dist.upscale.work import Network, network, upscale_segments
 from mana_dist.upscale.write import files_of
-from tests.data.videos import moving_frames, write_coded, write_video
+from mana_dist.video import reading
 from tests.upscale.runs import LONG, SAME, read, run, synthesise
+from tests.video.videos import moving_frames, write_coded, write_video
 
 TINY = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=5, window=3, memory_slots=4)
 
@@ -141,7 +141,7 @@ def test_range_of_the_source_is_kept(tmp_path: Path, pixels: str, range_: int) -
     source = write_coded(tmp_path / "a.mp4", moving_frames(4), options={"crf": "5"}, pixels=pixels)
     run(source, tmp_path / "b.mp4", Settings(crf=5))
     assert read(tmp_path / "b.mp4").colours[3] == range_
-    pairs = zip(video.read_frames(str(source)), video.read_frames(str(tmp_path / "b.mp4")), strict=True)
+    pairs = zip(reading.read_frames(str(source)), reading.read_frames(str(tmp_path / "b.mp4")), strict=True)
     assert max(np.abs(one.astype(int) - other).mean() for one, other in pairs) < 3
 
 
@@ -149,7 +149,7 @@ def test_range_of_the_source_is_kept(tmp_path: Path, pixels: str, range_: int) -
 def test_containers_without_an_exact_index_lose_no_frame(tmp_path: Path, name: str) -> None:
     codec = {"a.hevc": "libx265", "a.webm": "libvpx-vp9", "a.avi": "mpeg4"}.get(name, "libx264")
     source = write_coded(tmp_path / name, moving_frames(40, 64, 96), codec, options={"g": "8"})
-    before = list(video.read_frames(str(source)))
+    before = list(reading.read_frames(str(source)))
     summary = run(source, tmp_path / "b.mkv", Settings(codec="ffv1", segment=8))
     assert summary.stopped == ""
     np.testing.assert_array_equal(read(tmp_path / "b.mkv").frames, before)
@@ -159,7 +159,7 @@ def test_interlaced_frames_are_made_progressive_alike_in_all_segments(tmp_path: 
     source = write_coded(
         tmp_path / "a.mp4", moving_frames(40, 64, 96), options={"g": "8", "flags": "+ilme+ildct", "x264opts": "tff"}
     )
-    before = list(video.read_frames(str(source)))
+    before = list(reading.read_frames(str(source)))
     run(source, tmp_path / "b.mkv", Settings(codec="ffv1", segment=8))
     np.testing.assert_array_equal(read(tmp_path / "b.mkv").frames, before)
     surveyed = survey(str(source))

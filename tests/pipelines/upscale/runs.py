@@ -10,7 +10,7 @@ import torch
 from mana_dist import model_folder
 from mana_dist.config import Config
 from mana_dist.model import Mana, ModelConfig
-from tests.data.videos import moving_frames, write_coded
+from tests.video.videos import moving_frames, write_coded
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=4))
 

@@ -17,8 +17,8 @@ from mana_dist.upscale.segments import Segment
 from pipelines.upscale import job, tasks
 from pipelines.upscale.__main__ import main
 from pipelines.upscale.tasks import Failure, Recipe, Upscaler, Video
-from tests.data.videos import noise_frames, write_pictures
 from tests.pipelines.upscale.runs import command, run_command_line, sha256, single_process, write_film, write_model
+from tests.video.videos import noise_frames, write_pictures
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import av
 
-from mana_dist.data.gops import UnreachableError
+from mana_dist.video.gops import UnreachableError
 
 _SEEK_BACK = (0, 1, 10)  # seconds; what lands too late is tried again from further back
 

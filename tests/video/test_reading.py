@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mana_dist.data.video import VideoInfo, clip_name, parse_frame_range, probe, read_frames
 from mana_dist.errors import UserError
 from mana_dist.upscale.source import TimedFrame, open_source
-from tests.data.videos import (
+from mana_dist.video.frame_folders import clip_name, parse_frame_range
+from mana_dist.video.reading import VideoInfo, probe, read_frames
+from tests.video.videos import (
     moving_frames,
     noise_frames,
     turn_header,

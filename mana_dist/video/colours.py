@@ -1,4 +1,8 @@
-"""Between a video's colours and ours: RGB of 8 or 16 bits, upright, primaries and transfer as coded."""
+"""Between a video's colours and ours: RGB of 8 or 16 bits, upright, primaries and transfer as coded.
+
+A video's matrix and range are taken as its file tags them. An untagged matrix is BT.709 from 720 coded lines on, else
+BT.601; an untagged range is limited. Primaries and transfer are left as coded; alpha is dropped.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,10 +10,12 @@ from typing import Any
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from numpy.typing import NDArray
 
-from mana_dist.data.orientation import upright
-from mana_dist.data.video import to_rgb
-from mana_dist.inference import Pixels
+from mana_dist.video.orientation import upright
+
+Frame = NDArray[np.uint8]
+Pixels = NDArray[Any]  # uint8, or uint16 from 0 to 65535
 
 _BT709, _UNSPECIFIED, _FULL = 1, 2, 2  # ffmpeg's numbers of matrix, primaries and transfer; of the range
 _HD_LINES = 720
@@ -52,7 +58,7 @@ def colours_of(picture: Any) -> Colours:
         told = [_BT709 if value == _UNSPECIFIED else value for value in (primaries, transfer)]
         return Colours(_BT709, False, *told)
     matrix = int(picture.colorspace)
-    if matrix == _UNSPECIFIED:  # as mana_dist.data.video.to_rgb reads it
+    if matrix == _UNSPECIFIED:  # as to_rgb reads it
         matrix = _BT709 if picture.height >= _HD_LINES else 6
     elif matrix not in _MATRICES:
         matrix = _BT709
@@ -64,12 +70,34 @@ def depth(picture: Any) -> int:
     return int(picture.format.components[0].bits)
 
 
+def to_rgb(frame: Any) -> Frame:
+    """A decoded PyAV frame's pixels, upright: the one way from a video's colours to ours.
+
+    Matrix and range are those tagged in the file. Untagged: BT.709 where the frame, as coded, has 720 lines or more,
+    else BT.601; limited range unless tagged full. The display matrix's rotation and mirroring are applied.
+
+    Returns:
+        uint8 (H, W, 3), RGB, full range.
+    """
+    matrix = None  # as tagged
+    if frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb:
+        matrix = Colorspace.ITU709 if frame.height >= _HD_LINES else Colorspace.ITU601
+    rgb = frame.reformat(
+        format="rgb24",
+        src_colorspace=matrix,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=_EXACT if frame.format.components[0].bits > 8 else None,
+        threads=1,  # else it starts one per core for every frame
+    )
+    return upright(rgb.to_ndarray(), frame)
+
+
 def pixels_of(picture: Any, bits: int) -> Pixels:
     """A decoded PyAV frame's pixels, upright, (H, W, 3) RGB, full range.
 
     Args:
         picture: the frame.
-        bits: 8 gives uint8, as :func:`mana_dist.data.video.to_rgb`; more gives uint16, 0 to 65535.
+        bits: 8 gives uint8, as :func:`to_rgb`; more gives uint16, 0 to 65535.
     """
     if bits == 8:
         return to_rgb(picture)

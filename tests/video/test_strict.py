@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from mana_dist import storage
-from mana_dist.data.decode import (
+from mana_dist.errors import UserError
+from mana_dist.video.reading import read_frames
+from mana_dist.video.strict import (
     Damage,
     DamageFound,
     HeaderInfo,
@@ -23,9 +25,7 @@ from mana_dist.data.decode import (
     probe_header,
     survey,
 )
-from mana_dist.data.video import read_frames
-from mana_dist.errors import UserError
-from tests.data.videos import (
+from tests.video.videos import (
     moving_frames,
     noise_frames,
     turn_header,

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import av
 
 from mana_dist import storage
-from mana_dist.data.cuts import Cut, packets_from, scan
-from mana_dist.data.gops import GopDecoder, Loss, UnreachableError
-from mana_dist.data.orientation import quarter_turns
-from mana_dist.data.pictures import shown_size, to_frame
-from mana_dist.data.progressive import NumberedPicture, progressive
-from mana_dist.data.video import DEFAULT_RATE, Frame, check_not_encrypted, open_input, to_rgb
 from mana_dist.errors import UserError
+from mana_dist.video.colours import Frame, to_rgb
+from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input
+from mana_dist.video.gops import GopDecoder, Loss, UnreachableError
+from mana_dist.video.keyframes import Cut, packets_from, scan
+from mana_dist.video.orientation import quarter_turns
+from mana_dist.video.picture_files import shown_size, to_frame
+from mana_dist.video.progressive import NumberedPicture, progressive
 
 _DENSE = 10
 """Where more than one group of pictures in this many has errors, no other is trusted."""
@@ -38,7 +39,7 @@ class NumberedFrame(NamedTuple):
 
     Attributes:
         number: place in display order, from 0.
-        pixels: uint8 (H, W, 3), RGB, as :func:`mana_dist.data.video.to_rgb` makes it.
+        pixels: uint8 (H, W, 3), RGB, as :func:`mana_dist.video.colours.to_rgb` makes it.
     """
 
     number: int

@@ -14,8 +14,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from mana_dist.data.decode import Damage, DamageFound, NumberedFrame, numbered_frames, survey
 from mana_dist.errors import UserError
+from mana_dist.video.strict import Damage, DamageFound, NumberedFrame, numbered_frames, survey
 
 SECONDS = 60
 """That decoding one damaged file may take."""

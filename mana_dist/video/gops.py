@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import av
 
-from mana_dist.data.damage_signs import Holes, NalSyntax, errors_heard
-from mana_dist.data.progressive import NumberedPicture
-from mana_dist.data.video import check_not_encrypted
 from mana_dist.errors import UserError
+from mana_dist.video.containers import check_not_encrypted
+from mana_dist.video.damage_signs import Holes, NalSyntax, errors_heard
+from mana_dist.video.progressive import NumberedPicture
 
 _MOST_LEADING = 32
 """Packets that may follow a keyframe and be shown before it; more of them tell of broken timestamps."""

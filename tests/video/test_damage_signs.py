@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from mana_dist.data.damage_signs import Holes, NalSyntax, errors_heard
+from mana_dist.video.damage_signs import Holes, NalSyntax, errors_heard
 
 
 def units(*bodies: bytes) -> bytes:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.damage import Variant, Verdict, excerpt, variants, verdicts
-from tests.data.videos import moving_frames, write_coded
+from tests.video.damage import Variant, Verdict, excerpt, variants, verdicts
+from tests.video.videos import moving_frames, write_coded
 
 CLIPS = os.environ.get("MANA_TEST_CLIPS", "")
 EXCERPTS = {  # of each the first frames, in which container

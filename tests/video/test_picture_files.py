@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mana_dist.data.pictures import check_one_file_each, natural_key, shown_size, to_frame
 from mana_dist.errors import UserError
+from mana_dist.video.picture_files import check_one_file_each, natural_key, shown_size, to_frame
 
 
 def file_of(image: Image.Image, kind: str = "PNG", orientation: int | None = None, **options: object) -> bytes:

@@ -1,0 +1,1 @@
+"""Reading videos and folders of frames: the one way from a file to RGB frames."""

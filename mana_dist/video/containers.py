@@ -1,0 +1,147 @@
+"""Opening video files by URI: PyAV's containers over any storage, in strict and in plain manner."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from fractions import Fraction
+from typing import Any, BinaryIO, NamedTuple
+
+import av
+
+from mana_dist import storage
+from mana_dist.errors import UserError
+from mana_dist.video.damage_signs import errors_heard
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"),
+    *(".3gp", ".ogv", ".mxf", ".y4m", ".264", ".h264", ".265", ".h265", ".hevc", ".ivf"),
+)
+DEFAULT_RATE = Fraction(25)
+"""Frames per second taken where none is told: for folders of frames and raw streams."""
+
+
+class Opened(NamedTuple):
+    """An opened video.
+
+    Attributes:
+        container: PyAV's.
+        stream: PyAV's, of the video.
+        doubtful: whether errors came up in what was read of it.
+    """
+
+    container: Any
+    stream: Any
+    doubtful: bool
+
+
+@contextmanager
+def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
+    """The PyAV container of the file at ``uri`` and its first video stream that is no cover picture.
+
+    Raises:
+        UserError: missing, unreadable, no video stream; the storage failed, then or while the file was read.
+    """
+    try:
+        # Nobody may listen to what FFmpeg logs while it decodes with threads of its own: each line waits for Python's
+        # lock, and a decoder that is freed under that lock waits for its threads, for ever.
+        with open_input(uri, listen=False) as opened:
+            opened.stream.codec_context.thread_count = 0  # as many as there are cores
+            opened.stream.thread_type = "AUTO"
+            yield opened.container, opened.stream
+    except OSError as error:
+        if isinstance(error, av.FFmpegError):
+            raise  # of the decoder, in the caller's hands
+        raise UserError(f"{uri}: cannot be read ({error})") from error
+
+
+@contextmanager
+def open_input(uri: str, *, listen: bool = True) -> Iterator[Opened]:
+    """As :func:`open_video`, for callers that try again when a storage fails; decodes in the caller's thread alone.
+
+    Args:
+        uri: the file.
+        listen: whether errors that FFmpeg logs while it reads the header make the file doubtful.
+
+    Raises:
+        UserError: missing, not to be read by this user, no video stream.
+        OSError: the storage failed, then or while the file was read: what FFmpeg made of that is not to be trusted.
+    """
+    try:
+        file = storage.open_read(uri)
+    except FileNotFoundError as error:
+        raise UserError(f"{uri}: no such file or folder") from error
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        raise UserError(f"{uri}: cannot be read ({error})") from error
+    with file, _Input(file).told_of_failures() as input_:
+        try:
+            with errors_heard() if listen else nullcontext(list[str]()) as errors:
+                container = av.open(input_, metadata_errors="replace")
+        except av.FFmpegError as error:
+            raise UserError(f"{uri}: not a video that can be read ({error.strerror})") from error
+        with container:
+            streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+            if not streams:
+                raise UserError(f"{uri}: has no video stream")
+            if streams[0].codec_context is None:
+                raise UserError(f"{uri}: no decoder for its video stream")
+            streams[0].codec_context.thread_type = "NONE"
+            streams[0].codec_context.thread_count = 1
+            yield Opened(container, streams[0], bool(errors))
+
+
+def check_not_encrypted(packet: Any, uri: str) -> None:
+    """Tell DRM from damage.
+
+    Raises:
+        UserError: this PyAV packet of the file at ``uri`` is encrypted.
+    """
+    if packet.has_sidedata("encryption_info"):
+        raise UserError(f"{uri}: is encrypted (DRM); only videos that are not can be read")
+
+
+class _Input:
+    """A file as FFmpeg's callbacks want it: a seek before its beginning, as damaged headers ask for, gives -1.
+
+    FFmpeg takes a read that fails for the end of the file. So a failure is remembered, and the file ends there.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.tell = file, file.tell
+        self._failure: OSError | None = None
+        self.name = str(getattr(file, "name", ""))
+
+    def read(self, size: int) -> bytes:
+        try:
+            return b"" if self._failure else self._file.read(size)
+        except OSError as error:
+            self._failure = error
+            return b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except ValueError:
+            return -1
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                self._failure = error
+            return -1
+
+    @contextmanager
+    def told_of_failures(self) -> Iterator["_Input"]:
+        """A failure of the file takes the place of whatever comes out of the context."""
+        try:
+            yield self
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if self._failure is not None:
+                raise self._failure from error
+            raise
+        if self._failure is not None:
+            raise self._failure
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)

@@ -1,0 +1,62 @@
+"""Folders of frames, and the names of clips."""
+
+import os
+import re
+
+from mana_dist import storage
+from mana_dist.errors import UserError
+from mana_dist.video.containers import VIDEO_SUFFIXES
+from mana_dist.video.picture_files import check_one_file_each, natural_key
+
+FRAME_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def is_folder(uri: str) -> bool:
+    """Whether ``uri`` is a folder.
+
+    Raises:
+        UserError: the storage cannot be reached.
+    """
+    try:
+        return storage.is_folder(uri)
+    except OSError as error:
+        raise UserError(f"{uri}: cannot be read ({error})") from error
+
+
+def clip_name(uri: str) -> str:
+    """A short name for people, of the URI alone: a video's file name without its suffix, a folder's name."""
+    name = _base(uri.rstrip("/"))
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in VIDEO_SUFFIXES else name
+
+
+def frame_files(uri: str) -> list[str]:
+    """The URIs of the PNG and JPEG files directly in the folder ``uri``, by name, numbers in names by value.
+
+    Raises:
+        UserError: two of them differ in their suffix alone.
+        OSError: the folder cannot be read.
+    """
+    files = [file for file in storage.files_in(uri) if file.lower().endswith(FRAME_SUFFIXES)]
+    shown = [file for file in files if not _base(file).startswith(".")]
+    check_one_file_each(uri, map(_base, shown))
+    return sorted(shown, key=lambda file: natural_key(_base(file)))
+
+
+def parse_frame_range(text: str) -> tuple[int, int | None]:
+    """A range of frames: ``100:132`` -> (100, 132), ``100:`` -> (100, None), ``:100`` -> (0, 100).
+
+    Raises:
+        UserError: not such a range, or an empty one.
+    """
+    match = re.fullmatch(r"(\d*):(\d*)", text.strip())
+    if match is None:
+        raise UserError(f"frame range {text!r}: write START:STOP, START: or :STOP, like 0:100 (STOP itself excluded)")
+    start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
+    if stop is not None and stop <= start:
+        raise UserError(f"frame range {text!r} is empty: STOP must be greater than START")
+    return start, stop
+
+
+def _base(uri: str) -> str:
+    return uri.rsplit("/", 1)[-1]

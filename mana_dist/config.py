@@ -13,11 +13,21 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from mana_dist import storage
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from mana_dist.model.config import ModelConfig
 
 PRESETS = ("tiny", "paper")
 _LONGEST_RUN_NAME = 128  # a folder and others below it have it in their names
+
+# What a model tells of itself wherever it goes: what it is and how it was trained. A key that is not here stays with
+# the run: it may hold a path, a server or a password.
+_SHARED = (
+    *("model.", "schedule.stage1.", "schedule.stage2.", "schedule.stage3."),
+    *("data.batch_size", "data.crop", "data.shuffle_groups"),
+    *("run.workers", "run.zero_stage", "run.precision", "run.micro_batch", "run.clip_gradients", "run.seed"),
+)
+# What an MLflow run tells besides.
+_TRACKED = (*_SHARED, "data.", "run.", "mlflow.experiment", "mlflow.registered_model", "mlflow.candidate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,12 +185,16 @@ class MlflowConfig:
         tracking_uri: MLflow server or database; left out, ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` (sqlite) in
             the working folder.
         experiment: MLflow experiment.
-        registered_model: name in the model registry under which finished models go.
+        registered_model: name in the model registry under which finished models go; null: they are not registered.
+        candidate: when the registry's alias ``candidate`` moves to a finished model. ``better``: where it points at
+            none, or where the model has a higher PSNR than the one that it points at, and than bicubic, on the
+            validation data. ``always`` and ``never``: without comparing.
     """
 
     tracking_uri: str | None = None
     experiment: str = "mana"
-    registered_model: str = "mana-x4"
+    registered_model: str | None = "mana-x4"
+    candidate: Literal["better", "always", "never"] = "better"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +243,7 @@ def load(text: str, name: str) -> Config:
     Raises:
         UserError: as :func:`parse`; names ``name``.
     """
-    return from_mapping(_yaml_mapping(text, name), name)
+    return from_mapping(yaml_mapping(text, name), name)
 
 
 def from_mapping(values: Mapping[str, Any], name: str) -> Config:
@@ -266,6 +280,29 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def shared(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of nested ``values`` that describe a model and how it was trained, and may go wherever it goes."""
+    return _chosen(values, _SHARED)
+
+
+def tracked(config: Config) -> dict[str, Any]:
+    """Return the configuration as an MLflow run shows it, nested: without the server's URI, and without passwords."""
+    return _chosen(to_mapping(config), _TRACKED)
+
+
+def _chosen(values: Mapping[str, Any], keys: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+    """Those of nested ``values`` whose dotted keys are among ``keys``, or begin with one that ends with a dot."""
+    chosen: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            if inner := _chosen(value, keys, f"{name}."):
+                chosen[key] = inner
+        elif name in keys or name.startswith(tuple(key for key in keys if key.endswith("."))):
+            chosen[key] = redacted(value) if isinstance(value, str) else value
+    return chosen
+
+
 def _parser(prog: str) -> ArgumentParser:
     parser = ArgumentParser(prog=prog, exit_on_error=False, description=Config.__doc__)
     parser.add_argument("--config", action="config", help=f"a preset ({', '.join(PRESETS)}) or a YAML file")
@@ -292,13 +329,18 @@ def _with_config_file(command_line: list[str]) -> list[str]:
     if not os.path.isfile(path):
         raise UserError(f"--config {name}: no such file, nor a preset ({', '.join(PRESETS)})")
     with open(path, encoding="utf-8") as stream:
-        values = _yaml_mapping(stream.read(), path)
+        values = yaml_mapping(stream.read(), path)
     _check_keys(flatten(values), path, set())
     with_path = ["--config", path] if values else []  # jsonargparse refuses an empty file
     return with_path + command_line[:position] + command_line[position + 2 :]
 
 
-def _yaml_mapping(text: str, name: str) -> dict[str, Any]:
+def yaml_mapping(text: str, name: str) -> dict[str, Any]:
+    """Return the nested values that the YAML ``text`` holds.
+
+    Raises:
+        UserError: it is no YAML, or holds something else; names ``name``.
+    """
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -1,16 +1,31 @@
 """The one exception for a user's mistake, and how every command turns it into exit code 2."""
 
+import re
 import sys
 from collections.abc import Callable
 
+# A password may hold "/" and, with a colon before it, "@" too, as SQLAlchemy takes it; in a path "@" is no secret.
+_USER = re.compile(r"(?<=://)(?:[^\s/:?#@]*:\S*|[^\s/?#@]+)@")
+_NAMES = "password|passwd|pwd|secret|token|signature|sig|credential"
+_PARAMETER = re.compile(rf"(?i)(?<=[?&])([\w.-]*(?:{_NAMES})=)[^&#\s'\")]+")
+
 
 class UserError(Exception):
-    """Bad usage or bad input: one line that names what is wrong and how to mend it."""
+    """Bad usage or bad input: one line that names what is wrong and how to mend it, and no password."""
+
+    def __init__(self, message: str) -> None:
+        """Keep ``message`` as :func:`redacted` gives it: it goes to consoles, logs and records."""
+        super().__init__(redacted(message))
+
+
+def redacted(text: str) -> str:
+    """Return ``text`` with ``***`` for the user and password in its URIs, and for secrets in their queries."""
+    return _PARAMETER.sub(r"\1***", _USER.sub("***@", text))
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message on a single line."""
-    return " ".join(str(error).split())
+    """An error's message on a single line, without passwords."""
+    return redacted(" ".join(str(error).split()))
 
 
 def run_command(main: Callable[[list[str]], None]) -> None:

@@ -8,9 +8,10 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
@@ -45,8 +46,18 @@ def save(folder: str, weights: Mapping[str, Tensor], config: Config) -> None:
         config: the configuration that the model was trained with.
     """
     tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
-    storage.write_bytes(storage.join(folder, CONFIG_FILE), configuration.to_yaml(config).encode())
+    storage.write_bytes(storage.join(folder, CONFIG_FILE), describe(config))
     storage.write_bytes(storage.join(folder, WEIGHTS_FILE), to_safetensors(tensors))
+
+
+def describe(config: Config) -> bytes:
+    """Return the content of ``config.yaml``: what describes the model and its training, and nothing private."""
+    return _shared_yaml(configuration.to_mapping(config))
+
+
+def _shared_yaml(values: Mapping[str, Any]) -> bytes:
+    text: str = yaml.safe_dump(configuration.shared(values), sort_keys=False)
+    return text.encode()
 
 
 def load(model: str, tracking_uri: str | None = None) -> tuple[Mana, Config]:
@@ -102,8 +113,15 @@ def fetched(model: str, tracking_uri: str | None = None) -> Iterator[str]:
         yield folder
 
 
+def digest(model: str) -> str:
+    """Return the SHA-256 (hex) of the weights in the folder ``model``, a URI."""
+    return hashlib.sha256(_read(model, WEIGHTS_FILE, model)).hexdigest()
+
+
 def copy(model: str, folder: str, tracking_uri: str | None = None) -> None:
     """Copy the two files of a model, and nothing else, to another folder, the weights last.
+
+    Of a ``config.yaml`` that an older version wrote, what is private stays behind.
 
     Args:
         model: as for :func:`load`.
@@ -114,8 +132,10 @@ def copy(model: str, folder: str, tracking_uri: str | None = None) -> None:
         UserError: no such model, or a file of it is missing.
     """
     with fetched(model, tracking_uri) as source:
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            storage.write_bytes(storage.join(folder, name), _read(source, name, model))
+        text = _read(source, CONFIG_FILE, model).decode(errors="replace")
+        values = configuration.yaml_mapping(text, f"{model}/{CONFIG_FILE}")
+        storage.write_bytes(storage.join(folder, CONFIG_FILE), _shared_yaml(values))
+        storage.write_bytes(storage.join(folder, WEIGHTS_FILE), _read(source, WEIGHTS_FILE, model))
 
 
 def _exists(uri: str) -> bool:

@@ -68,16 +68,33 @@ def artifact_location(tracking_uri: str) -> str | None:
     return None if path is None else Path(path).with_name("mlruns").as_uri()
 
 
+def find_experiment(client: "MlflowClient", name: str) -> str | None:
+    """Return the id of the experiment of that name; None if there is none.
+
+    Raises:
+        UserError: there was one, and it has been deleted: MLflow takes neither runs into it nor another of its name.
+        MlflowException: the server refuses or cannot be reached.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return None
+    if experiment.lifecycle_stage != "active":
+        raise UserError(
+            f"MLflow's experiment {name} has been deleted; give another name, or bring it back with "
+            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
+        )
+    return str(experiment.experiment_id)
+
+
 def experiment_id(client: "MlflowClient", name: str) -> str:
     """The experiment of that name, made if there is none.
 
     Raises:
+        UserError: there was one, and it has been deleted.
         MlflowException: the server refuses or cannot be reached.
     """
-    experiment = client.get_experiment_by_name(name)
-    if experiment:
-        return str(experiment.experiment_id)
-    return str(client.create_experiment(name, artifact_location=artifact_location(client.tracking_uri)))
+    found = find_experiment(client, name)
+    return found or str(client.create_experiment(name, artifact_location=artifact_location(client.tracking_uri)))
 
 
 def quiet_mlflow() -> None:

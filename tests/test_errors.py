@@ -1,8 +1,10 @@
 """Exit codes of every command."""
 
+import pickle
+
 import pytest
 
-from mana_dist.errors import UserError, run_command
+from mana_dist.errors import UserError, one_line, redacted, run_command
 
 
 def leave(error: BaseException | None) -> None:
@@ -34,3 +36,35 @@ def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         leave(ZeroDivisionError())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://ann:s3cret@host:5000/x", "http://***@host:5000/x"),
+        ("https://t0ken@host/x", "https://***@host/x"),
+        ("postgresql+psycopg2://ann:s3/cr@et@host/db", "postgresql+psycopg2://***@host/db"),
+        ("tell http://ann:s3cret@host and (http://ann:@b)", "tell http://***@host and (http://***@b)"),
+        ("postgresql://host/db?user=ann&password=s3cret&x=1", "postgresql://host/db?user=ann&password=***&x=1"),
+        ("http://host/a.mp4?X-Amz-Signature=ab12&Expires=9", "http://host/a.mp4?X-Amz-Signature=***&Expires=9"),
+    ],
+)
+def test_passwords_in_uris_are_told_to_nobody(text: str, expected: str) -> None:
+    assert redacted(text) == expected
+    assert str(UserError(text)) == str(pickle.loads(pickle.dumps(UserError(text)))) == expected
+    assert one_line(OSError(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["models:/mana-x4@candidate", "s3://bucket/ann@home/a:b@c", "http://host:5000/api at ann@home", "/home/a@b",
+     "sqlite:////home/ann@work/mlflow.db", "user@host: a://b"],
+)  # fmt: skip
+def test_what_is_no_password_stays(text: str) -> None:
+    assert redacted(text) == text
+
+
+def test_a_mistake_tells_no_password_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        leave(UserError("mlflow.tracking_uri http://ann:s3cret@host cannot be used"))
+    assert capsys.readouterr().err == "error: mlflow.tracking_uri http://***@host cannot be used\n"

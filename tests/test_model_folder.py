@@ -6,15 +6,24 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from mana_dist import config as configuration
 from mana_dist import model_folder
-from mana_dist.config import Config
+from mana_dist.config import Config, DataConfig, MlflowConfig, RunConfig, ScheduleConfig, StageConfig
 from mana_dist.errors import UserError
 from mana_dist.model import Attention, Mana, ModelConfig
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=4))
+
+PRIVATE = Config(
+    model=CONFIG.model,
+    schedule=ScheduleConfig(stage1=StageConfig(steps=11, lr=0.5)),
+    data=DataConfig(path="/home/ann/samples", validation_path="/home/ann/held", batch_size=5),
+    run=RunConfig(name="secret-run", storage="/home/ann/runs", seed=3),
+    mlflow=MlflowConfig(tracking_uri="http://ann:s3cret@host:5000", experiment="ann"),
+)
 
 
 @pytest.fixture
@@ -160,3 +169,33 @@ def test_looking_for_a_registry_that_is_not_there_makes_no_database(tmp_path: Pa
     with pytest.raises(UserError, match="there is no MLflow database"):
         model_folder.load("models:/mana-x4@candidate", f"sqlite:///{tmp_path}/mlflow.db")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_private_to_the_run_stays_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    model_folder.save(str(path), Mana(CONFIG.model).state_dict(), PRIVATE)
+    text = (path / "config.yaml").read_text()
+    for private in ("/home/ann", "s3cret", "secret-run", "mlflow"):
+        assert private not in text, text
+    _, config = model_folder.load(str(path))
+    assert config.model == CONFIG.model
+    assert (config.schedule, config.run.seed, config.data.batch_size) == (PRIVATE.schedule, 3, 5)
+
+
+def test_a_folder_of_an_older_version_loads_and_its_copy_holds_nothing_private(folder: Path, tmp_path: Path) -> None:
+    (folder / "config.yaml").write_text(configuration.to_yaml(PRIVATE))
+    assert model_folder.load(str(folder))[1] == PRIVATE
+    model_folder.copy(str(folder), str(tmp_path / "copy"))
+    text = (tmp_path / "copy" / "config.yaml").read_text()
+    assert "/home/ann" not in text
+    assert "s3cret" not in text
+    assert model_folder.load(str(tmp_path / "copy"))[1].run.seed == 3
+
+
+def test_a_key_that_nobody_has_called_shareable_is_private(folder: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load((folder / "config.yaml").read_text())
+    values["run"]["token"] = values["data"]["token"] = values["schedule"]["token"] = "s3cret"
+    values["later"] = {"token": "s3cret"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    model_folder.copy(str(folder), str(tmp_path / "copy"))
+    assert "s3cret" not in (tmp_path / "copy" / "config.yaml").read_text()

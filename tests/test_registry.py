@@ -12,14 +12,22 @@ import numpy as np
 import pytest
 import torch
 
+from mana_dist import config as configuration
 from mana_dist import inference, model_folder, registry
-from mana_dist.config import Config, MlflowConfig
+from mana_dist.config import Config, DataConfig, MlflowConfig, RunConfig
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig
 from mana_dist.tracking_uri import artifact_location
 
 TINY = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=4)
 CONFIG = Config(model=TINY, mlflow=MlflowConfig(registered_model="tiny-x4"))
+SECRETS = ("/home/ann", "s3cret", "tracking.example", "hidden-name", "/scratch", "held-out")
+PRIVATE = Config(
+    model=TINY,
+    data=DataConfig(path="/home/ann/samples", validation_path="/home/ann/held-out", crop=24, disk_cache="/scratch"),
+    run=RunConfig(name="hidden-name", storage="/home/ann/runs", seed=7),
+    mlflow=MlflowConfig(tracking_uri="http://ann:s3cret@tracking.example:5000", registered_model="tiny-x4"),
+)
 
 # mana_dist is blocked wherever it may be installed: it can come only from the code kept beside the model. So are the
 # heavy packages that serving must not need.
@@ -62,7 +70,8 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Mana, str
     version = registry.log_and_register(
         str(folder / "checkpoint"), CONFIG, run_id, tracking_uri, metrics={"psnr_rgb": 30.5}
     )
-    return tracking_uri, model, run_id, version
+    registry.move_alias(version, "candidate", tracking_uri, {})
+    return tracking_uri, model, run_id, int(version.version)
 
 
 def test_fresh_process_elsewhere_without_mana_dist_predicts_the_same_frame(
@@ -110,7 +119,7 @@ def test_registered_model_leaves_the_optimizer_behind(registered: tuple[str, Man
 def test_load_from_the_registry(registered: tuple[str, Mana, str, int], name: str) -> None:
     tracking_uri, model, _, _ = registered
     loaded, config = model_folder.load(name, tracking_uri)
-    assert config == CONFIG
+    assert config.model == CONFIG.model
     assert not loaded.training
     for key, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], tensor), key
@@ -174,9 +183,55 @@ def test_the_callers_tracking_uri_is_left_as_it_was(
     assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
-def test_a_second_registration_moves_the_alias(registered: tuple[str, Mana, str, int], tmp_path: Path) -> None:
+def test_the_same_weights_of_a_run_are_registered_once_and_no_alias_moves(
+    registered: tuple[str, Mana, str, int], tmp_path: Path
+) -> None:
+    """A driver that was killed after it had registered, and before it could write that down, comes here again."""
     tracking_uri, model, run_id, version = registered
-    model_folder.save(str(tmp_path / "again"), model.state_dict(), replace(CONFIG))
-    assert registry.log_and_register(str(tmp_path / "again"), CONFIG, run_id, tracking_uri) == version + 1
     client = mlflow.MlflowClient(tracking_uri)
-    assert int(client.get_model_version_by_alias("tiny-x4", "candidate").version) == version + 1
+    model_folder.save(str(tmp_path / "again"), model.state_dict(), CONFIG)
+    assert int(registry.log_and_register(str(tmp_path / "again"), CONFIG, run_id, tracking_uri).version) == version
+    other = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    model_folder.save(str(tmp_path / "other"), other, CONFIG)
+    newer = registry.log_and_register(str(tmp_path / "other"), CONFIG, run_id, tracking_uri)
+    assert int(newer.version) == version + 1
+    assert int(client.get_model_version_by_alias("tiny-x4", "candidate").version) == version
+    client.delete_model_version("tiny-x4", newer.version)
+
+
+def test_a_name_that_only_logged_models_do_not_take_is_registered(
+    registered: tuple[str, Mana, str, int], tmp_path: Path
+) -> None:
+    tracking_uri, model, run_id, _ = registered
+    model_folder.save(str(tmp_path), model.state_dict(), CONFIG)
+    config = replace(CONFIG, mlflow=MlflowConfig(registered_model="tiny.x4 100%"))
+    found = registry.log_and_register(str(tmp_path), config, run_id, tracking_uri)
+    assert registry.resolve(found.uri, tracking_uri) == found
+
+
+def test_nothing_private_of_the_run_goes_into_the_registry(tmp_path: Path) -> None:
+    tracking_uri = f"sqlite:///{tmp_path}/mlflow.db"
+    folder = tmp_path / "model"
+    model_folder.save(str(folder), Mana(TINY).state_dict(), PRIVATE)
+    (folder / "config.yaml").write_text(configuration.to_yaml(PRIVATE))  # as older versions wrote it
+    client = mlflow.MlflowClient(tracking_uri)
+    experiment = client.create_experiment("mana", artifact_location=artifact_location(tracking_uri))
+    run_id = client.create_run(experiment).info.run_id
+    version = registry.log_and_register(str(folder), PRIVATE, run_id, tracking_uri)
+    with registry.tracking(tracking_uri):
+        got = mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=str(tmp_path / "got"))
+    files = [path for path in Path(got).rglob("*") if path.is_file() and path.suffix != ".py"]
+    assert {"config.yaml", "model.safetensors", "MLmodel"} <= {path.name for path in files}
+    logged = client.get_logged_model(str(version.model_id))
+    told = b"".join(path.read_bytes() for path in files) + json.dumps([logged.params, logged.tags]).encode()
+    for secret in SECRETS:
+        assert secret.encode() not in told, secret
+    assert (logged.params["run.seed"], logged.params["data.crop"]) == ("7", "24")
+
+
+def test_a_registry_that_refuses_is_one_line(registered: tuple[str, Mana, str, int], tmp_path: Path) -> None:
+    tracking_uri, model, run_id, _ = registered
+    model_folder.save(str(tmp_path), model.state_dict(), CONFIG)
+    config = replace(CONFIG, mlflow=MlflowConfig(registered_model="a/b:c"))
+    with pytest.raises(UserError, match="cannot be registered as a/b:c at .*Names cannot contain"):
+        registry.log_and_register(str(tmp_path), config, run_id, tracking_uri)

@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
          "models:/NAME/VERSION, models:/NAME@ALIAS, or frames:NAME=URI for the output of any other "
          "method")  # fmt: skip
     what("--out", required=True, metavar="DIR", help="folder for metrics.json and the report")
+    what("--overwrite", action="store_true", help="replace another evaluation's files in --out")
     how = made.add_argument_group("protocol (the defaults are the paper's)").add_argument
     how("--degradation", choices=["BI", "BD"], default="BI", help="of the LR frames (default %(default)s)")
     how("--lr", choices=["made", "given", "auto"], default="auto", help="make the LR frames, use those of the "

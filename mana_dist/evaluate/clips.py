@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mana_dist.data.degradation import crop_to_multiple
 from mana_dist.data.lookalikes import Seen, lr_among
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.datasets import PLAIN, Dataset, Pair
 from mana_dist.evaluate.subset import FrameSubset
 from mana_dist.inference import Frame
@@ -217,7 +217,7 @@ def _unique_names(datasets: Sequence[Dataset]) -> list[str]:
     count = Counter(name for _, name, _ in named)
     names = [name if count[name] == 1 or not pair.path else f"{dataset.name}/{name}" for dataset, name, pair in named]
     count = Counter(names)
-    return [name if count[name] == 1 else pair.uri for name, (_, _, pair) in zip(names, named, strict=True)]
+    return [name if count[name] == 1 else redacted(pair.uri) for name, (_, _, pair) in zip(names, named, strict=True)]
 
 
 def _names_within(dataset: Dataset) -> Iterator[tuple[str, Pair]]:

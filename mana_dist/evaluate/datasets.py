@@ -18,7 +18,7 @@ from mana_dist.data.layouts import (
     lr_folder_of,
 )
 from mana_dist.data.sources import FoundClip, below, clips_in, outside, relative
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.subset import ALL, CENTRE, FrameSubset
 from mana_dist.storage import ListedFile
 from mana_dist.video.frame_folders import clip_name
@@ -361,7 +361,7 @@ def _names(datasets: Sequence[Dataset]) -> list[str]:
         tails = range(1 + len(mine))
         unique = (tail for tail in tails if sum(_last(theirs, tail) == _last(mine, tail) for theirs in rivals) == 1)
         tail = next(unique, None)
-        names.append(dataset.uri if tail is None else "/".join([*_last(mine, tail), dataset.name]))
+        names.append(redacted(dataset.uri) if tail is None else "/".join([*_last(mine, tail), dataset.name]))
     return names
 
 

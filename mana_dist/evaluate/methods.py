@@ -7,7 +7,7 @@ from typing import Protocol
 
 from mana_dist import model_folder, storage
 from mana_dist.data.degradation import bicubic_upsample
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate import outputs
 from mana_dist.evaluate.clips import Clip, LrFrame
 from mana_dist.evaluate.outputs import FRAMES_SCHEME
@@ -125,7 +125,7 @@ def source(method: Wanted, loaded: Method) -> MethodSource:
     """Where the frames of a method come from, for the protocol."""
     if not isinstance(loaded, Trained):
         uri = method.name.partition("=")[2] if method.name.startswith(FRAMES_SCHEME) else ""
-        return MethodSource(name=loaded.name, uri=storage.resolve(uri) if uri else "")
+        return MethodSource(name=loaded.name, uri=redacted(storage.resolve(uri)) if uri else "")
     config = loaded.model.config
     return MethodSource(
         name=loaded.name,

@@ -8,6 +8,7 @@ from typing import Any
 
 from mana_dist.evaluate.motion import TopMotion
 from mana_dist.evaluate.promote import Promotion
+from mana_dist.evaluate.protocol import Protocol
 from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
 
 METRICS_FILE, PARTIAL_FILE = "metrics.json", "metrics.partial.json"
@@ -46,6 +47,23 @@ def to_json(
     if unfinished:
         content["unfinished"] = list(unfinished)
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def is_of(data: bytes, protocol: Protocol, top: TopMotion | None) -> bool:
+    """Whether a file holds the numbers of an evaluation like this one: all is alike but, perhaps, the clips' pixels."""
+
+    def without_digests(values: dict[str, Any]) -> dict[str, Any]:
+        return values | {"datasets": [entry | {"digest": ""} for entry in values["datasets"]]}
+
+    asked: dict[str, Any] = json.loads(json.dumps(asdict(protocol)))
+    try:
+        content = json.loads(data)
+        known = without_digests(content["protocol"])
+        share = content.get("top_motion", {}).get("share")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    told = None if top is None or "unfinished" in content else top.text
+    return known == without_digests(asked) and share == told
 
 
 def _method(evaluation: Evaluation, index: int) -> dict[str, Any]:

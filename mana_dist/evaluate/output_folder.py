@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from mana_dist import storage
 from mana_dist.errors import UserError
-from mana_dist.evaluate import report
+from mana_dist.evaluate import metrics_file, report
 from mana_dist.evaluate.metrics_file import METRICS_FILE, PARTIAL_FILE
+from mana_dist.evaluate.motion import TopMotion
+from mana_dist.evaluate.protocol import Protocol
 from mana_dist.evaluate.results import Evaluation
 
 
@@ -24,6 +26,28 @@ class OutputFolder:
     def metrics(self) -> str:
         """URI of the numbers."""
         return storage.join(self.uri, METRICS_FILE)
+
+    def check_free(self, protocol: Protocol, top: TopMotion | None) -> None:
+        """Check that nothing is lost: no files but those of the same evaluation, which gives them again.
+
+        Args:
+            protocol: of the evaluation to come; without its datasets' digests.
+            top: what it asks of the clips with large motion.
+
+        Raises:
+            UserError: there are others, or they cannot be looked at.
+        """
+        names = (METRICS_FILE, PARTIAL_FILE, *report.FILES)
+        try:
+            there = [name for name in names if storage.exists(storage.join(self.uri, name))]
+            numbers = [storage.read_bytes(storage.join(self.uri, name)) for name in there if name in names[:2]]
+        except OSError as error:
+            raise UserError(f"--out: {self.uri} cannot be looked at ({error}); name a folder that can be") from error
+        if there and not (numbers and all(metrics_file.is_of(data, protocol, top) for data in numbers)):
+            raise UserError(
+                f"--out: {self.uri} holds {there[0]} of another evaluation or of something else; name another folder, "
+                "or replace it with --overwrite"
+            )
 
     def write_metrics(self, text: str) -> None:
         """Write ``metrics.json``.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from mana_dist.errors import UserError
-from mana_dist.evaluate.methods import Wanted
+from mana_dist.evaluate.methods import BICUBIC, Wanted
 from mana_dist.evaluate.results import Evaluation
+from mana_dist.mlflow_names import check_alias
 from mana_dist.model_folder import REGISTRY_SCHEME
 from mana_dist.registry import Registered
 
@@ -18,7 +19,6 @@ _EXPRESSION = re.compile(
     rf"(?P<metric>\w+)\s*(?P<operator>>=|<=|>|<)\s*"
     rf"(?:@(?P<alias>[\w.-]*\w)(?:\s*(?P<sign>[+-])\s*(?P<margin>{_NUMBER}))?|(?P<number>-?(?:{_NUMBER})))"
 )
-_RESERVED = re.compile(r"latest|v[0-9]+", re.IGNORECASE)  # MLflow lets no alias be called that
 _OPERATORS: MappingProxyType[str, Callable[[float, float], bool]] = MappingProxyType(
     {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 )
@@ -104,11 +104,8 @@ def parse_condition(text: str) -> Condition:
         )
     if match["metric"] not in METRICS:
         raise UserError(f'--promote-if "{text}": no metric {match["metric"]}; there are {", ".join(METRICS)}')
-    if match["alias"] and ("." in match["alias"] or _RESERVED.fullmatch(match["alias"])):
-        raise UserError(
-            f'--promote-if "{text}": @{match["alias"]} can be no alias in MLflow, which takes letters, digits, "_" and '
-            '"-" and keeps "latest" and "v1" for itself; name another, like @champion'
-        )
+    if match["alias"]:
+        check_alias(match["alias"], f'--promote-if "{text}": alias')
     number = float(match["number"] or match["margin"] or 0) * (-1 if match["sign"] == "-" else 1)
     return Condition(text.strip(), match["metric"], match["operator"], match["alias"], number)
 
@@ -140,7 +137,8 @@ def arrange(
         resolve: gives the version that a registry name stands for; None: no such version or alias.
 
     Returns:
-        The contest, and the methods, to which the champion's was added if it was not named.
+        The contest, and the methods, to which the champion's and bicubic were added if they were not named: who takes
+        an alias from another must beat bicubic too.
 
     Raises:
         UserError: no alias is named or several, or there is not just one registered model beside the alias'.
@@ -163,10 +161,13 @@ def arrange(
         told = "several registered models" if candidates else "no registered model but the alias' own"
         raise UserError(f"--promote-if: --method names {told}; {_hint(alias)}")
     same = [method for method in models if current is not None and method.registered == current]
-    added = (Wanted(named, current),) if current is not None and not same else ()
+    added: tuple[Wanted, ...] = (Wanted(named, current),) if current is not None and not same else ()
     champion = next((method.name for method in (*same, *added)), None)
     version = candidates[0].registered
     contest = Contest(tuple(conditions), alias, candidates[0].name, version, champion, current)
+    named_bicubic = any(method.name == BICUBIC for method in methods)
+    if current not in (None, version) and not named_bicubic:
+        added += (Wanted(BICUBIC),)
     return contest, (*methods, *added)
 
 
@@ -176,13 +177,14 @@ def decide(contest: Contest, evaluation: Evaluation) -> Promotion:
         judged = [(False, f"version {contest.version.version} has it already")]
     else:
         judged = [_judge(condition, contest, evaluation) for condition in contest.conditions]
+        judged += [_floor(condition, contest, evaluation) for condition in contest.conditions if condition.alias]
     return Promotion(
         model=contest.version.model,
         alias=contest.alias,
         candidate=contest.version.version,
         champion=contest.champion,
         promoted=all(holds for holds, _ in judged),
-        reasons=tuple(text for _, text in judged),
+        reasons=tuple(text for _, text in judged if text),
     )
 
 
@@ -203,6 +205,17 @@ def _judge(condition: Condition, contest: Contest, evaluation: Evaluation) -> tu
     holds = _OPERATORS[condition.operator](mine, theirs + condition.number)
     against = f"{theirs:.6g} of {contest.champion}" if condition.alias else f"{condition.number:g}"
     return holds, f"{condition.text} {'holds' if holds else 'does not hold'}: {mine:.6g} against {against}"
+
+
+def _floor(condition: Condition, contest: Contest, evaluation: Evaluation) -> tuple[bool, str]:
+    """Whether the candidate beats bicubic by a condition's metric; a first champion need not."""
+    mine = _value(evaluation, contest.candidate, condition.metric)
+    if contest.champion is None or mine is None:
+        return True, ""
+    theirs = _value(evaluation, BICUBIC, condition.metric)
+    if theirs is not None and _OPERATORS[condition.operator[0]](mine, theirs):
+        return True, ""
+    return False, f"{condition.metric} is no better than bicubic's: {mine:.6g} against {theirs}"
 
 
 def _value(evaluation: Evaluation, method: str, metric: str) -> float | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from mana_dist import __version__, lease, storage
 from mana_dist.config import MlflowConfig
 from mana_dist.data.degradation import Degradation
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate import distribute, metrics_file, promote, report
 from mana_dist.evaluate.clips import Clip, find_clips
 from mana_dist.evaluate.datasets import Dataset, find_datasets
@@ -27,6 +27,7 @@ from mana_dist.evaluate.tracking import Tracking
 from mana_dist.inference import choose_device
 from mana_dist.lease import Lease
 from mana_dist.metrics.lpips import Lpips, Unavailable, load_lpips
+from mana_dist.mlflow_names import check_experiment
 from mana_dist.model_folder import REGISTRY_SCHEME
 from mana_dist.progress import Progress
 from mana_dist.registry import Registered, move_alias, resolve
@@ -94,7 +95,7 @@ def _evaluate(prepared: _Prepared, held: Lease) -> Evaluation:
     if prepared.tracking is not None:
         tracking = prepared.tracking
         run = tracking.log(evaluation, prepared.settings.methods, files, promotion)
-        print(f"MLflow run {run} in {tracking.experiment} at {tracking.uri}", flush=True)
+        print(f"MLflow run {run} in {tracking.experiment} at {redacted(tracking.uri)}", flush=True)
     if failure is not None:
         raise failure
     return evaluation
@@ -119,6 +120,7 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
     storage.check_writable(out.uri, "--out")
     tracking = _tracking(options)
     if tracking is not None:
+        check_experiment(tracking.experiment, "--experiment")
         tracking.check()
     registry = resolve_tracking_uri(options.tracking_uri)
     wanted, contest = _wanted(options.method, conditions, registry)
@@ -131,10 +133,13 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
         border_crop=options.border_crop,
         device=device,
     )
+    protocol = _protocol(options, datasets, clips, tuple(zip(wanted, methods, strict=True)), lpips, device)
+    if not options.overwrite:
+        out.check_free(protocol, top)
     return _Prepared(
         clips=clips,
         settings=settings,
-        protocol=_protocol(options, datasets, clips, tuple(zip(wanted, methods, strict=True)), lpips, device),
+        protocol=protocol,
         workers=workers,
         out=out,
         top=top,
@@ -210,9 +215,10 @@ def _device(name: str, *, elsewhere: bool) -> str:
 
 def _tracking(options: argparse.Namespace) -> Tracking | None:
     """Where a run was asked for, if it was."""
-    if not (options.tracking_uri or options.experiment or os.environ.get("MLFLOW_TRACKING_URI")):
+    if not (options.tracking_uri or options.experiment is not None or os.environ.get("MLFLOW_TRACKING_URI")):
         return None
-    return Tracking(resolve_tracking_uri(options.tracking_uri), options.experiment or MlflowConfig().experiment)
+    experiment = MlflowConfig().experiment if options.experiment is None else options.experiment
+    return Tracking(resolve_tracking_uri(options.tracking_uri), experiment)
 
 
 def _wanted(
@@ -241,7 +247,7 @@ def _protocol(
     degradation = Degradation(options.degradation)
     subsets = {clip.dataset: str(clip.subset) for clip in clips}
     return Protocol(
-        data=list(options.data),
+        data=[redacted(uri) for uri in options.data],
         degradation=degradation.name,
         degradation_definition=definition(degradation),
         degradation_version=degradation.version,
@@ -253,7 +259,7 @@ def _protocol(
         datasets=tuple(
             DatasetProtocol(
                 name=dataset.name,
-                uri=dataset.uri,
+                uri=redacted(dataset.uri),
                 layout=dataset.layout,
                 clips=len(dataset.clips),
                 lr=dataset.lr,

@@ -84,7 +84,12 @@ def _build(options: ServeOptions) -> serve.Application:
     return Api.options(  # type: ignore[attr-defined]
         max_ongoing_requests=room,
         max_queued_requests=room,  # of a burst, which Serve counts here first: it is the front that should refuse
-    ).bind(upscaler, limits, f"{model} ({sha256[:12]})")
+    ).bind(upscaler, limits, f"{_public(model)} ({sha256[:12]})")
+
+
+def _public(model: str) -> str:
+    """What anybody who asks the server may know of where the model comes from: no path."""
+    return model if model.startswith(model_folder.REGISTRY_SCHEME) else model.rpartition("/")[2]
 
 
 def _fixed(model: str, tracking_uri: str) -> str:

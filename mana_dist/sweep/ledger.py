@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mana_dist import storage
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.results import Scores
 from mana_dist.sweep.judging import Judging, from_json
 from mana_dist.train.retry import persistently
@@ -66,7 +66,7 @@ class Outcome:
 
 def write(sweep_folder: str, trial: str, outcome: Outcome) -> None:
     """Note what came of a trial; an infinite PSNR is written as JavaScript's ``Infinity``."""
-    text = json.dumps(dataclasses.asdict(outcome), indent=2)
+    text = redacted(json.dumps(dataclasses.asdict(outcome), indent=2))
     persistently(storage.write_bytes, _uri(sweep_folder, trial), text.encode())
 
 

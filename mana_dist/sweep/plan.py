@@ -78,11 +78,12 @@ def left_to_do(
         outcomes: by the trials' names.
         judging: what models are to be evaluated on; one that was evaluated on something else is evaluated again.
     """
+    noted = None if judging is None else judging.redacted()
 
     def is_over(outcome: Outcome | None) -> bool:
         if outcome is None or outcome.status is Status.FAILED:
             return False
-        return outcome.status is Status.STOPPED or outcome.judging == judging
+        return outcome.status is Status.STOPPED or outcome.judging == noted
 
     return tuple(trial for trial in trials if not is_over(outcomes.get(trial.name)))
 

@@ -10,7 +10,7 @@ from mana_dist import config as configuration
 from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.data import order
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from mana_dist.train.retry import persistently
 
 FILE = "sweep.json"
@@ -27,7 +27,7 @@ class Record:
 
     Attributes:
         kind: of the sweep.
-        tracking_uri: where it is tracked.
+        tracking_uri: where it is tracked; in the file without a password.
         mlflow_run_id: its MLflow run; empty before there is one.
         config: flat.
         settings: labels of its rows so far.
@@ -35,6 +35,7 @@ class Record:
         best: the trial whose model it has registered.
         registered: ``models:/NAME/VERSION`` of that.
         order: version of the sample order that its trials train by.
+        candidate: what was decided then of the registry's alias ``candidate``.
     """
 
     kind: str
@@ -46,11 +47,12 @@ class Record:
     best: str = ""
     registered: str = ""
     order: int = order.VERSION
+    candidate: str = ""
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """What JSON gives back of a configuration."""
-    values: dict[str, Any] = json.loads(json.dumps(configuration.flatten(configuration.to_mapping(config))))
+    """What JSON gives back of a configuration, without the tracking server's URI."""
+    values: dict[str, Any] = json.loads(json.dumps(configuration.flatten(configuration.tracked(config))))
     return values
 
 
@@ -72,7 +74,8 @@ def load(folder: str) -> Record | None:
 
 def save(folder: str, record: Record) -> None:
     """Write it."""
-    persistently(storage.write_bytes, storage.join(folder, FILE), json.dumps(dataclasses.asdict(record)).encode())
+    values = dataclasses.asdict(record) | {"tracking_uri": redacted(record.tracking_uri)}
+    persistently(storage.write_bytes, storage.join(folder, FILE), json.dumps(values).encode())
 
 
 def check_same(name: str, old: Record, new: Record) -> None:
@@ -90,7 +93,7 @@ def check_same(name: str, old: Record, new: Record) -> None:
         )
     differing: list[tuple[str, Any, Any]] = [
         ("kind", old.kind, new.kind),
-        ("mlflow.tracking_uri", old.tracking_uri, new.tracking_uri),
+        ("mlflow.tracking_uri", redacted(old.tracking_uri), redacted(new.tracking_uri)),
     ]
     keys = [key for key in new.config if key.startswith(_BOUND_KEYS)]
     differing += [(key, old.config.get(key), new.config[key]) for key in keys]

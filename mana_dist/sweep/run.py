@@ -18,7 +18,7 @@ from mana_dist.evaluate.datasets import find_datasets
 from mana_dist.lease import Fence, Lease
 from mana_dist.metrics.lpips import Unavailable, load_lpips
 from mana_dist.progress import duration
-from mana_dist.sweep import ledger, publish, record, table
+from mana_dist.sweep import contest, ledger, publish, record, table
 from mana_dist.sweep.board import Board
 from mana_dist.sweep.halving import Halving
 from mana_dist.sweep.judging import Judging
@@ -38,6 +38,8 @@ from mana_dist.video.frame_folders import parse_frame_range
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+_LONGEST_PARAMETER = 6000  # characters; MLflow's bound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,7 @@ def _run(config: Config, sweep: Sweep, options: Options, held: Lease) -> None:
             held.heed()  # MLflow's run is the other attempt's then
             _end(known, "FAILED")
             raise
-    _publish(config, sweep, plan, outcomes, known, held)
+    _publish(config, sweep, plan, outcomes, known, held, options.judging)
 
 
 def grace(config: Config, sweep: Sweep) -> int:
@@ -142,7 +144,12 @@ def _begin(config: Config, sweep: Sweep, options: Options, folder: str) -> Recor
     if old is not None:
         record.check_same(str(config.run.name), old, begun)
         begun = dataclasses.replace(
-            begun, mlflow_run_id=old.mlflow_run_id, best=old.best, registered=old.registered, config=old.config
+            begun,
+            mlflow_run_id=old.mlflow_run_id,
+            best=old.best,
+            registered=old.registered,
+            candidate=old.candidate,
+            config=old.config,
         )
     try:
         client = MlflowClient(uri)
@@ -177,7 +184,7 @@ def _new_run(client: "MlflowClient", config: Config, begun: Record) -> str:
 
     tags = {"mana_dist.command": begun.kind}
     new = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
-    values = {**begun.config, "sweep": begun.kind, "settings": ", ".join(begun.settings)}
+    values = {**begun.config, "sweep": begun.kind, "settings": ", ".join(begun.settings)[:_LONGEST_PARAMETER]}
     client.log_batch(new.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
     run_id: str = new.info.run_id
     return run_id
@@ -281,7 +288,13 @@ def _end(known: Record, status: str) -> None:
 
 
 def _publish(
-    config: Config, sweep: Sweep, plan: Plan, outcomes: dict[str, Outcome], known: Record, held: Lease
+    config: Config,
+    sweep: Sweep,
+    plan: Plan,
+    outcomes: dict[str, Outcome],
+    known: Record,
+    held: Lease,
+    judging: Judging,
 ) -> None:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -292,12 +305,12 @@ def _publish(
         client = MlflowClient(known.tracking_uri)
         held.check()
         if best is not None:
-            known = _register(best, outcomes[best.name], known, held)
+            known = _register(best, outcomes[best.name], known, held, judging)
             held.check()
         lines = [_saving(plan, outcomes)] if plan.bases else []
         if best is not None and best.setting is not None:
             told = f"best by PSNR: {best.setting.label}, seed {best.seed}"
-            lines.append(f"{told}, registered as {known.registered}{_alias(client, known)}")
+            lines.append(f"{told}, registered as {known.registered} {known.candidate}" if known.registered else told)
         files = publish.publish(held.folder, sweep, found, tuple(lines))
         _log(client, known, files, outcomes, best)
         print(f"\n{table.to_markdown_text(found)}")
@@ -309,28 +322,22 @@ def _publish(
         raise UserError(f"no setting of sweep {config.run.name} was trained to its end ({reasons})")
 
 
-def _register(best: Trial, outcome: Outcome, known: Record, held: Lease) -> Record:
+def _register(best: Trial, outcome: Outcome, known: Record, held: Lease, judging: Judging) -> Record:
     """The best model in the registry, once."""
     if known.best == best.name and known.registered:
         return known
+    if best.config.mlflow.registered_model is None:
+        return dataclasses.replace(known, best=best.name)
     metrics = {} if outcome.mean is None else {"psnr_rgb": outcome.mean.psnr_rgb, "ssim_rgb": outcome.mean.ssim_rgb}
     version = registry.log_and_register(
         outcome.model, best.config, outcome.mlflow_run_id, known.tracking_uri, metrics=metrics
     )
-    registered = f"models:/{best.config.mlflow.registered_model}/{version}"
-    known = dataclasses.replace(known, best=best.name, registered=registered)
+    held.check()
+    decision = contest.settle(best.config, outcome, judging, version, known.tracking_uri, held.folder)
+    known = dataclasses.replace(known, best=best.name, registered=version.uri, candidate=str(decision))
     held.check()
     record.save(held.folder, known)
     return known
-
-
-def _alias(client: "MlflowClient", known: Record) -> str:
-    """Whether the registered model has its alias still; a later training may have taken it."""
-    _, name, version = known.registered.rsplit("/", 2)
-    now = client.get_model_version_by_alias(name, registry.CANDIDATE).version
-    if str(now) == version:
-        return f" with alias '{registry.CANDIDATE}'"
-    return f"; '{registry.CANDIDATE}' is version {now} by now"
 
 
 def _log(

@@ -19,7 +19,7 @@ from mana_dist.errors import UserError, one_line
 from mana_dist.evaluate.__main__ import show_what_the_console_can
 from mana_dist.lease import LENGTH, Fence, LostError
 from mana_dist.sweep import ledger
-from mana_dist.sweep.judging import Judging
+from mana_dist.sweep.judging import Judging, arguments
 from mana_dist.sweep.ledger import DatasetScores, Outcome, Status
 from mana_dist.sweep.plan import total_steps
 from mana_dist.sweep.task import Report, Task, from_line, report_line
@@ -118,13 +118,7 @@ def _evaluate(task: Task, judging: Judging, model: str) -> "Evaluation":
     from mana_dist.evaluate.run import evaluate
 
     out = storage.join(task.sweep.folder, EVALUATION_FOLDER, task.trial.name)
-    run = task.trial.config.run
-    arguments = ["--data", *judging.data, "--method", model, "--out", out, "--frames", judging.frames]
-    # What the training has just given back, so that trials which are evaluated together do not wait for each other.
-    arguments += ["--workers", str(run.worker_range[1]), "--device", run.device]
-    if judging.lpips_trunk is not None:
-        arguments += ["--lpips-trunk", judging.lpips_trunk]
-    return evaluate(parser().parse_args(arguments))
+    return evaluate(parser().parse_args(arguments(judging, task.trial.config.run, [model], out)))
 
 
 def _track(task: Task, run_id: str, evaluation: "Evaluation | None") -> tuple[float | None, int | None]:

@@ -20,7 +20,8 @@ def main(arguments: list[str]) -> None:
 
     trained = train(config)
     print(f"model: {trained.model}")
-    print(f"registered as {trained.registered} with alias 'candidate'")
+    if trained.registered:
+        print(f"registered as {trained.registered} {trained.candidate or ''}".rstrip())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from mana_dist import config as configuration
 from mana_dist import model_folder, storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
@@ -75,7 +74,7 @@ def write(
         OSError: the storage does not take it; the folder then is not whole, and reads as unfinished.
     """
     files = {
-        model_folder.CONFIG_FILE: configuration.to_yaml(config).encode(),
+        model_folder.CONFIG_FILE: model_folder.describe(config),
         model_folder.WEIGHTS_FILE: to_safetensors(dict(state.weights)),
     }
     if state.moments:

@@ -7,11 +7,12 @@ from mana_dist.config import Config
 from mana_dist.data.feed import check_dataset
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
+from mana_dist.mlflow_names import check_names
 from mana_dist.train.schedule import stages
 
 
 def check_inputs(config: Config) -> Manifest:
-    """Check the schedule, the data and the storage; gives the training data's manifest.
+    """Check the schedule, the data, the storage and the names for MLflow; gives the training data's manifest.
 
     Raises:
         UserError: one of them cannot be used; names the key to mend.
@@ -27,6 +28,7 @@ def check_inputs(config: Config) -> Manifest:
         held_out = check_dataset(data.validation_path, "data.validation_path", config.model.frames, crop=1)
         _check_shards(data.validation_path, "data.validation_path", held_out)
     storage.check_writable(run.storage, "run.storage")
+    check_names(config.mlflow, run.name)
     return manifest
 
 

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException, RestException
 from numpy.typing import NDArray
 from PIL import Image
 
-from mana_dist.errors import one_line
+from mana_dist.errors import one_line, redacted
 from mana_dist.lease import LostError
 from mana_dist.progress import duration
 from mana_dist.train.spool import Spool
@@ -273,8 +273,8 @@ class Delivery:
         if self._away_since is None:
             self._away_since = time.monotonic()
             self._tell(
-                f"MLflow at {self._client.tracking_uri} does not answer ({_line(error)}); training goes on, and what "
-                "it has to tell is kept and delivered later"
+                f"MLflow at {redacted(self._client.tracking_uri)} does not answer ({_line(error)}); training goes on, "
+                "and what it has to tell is kept and delivered later"
             )
         self._spool.store()
 

@@ -14,7 +14,7 @@ from mana_dist.errors import UserError
 from mana_dist.lease import Lease, LostError
 from mana_dist.model.mana import parameter_count
 from mana_dist.tracking_uri import quiet_mlflow, resolve_tracking_uri, single_tries, sqlite_file
-from mana_dist.train import run_record
+from mana_dist.train import contest, run_record
 from mana_dist.train.checkpoints import Checkpoints
 from mana_dist.train.checks import check_inputs
 from mana_dist.train.events import Event
@@ -38,10 +38,12 @@ class Trained:
     Attributes:
         model: URI of the finished model's folder.
         registered: the registry's name of it, ``models:/NAME/VERSION``; None if it was not to be registered.
+        candidate: what was decided of the registry's alias ``candidate``; None where that is not known.
     """
 
     model: str
     registered: str | None
+    candidate: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _train_named(config: Config, manifest: Manifest, held: Lease, interrupts: In
         run_record.check_same_training(config, manifest, record)
         if record.registered and _is_registered_in(record, tracking_uri, config) and _is_finished(model):
             print(f"run {config.run.name} is finished already")
-            return Trained(model, record.registered)
+            return Trained(model, record.registered, record.candidate)
     _print_plan(config, manifest, tracking_uri, resumed=record is not None)
 
     quiet_mlflow()
@@ -103,13 +105,14 @@ def _train_named(config: Config, manifest: Manifest, held: Lease, interrupts: In
             _fit(config, manifest, tracker, held, interrupts, part)
         if not tracker.flush(_FLUSH):
             raise UserError(f"mlflow.tracking_uri {tracking_uri} is out of reach; the same command then registers")
-        registered = None
         held.check()
-        if part is None:
+        if part is None and config.mlflow.registered_model is not None:
             version = registry.log_and_register(model, config, tracker.run_id, tracking_uri)
-            registered = f"models:/{config.mlflow.registered_model}/{version}"
             held.check()
-            run_record.save(config, dataclasses.replace(record, registered=registered))
+            decision = contest.settle(config, model, version, tracking_uri, interrupts)
+            record = dataclasses.replace(record, registered=version.uri, candidate=str(decision))
+            held.check()
+            run_record.save(config, record)
     except LostError:
         raise  # MLflow's run is the other attempt's now
     except (KeyboardInterrupt, Terminated):
@@ -122,7 +125,7 @@ def _train_named(config: Config, manifest: Manifest, held: Lease, interrupts: In
         tracker.close("FAILED")
         raise
     tracker.close("FINISHED")
-    return Trained(model, registered)
+    return Trained(model, record.registered, record.candidate)
 
 
 def _fit(
@@ -137,10 +140,13 @@ def _fit(
         if newest is None or newest.step < total or config.data.validation_path:
             with single_tries():  # meanwhile nobody but the tracker's delivery talks to MLflow
                 _train(config, manifest, tracker, held, interrupts, part)
-        for name in (model_folder.CONFIG_FILE, model_folder.WEIGHTS_FILE):  # the weights last: they make it whole
-            data = persistently(storage.read_bytes, storage.join(checkpoints.folder(total), name))
-            held.check()
-            persistently(storage.write_bytes, storage.join(run_record.model_folder_of(config), name), data)
+        model = run_record.model_folder_of(config)
+        weights = persistently(storage.read_bytes, storage.join(checkpoints.folder(total), model_folder.WEIGHTS_FILE))
+        description = model_folder.describe(config)
+        held.check()
+        persistently(storage.write_bytes, storage.join(model, model_folder.CONFIG_FILE), description)
+        # The weights last: they make it whole.
+        persistently(storage.write_bytes, storage.join(model, model_folder.WEIGHTS_FILE), weights)
     except OSError as error:
         raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
 
@@ -172,7 +178,7 @@ def _is_finished(model: str) -> bool:
 
 def _is_registered_in(record: RunRecord, tracking_uri: str, config: Config) -> bool:
     name = f"models:/{config.mlflow.registered_model}/"
-    return record.tracking_uri == tracking_uri and str(record.registered).startswith(name)
+    return record.is_tracked_in(tracking_uri) and str(record.registered).startswith(name)
 
 
 def _named(config: Config) -> Config:

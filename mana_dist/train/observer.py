@@ -1,5 +1,6 @@
 """Everything that is told of a training: the console, MLflow, Ray's metrics, and the summary at the end."""
 
+from mana_dist.errors import one_line
 from mana_dist.train import console
 from mana_dist.train.events import Event
 from mana_dist.train.gauges import Gauges
@@ -26,7 +27,7 @@ class Observer:
             try:
                 tell(event)
             except Exception as error:  # training goes on without its tracking
-                console.say(f"warning: {type(event).__name__} is not tracked: {error}"[:500])
+                console.say(f"warning: {type(event).__name__} is not tracked: {one_line(error)}"[:500])
 
     def close(self) -> None:
         """Print the summary."""

@@ -8,6 +8,7 @@ import torch
 
 from mana_dist.config import Config
 from mana_dist.data.manifest import Manifest
+from mana_dist.errors import redacted
 from mana_dist.model import Mana
 from mana_dist.model.mana import parameter_count
 from mana_dist.progress import duration
@@ -116,7 +117,7 @@ def dry_run(config: Config) -> None:
     from mana_dist.train.tracking import check_server  # MLflow takes seconds to import
 
     tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
-    check_server(tracking_uri)
+    check_server(tracking_uri, config.mlflow.experiment)
     record = run_record.load(config) if config.run.name else None
     if record:
         run_record.check_same_training(config, manifest, record)
@@ -135,7 +136,7 @@ def _target(config: Config, manifest: Manifest, tracking_uri: str, record: RunRe
     workers = f"{run.workers} of {run.cpus_per_worker} CPU(s), device {run.device}, {run.precision}"
     return [
         f"run {name} in {run.storage}{' (exists: would resume)' if record else ''}",
-        f"tracked in {tracking_uri}, experiment {config.mlflow.experiment}",
+        f"tracked in {redacted(tracking_uri)}, experiment {config.mlflow.experiment}",
         f"data: {data.path}: {manifest.samples} samples in {shards} shard(s); {validation}",
         f"workers: {workers}, ZeRO stage {run.zero_stage}",
     ]
@@ -169,7 +170,8 @@ def pace(config: Config, plan: Plan, record: RunRecord | None) -> Pace | None:
     Measured is one sample's forward pass, backward pass and Adam step in each stage, with a worker's threads; workers
     are taken to run side by side undisturbed, and communication to cost nothing.
     """
-    rate = _known_rate(record) if record else None
+    tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
+    rate = _known_rate(record, tracking_uri) if record and record.is_tracked_in(tracking_uri) else None
     if rate:
         stage, samples_per_second = rate
         flops = {each.stage.number: each.step_flops for each in plan.stages}
@@ -194,13 +196,13 @@ def _has_gpus(plan: Plan) -> bool:
     return torch.cuda.device_count() >= plan.workers
 
 
-def _known_rate(record: RunRecord) -> tuple[int, float] | None:
+def _known_rate(record: RunRecord, tracking_uri: str) -> tuple[int, float] | None:
     """Stage and samples a second of the run's last report."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
-        metrics = MlflowClient(record.tracking_uri).get_run(record.mlflow_run_id).data.metrics
+        metrics = MlflowClient(tracking_uri).get_run(record.mlflow_run_id).data.metrics
     except (MlflowException, OSError):
         return None
     if "train/samples_per_second" not in metrics or "train/stage" not in metrics:

@@ -10,7 +10,7 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.data import order
 from mana_dist.data.manifest import Manifest
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from mana_dist.train.retry import persistently
 
 # What may differ between the attempts of one run: it moves neither the samples nor the arithmetic of a step
@@ -29,10 +29,11 @@ class RunRecord:
 
     Attributes:
         data_fingerprint: of the shards that it trains on.
-        tracking_uri: where its MLflow run lives.
+        tracking_uri: where its MLflow run lives, without a password.
         mlflow_run_id: its MLflow run.
         registered: its finished model in the registry, ``models:/NAME/VERSION``, once it is there.
         order: version of the sample order that it trains by.
+        candidate: what was decided then of the registry's alias ``candidate``, one line.
     """
 
     data_fingerprint: str
@@ -40,6 +41,11 @@ class RunRecord:
     mlflow_run_id: str
     registered: str | None = None
     order: int = order.VERSION
+    candidate: str | None = None
+
+    def is_tracked_in(self, tracking_uri: str) -> bool:
+        """Whether its MLflow run lives there, whoever asks; older versions recorded the password too."""
+        return redacted(self.tracking_uri) == redacted(tracking_uri)
 
 
 def run_folder(config: Config) -> str:
@@ -98,8 +104,8 @@ def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -
 def save(config: Config, record: RunRecord) -> None:
     """Write the run's configuration and record; the record last, so that a run with a record is whole."""
     files = [
-        (_config_uri(config), configuration.to_yaml(config).encode()),
-        (_record_uri(config), json.dumps(dataclasses.asdict(record), indent=2).encode()),
+        (_config_uri(config), redacted(configuration.to_yaml(config)).encode()),
+        (_record_uri(config), redacted(json.dumps(dataclasses.asdict(record), indent=2)).encode()),
     ]
     for uri, data in files:
         persistently(storage.write_bytes, uri, data)

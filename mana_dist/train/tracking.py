@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Literal, Self
 
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
@@ -22,7 +23,7 @@ from mana_dist import config as configuration
 from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
-from mana_dist.tracking_uri import experiment_id, sqlite_file
+from mana_dist.tracking_uri import experiment_id, find_experiment, sqlite_file
 from mana_dist.train import delivery, run_record
 from mana_dist.train.console import say
 from mana_dist.train.delivery import Delivery, Ended, Picture, Point, Points, Update, decode, encode, now
@@ -88,7 +89,7 @@ class Tracker:
         """
         try:
             client = MlflowClient(tracking_uri)
-            found = _take_up(client, record) if record and record.tracking_uri == tracking_uri else None
+            found = _take_up(client, record) if record and record.is_tracked_in(tracking_uri) else None
             run_id, logged = found or (_new_run(client, config, parent), {})
         except (MlflowException, ImportError, OSError) as error:  # ImportError: a database's driver is not installed
             raise _unusable(tracking_uri, error) from error
@@ -195,18 +196,18 @@ class Tracker:
             )
 
 
-def check_server(tracking_uri: str) -> None:
+def check_server(tracking_uri: str, experiment: str) -> None:
     """Check that a tracking server answers, or that a database can be made, without changing anything.
 
     Raises:
-        UserError: it does not, or cannot.
+        UserError: it does not, or cannot; or the experiment of that name has been deleted there.
     """
     path = sqlite_file(tracking_uri)
     if path is not None and not os.path.exists(path):
         storage.check_writable(os.path.dirname(path), "mlflow.tracking_uri")
         return
     try:
-        MlflowClient(tracking_uri).search_experiments(max_results=1)
+        find_experiment(MlflowClient(tracking_uri), experiment)
     except (MlflowException, ImportError, OSError) as error:
         raise _unusable(tracking_uri, error) from error
 
@@ -244,7 +245,8 @@ def _new_run(client: MlflowClient, config: Config, parent: str | None) -> str:
     tags = {"mlflow.parentRunId": parent} if parent else None
     run = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
     run_id: str = run.info.run_id
-    values = configuration.flatten(configuration.to_mapping(config))
-    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in values.items()])
-    client.log_text(run_id, configuration.to_yaml(config), "config.yaml")
+    values = configuration.tracked(config)
+    params = [Param(key, str(value)) for key, value in configuration.flatten(values).items()]
+    client.log_batch(run_id, params=params)
+    client.log_text(run_id, yaml.safe_dump(values, sort_keys=False), "config.yaml")
     return run_id

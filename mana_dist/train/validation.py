@@ -44,6 +44,19 @@ class Validation:
     def run(self, model: Mana, step: int, device: torch.device) -> Validated:
         """Measure the model; collective. Rank 0's first sample makes the picture."""
         before = time.perf_counter()
+        sums, picture = self._measure(model, device)
+        sums = sums.to(device)
+        dist.all_reduce(sums)
+        means = [float(value) / self._count for value in sums]
+        return Validated(step, means[0], means[1], means[2], means[3], picture, time.perf_counter() - before)
+
+    def psnr(self, model: Mana, device: torch.device) -> tuple[float, float]:
+        """Return the mean PSNR of the model and of bicubic; for one worker that holds all samples."""
+        sums, _ = self._measure(model, device)
+        return float(sums[0]) / self._count, float(sums[2]) / self._count
+
+    def _measure(self, model: Mana, device: torch.device) -> tuple[Tensor, NDArray[np.uint8]]:
+        """Sums of the model's and bicubic's scores over this worker's samples, and the picture of the first."""
         sums = torch.zeros(4, dtype=torch.float64)
         picture = np.zeros((1, 1, 3), dtype=np.uint8)
         idle = torch.zeros((1, model.config.frames, 3, 8, 8), device=device)
@@ -57,10 +70,7 @@ class Validation:
             if index == 0:
                 centre = lr[lr.shape[0] // 2]
                 picture = pictures.side_by_side(centre, bicubic_upsample(centre), output, hr)
-        sums = sums.to(device)
-        dist.all_reduce(sums)
-        means = [float(value) / self._count for value in sums]
-        return Validated(step, means[0], means[1], means[2], means[3], picture, time.perf_counter() - before)
+        return sums, picture
 
 
 # Not inference_mode: ZeRO 3 gathers weights here that training uses again.

@@ -22,7 +22,14 @@ def main(arguments: Sequence[str]) -> None:
     settings = settings_of(options)
     from mana_dist.upscale.run import run
 
-    run(options.source, options.destination, options.model, settings, options.tracking_uri)
+    run(
+        options.source,
+        options.destination,
+        options.model,
+        settings,
+        options.tracking_uri,
+        overwrite=options.overwrite,
+    )
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add("source", metavar="SRC", help="a video file")
     add("destination", metavar="DST", help="the file to write: .mp4, .mov, .m4v or .mkv")
     add("--model", required=True, help="a model folder, models:/NAME/VERSION or models:/NAME@ALIAS")
+    add("--overwrite", action="store_true", help="replace what is at DST, if it is not this very result")
     add_settings(parser)
     add("--tracking-uri", metavar="URI", help="MLflow, for models:/ names (default MLFLOW_TRACKING_URI, else mlflow.db "
         "in this folder)")  # fmt: skip

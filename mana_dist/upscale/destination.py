@@ -1,9 +1,11 @@
 """Where the result goes: looked at before any work is done."""
 
 import os
+from collections.abc import Sequence
 
 from mana_dist import storage
 from mana_dist.errors import UserError
+from mana_dist.upscale import mark
 from mana_dist.upscale.compare import comparison_of
 from mana_dist.upscale.join import FORMATS
 from mana_dist.upscale.pictures import TIMES_FILE
@@ -39,6 +41,64 @@ def check_destination(destination: str, source: str, settings: Settings) -> None
     storage.check_writable(folder, destination)
 
 
+def is_done(destination: str, marked: bytes, modified: float | None, settings: Settings, *, overwrite: bool) -> bool:
+    """Whether the result of this very job is there already.
+
+    Args:
+        destination: URI of the result.
+        marked: its mark.
+        modified: the source's last change, where its storage tells.
+        settings: of the job.
+        overwrite: whether anything else that is there may be replaced.
+
+    Raises:
+        UserError: something else is there: another job's result, or no result at all.
+        OSError: it cannot be looked at.
+    """
+    extras = comparison_of(destination)
+    there = [uri for uri in (destination, *extras) if storage.exists(uri)]
+    is_ours = destination in there and mark.read(destination) == marked and not _is_older(destination, modified)
+    if is_ours and _is_whole(destination, settings) and (not settings.compare or len(there) == 1 + len(extras)):
+        return True
+    if there and not overwrite and not is_ours and not _is_own_comparison(destination, there, marked):
+        raise UserError(
+            f"{there[0]}: is there already, and another source, model, option or version made it, or something else "
+            "altogether; name another file, or replace it with --overwrite"
+        )
+    return False
+
+
+def clear_comparison(destination: str, marked: bytes) -> None:
+    """Delete the comparison that another job left beside a result.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    extras = [uri for uri in comparison_of(destination) if storage.exists(uri)]
+    if not _is_own_comparison(destination, extras, marked):
+        for uri in extras:
+            filesystem, path = storage.filesystem(uri)
+            filesystem.delete_file(path)
+
+
+def _is_own_comparison(destination: str, there: Sequence[str], marked: bytes) -> bool:
+    """Whether ``there`` holds no more than the comparison of the job, which was killed before the result was there."""
+    video = comparison_of(destination)[0]
+    return destination not in there and video in there and mark.read(video) == marked
+
+
+def _is_whole(destination: str, settings: Settings) -> bool:
+    return settings.codec != "png" or storage.exists(storage.join(destination, TIMES_FILE))
+
+
+def _is_older(destination: str, modified: float | None) -> bool:
+    """Whether a source changed after the result was made."""
+    last = TIMES_FILE if storage.is_folder(destination) else ""
+    uri = storage.join(destination, last) if last else destination
+    made = storage.stat(uri).modified if storage.exists(uri) else None
+    return made is not None and modified is not None and modified > made
+
+
 def _check_not_source(uri: str, source: str) -> None:
     resolved = storage.resolve(uri)
     if resolved == storage.resolve(source) or (
@@ -62,11 +122,14 @@ def _check_suffix(destination: str, settings: Settings) -> None:
 def _check_folder(destination: str, resolved: str) -> None:
     if not destination.endswith("/") and os.path.splitext(resolved)[1].lower() in FORMATS:
         raise UserError(f"{destination}: --codec png writes a folder of pictures; name it without such a suffix")
-    if storage.is_remote(destination) or not os.path.exists(resolved):
+    try:
+        names = [uri.rsplit("/", 1)[-1] for uri in storage.list_folder(destination)]
+    except FileNotFoundError:
         return
-    if not os.path.isdir(resolved):
-        raise UserError(f"{destination}: is a file; name a folder for the pictures")
-    names = os.listdir(resolved)
-    ours = TIMES_FILE in names and all(name == TIMES_FILE or name.endswith(".png") for name in names)
+    except NotADirectoryError as error:
+        raise UserError(f"{destination}: is a file; name a folder for the pictures") from error
+    own = {TIMES_FILE, mark.FILE}
+    # A remote folder that is not finished has no list of times yet.
+    ours = not own.isdisjoint(names) and all(name in own or name.endswith(".png") for name in names)
     if names and not ours:
         raise UserError(f"{destination}: the folder is not empty; name a new one")

@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from mana_dist import __version__, storage
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from mana_dist.file_names import partial_prefix
 from mana_dist.upscale.settings import Settings
 from mana_dist.upscale.source import Survey
@@ -37,7 +37,7 @@ def identity(survey: Survey, model_sha256: str, settings: Settings, network: Net
         network: tells where it runs, with how much memory, and in which tiles.
     """
     return {
-        "source": storage.resolve(survey.uri),
+        "source": redacted(storage.resolve(survey.uri)),
         "bytes": survey.bytes,
         "modified": survey.modified,
         "model": model_sha256,

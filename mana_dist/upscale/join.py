@@ -12,7 +12,7 @@ import av
 
 from mana_dist import storage
 from mana_dist.errors import UserError
-from mana_dist.upscale import record
+from mana_dist.upscale import mark, record
 from mana_dist.upscale.compare import COMPARE_SETTINGS, comparison_of
 from mana_dist.upscale.encode import INDEX_BASE, published
 from mana_dist.upscale.left_out import left_out
@@ -63,6 +63,7 @@ def join(
     destination: str,
     settings: Settings,
     check: Callable[[], None] = lambda: None,
+    marked: bytes | None = None,
 ) -> Summary:
     """Join all segments of a video.
 
@@ -73,6 +74,7 @@ def join(
         destination: URI of the file to write (of the folder with codec png); it appears whole or not at all.
         settings: as the segments were made.
         check: called just before a result appears; what it raises keeps it away.
+        marked: the result's mark (:mod:`mana_dist.upscale.mark`); None: it gets none.
 
     Raises:
         UserError: a segment is missing, or there is no frame.
@@ -88,12 +90,12 @@ def join(
     filled = [storage.join(folder, name) for name, each in zip(names, records, strict=True) if each.pts]
     extras: list[str] = []
     if settings.compare:
-        extras = _join_comparison(survey, segments, records, folder, destination, scratch, check)
+        extras = _join_comparison(survey, segments, records, folder, destination, scratch, check, marked)
     # Last: once it is there, all is there.
     if settings.codec == "png":
-        left_out = join_pictures(survey, filled, times, destination, scratch, check)
+        left_out = join_pictures(survey, filled, times, destination, scratch, check, marked)
     else:
-        left_out = _join_video(survey, filled, times, destination, scratch, settings, check, copies=True)
+        left_out = _join_video(survey, filled, times, destination, scratch, settings, check, marked, copies=True)
     shown = next(each for each in records if each.pts)
     return Summary(
         len(times.pts),
@@ -115,6 +117,7 @@ def _join_video(
     scratch: str | None,
     settings: Settings,
     check: Callable[[], None],
+    marked: bytes | None,
     *,
     copies: bool,
 ) -> list[str]:
@@ -124,6 +127,8 @@ def _join_video(
         open_input(survey.uri, listen=False) as (source, source_video, _),
         ExitStack() as stack,
     ):
+        if marked is not None:
+            stack.callback(mark.append, path, marked)  # once the container is closed
         if FORMATS[suffix] == "matroska" and survey.pixel_aspect != 1:
             stack.enter_context(with_display_size(path, survey.pixel_aspect))
         options = _options(suffix, survey, times)
@@ -194,12 +199,13 @@ def _join_comparison(
     destination: str,
     scratch: str | None,
     check: Callable[[], None],
+    marked: bytes | None,
 ) -> list[str]:
     times = times_of(records, survey, compared=True)
     filled = [(segment, each) for segment, each in zip(segments, records, strict=True) if each.pts]
     video, still = comparison_of(destination)
     files = [storage.join(folder, compare_name(segment)) for segment, _ in filled]
-    _join_video(survey, files, times, video, scratch, COMPARE_SETTINGS, check, copies=False)
+    _join_video(survey, files, times, video, scratch, COMPARE_SETTINGS, check, marked, copies=False)
     most, _ = max(filled, key=lambda pair: pair[1].difference)
     storage.write_bytes(still, storage.read_bytes(storage.join(folder, still_name(most))))
     return [video, still]

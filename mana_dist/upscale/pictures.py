@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
 import av
 
 from mana_dist import storage
 from mana_dist.file_names import partial_prefix
+from mana_dist.upscale import mark
 from mana_dist.upscale.source import Survey
 from mana_dist.upscale.times import Times
 from mana_dist.video.containers import ALONE
@@ -28,6 +29,7 @@ def join_pictures(
     destination: str,
     scratch: str | None,
     check: Callable[[], None] = lambda: None,
+    marked: bytes | None = None,
 ) -> list[str]:
     """Write ``00000000.png``, ... and :data:`TIMES_FILE`, which comes last.
 
@@ -39,6 +41,7 @@ def join_pictures(
             :data:`TIMES_FILE` is deleted first; pictures of an earlier, longer video are deleted at the end.
         scratch: local folder for the unfinished one.
         check: called just before something appears at ``destination``; what it raises keeps it away.
+        marked: the result's mark (:mod:`mana_dist.upscale.mark`); None: it gets none.
 
     Returns:
         What was left out, for people.
@@ -51,21 +54,19 @@ def join_pictures(
     partial = final
     if remote:
         check()
-        if storage.exists(mark := storage.join(final, TIMES_FILE)):  # of a whole folder
-            _delete(mark)
+        if storage.exists(whole := storage.join(final, TIMES_FILE)):
+            _delete(whole)
     else:
         hidden = f"{partial_prefix(os.path.basename(final))}{uuid.uuid4().hex[:8]}"
         partial = os.path.join(scratch or os.path.dirname(final), hidden)
     try:
+        if marked is not None:
+            storage.write_bytes(storage.join(partial, mark.FILE), marked)
         number = 0
-        for file in files:
-            with av.open(storage.open_read(file), options=ALONE) as container:
-                for packet in container.demux(video=0):
-                    if packet.size:
-                        if remote:
-                            check()
-                        storage.write_bytes(storage.join(partial, f"{number:08}.png"), bytes(packet))
-                        number += 1
+        for number, picture in enumerate(_pictures_in(files), 1):
+            if remote:
+                check()
+            storage.write_bytes(storage.join(partial, f"{number - 1:08}.png"), picture)
         if remote:
             _delete_beyond(final, number)
         storage.write_bytes(storage.join(partial, TIMES_FILE), _table(times, survey.time_base))
@@ -76,6 +77,12 @@ def join_pictures(
         if not remote and os.path.isdir(partial):
             shutil.rmtree(partial)
     return ["everything but the pictures"]
+
+
+def _pictures_in(files: Sequence[str]) -> Iterator[bytes]:
+    for file in files:
+        with av.open(storage.open_read(file), options=ALONE) as container:
+            yield from (bytes(packet) for packet in container.demux(video=0) if packet.size)
 
 
 def _delete_beyond(folder: str, count: int) -> None:

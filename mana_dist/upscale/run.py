@@ -12,8 +12,8 @@ import av
 from mana_dist import model_folder
 from mana_dist.errors import UserError
 from mana_dist.progress import Progress
-from mana_dist.upscale import job, record
-from mana_dist.upscale.destination import check_destination
+from mana_dist.upscale import job, mark, record
+from mana_dist.upscale.destination import check_destination, clear_comparison, is_done
 from mana_dist.upscale.join import Summary, join
 from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.settings import Settings
@@ -21,7 +21,15 @@ from mana_dist.upscale.source import Survey, check_size, segments_of, survey
 from mana_dist.upscale.work import Network, network, upscale_segments
 
 
-def run(source: str, destination: str, model: str, settings: Settings, tracking_uri: str | None = None) -> None:
+def run(
+    source: str,
+    destination: str,
+    model: str,
+    settings: Settings,
+    tracking_uri: str | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
     """Upscale ``source`` into ``destination``, and say what became of it.
 
     Segments that an earlier run of the same job finished are taken over.
@@ -32,6 +40,7 @@ def run(source: str, destination: str, model: str, settings: Settings, tracking_
         model: as for :func:`mana_dist.model_folder.load`.
         settings: checked already.
         tracking_uri: of MLflow, for names in its registry.
+        overwrite: whether what is there, and is not this very result, may be replaced.
 
     Raises:
         UserError: a mistake of the user's, or the source or the destination fail.
@@ -41,6 +50,11 @@ def run(source: str, destination: str, model: str, settings: Settings, tracking_
         surveyed = survey(source, keep_gaps=settings.keep_gaps)
     check_size(surveyed, settings)
     loaded = model_folder.load_identified(model, tracking_uri)
+    marked = mark.mark(loaded.sha256, surveyed.bytes, settings)
+    with _errors(f"{destination}: cannot be looked at"):
+        if is_done(destination, marked, surveyed.modified, settings, overwrite=overwrite):
+            print(f"{destination}: is done already, by the same command")
+            return
     folder = job.work_folder(destination)
     placed, identity = _placed(loaded, surveyed, settings, folder)
     segments = segments_of(surveyed, placed.frames, settings.segment)
@@ -56,7 +70,9 @@ def run(source: str, destination: str, model: str, settings: Settings, tracking_
                 upscale_segments(surveyed, stretch, placed, settings, folder, progress.step)
         progress.close()
         with _errors(f"{destination}: cannot be written", stays):
-            summary = join(surveyed, segments, folder, destination, settings)
+            if overwrite and not settings.compare:
+                clear_comparison(destination, marked)
+            summary = join(surveyed, segments, folder, destination, settings, marked=marked)
         job.finish(folder)
     _tell(destination, summary, progress, placed.device, settings)
 

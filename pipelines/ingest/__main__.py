@@ -42,6 +42,12 @@ def ingest(asked: Options) -> None:
 def _ingest(asked: Options) -> None:
     begun = time.monotonic()
     before = dataset.open_dataset(asked.out, asked.settings, overwrite=asked.overwrite)
+    sheet = storage.join(asked.out, contact_sheet.SHEET_NAME)
+    if not (before.published or asked.overwrite) and storage.exists(sheet):
+        raise UserError(
+            f"{sheet}: is there already, and no dataset that it could show; name another --out, or replace it with "
+            "--overwrite"
+        )
     found, rejected, notes, looked_at = expand(
         asked.sources, start=asked.start, stop=asked.stop, downscale=asked.downscale, as_truth=True
     )
@@ -72,7 +78,6 @@ def _ingest(asked: Options) -> None:
         changed = manifest.shards != before.manifest.shards
         held.check()
         manifest = dataset.publish(before, manifest, rows)
-        sheet = storage.join(asked.out, contact_sheet.SHEET_NAME)
         if changed or Ledger(asked.out).exists() or not storage.exists(sheet):  # a run may have been killed before it
             contact_sheet.write(asked.out, manifest)
         held.check()

@@ -11,7 +11,7 @@ from mana_dist import storage
 from mana_dist.data.manifest import Shard
 from mana_dist.data.samples import Sample, ShardWriter
 from mana_dist.data.settings import MIN_LR_SIDE, SCALE, SampleSettings
-from mana_dist.errors import UserError, one_line
+from mana_dist.errors import UserError, one_line, redacted
 from mana_dist.lease import LostError
 from mana_dist.video.frame_names import breaks_in, describe_breaks
 from mana_dist.video.strict import Damage, DamageFound, NumberedFrame, folder_frames, numbered_frames, survey
@@ -236,7 +236,7 @@ class _Writer:
 
     def add(self, sample: Sample, clip: Clip) -> None:
         try:
-            self._writer.add(sample, clip=clip.name, source=clip.uri)
+            self._writer.add(sample, clip=clip.name, source=redacted(clip.uri))
         except OSError as error:
             raise _WriteError(error) from error
 

@@ -18,7 +18,7 @@ from pyarrow import fs
 
 from mana_dist import storage
 from mana_dist.data.manifest import Manifest, Shard, load_manifest
-from mana_dist.errors import UserError, one_line
+from mana_dist.errors import UserError, one_line, redacted
 from mana_dist.progress import LOG_INTERVAL, duration
 from pipelines.ingest import sources_table
 from pipelines.ingest.sources_table import SourceRow
@@ -251,11 +251,11 @@ def _count_problems(
     for shard, table in places:
         if shard.unit not in spoilt:
             for pair in table["source"].unify_dictionaries().value_counts():
-                found[shard.unit, pair["values"].as_py()] += pair["counts"].as_py()
+                found[shard.unit, redacted(pair["values"].as_py())] += pair["counts"].as_py()
     told: Counter[tuple[str, str]] = Counter()
     for row in rows:
         if row.samples and row.unit not in spoilt:
-            told[row.unit, row.uri] += row.samples
+            told[row.unit, redacted(row.uri)] += row.samples
     wrong = sorted(key for key in told.keys() | found.keys() if told[key] != found[key])
     for unit, uri in islice(wrong, _LISTED):
         yield f"{uri}: {found[unit, uri]} samples in the shards of {unit}, {told[unit, uri]} in the table"

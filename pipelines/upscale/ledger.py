@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mana_dist import storage
+from mana_dist.errors import redacted
 from mana_dist.file_names import partial_prefix
 from mana_dist.upscale.compare import comparison_of
 from mana_dist.upscale.join import Summary
@@ -44,6 +45,11 @@ class Ledger:
             found = list(readers.map(self._read, there))
         return {output.key: summary for output, summary in zip(there, found, strict=True) if summary}
 
+    def is_occupied(self, output: Output) -> bool:
+        """Whether something lies where a result, or a comparison of it, goes."""
+        names = {output.name, *comparison_of(output.name)}
+        return not names.isdisjoint(self._files) or any(path.startswith(f"{output.name}/") for path in self._files)
+
     def finished_segments(self, output: Output) -> set[str]:
         """The names of the segments of a result that were finished before the run."""
         begin = f"{FOLDER}/{output.key}/"
@@ -56,7 +62,9 @@ class Ledger:
         Raises:
             OSError: the storage failed.
         """
-        text = json.dumps({"source": output.source, "output": output.name, **dataclasses.asdict(summary)}, indent=1)
+        text = json.dumps(
+            {"source": redacted(output.source), "output": output.name, **dataclasses.asdict(summary)}, indent=1
+        )
         storage.write_bytes(self._record(output), text.encode())
         self.forget(output, but=f"{output.key}{_RECORD}")
 

@@ -26,6 +26,7 @@ class Options:
         suffix: of the results; empty for folders of pictures.
         workers: copies of the model; None: as many as the cluster has room for.
         cpus: CPU cores of a copy that runs on no GPU.
+        overwrite: whether results of other jobs, and other files, may be replaced.
     """
 
     sources: tuple[str, ...]
@@ -36,6 +37,7 @@ class Options:
     suffix: str
     workers: int | None
     cpus: int
+    overwrite: bool = False
 
 
 def parse(argv: list[str]) -> Options:
@@ -76,6 +78,7 @@ def parse(argv: list[str]) -> Options:
         suffix=values.suffix or usual,
         workers=values.workers,
         cpus=values.cpus_per_worker,
+        overwrite=values.overwrite,
     )
 
 
@@ -93,6 +96,7 @@ def _parser() -> Parser:
     add("--source", nargs="+", required=True, metavar="URI", help="videos, folders of them, globs; .txt, .csv lists")
     add("--out", required=True, metavar="URI", help="folder of the results, which keep the sources' relative names")
     add("--model", required=True, help="a model folder, models:/NAME/VERSION or models:/NAME@ALIAS")
+    add("--overwrite", action="store_true", help="replace what lies where results go, if it is not theirs")
     add("--codec", choices=list(CODECS), default="h264", help="ffv1 and png are lossless (h264)")
     add("--suffix", choices=_SUFFIXES, help="of the results (.mp4; .mkv for ffv1)")
     add("--crf", type=int, metavar="N", help="quality, less is better and larger (h264 16, hevc 18, av1 24)")

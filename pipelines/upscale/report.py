@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from mana_dist import __version__, storage
 from mana_dist.data.manifest import Rejected
+from mana_dist.errors import UserError, redacted
 from mana_dist.progress import duration
 from mana_dist.upscale.join import Summary
 from mana_dist.upscale.segments import Segment
@@ -19,6 +20,10 @@ REPORT_NAME = "upscale.json"
 _EVERY_LINE = 40  # segments up to which each gets a line
 _SECONDS = 5.0  # between lines of a longer job
 _LISTED = 20
+
+
+def _plain(item: Rejected) -> dict[str, str]:
+    return {name: redacted(value) for name, value in dataclasses.asdict(item).items()}
 
 
 class Progress:
@@ -52,6 +57,26 @@ class Progress:
         return f"{told}, ETA {duration(left)}" if self._number < self._total else told
 
 
+def check_free(out: str) -> None:
+    """Check that the report does not replace a file of another kind.
+
+    Raises:
+        UserError: it would.
+        OSError: the storage failed.
+    """
+    uri = storage.join(out, REPORT_NAME)
+    try:
+        ours = "mana_dist" in json.loads(storage.read_bytes(uri))
+    except FileNotFoundError:
+        return
+    except (ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise UserError(
+            f"{uri}: is there already, and no report of this command; move it, or replace it with --overwrite"
+        )
+
+
 def say_result(output: Output, summary: Summary) -> None:
     """A result is in its place."""
     left_out = f"; left out: {', '.join(summary.left_out)}" if summary.left_out else ""
@@ -81,16 +106,16 @@ class Report:
             OSError: the storage failed.
         """
         results = [
-            {"source": output.source, "output": output.name, **dataclasses.asdict(summary)}
+            {"source": redacted(output.source), "output": output.name, **dataclasses.asdict(summary)}
             for output, summary in sorted(self.results, key=lambda pair: pair[0].name)
         ]
         values = {
             "mana_dist": __version__,
-            "model": {"uri": recipe.model, "sha256": recipe.sha256},
+            "model": {"uri": redacted(recipe.model), "sha256": recipe.sha256},
             "settings": dataclasses.asdict(recipe.settings),
             "results": results,
-            "rejected": [dataclasses.asdict(item) for item in self.rejected],
-            "failed": [dataclasses.asdict(item) for item in self.failed],
+            "rejected": [_plain(item) for item in self.rejected],
+            "failed": [_plain(item) for item in self.failed],
         }
         storage.write_bytes(storage.join(out, REPORT_NAME), json.dumps(values, indent=1).encode())
 
@@ -98,7 +123,7 @@ class Report:
         """The summary; ``there`` results were there before."""
         for what, items in (("rejected", self.rejected), ("failed", self.failed)):
             for item in items[:_LISTED]:
-                print(f"{what}: {item.source}: {item.reason}", file=sys.stderr)
+                print(redacted(f"{what}: {item.source}: {item.reason}"), file=sys.stderr)
             if len(items) > _LISTED:
                 print(f"... and {len(items) - _LISTED} more: see {REPORT_NAME}", file=sys.stderr)
         frames = sum(summary.frames for _, summary in self.results)

@@ -1,7 +1,6 @@
 """A run from the sources to the report."""
 
 import dataclasses
-import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,8 +13,9 @@ from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError
 from mana_dist.lease import Lease
 from mana_dist.tracking_uri import resolve_tracking_uri
+from mana_dist.upscale import mark
 from mana_dist.upscale.compare import comparison_of
-from mana_dist.upscale.destination import check_destination
+from mana_dist.upscale.destination import check_destination, clear_comparison, is_done
 from mana_dist.upscale.join import Summary
 from mana_dist.upscale.segments import Segment
 from mana_dist.video import READER_VERSION
@@ -25,7 +25,7 @@ from pipelines.upscale import job
 from pipelines.upscale.ledger import Ledger
 from pipelines.upscale.options import Options
 from pipelines.upscale.outputs import Output, outputs_of, without_results
-from pipelines.upscale.report import Progress, Report, say_result
+from pipelines.upscale.report import Progress, Report, check_free, say_result
 from pipelines.upscale.tasks import Failure, Recipe, Video
 
 
@@ -42,6 +42,8 @@ def run(asked: Options) -> None:
         raise UserError(_nothing_usable(rejected))
     storage.check_writable(asked.out, "--out")
     _check_destination(storage.join(asked.out, f"NAME{asked.suffix}"), outputs[0].source, asked)
+    if not asked.overwrite:
+        check_free(asked.out)
     with lease.hold(asked.out, f"--out {asked.out}", "name another --out") as held:
         _run(asked, outputs, rejected, held, begun)
 
@@ -53,9 +55,7 @@ def _run(asked: Options, outputs: Sequence[Output], rejected: Sequence[Rejected]
     finished = ledger.finished(keyed)
     there = [(output, finished[output.key]) for output in keyed if output.key in finished]
     todo = [output for output in keyed if output.key not in finished]
-    for output in todo:
-        if not storage.is_remote(output.uri) and os.path.exists(output.uri):
-            _check_destination(output.uri, output.source, asked)  # something else may lie there
+    _check_free([output for output in todo if ledger.is_occupied(output)], recipe, asked)
     again = f" ({len(there)} more are there already)" if there else ""
     print(
         f"upscale: {count(len(todo), 'video')}{again}, {asked.settings.codec}, on {recipe.settings.device}", flush=True
@@ -72,6 +72,20 @@ def _run(asked: Options, outputs: Sequence[Output], rejected: Sequence[Rejected]
             f"{len(failed)} of {len(outputs)} videos are not finished; the first: {failed[0].source}: "
             f"{failed[0].reason}; run the same command again"
         )
+
+
+def _check_free(occupied: Sequence[Output], recipe: Recipe, asked: Options) -> None:
+    """Check that nothing is lost where results go; what may be replaced is that of the same job, killed too early.
+
+    Raises:
+        UserError: something else lies there.
+    """
+    for output in occupied:
+        _check_destination(output.uri, output.source, asked)
+        marked = mark.mark(recipe.sha256, output.bytes, recipe.settings)
+        is_done(output.uri, marked, output.modified, recipe.settings, overwrite=asked.overwrite)
+        if asked.overwrite and not asked.settings.compare:
+            clear_comparison(output.uri, marked)
 
 
 def _check_destination(uri: str, source: str, asked: Options) -> None:

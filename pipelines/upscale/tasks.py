@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from mana_dist import model_folder, storage
-from mana_dist.errors import UserError, one_line
+from mana_dist.errors import UserError, one_line, redacted
 from mana_dist.lease import Fence
-from mana_dist.upscale import record
+from mana_dist.upscale import mark, record
 from mana_dist.upscale.join import Summary, join
 from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.settings import Settings
@@ -143,7 +143,8 @@ def finish(video: Video, recipe: Recipe) -> Summary | Failure:
     def joined() -> Summary:
         if not storage.is_remote(uri):
             os.makedirs(os.path.dirname(uri), exist_ok=True)
-        return join(video.survey, video.segments, video.folder, uri, recipe.settings, recipe.check)
+        marked = mark.mark(recipe.sha256, video.survey.bytes, recipe.settings)
+        return join(video.survey, video.segments, video.folder, uri, recipe.settings, recipe.check, marked)
 
     return _tried(joined, video.output.source, [video.output.source, uri])
 
@@ -156,7 +157,7 @@ def _tried(
         try:
             return call()
         except UserError as error:  # any but the source's own is of this machine, which may lack what others have
-            reason = one_line(error).removeprefix(f"{source}: ")
+            reason = one_line(error).removeprefix(f"{redacted(source)}: ")
             return Failure(reason, rejected=isinstance(error, SourceError))
         except PermissionError as error:
             return Failure(f"permission denied ({one_line(error)}); mend that and run the same command again")

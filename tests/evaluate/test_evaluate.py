@@ -70,7 +70,7 @@ def test_both_degradations_and_the_bicubic_method_are_told_in_words(tmp_path: Pa
     told = {}
     for name in ("BI", "BD"):
         arguments = ["--data", str(tmp_path / "clip"), "--method", "bicubic", "--degradation", name]
-        protocol = evaluate(tmp_path / "out", *arguments)["protocol"]
+        protocol = evaluate(tmp_path / name, *arguments)["protocol"]
         told[name] = protocol["degradation_definition"]
         for part in ("MATLAB's imresize", "a = -0.5", "by 4", "edge pixel repeated", "uint8, halves up"):
             assert part in protocol["bicubic"]

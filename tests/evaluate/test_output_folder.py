@@ -13,6 +13,7 @@ from mana_dist.evaluate import report, run
 from mana_dist.evaluate.metrics_file import PARTIAL_FILE
 from mana_dist.evaluate.output_folder import OutputFolder
 from tests.evaluate.footage import evaluate, frames_of, write_folder
+from tests.video.videos import write_video
 
 
 def names(folder: Path) -> set[str]:
@@ -55,8 +56,11 @@ def test_numbers_that_cannot_be_written_are_on_the_console(
 ) -> None:
     write_folder(tmp_path / "clip", frames_of(2))
     (tmp_path / "out" / "metrics.json").mkdir(parents=True)  # a folder cannot be replaced by a file
+    arguments = ["--data", str(tmp_path / "clip"), "--method", "bicubic"]
+    with pytest.raises(UserError, match=r"--out: .* cannot be looked at"):
+        evaluate(tmp_path / "out", *arguments)
     with pytest.raises(UserError, match=r"--out: .*metrics\.json cannot be written"):
-        evaluate(tmp_path / "out", "--data", str(tmp_path / "clip"), "--method", "bicubic")
+        evaluate(tmp_path / "out", *arguments, "--overwrite")
     assert "| bicubic" in capsys.readouterr().out
 
 
@@ -115,7 +119,12 @@ def test_a_rerun_leaves_nothing_of_the_report_before_it_and_all_that_is_others(t
     assert names(tmp_path / "out") == {"metrics.json", *report.FILES}
     (tmp_path / "out" / "notes.svg").write_text("mine")
     # One frame has no motion and infinite PSNR: neither plot has a point.
-    evaluate(tmp_path / "out", "--data", str(tmp_path / "flat"), "--method", "bicubic")
+    other = ["--data", str(tmp_path / "flat"), "--method", "bicubic"]
+    before = (tmp_path / "out" / "metrics.json").read_bytes()
+    with pytest.raises(UserError, match=r"holds metrics\.json of another evaluation .*--overwrite"):
+        evaluate(tmp_path / "out", *other)
+    assert (tmp_path / "out" / "metrics.json").read_bytes() == before
+    evaluate(tmp_path / "out", *other, "--overwrite")
     left = names(tmp_path / "out")
     assert not left & {report.GAIN_FILE, report.PSNR_FILE}
     assert left >= {"metrics.json", "report.html", "report.md", "notes.svg"}
@@ -138,3 +147,42 @@ def test_an_old_file_that_cannot_be_deleted_is_told(tmp_path: Path, capsys: pyte
     (tmp_path / report.GAIN_FILE / "below").mkdir(parents=True)
     OutputFolder(str(tmp_path)).remove_others([])
     assert f"{tmp_path / report.GAIN_FILE}: cannot be deleted" in capsys.readouterr().out
+
+
+def test_the_same_evaluation_again_gives_the_same_files(tmp_path: Path) -> None:
+    write_folder(tmp_path / "walk", frames_of(2))
+    arguments = ["--data", str(tmp_path / "walk"), "--method", "bicubic", "--top-motion", "1"]
+    evaluate(tmp_path / "out", *arguments)
+    before = (tmp_path / "out" / "metrics.json").read_bytes()
+    evaluate(tmp_path / "out", *arguments)
+    assert (tmp_path / "out" / "metrics.json").read_bytes() == before
+    for change in (["--border-crop", "1"], ["--frames", ":1"]):
+        with pytest.raises(UserError, match="of another evaluation"):
+            evaluate(tmp_path / "out", *arguments, *change)
+
+
+@pytest.mark.parametrize("name", ["report.html", "metrics.json", "metrics.partial.json"])
+def test_a_file_that_no_evaluation_wrote_is_left_alone(tmp_path: Path, name: str) -> None:
+    write_folder(tmp_path / "walk", frames_of(1))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(UserError, match=f"holds {name} of another evaluation or of something else"):
+        evaluate(tmp_path / "out", "--data", str(tmp_path / "walk"), "--method", "bicubic")
+    assert (tmp_path / "out" / name).read_text() == "mine"
+
+
+def test_nothing_that_is_written_or_told_holds_a_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A clip on a web server that asks for a password; here the code that reads it finds it on the disk."""
+    clip = write_video(tmp_path / "a.mp4", frames_of(2))
+    uri = "http://ann:s3cret@host/a.mp4"
+    monkeypatch.setattr("mana_dist.storage.http_files.open_read", lambda _: open(clip, "rb"))  # noqa: SIM115
+    monkeypatch.setattr("mana_dist.storage.http_files.head", lambda _: (clip.stat().st_size, None))
+    evaluate(tmp_path / "out", "--data", uri, "--method", "bicubic")
+    told = capsys.readouterr().out
+    for path in (tmp_path / "out").iterdir():
+        assert b"s3cret" not in path.read_bytes(), path
+    assert "s3cret" not in told
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert report["protocol"]["data"] == ["http://***@host/a.mp4"]

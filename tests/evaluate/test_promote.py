@@ -73,11 +73,11 @@ def mlflow_takes(alias: str) -> None:
     _validate_model_alias_name_reserved(alias)
 
 
-@pytest.mark.parametrize("alias", ["v2", "V10", "latest", "Latest", "a.b"])
+@pytest.mark.parametrize("alias", ["v2", "V10", "latest", "Latest", "a.b", "x" * 256])
 def test_aliases_that_mlflow_would_refuse_after_the_work_are_refused_before_it(alias: str) -> None:
     with pytest.raises(MlflowException):
         mlflow_takes(alias)
-    with pytest.raises(UserError, match=f"@{alias} can be no alias in MLflow"):
+    with pytest.raises(UserError, match=f"alias '{alias}': MLflow refuses this name"):
         parse_condition(f"psnr_rgb > @{alias}")
 
 
@@ -99,7 +99,7 @@ def test_the_champion_is_evaluated_too() -> None:
 def test_a_champion_that_is_named_is_not_evaluated_twice(name: str) -> None:
     methods = (Wanted(name, OLD), Wanted(CANDIDATE, NEW))
     found, all_methods = arrange([parse_condition("psnr_rgb > @champion")], methods, registry(OLD))
-    assert all_methods == methods
+    assert all_methods == (*methods, Wanted("bicubic"))  # which the candidate must beat too
     assert (found.candidate, found.champion) == (CANDIDATE, name)
 
 
@@ -137,14 +137,33 @@ def test_contests_without_one_candidate_and_one_alias(methods: list[Wanted], tex
     ],
 )
 def test_all_conditions_must_hold(texts: list[str], mine: Scores, theirs: Scores, promoted: bool) -> None:
-    outcome = decide(contest(*texts), evaluation((CANDIDATE, mine), (CHAMPION, theirs)))
+    outcome = decide(contest(*texts), evaluation((CANDIDATE, mine), (CHAMPION, theirs), ("bicubic", scores(20, 0.9))))
     assert outcome.promoted == promoted
     assert len(outcome.reasons) == len(texts)
     assert (outcome.model, outcome.alias, outcome.candidate) == ("x4", "champion", "3")
 
 
+@pytest.mark.parametrize(
+    ("text", "bicubic", "promoted"),
+    [
+        ("psnr_rgb > @champion", scores(30.5), True),
+        ("psnr_rgb > @champion", scores(31), False),
+        ("psnr_rgb >= @champion - 9", scores(31), False),
+        ("lpips < @champion", scores(99, 0.11), True),
+        ("lpips < @champion", scores(9, 0.1), False),
+        ("lpips <= @champion", scores(9, None), False),
+    ],
+)
+def test_who_takes_an_alias_from_another_beats_bicubic_too(text: str, bicubic: Scores, promoted: bool) -> None:
+    found = evaluation((CANDIDATE, scores(31, 0.1)), (CHAMPION, scores(30, 0.2)), ("bicubic", bicubic))
+    outcome = decide(contest(text), found)
+    assert outcome.promoted == promoted
+    assert any("no better than bicubic's" in reason for reason in outcome.reasons) != promoted
+
+
 def test_reasons_have_the_numbers() -> None:
-    outcome = decide(contest("psnr_rgb > @champion"), evaluation((CANDIDATE, scores(29)), (CHAMPION, scores(30))))
+    found = evaluation((CANDIDATE, scores(29)), (CHAMPION, scores(30)), ("bicubic", scores(20)))
+    outcome = decide(contest("psnr_rgb > @champion"), found)
     assert str(outcome) == (
         "@champion of x4 stays where it is: psnr_rgb > @champion does not hold: 29 against 30 of models:/x4@champion"
     )

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 import torch
 
 from mana_dist import model_folder, registry
 from mana_dist.errors import UserError
 from mana_dist.evaluate.tracking import keys
+from mana_dist.inference import super_resolve
 from mana_dist.model import Mana
 from mana_dist.tracking_uri import experiment_id
 from tests.evaluate.footage import CONFIG, evaluate, frames_of, mean_of, write_folder
@@ -22,7 +24,7 @@ CANDIDATE, CHAMPION = f"models:/{NAME}@candidate", f"models:/{NAME}@champion"
 
 @pytest.fixture(scope="module")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A database with two versions: 1 is bicubic (its residual is zero), 2 is worse than that."""
+    """A database with two versions: 1 is plain interpolation (its residual is zero), 2 is worse than that."""
     folder = tmp_path_factory.mktemp("registry")
     uri = f"sqlite:///{folder}/mlflow.db"
     client = mlflow.MlflowClient(uri)
@@ -108,7 +110,9 @@ def test_the_digest_is_of_the_frames_wherever_they_lie(tmp_path: Path) -> None:
     write_folder(tmp_path / "clips" / "walk", frames)
     write_folder(tmp_path / "others" / "walk", frames[::-1])
     digests = [
-        evaluate(tmp_path / "out", "--data", str(tmp_path / name), "--method", "bicubic")["protocol"]["datasets"][0]
+        evaluate(tmp_path / name / "out", "--data", str(tmp_path / name), "--method", "bicubic")["protocol"][
+            "datasets"
+        ][0]
         for name in ("set", "clips", "others")
     ]
     assert digests[0]["digest"] == digests[1]["digest"] != digests[2]["digest"]
@@ -117,23 +121,40 @@ def test_the_digest_is_of_the_frames_wherever_they_lie(tmp_path: Path) -> None:
 def test_a_better_model_becomes_champion_and_a_worse_one_does_not(
     tmp_path: Path, client: Any, tracking_uri: str, data: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--data", data, "--tracking-uri", tracking_uri, "--experiment", "promotions", "--promote-if"]
-    report = evaluate(tmp_path / "1", "--method", CANDIDATE, *arguments, "psnr_rgb > @champion")
-    assert set(report["methods"]) == {CANDIDATE, CHAMPION}  # the champion was evaluated on the same data
+    arguments = ["--tracking-uri", tracking_uri, "--experiment", "promotions", "--promote-if"]
+    report = evaluate(tmp_path / "1", "--method", CANDIDATE, "--data", data, *arguments, "psnr_rgb > @champion")
+    # The champion was evaluated on the same data, and bicubic, which whoever takes its place must beat too.
+    assert set(report["methods"]) == {CANDIDATE, CHAMPION, "bicubic"}
     assert not report["promotion"]["promoted"]
     assert version(client, "champion") == "1"
     assert f"promotion: @champion of {NAME} stays where it is: psnr_rgb > @champion does not" in capsys.readouterr().out
     assert newest_run(client, "promotions").data.tags["mana_dist.promoted"] == "false"
 
+    # Of these clips the candidate's own output is the truth.
+    frames = frames_of(2)[:, ::4, ::4]
+    model, _ = model_folder.load(CANDIDATE, tracking_uri)
+    write_folder(tmp_path / "its" / "LR" / "walk", frames)
+    write_folder(tmp_path / "its" / "HR" / "walk", np.stack(list(super_resolve(model, frames))))
+    conditions = ["psnr_y > @champion + 0.05", "ssim_rgb > @champion"]
+    given = ["--data", str(tmp_path / "its"), "--lr", "given"]
+    report = evaluate(tmp_path / "2", "--method", CANDIDATE, *given, *arguments, *conditions)
+    assert report["promotion"]["promoted"]
+    assert version(client, "champion") == "2"
+    assert f"promotion: @champion of {NAME} moves to version 2" in capsys.readouterr().out
+    assert newest_run(client, "promotions").data.tags["mana_dist.promoted"] == "true"
+    assert "moves to version 2" in client.get_model_version(NAME, "2").tags["mana_dist.promotion"]
+
+
+def test_better_than_a_bad_champion_but_not_than_bicubic(
+    tmp_path: Path, client: Any, tracking_uri: str, data: str
+) -> None:
     client.set_registered_model_alias(NAME, "candidate", "1")
     client.set_registered_model_alias(NAME, "champion", "2")
-    conditions = ["psnr_rgb > @champion + 0.05", "ssim_rgb > @champion"]
-    report = evaluate(tmp_path / "2", "--method", CANDIDATE, *arguments, *conditions)
-    assert report["promotion"]["promoted"]
-    assert version(client, "champion") == "1"
-    assert f"promotion: @champion of {NAME} moves to version 1" in capsys.readouterr().out
-    assert newest_run(client, "promotions").data.tags["mana_dist.promoted"] == "true"
-    assert "moves to version 1" in client.get_model_version(NAME, "1").tags["mana_dist.promotion"]
+    arguments = ["--data", data, "--tracking-uri", tracking_uri, "--promote-if", "psnr_rgb > @champion"]
+    report = evaluate(tmp_path / "1", "--method", CANDIDATE, *arguments)
+    assert mean_of(report, CHAMPION)["psnr_rgb"] < mean_of(report, CANDIDATE)["psnr_rgb"] < mean_of(report)["psnr_rgb"]
+    assert not report["promotion"]["promoted"]
+    assert version(client, "champion") == "2"
 
 
 def test_the_first_champion(tmp_path: Path, client: Any, tracking_uri: str, data: str) -> None:
@@ -150,7 +171,8 @@ def test_the_first_champion(tmp_path: Path, client: Any, tracking_uri: str, data
     [
         (["--method", CANDIDATE, "--promote-if", "psnr_rgb is better"], "write METRIC OP @ALIAS"),
         (["--method", "bicubic", "--promote-if", "psnr_rgb > @champion"], "names no registered model"),
-        (["--method", CANDIDATE, "--promote-if", "psnr_rgb > @v2"], "@v2 can be no alias in MLflow"),
+        (["--method", CANDIDATE, "--promote-if", "psnr_rgb > @v2"], "alias 'v2': MLflow refuses this name"),
+        (["--method", "bicubic", "--experiment", ""], "--experiment '': MLflow refuses this name"),
         (["--method", f"models:/{NAME}/99"], "not in the MLflow registry"),
         (["--method", f"models:/{NAME}/Production"], f"stages are not read; write models:/{NAME}/VERSION"),
     ],

@@ -5,7 +5,7 @@ import functools
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from mana_dist.video import READER_VERSION
 from mana_dist.video.strict import numbered_frames
 from pipelines.ingest import contact_sheet, job, run_unit, units
 from pipelines.ingest.__main__ import main
+from pipelines.ray_tasks import Task
 from tests.pipelines.datasets import rows, tree, without_ray
 from tests.video.videos import noise_frames, write_pictures, write_video
 
@@ -386,15 +387,15 @@ def test_an_ingest_that_lost_the_dataset_writes_nothing_more(
 ) -> None:
     """Another one has taken it over while this one was halted, and is done."""
     out = tmp_path / "out"
-    on_ray = job.map_on_ray
+    on_ray = vars(job)["map_on_ray"]  # in this process, by the fixture
 
-    def halted(items: Sequence[str], task: job.Task) -> Iterator[str]:
+    def halted(items: Sequence[str], task: Task, name: Callable[[str], str]) -> Iterator[str]:
         if items:
             monkeypatch.setattr(job, "map_on_ray", on_ray)
             (out / ".lease").unlink()
             ingest(out, clips[2])
             before.update(tree(out))
-        return on_ray(items, task)
+        return on_ray(items, task, name)
 
     before: dict[str, bytes] = {}
     monkeypatch.setattr(job, "map_on_ray", halted)

@@ -139,3 +139,13 @@ def at_once(count: int, *arguments: str | Path) -> list[tuple[int, str, str]]:
     ]
     told = [process.communicate(timeout=180) for process in started]
     return [(process.returncode, *texts) for process, texts in zip(started, told, strict=True)]
+
+
+def test_a_picture_that_no_ingest_wrote_is_left_alone(tmp_path: Path, clips: list[Path]) -> None:
+    sheet = tmp_path / "out" / "contact_sheet.png"
+    sheet.parent.mkdir()
+    sheet.write_text("mine")
+    for more in ([], ["--dry-run"]):
+        with pytest.raises(UserError, match=r"contact_sheet\.png: is there already, and no dataset that it could show"):
+            main(["--source", str(clips[0]), "--out", str(tmp_path / "out"), *more])
+    assert sheet.read_text() == "mine"

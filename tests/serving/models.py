@@ -33,7 +33,8 @@ def register(folder: Path, alias: str = "champion") -> str:
     client = mlflow.MlflowClient(tracking_uri)
     experiment = client.create_experiment("mana", artifact_location=artifact_location(tracking_uri))
     run_id = client.create_run(experiment).info.run_id
-    registry.log_and_register(str(folder / "model"), CONFIG, run_id, tracking_uri, alias=alias)
+    version = registry.log_and_register(str(folder / "model"), CONFIG, run_id, tracking_uri)
+    registry.move_alias(version, alias, tracking_uri, {})
     return tracking_uri
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from mana_dist.config import (
     Config,
@@ -163,6 +164,32 @@ def test_mistakes_are_found(tmp_path: Path, samples: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="run.storage: cannot write"):
         dry_run(dataclasses.replace(config, run=dataclasses.replace(config.run, storage=str(tmp_path / "file"))))
+
+
+@pytest.mark.parametrize("name", ["", "a/b:c", ".."])
+def test_a_name_that_the_registry_refuses_is_told_before_the_training(tmp_path: Path, samples: str, name: str) -> None:
+    config = small(tmp_path, samples)
+    with pytest.raises(UserError, match="mlflow.registered_model '.*': MLflow refuses this name"):
+        dry_run(dataclasses.replace(config, mlflow=dataclasses.replace(config.mlflow, registered_model=name)))
+
+
+def test_a_deleted_experiment_is_told_before_the_training(tmp_path: Path, samples: str) -> None:
+    config = small(tmp_path, samples)
+    client = MlflowClient(config.mlflow.tracking_uri)
+    client.delete_experiment(client.create_experiment("mana"))
+    with pytest.raises(UserError, match="experiment mana has been deleted; give another name, or bring it back with"):
+        dry_run(config)
+    with pytest.raises(UserError, match="experiment mana has been deleted"):
+        Tracker.open(config, str(config.mlflow.tracking_uri), None)
+
+
+def test_the_plan_tells_no_password(
+    tmp_path: Path, samples: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mana_dist.train.tracking.check_server", lambda *_: None)
+    config = small(tmp_path, samples)
+    dry_run(dataclasses.replace(config, mlflow=MlflowConfig(tracking_uri="http://ann:s3cret@host:5000")))
+    assert "tracked in http://***@host:5000, experiment mana" in capsys.readouterr().out
 
 
 def test_a_missing_or_cut_shard_is_found(tmp_path: Path) -> None:

@@ -89,3 +89,17 @@ def test_a_run_of_another_sample_order_is_refused(tmp_path: Path, manifest: Mani
         assert loaded == dataclasses.replace(record, order=version)
         with pytest.raises(UserError, match=f"run one was begun with version {version} of the sample order"):
             run_record.check_same_training(config(tmp_path), manifest, loaded)
+
+
+def test_a_password_is_not_kept_and_may_change(tmp_path: Path, manifest: Manifest) -> None:
+    arguments = ["--mlflow.tracking_uri", "http://ann:s3cret@host:5000"]
+    begun = config(tmp_path, *arguments)
+    run_record.save(begun, RunRecord("", "http://ann:s3cret@host:5000", "abc"))
+    for path in (tmp_path / "one").iterdir():
+        assert "s3cret" not in path.read_text(), path
+    record = run_record.load(begun)
+    assert record is not None
+    assert record.is_tracked_in("http://ann:another@host:5000")
+    assert not record.is_tracked_in("http://ann:s3cret@other:5000")
+    older = RunRecord("", "http://ann:s3cret@host:5000", "abc")  # as older versions wrote it
+    assert older.is_tracked_in("http://ann:another@host:5000")

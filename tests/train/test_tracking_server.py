@@ -99,7 +99,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_a_real_server_killed_and_restarted_has_everything_once(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check_server(server.uri)
+    check_server(server.uri, "e")
     subject = Tracker.open(config(tmp_path), server.uri, None)
     subject.log(Started(0, 2, "CPU", ()))
     subject.log(progress(2))
@@ -110,7 +110,7 @@ def test_a_real_server_killed_and_restarted_has_everything_once(
     subject.log(validated(40))
     assert not subject.flush(1.0)
     with pytest.raises(UserError, match="cannot be used"):
-        check_server(server.uri)
+        check_server(server.uri, "e")
     subject.close("KILLED", timeout=0.1)
 
     # Another driver finds the updates of the first, which goes on trying: the worst that can happen to them.
@@ -188,7 +188,7 @@ def test_an_unreachable_server_is_a_users_mistake_before_the_start(
     with pytest.raises(UserError, match=r"mlflow.tracking_uri http://127.0.0.1:\d+ cannot be used"):
         Tracker.open(config(tmp_path), uri, None)
     with pytest.raises(UserError, match="start it or name another"):
-        check_server(uri)
+        check_server(uri, "e")
 
 
 @pytest.mark.slow
@@ -269,11 +269,11 @@ def test_storage_that_cannot_be_read_is_named_as_such(tmp_path: Path) -> None:
 
 
 def test_a_database_that_is_not_there_yet_is_not_made_by_a_check(tmp_path: Path) -> None:
-    check_server(f"sqlite:///{tmp_path}/new.db")
+    check_server(f"sqlite:///{tmp_path}/new.db", "e")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="mlflow.tracking_uri"):
-        check_server(f"sqlite:///{tmp_path}/file/new.db")
+        check_server(f"sqlite:///{tmp_path}/file/new.db", "e")
 
 
 def test_a_run_keeps_its_mlflow_run_and_a_deleted_one_is_replaced(tmp_path: Path) -> None:
@@ -295,3 +295,19 @@ def test_a_run_keeps_its_mlflow_run_and_a_deleted_one_is_replaced(tmp_path: Path
     assert Tracker.open(config(tmp_path), uri, record).run_id != first.run_id
     elsewhere = dataclasses.replace(record, tracking_uri="sqlite:///elsewhere.db")
     assert Tracker.open(config(tmp_path), uri, elsewhere).run_id != first.run_id
+
+
+def test_a_run_tells_no_password(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/ml.db"
+    given = dataclasses.replace(
+        config(tmp_path), mlflow=MlflowConfig(tracking_uri="http://ann:s3cret@host:5000", experiment="e")
+    )
+    tracker = Tracker.open(given, uri, None)
+    tracker.close("FINISHED")
+    client = MlflowClient(uri)
+    params = client.get_run(tracker.run_id).data.params
+    assert "mlflow.tracking_uri" not in params
+    assert params["run.storage"] == str(tmp_path)
+    artifact = Path(client.download_artifacts(tracker.run_id, "config.yaml", str(tmp_path))).read_text()
+    assert "s3cret" not in artifact + str(params)
+    assert "storage: " in artifact

@@ -113,6 +113,10 @@ def test_killed_and_resumed_is_the_same_training_to_the_last_bit(
     assert "another attempt" not in resumed.stdout  # the dead driver was on this machine: nobody waits for it
     assert history(workplace, "killed") == history(workplace, "whole")
     assert weights(workplace, "killed") == weights(workplace, "whole")
+    # No better than the model that has the alias, which it then keeps.
+    score = history(workplace, "whole", "val/psnr")[STEPS]
+    told = f"without alias 'candidate': PSNR {score:.3f} dB against {score:.3f} of version 1 and "
+    assert told in resumed.stdout.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -42,7 +42,8 @@ def run_command_line(*arguments: str | Path) -> "subprocess.CompletedProcess[str
 
 def single_process(source: Path, destination: Path, *arguments: str | Path) -> str:
     """The SHA-256 of what ``python -m mana_dist.upscale`` makes of ``source``."""
-    single = [sys.executable, "-m", "mana_dist.upscale", source, destination, "--threads", "1", *arguments]
+    fixed = ["--threads", "1", "--overwrite"]
+    single = [sys.executable, "-m", "mana_dist.upscale", source, destination, *fixed, *arguments]
     subprocess.run(list(map(str, single)), capture_output=True, check=True, timeout=240)
     return sha256(destination)
 

@@ -14,8 +14,9 @@ import pytest
 
 from mana_dist import lease
 from mana_dist.errors import UserError
+from mana_dist.upscale.join import Summary
 from mana_dist.upscale.segments import Segment
-from pipelines.upscale import job
+from pipelines.upscale import job, tasks
 from pipelines.upscale.__main__ import main
 from pipelines.upscale.tasks import Failure, Recipe, Upscaler, Video
 from tests.pipelines.upscale.runs import command, run_command_line, sha256, single_process, write_film, write_model
@@ -118,6 +119,84 @@ def test_results_are_those_of_one_process_and_made_once(tmp_path: Path, model: s
     assert "3 videos (2 there before)" in second.stdout
     assert [result.stat().st_mtime_ns for result in results] == made
     assert (out / "sub" / "new.mp4").exists()
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All work in this process, without Ray."""
+
+    def upscaled(jobs: Sequence[job.Job], recipe: Recipe, *_: int) -> Iterator[tuple[Video, Segment, Failure | None]]:
+        for video, segment in jobs:
+            yield video, segment, Upscaler(recipe).upscale(video, segment)
+
+    class Joins:
+        def __init__(self, recipe: Recipe) -> None:
+            self._recipe, self._videos = recipe, list[Video]()
+
+        def start(self, video: Video) -> None:
+            self._videos.append(video)
+
+        def done(self, *, wait: bool) -> Iterator[tuple[Video, Summary | Failure]]:
+            del wait
+            while self._videos:
+                video = self._videos.pop()
+                yield video, tasks.finish(video, self._recipe)
+
+    monkeypatch.setattr(job, "device", lambda _: "cpu")
+    monkeypatch.setattr(job, "workers", lambda *_: 1)
+    monkeypatch.setattr(job, "upscale", upscaled)
+    monkeypatch.setattr(job, "Joins", Joins)
+
+
+@pytest.mark.usefixtures("local")
+def test_another_jobs_results_are_refused_before_any_work_and_replaced_when_told(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    films = tmp_path / "films"
+    for name in ("a", "b"):
+        write_film(films / f"{name}.mp4", 12)
+    out = tmp_path / "out"
+    arguments = ["--source", str(films), "--out", str(out), "--model", model, "--preset", "ultrafast"]
+    main(arguments)
+    first = sha256(out / "a.mp4")
+    capsys.readouterr()
+    main(arguments)
+    main([*arguments, "--overwrite"])
+    assert capsys.readouterr().out.count("2 videos (2 there before)") == 2
+    (out / "b.mp4").unlink()
+    with pytest.raises(UserError, match=r"out/a\.mp4: is there already, and another .*--overwrite"):
+        main([*arguments, "--crf", "40"])
+    assert sha256(out / "a.mp4") == first
+    assert not (out / "b.mp4").exists()
+    (out / "a.mp4.compare.png").write_text("mine")
+    (out / "a.mp4").unlink()
+    with pytest.raises(UserError, match=r"out/a\.mp4\.compare\.png: is there already"):
+        main(arguments)
+    main([*arguments, "--overwrite"])
+    assert sha256(out / "a.mp4") == first
+    assert not (out / "a.mp4.compare.png").exists()
+
+
+def test_a_report_of_something_else_is_left_alone(tmp_path: Path, model: str) -> None:
+    film, report = write_film(tmp_path / "film.mp4", 12), tmp_path / "out" / "upscale.json"
+    report.parent.mkdir()
+    for text in ("mine", '{"films": 3}', "3"):
+        report.write_text(text)
+        with pytest.raises(UserError, match=r"upscale\.json: is there already, and no report of this command"):
+            main(["--source", str(film), "--out", str(tmp_path / "out"), "--model", model])
+        assert report.read_text() == text
+
+
+@pytest.mark.usefixtures("local")
+def test_a_result_whose_record_was_never_written_is_its_own(tmp_path: Path, model: str) -> None:
+    """The driver was killed between the two."""
+    film, out = write_film(tmp_path / "film.mp4", 12), tmp_path / "out"
+    arguments = ["--source", str(film), "--out", str(out), "--model", model, "--preset", "ultrafast"]
+    main(arguments)
+    (record,) = (out / ".work").glob("*.json")
+    record.unlink()
+    main(arguments)
+    assert record.exists()
 
 
 @pytest.mark.slow

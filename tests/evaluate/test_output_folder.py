@@ -11,8 +11,8 @@ from mana_dist.errors import UserError
 from mana_dist.evaluate import report, run
 from mana_dist.evaluate.metrics_file import PARTIAL_FILE
 from mana_dist.evaluate.output_folder import OutputFolder
-from tests.data.videos import write_video
 from tests.evaluate.footage import evaluate, frames_of, write_folder
+from tests.video.videos import write_video
 
 
 def names(folder: Path) -> set[str]:

@@ -18,8 +18,8 @@ from mana_dist.upscale import mark
 from mana_dist.upscale.__main__ import main
 from mana_dist.upscale.destination import is_done
 from mana_dist.upscale.settings import Settings
-from tests.data.videos import moving_frames, write_coded
 from tests.upscale.runs import run
+from tests.video.videos import moving_frames, write_coded
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=4))
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")

@@ -155,7 +155,7 @@ def test_a_mark_holds_no_name_and_a_copy_elsewhere_gets_the_same(
     tmp_path: Path, source: Path, models: tuple[str, str], suffix: str
 ) -> None:
     (tmp_path / "private").mkdir()
-    elsewhere = shutil.copy(source, tmp_path / "private" / "else.mp4")
+    elsewhere = Path(shutil.copy(source, tmp_path / "private" / "else.mp4"))
     upscale(source, tmp_path / f"a{suffix}", models[0])
     upscale(elsewhere, tmp_path / f"b{suffix}", models[0])
     found = (tmp_path / f"a{suffix}").read_bytes()
@@ -173,7 +173,7 @@ def test_ffmpeg_reads_a_marked_file_as_if_it_were_not(tmp_path: Path, name: str)
     mark.append(str(marked), mark.mark("0" * 64, 9, Settings()))
     told = []
     for path in (plain, marked):
-        command = ["ffmpeg", "-v", "warning", "-i", path, "-map", "0", "-f", "framemd5", "-"]
+        command = ["ffmpeg", "-v", "warning", "-i", str(path), "-map", "0", "-f", "framemd5", "-"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stderr == ""
         told.append(done.stdout)

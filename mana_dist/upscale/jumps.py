@@ -125,13 +125,23 @@ class Steps:
 
 @dataclass
 class _Run:
-    """A part of a stream without a jump: its times in seconds, and its places in the file, counted in packets."""
+    """A part of a stream without a jump: its times in seconds, and its places in the file, counted in packets.
+
+    What is ``guessed`` comes beyond its ``end``.
+    """
 
     first: Fraction
     last: Fraction
     end: Fraction
     begin: int
     stop: int
+    guessed: Fraction = Fraction()
+    packets: int = 1
+
+    def step(self, frame: Fraction) -> Fraction:
+        """How long the last picture is shown: as its packet tells, or if that is too short, as long as most are."""
+        usual = (self.last - self.first) / (self.packets - 1) if self.packets > 1 else frame
+        return self.end - self.last if self.end - self.last > usual / 2 else usual
 
     def distance(self, other: "_Run") -> Fraction:
         """Seconds between this and ``other``; 0 where they overlap."""
@@ -167,8 +177,10 @@ class JumpScan:
         decoded = _decoded_at(packet)
         time = packet.pts * tick if packet.pts is not None else decoded
         runs = self._runs[packet.stream_index]
-        if abs(time - decoded) > _AHEAD:  # guessed by FFmpeg from the packet after the jump
-            time = runs[-1].end if runs and not jumped else decoded
+        if runs and not jumped and abs(time - decoded) > _AHEAD:
+            # FFmpeg guessed it from a packet after the jump: it is the last picture before.
+            runs[-1].guessed += (packet.duration or 0) * tick
+            return
         end = time + (packet.duration or 0) * tick
         if jumped or not runs:
             runs.append(_Run(time, time, end, self._count, self._count))
@@ -176,6 +188,7 @@ class JumpScan:
             run = runs[-1]
             run.first, run.last, run.end = min(run.first, time), max(run.last, time), max(run.end, end)
             run.stop = self._count
+            run.packets += 1
 
     def clock(self, frame: Fraction) -> Clock:
         """What was found; ``frame`` is the duration of a picture in seconds, for where packets do not tell."""
@@ -190,7 +203,7 @@ class JumpScan:
         offsets = [-self._beginning(pictures[0].first, placed)]
         for number in range(1, len(pictures)):
             before = pictures[number - 1]
-            needed = max(before.end, before.last + frame) + offsets[-1] - pictures[number].first
+            needed = before.last + before.step(frame) + before.guessed + offsets[-1] - pictures[number].first
             ends, starts = (self._others(placed, epoch) for epoch in (number - 1, number))
             for index in starts.keys() & ends.keys():
                 overlap = ends[index][-1].end + offsets[-1] - starts[index][0].first
@@ -207,7 +220,7 @@ class JumpScan:
             if found and any(_goes_with(other, found[-1], run) for other in sound):
                 before = found.pop()
                 times = min(before.first, run.first), max(before.last, run.last), max(before.end, run.end)
-                found.append(_Run(*times, before.begin, run.stop))
+                found.append(_Run(*times, before.begin, run.stop, run.guessed, before.packets + run.packets))
             else:
                 found.append(run)
         return found

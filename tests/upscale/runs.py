@@ -89,7 +89,7 @@ def run(
 ) -> Summary:
     """What the command does, without a work folder that outlives it."""
     settings = settings or Settings()
-    surveyed = survey(str(source))
+    surveyed = survey(str(source), keep_gaps=settings.keep_gaps)
     segments = segments_of(surveyed, network.frames, settings.segment)
     work = folder or destination.with_name(f"{destination.name}.work")
     upscale_segments(surveyed, segments, network, settings, str(work))

@@ -91,7 +91,11 @@ def test_mp4_keeps_what_it_takes_and_the_rest_is_named(tmp_path: Path) -> None:
     source = rich(tmp_path)
     result = tmp_path / "b.mp4"
     summary = run(source, result, Settings(segment=8))
-    assert summary.left_out == ("subtitle (subrip)", "attachment (font.ttf)")
+    assert summary.left_out == (
+        "title of audio 1 (.mkv takes it)",
+        "subtitle (subrip; .mkv takes it)",
+        "attachment (font.ttf; .mkv takes it)",
+    )
     assert read(result).audio == read(source).audio
     found = ffprobe(result, "-show_chapters", "-show_format", "-show_streams")
     assert [chapter["tags"]["title"] for chapter in found["chapters"]] == ["One", "Two"]
@@ -131,10 +135,92 @@ def test_sound_is_copied_or_named_as_left_out_never_in_the_way(
     result = tmp_path / f"b{suffix}"
     summary = run(source, result)
     name = {"dca": "dts", "libopus": "opus"}.get(codec, codec)
-    assert summary.left_out == (() if taken else (f"audio ({name})",))
+    assert summary.left_out == (() if taken else (f"audio ({name}; .mkv takes it)",))
     after = read(result)
     assert len(after.frames) == 5
     assert b"".join(after.audio) == (b"".join(read(source).audio) if taken else b"")
+
+
+def sound_of(path: Path) -> list[tuple[str, str]]:
+    """The hashes of the packets of sound, with their codec's name, by ffprobe."""
+    found = ffprobe(path, "-select_streams", "a:0", "-show_packets", "-show_streams", "-show_data_hash", "md5")
+    return [(found["streams"][0]["codec_name"], packet["data_hash"]) for packet in found["packets"]]
+
+
+@pytest.mark.parametrize("name", ["pcm_alaw", "pcm_mulaw", "adpcm_ms", "adpcm_ima_wav", "wmav2"])
+def test_matroska_keeps_the_sound_that_ffmpeg_copies_into_it(cases: Path, tmp_path: Path, name: str) -> None:
+    source = cases / f"{name}.mkv"
+    assert run(source, tmp_path / "b.mkv").left_out == ()
+    copy = ["ffmpeg", "-v", "error", "-i", str(source), "-map", "0:a", "-c", "copy", str(tmp_path / "copy.mkv")]
+    subprocess.run(copy, check=True)
+    assert sound_of(tmp_path / "b.mkv") == sound_of(tmp_path / "copy.mkv") != []
+    assert run(source, tmp_path / "b.mp4").left_out == (f"audio ({name}; .mkv takes it)",)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_sound_whose_times_are_there_twice_is_all_kept(cases: Path, tmp_path: Path, suffix: str) -> None:
+    source = cases / "fragments.mp4"
+    assert run(source, tmp_path / f"b{suffix}").left_out == ()
+    assert sound_of(tmp_path / f"b{suffix}") == sound_of(source)
+    assert len(sound_of(source)) == 88
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize(
+    ("name", "codec", "into", "taken"),
+    [
+        ("a.avi", "pcm_alaw", ".mkv", True),
+        ("a.avi", "g726", ".mkv", True),
+        ("a.nut", "pcm_s16be", ".mkv", True),
+        ("a.avi", "adpcm_ms", ".mov", False),  # the muxer refuses its packets alone
+        ("a.avi", "pcm_s64le", ".mov", False),  # it writes what is read as 16 bits
+        ("a.ts", "mp2", ".mp4", True),
+    ],
+)
+def test_sound_is_in_the_result_or_named(tmp_path: Path, name: str, codec: str, into: str, taken: bool) -> None:
+    made = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25:duration=0.2", "-f", "lavfi", "-i", "sine=duration=0.2"]
+    options = ["-c:v", "mpeg4", "-c:a", codec, "-ar", "44100" if codec == "mp2" else "8000", "-strict", "experimental"]
+    source = tmp_path / name
+    subprocess.run(["ffmpeg", "-v", "error", *made, *options, str(source)], check=True)
+    summary = run(source, tmp_path / f"b{into}")
+    hashes = ["ffmpeg", "-v", "error", "-i", "FILE", "-map", "0:a", "-c", "copy", "-f", "streamhash", "-"]
+    named = any(line.startswith("audio (") for line in summary.left_out)
+    assert named != taken
+    if taken:
+        both = [
+            subprocess.run([str(path) if item == "FILE" else item for item in hashes], check=True, capture_output=True)
+            for path in (source, tmp_path / f"b{into}")
+        ]
+        assert both[0].stdout == both[1].stdout != b""
+
+
+@needs_ffprobe
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_what_is_named_is_what_the_file_lacks(tmp_path: Path) -> None:
+    made = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25:duration=0.2", "-f", "lavfi", "-i", "sine=duration=0.2"]
+    tags = ["-metadata", "title=A film", "-metadata", "DIRECTOR=Me", "-metadata:s:a", "title=Comments"]
+    marks = ["-disposition:a", "comment", "-metadata:s:a", "language=fin"]
+    source = tmp_path / "a.mkv"
+    subprocess.run(["ffmpeg", "-v", "error", *made, *tags, *marks, str(source)], check=True)
+    assert run(source, tmp_path / "b.mkv").left_out == ()
+    missing = ("title of audio 1 (.mkv takes it)", "tag DIRECTOR (.mkv takes it)")
+    assert run(source, tmp_path / "b.mp4").left_out == missing
+    found = ffprobe(tmp_path / "b.mp4", "-show_format", "-show_streams")
+    assert "title" not in found["streams"][1]["tags"]
+    assert found["streams"][1]["tags"]["language"] == "fin"
+    assert found["streams"][1]["disposition"]["comment"] == 1
+    assert found["format"]["tags"]["title"] == "A film"
+    assert not {"director", "DIRECTOR"} & set(found["format"]["tags"])
+
+
+@needs_ffprobe
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize("suffix", [".mov", ".mp4", ".mkv"])
+def test_a_timecode_that_is_kept_is_not_named(tmp_path: Path, suffix: str) -> None:
+    made = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25:duration=0.2", "-timecode", "01:00:00:00"]
+    subprocess.run(["ffmpeg", "-v", "error", *made, str(tmp_path / "a.mov")], check=True)
+    assert run(tmp_path / "a.mov", tmp_path / f"b{suffix}").left_out == ()
+    assert "01:00:00:00" in str(ffprobe(tmp_path / f"b{suffix}", "-show_format", "-show_streams"))
 
 
 def test_matroska_has_the_times_of_an_mp4_whose_edit_list_hides_sound(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_matroska_keeps_times_to_its_millisecond(tmp_path: Path) -> None:
 
 def test_audio_that_the_container_does_not_take_is_left_out_and_named(tmp_path: Path) -> None:
     before = read(synthesise(tmp_path / "a.mkv", audio="wavpack"))
-    assert run(tmp_path / "a.mkv", tmp_path / "b.mp4").left_out == ("audio (wavpack)",)
+    assert run(tmp_path / "a.mkv", tmp_path / "b.mp4").left_out == ("audio (wavpack; .mkv takes it)",)
     assert len(read(tmp_path / "b.mp4").times) == len(before.times)
     assert run(tmp_path / "a.mkv", tmp_path / "b.mkv").left_out == ()
     assert read(tmp_path / "b.mkv").audio == before.audio

@@ -230,3 +230,19 @@ def test_tags_cannot_pass_for_a_crop(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     with open_input(str(path)) as opened:
         assert shown(opened.stream) == Shown(chroma="left")
+
+
+@needs_ffmpeg
+def test_deinterlacing_keeps_where_chroma_lies_and_the_crop(tmp_path: Path) -> None:
+    """A still picture, whose fields belong together: deinterlaced it is what it is flagged progressive."""
+    still = ("-f", "lavfi", "-i", "testsrc2=s=64x64:r=25:d=0.04,loop=5:1")
+    tags = "chromaloc=2"
+    for name, flags in (("plain.mp4", tags), ("woven.mp4", f"{tags}:tff=1")):
+        ffmpeg(
+            *still, "-c:v", "libx264", "-qp", "0", "-pix_fmt", "yuv420p", "-x264-params", flags, str(tmp_path / name)
+        )
+        with_clean_aperture(tmp_path / name, Crop(5, 4, 3, 2), (64, 64))
+    assert planes_of(tmp_path / "woven.mp4")[1].interlaced_frame
+    plain, woven = (shown_by_all(tmp_path / name).astype(int) for name in ("plain.mp4", "woven.mp4"))
+    assert plain.shape == woven.shape == (6, 59, 55, 3)
+    np.testing.assert_array_equal(woven[1:-1], plain[1:-1])

@@ -276,6 +276,8 @@ def survey(uri: str, *, keep_gaps: bool = False) -> Survey:
             raise SourceError(f"{uri}: holds no video frame that can be decoded")
         view = shown(source.video)
         reorders = bool(source.video.codec_context.has_b_frames)
+        with _blamed_on_source():
+            rgb_of(uri, 0, first, 8, view)  # what cannot be converted is refused before anything is done
         width, height = shown_size(first, view.crop)
         aspect = 1 / view.pixel_aspect if quarter_turns(first) % 2 else view.pixel_aspect
     with open_input(uri, listen=False) as (container, video, _):

@@ -184,7 +184,12 @@ def _spread_evenly(samples: Pixels, black: int, white: int, top: int) -> Pixels:
         return np.asarray(samples, np.uint8 if top == 255 else np.uint16)
     if (black, white) == (0, _SWSCALE_WHITE):  # as the table, but in whole registers
         low = np.minimum(samples, _SWSCALE_WHITE)
-        return ((low + 128) >> 8).astype(np.uint8) if top == 255 else low + (low >> 8)
+        if top != 255:
+            low += low >> 8
+            return low
+        low += 128
+        low >>= 8
+        return low.astype(np.uint8)
     found: Pixels = _table(8 * samples.dtype.itemsize, black, white, top)[samples]
     return found
 

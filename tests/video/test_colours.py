@@ -228,7 +228,7 @@ def smooth(height: int, width: int) -> NDArray[np.float64]:
 def test_what_goes_to_the_encoder_has_its_chroma_on_the_left(pixel_format: str, full: bool) -> None:
     bits = 10 if "10" in pixel_format else 8
     top = 255 if bits == 8 else 65535
-    pixels = np.rint(smooth(32, 48) * top).astype(np.uint8 if bits == 8 else np.uint16)
+    pixels: Samples = np.rint(smooth(32, 48) * top).astype(np.uint8 if bits == 8 else np.uint16)
     for matrix in (1, 6, 9):
         expected = yuv(pixels / top, bits, sampling(pixel_format), Tags("left", matrix, full))
         picture = to_picture(pixels, pixel_format, Colours(matrix, full, 1, 1))

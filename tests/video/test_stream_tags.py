@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mana_dist.errors import UserError
 from mana_dist.upscale.source import open_source, survey
 from mana_dist.video.containers import open_input
 from mana_dist.video.orientation import Crop
@@ -118,7 +119,7 @@ def with_clean_aperture(video: Path, crop: Crop, size: tuple[int, int]) -> Path:
     box = struct.pack(">I4s4IiIiI", 40, b"clap", width, 1, height, 1, offsets[0], 2, offsets[1], 2)
     begin, boxes = 0, []
     for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
-        while data[begin + 4 : begin + 8] != name:
+        while bytes(data[begin + 4 : begin + 8]) != name:
             begin += struct.unpack_from(">I", data, begin)[0]
         boxes.append(begin)
         begin += 16 if name == b"stsd" else 8
@@ -230,3 +231,28 @@ def test_tags_cannot_pass_for_a_crop(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     with open_input(str(path)) as opened:
         assert shown(opened.stream) == Shown(chroma="left")
+
+
+@needs_ffmpeg
+def test_deinterlacing_keeps_where_chroma_lies_and_the_crop(tmp_path: Path) -> None:
+    """A still picture, whose fields belong together: deinterlaced it is what it is flagged progressive."""
+    still = ("-f", "lavfi", "-i", "testsrc2=s=64x64:r=25:d=0.04,loop=5:1")
+    tags = "chromaloc=2"
+    for name, flags in (("plain.mp4", tags), ("woven.mp4", f"{tags}:tff=1")):
+        ffmpeg(
+            *still, "-c:v", "libx264", "-qp", "0", "-pix_fmt", "yuv420p", "-x264-params", flags, str(tmp_path / name)
+        )
+        with_clean_aperture(tmp_path / name, Crop(5, 4, 3, 2), (64, 64))
+    assert planes_of(tmp_path / "woven.mp4")[1].interlaced_frame
+    plain, woven = (shown_by_all(tmp_path / name).astype(int) for name in ("plain.mp4", "woven.mp4"))
+    assert plain.shape == woven.shape == (6, 59, 55, 3)
+    np.testing.assert_array_equal(woven[1:-1], plain[1:-1])
+
+
+@needs_ffmpeg
+def test_a_matrix_that_cannot_be_read_is_refused_by_all_readers(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    ffmpeg(*PATTERN, "-c:v", "libx264", "-pix_fmt", "yuv444p", "-colorspace", "ycgco", str(path))
+    for read in (lambda uri: next(read_frames(uri)), lambda uri: next(numbered_frames(uri)), survey):
+        with pytest.raises(UserError, match="frame 0 cannot be converted to RGB .its colour matrix is YCgCo"):
+            read(str(path))

@@ -54,8 +54,8 @@ def _whole_pixels(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple
     spectrum, moved = _spectrum(one), _spectrum(other)
     cross = moved * spectrum.conj()
     peaks = fft.ifft2(cross / np.maximum(np.abs(cross), 1e-9 * np.abs(cross).max())).real
-    down, right = np.unravel_index(int(peaks.argmax()), peaks.shape)
-    right, down = _signed(int(right), one.shape[1]), _signed(int(down), one.shape[0])
+    row, column = divmod(int(peaks.argmax()), one.shape[1])
+    right, down = _signed(column, one.shape[1]), _signed(row, one.shape[0])
     return (right, down) if max(abs(right), abs(down)) <= _MIN_SIDE // 4 else (0, 0)
 
 

@@ -61,7 +61,7 @@ def test_a_folder_of_large_pictures(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "frames", noise_frames(7, 320, 400))
     assert min(path.stat().st_size for path in folder.iterdir()) > 300_000
     told = dry_run.plan(clips_of(folder), SETTINGS, cores=1)
-    assert (told.rejected, told.total.samples, dict(told.sizes).keys()) == ((), 1, {(400, 320)})
+    assert (told.rejected, told.total.samples, [size for size, _ in told.sizes]) == ((), 1, [(400, 320)])
 
 
 def test_nothing_but_headers_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

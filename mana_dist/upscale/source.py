@@ -17,7 +17,7 @@ from mana_dist.upscale import segments
 from mana_dist.upscale.jumps import JumpScan
 from mana_dist.upscale.segments import Segment
 from mana_dist.video.colours import Colours, colours_of, depth, pixels_of
-from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input
+from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input, promised_packets
 from mana_dist.video.frame_folders import is_folder
 from mana_dist.video.gops import UnreachableError
 from mana_dist.video.keyframes import Cut, packets_from, scan
@@ -346,7 +346,8 @@ def _end(container: Any, video: Any, counted: _Counted) -> int | None:
 def _promised(container: Any, video: Any, counted: _Counted, rate: Fraction) -> int | None:
     """How many frames the header tells of."""
     if video.frames and "matroska" not in container.format.name:
-        return max(int(video.frames) - counted.hidden, 0)
+        end = (counted.last_pts or 0) + counted.last_duration
+        return promised_packets(container, video, counted.shown + counted.hidden, end) - counted.hidden
     # Matroska's header has no count, but a duration; of all streams together.
     if "matroska" in container.format.name and container.duration:
         missing = Fraction(container.duration, av.time_base) - counted.end

@@ -177,7 +177,7 @@ class HeaderReader:
         return self._numbered(shown, self._modulus, begins=is_key)
 
     def _numbered(self, order: int | None, modulus: int, *, begins: bool, lacks: bool = False) -> PictureHeader:
-        """Add what headers leave out of ``order``, a multiple of ``modulus``: the nearest to the one before is meant."""
+        """Add what headers leave out of ``order``, some times ``modulus``: the nearest to the one before is meant."""
         if begins:
             self._epoch += 1
             self._last = None

@@ -98,9 +98,7 @@ def _video_frames(uri: str, stop: int | None, damaged: Callable[[str], None]) ->
         if count == 0:
             raise UserError(f"{uri}: no frame of it can be used ({damage.reason})")
         if damage.reason:
-            damaged(
-                damage.reason if count is None else f"{damage.reason}; of its frames only the first {count} are used"
-            )
+            damaged(damage.reason if count is None else f"{damage.reason}; only the first {count} frames are used")
         is_empty = True
         for frame in numbered_frames(uri, stop=end, damage=damage):
             yield frame.pixels

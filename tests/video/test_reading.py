@@ -259,7 +259,7 @@ def test_a_truncated_video_says_so(tmp_path: Path) -> None:
         count, (said,) = told_of(video)
         assert 5 <= count < 20
         assert said.startswith("damaged")
-        assert f"only the first {count} are used" in said
+        assert f"only the first {count} frames are used" in said
         assert promised in said
         assert told_of(video, 5) == (5, [])
 

@@ -7,6 +7,7 @@ from typing import Any
 import av
 
 from mana_dist.upscale.jumps import JumpScan
+from mana_dist.video.containers import promised_packets
 
 
 class Packets:
@@ -78,7 +79,8 @@ class Packets:
         """How many frames the header tells of; ``rate`` is how many a second has."""
         matroska = "matroska" in self._container.format.name
         if self._video.frames and not matroska:
-            return max(int(self._video.frames) - self._hidden, 0)
+            end = (self._last or 0) + self._last_duration
+            return promised_packets(self._container, self._video, self.shown + self._hidden, end) - self._hidden
         # Matroska's header has no count, but a duration; of all streams together.
         if matroska and self._container.duration:
             missing = Fraction(self._container.duration, av.time_base) - self._end

@@ -110,6 +110,24 @@ def check_not_encrypted(packet: Any, uri: str) -> None:
         raise UserError(f"{uri}: is encrypted (DRM); only videos that are not can be read")
 
 
+def promised_packets(container: Any, stream: Any, packets: int, end: int) -> int:
+    """How many packets of a stream there should be by its container, all of which was read; ``packets`` if it is whole.
+
+    What an edit list hides counts, frames that were never coded do not.
+
+    Args:
+        container: PyAV's.
+        stream: PyAV's.
+        packets: how many were found, those that are hidden with them.
+        end: when the last of them ends, in the stream's units.
+    """
+    if "mp4" in container.format.name:  # its index says more than the header, which counts what an edit list cuts away
+        return max(packets, sum(entry.size > 0 for entry in stream.index_entries))
+    if container.format.name == "avi":  # its header counts the frames that were never coded too, and so does the time
+        return packets + max(0, int(stream.frames) - end)
+    return max(packets, int(stream.frames))
+
+
 class _Input:
     """A file as FFmpeg's callbacks want it: a seek before its beginning, as damaged headers ask for, gives -1.
 

@@ -47,12 +47,14 @@ class Loss(NamedTuple):
         end: number of the first that can be trusted again.
         reason: what was wrong.
         torn: whether the file just ends or has a hole there; else it holds wrong bytes.
+        is_gap: whether the file does not hold them, and what it holds around them is right.
     """
 
     first: int
     end: int
     reason: str
     torn: bool
+    is_gap: bool = False
 
 
 @dataclass(eq=False)
@@ -99,6 +101,9 @@ class GopDecoder:
             else by the frames that an undamaged video shows.
         exact: whether the first keyframe must be the first frame shown.
         gops: how many groups were begun.
+        is_at_end: whether all was read and decoded.
+        count: packets read so far that hold a picture.
+        end: when the last of these ends, in the stream's units.
     """
 
     uri: str
@@ -108,6 +113,9 @@ class GopDecoder:
     by_packets: bool = False
     exact: bool = False
     gops: int = field(default=0, init=False)
+    is_at_end: bool = field(default=False, init=False)
+    count: int = field(default=0, init=False)
+    end: int = field(default=0, init=False)
     _damaged: list[_Gop] = field(default_factory=list, init=False)
     _spoiled: list[_Gop] = field(default_factory=list, init=False)
     _ahead: deque[Checked | str] = field(default_factory=deque, init=False)
@@ -131,7 +139,7 @@ class GopDecoder:
         self._context.options = options
         self._holes = Holes() if self._context.name == "hevc" else None
         self._syntax = NalSyntax.of(self._context)
-        self._input = checked(_packets_of(self.packets), self.stream)
+        self._input = checked(self._counted(), self.stream)
 
     @property
     def damaged(self) -> bool:
@@ -176,6 +184,14 @@ class GopDecoder:
         if self._gop is None:
             raise UserError(f"{self.uri}: holds no keyframe, so no frame of it can be decoded")
         yield from self._drained()
+        self.is_at_end = True
+
+    def _counted(self) -> Iterator[Any]:
+        for item in _packets_of(self.packets):
+            if not isinstance(item, str) and item.size:
+                self.count += 1
+                self.end = max(self.end, (item.pts or 0) + (item.duration or 0))
+            yield item
 
     def _next(self) -> Checked | str | None:
         item = self._ahead.popleft() if self._ahead else next(self._input, None)
@@ -291,7 +307,7 @@ class GopDecoder:
         start = self._start_of(gop)
         if origin.is_after_gap:
             if not gop.trouble:
-                self._gaps.append(Loss(start + gop.shown, start + gop.shown + 1, GAP, torn=True))
+                self._gaps.append(Loss(start + gop.shown, start + gop.shown + 1, GAP, torn=True, is_gap=True))
             gop.shown += 1
         number = start + gop.shown
         gop.shown += 1

@@ -1,24 +1,18 @@
 """Reading video files and folders of frames as streams of RGB frames."""
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, repeat
-from typing import Any
 
 import av
 
 from mana_dist.errors import UserError
-from mana_dist.video.colours import Frame, rgb_of
-from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_video
+from mana_dist.video.colours import Frame
+from mana_dist.video.containers import DEFAULT_RATE, open_video
 from mana_dist.video.frame_folders import frame_files, is_folder
 from mana_dist.video.frame_names import few
-from mana_dist.video.progressive import NumberedPicture, progressive
-from mana_dist.video.stream_tags import shown
-from mana_dist.video.strict import folder_frames
-
-_logger = logging.getLogger(__name__)
+from mana_dist.video.strict import Damage, folder_frames, numbered_frames, survey
 
 
 @dataclass(frozen=True)
@@ -59,24 +53,24 @@ def read_frames(
 ) -> Iterator[Frame]:
     """The frames ``start`` to ``stop`` (exclusive; None: the end) of a video file or a folder of PNG or JPEG frames.
 
-    Frames are decoded one by one, never all at once, and are as :func:`~mana_dist.video.colours.pixels_of` makes them.
-    A file that cannot be decoded to its end gives the frames before, and a warning in the log. Interlaced frames are
-    made progressive. A folder's frames come in the order of their names, numbers in them by value; pictures that
-    cannot be read are left out.
+    Frames are decoded one by one, never all at once, and are as :func:`~mana_dist.video.colours.pixels_of` makes them:
+    those that the ingest takes, of a damaged file up to the first that it leaves out. A video is decoded twice for
+    that. Interlaced frames are made progressive. A folder's frames come in the order of their names, numbers in them by
+    value; pictures that cannot be read are left out.
 
     Args:
         uri: a video file or a folder, local or with a scheme.
         start: first frame, from 0.
         stop: first frame not wanted any more.
-        damaged: told of what is wrong nonetheless: a video ends before its header says so, or a frame of it is damaged;
-            pictures of a folder cannot be read. Of what lies behind ``stop`` nothing is known.
+        damaged: told of what is wrong with a video that gives frames nonetheless, before it gives the first, and of
+            pictures of a folder that cannot be read. Of what lies behind ``stop`` nothing is known.
 
     Yields:
         uint8 (H, W, 3), RGB, full range; all of one size.
 
     Raises:
-        UserError: missing, unreadable, no video stream, no frame decodes, an empty folder, frames of several sizes, two
-            files for one frame.
+        UserError: missing, unreadable, no video stream, no frame can be trusted, an empty folder, frames of several
+            sizes, two files for one frame.
     """
     return (frame for frame in read_places(uri, start, stop, damaged) if frame is not None)
 
@@ -90,7 +84,7 @@ def read_places(
     if is_folder(uri):
         frames = _folder_places(uri, start, stop, damaged)
     else:
-        frames = islice(_video_frames(uri, damaged), start, stop)
+        frames = islice(_video_frames(uri, stop, damaged), start, stop)
     size: tuple[int, ...] | None = None
     for number, frame in enumerate(frames, start):
         if frame is not None and size is not None and frame.shape != size:
@@ -102,74 +96,39 @@ def read_places(
         yield frame
 
 
-@dataclass
-class _Progress:
-    """How far a video's decoding got.
-
-    Attributes:
-        error: that ended it.
-        end: of the last packet's frame, seconds.
-        marred: the first frame that is marked as damaged.
-    """
-
-    error: av.FFmpegError | None = None
-    end: Fraction = field(default_factory=Fraction)
-    marred: int | None = None
-
-
-def _video_frames(uri: str, damaged: Callable[[str], None]) -> Iterator[Frame]:
-    with open_video(uri) as (container, stream):
-        progress = _Progress()
-        view = shown(stream)
-        told, count = False, 0
-        for _, picture in progressive(_decoded(uri, container.demux(stream), progress)):
-            if progress.marred is not None and not told:
-                damaged(f"damaged: frame {progress.marred}, and perhaps some after it")
-                told = True
-            yield rgb_of(uri, count, picture, 8, view)
-            count += 1
-        missing = _missing(container, stream, progress, count)
-    error = progress.error
-    if count == 0 and error is not None:
-        raise UserError(f"{uri}: not one frame of it can be decoded ({error.strerror})") from error
-    if count == 0:
-        raise UserError(f"{uri}: holds no video frame that can be decoded")
-    if error is not None:
-        _logger.warning("%s: cannot be decoded beyond its first %d frames (%s)", uri, count, error.strerror)
-    if missing:
-        damaged(missing)
-
-
-def _missing(container: Any, stream: Any, progress: _Progress, count: int) -> str:
-    """What a video lacks of which ``count`` frames came; empty if nothing is known to be missing."""
-    promised = ""
-    if stream.frames > count:
-        promised = f" of the {stream.frames} that its header promises"
-    # Matroska's header has no count, but a duration; of all streams together.
-    elif "matroska" in container.format.name and len(container.streams) == 1 and container.duration:
-        duration, rate = Fraction(container.duration, av.time_base), stream.average_rate or DEFAULT_RATE
-        if duration - progress.end > 2 / rate:
-            promised = f", {float(progress.end):.2f} s of the {float(duration):.2f} s that its header promises"
-    if progress.error is not None:
-        return f"damaged: decoding stopped after {count} frames{promised} ({progress.error.strerror})"
-    return f"damaged or cut off: only {count} frames decoded{promised}" if promised else ""
-
-
-def _decoded(uri: str, packets: Iterable[Any], progress: _Progress) -> Iterator[NumberedPicture]:
-    """All frames up to the first error; ``progress`` is kept up."""
-    count = 0
+def _video_frames(uri: str, stop: int | None, damaged: Callable[[str], None]) -> Iterator[Frame]:
+    """The frames up to the first that cannot be trusted."""
     try:
-        for packet in packets:
-            check_not_encrypted(packet, uri)
-            if packet.pts is not None:
-                progress.end = max(progress.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-            for picture in packet.decode():
-                if picture.is_corrupt and progress.marred is None:
-                    progress.marred = count
-                yield NumberedPicture(count, picture)
-                count += 1
-    except av.FFmpegError as error:
-        progress.error = error
+        damage = survey(uri, stop=stop)
+        if stop is not None and damage.gaps:  # numbers count what is missing, ``stop`` does not
+            damage = survey(uri)
+        end = _first_lost(damage)
+        count = None if end is None else end - sum(gap < end for gap in damage.gaps)
+        if count == 0:
+            raise UserError(f"{uri}: no frame of it can be used ({damage.reason})")
+        if damage.reason:
+            damaged(damage.reason if count is None else f"{damage.reason}; only the first {count} frames are used")
+        is_empty = True
+        for frame in numbered_frames(uri, stop=end, damage=damage):
+            yield frame.pixels
+            is_empty = False
+    except OSError as error:
+        if isinstance(error, av.FFmpegError):
+            raise
+        raise UserError(f"{uri}: cannot be read ({error})") from error
+    if is_empty:
+        raise UserError(f"{uri}: holds no video frame that can be decoded")
+
+
+def _first_lost(damage: Damage) -> int | None:
+    """The number of the first frame that is there and cannot be trusted."""
+    for part in damage.ranges:
+        number = part.start
+        while number in damage.gaps:
+            number += 1
+        if number < part.stop:
+            return number
+    return None
 
 
 def _folder_places(uri: str, start: int, stop: int | None, damaged: Callable[[str], None]) -> Iterator[Frame | None]:

@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import av
 from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.video.colours import Frame, rgb_of
-from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input
+from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input, promised_packets
 from mana_dist.video.gops import GAP, GopDecoder, Loss, UnreachableError
 from mana_dist.video.keyframes import Cut, packets_from, scan
 from mana_dist.video.orientation import shown_size
@@ -71,10 +71,12 @@ class Damage:
     Attributes:
         ranges: numbers of the frames to leave out, ascending, apart from each other.
         reason: what was wrong, one line for people; empty where nothing was.
+        gaps: numbers of frames that are missing, all others being right there: each stands for one or more.
     """
 
     ranges: tuple[range, ...]
     reason: str
+    gaps: tuple[int, ...] = ()
 
     def spoils(self, number: int) -> bool:
         """Whether frame ``number`` is to be left out."""
@@ -293,7 +295,7 @@ def _frames(uri: str, segment: Segment, damage: Damage | None, *, in_parts: bool
             count += 1
             if segment.first <= number < end:
                 yield NumberedFrame(number, rgb_of(uri, number, picture, 8, view))
-        if damage is None and decoder.damaged:
+        if damage is None and (decoder.damaged or _missing_at_end(decoder, segment)):
             raise DamageFound(uri)
     if damage is None and count == 0:
         raise UserError(f"{uri}: holds no video frame that can be decoded")
@@ -316,14 +318,28 @@ def _survey(uri: str, segment: Segment, *, in_parts: bool) -> Damage:
         for frame in decoder.read():
             if frame.number >= end:
                 break
-    return _damage_of(decoder.losses(), decoder.gops)
+        damage = _damage_of(decoder.losses(), decoder.gops)
+        missing = _missing_at_end(decoder, segment)
+    if not missing:
+        return damage
+    return replace(damage, reason=f"{damage.reason}; {missing}" if damage.reason else missing)
+
+
+def _missing_at_end(decoder: GopDecoder, segment: Segment) -> str:
+    """What is missing at the end of a video that was read as a whole; empty where nothing is, as far as seen."""
+    if segment.pts is not None or not decoder.is_at_end:
+        return ""
+    promised = promised_packets(decoder.stream.container, decoder.stream, decoder.count, decoder.end)
+    if promised == decoder.count:
+        return ""
+    return f"damaged or cut off: only {decoder.count} frames of the {promised} that its header promises"
 
 
 def _damage_of(losses: Sequence[Loss], groups: int) -> Damage:
     if not losses:
         return Damage((), "")
-    reason = next((loss.reason for loss in losses if loss.reason not in ("", GAP)), GAP)
     wrong = sum(not loss.torn for loss in losses)
+    reason = next((loss.reason for loss in losses if loss.reason not in ("", GAP)), GAP)
     if wrong * _DENSE > groups:
         return Damage(
             (range(sys.maxsize),),
@@ -337,7 +353,8 @@ def _damage_of(losses: Sequence[Loss], groups: int) -> Damage:
             ranges.append(range(loss.first, loss.end))
     where = ", ".join(f"{part.start} to {part.stop - 1}" for part in ranges[:3])
     more = f" and {len(ranges) - 3} more stretches" if len(ranges) > 3 else ""
-    return Damage(tuple(ranges), f"damaged ({reason}): left out frames {where}{more}")
+    gaps = tuple(loss.first for loss in losses if loss.is_gap)
+    return Damage(tuple(ranges), f"damaged ({reason}): left out frames {where}{more}", gaps)
 
 
 def _first_frame(uri: str, packets: Iterator[Any]) -> Any | None:

@@ -1,6 +1,7 @@
 """Reading clips: lossless synthetic videos must come back to the bit; bad ones must say what is wrong."""
 
 import os
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from PIL import Image
 
 from mana_dist.errors import UserError
-from mana_dist.upscale.source import TimedFrame, open_source
+from mana_dist.upscale.source import TimedFrame, open_source, survey
 from mana_dist.video.frame_folders import clip_name, parse_frame_range
 from mana_dist.video.reading import VideoInfo, probe, read_frames, read_places
+from mana_dist.video.strict import numbered_frames
 from tests.video.videos import (
     moving_frames,
     noise_frames,
@@ -250,16 +252,44 @@ def told_of(video: Path, stop: int | None = None) -> tuple[int, list[str]]:
 
 
 def test_a_truncated_video_says_so(tmp_path: Path) -> None:
-    for name, promised in (("a.mkv", "s of the 0.80 s that its header promises"), ("a.mp4", " of the 20 ")):
+    for name, promised in (("a.mkv", "ended prematurely"), ("a.mp4", "frames of the 20 ")):
         video = write_video(tmp_path / name, noise_frames(20), faststart=True)
         assert told_of(video) == (20, [])
         video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
         count, (said,) = told_of(video)
         assert 5 <= count < 20
         assert said.startswith("damaged")
-        assert f"{count} frames" in said
+        assert f"only the first {count} frames are used" in said
         assert promised in said
         assert told_of(video, 5) == (5, [])
+
+
+def counted_by_ffprobe(path: Path) -> int:
+    command = "ffprobe -v error -count_frames -select_streams v:0 -show_entries stream=nb_read_frames -of csv=p=0"
+    return int(subprocess.run([*command.split(), str(path)], capture_output=True, check=True).stdout.split()[0])
+
+
+@pytest.mark.parametrize("name", ["dropped.avi", "trimmed.mp4", "fragments.mp4", "wmav2.mkv", "part20000.ts"])
+def test_a_header_that_counts_more_than_is_shown_promises_nothing(cases: Path, name: str) -> None:
+    count = counted_by_ffprobe(cases / name)
+    assert told_of(cases / name) == (count, [])
+    assert len(list(numbered_frames(str(cases / name)))) == count
+    found = survey(str(cases / name))  # the upscaler's
+    assert found.frames == count
+    assert found.promised in (None, count)
+
+
+def test_a_file_cut_between_frames_says_so(tmp_path: Path) -> None:
+    """As many whole frames as the index of an AVI would tell of, had it not been cut away."""
+    path = write_coded(tmp_path / "a.avi", moving_frames(30), "mjpeg", pixels="yuvj420p")
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        place, size = packets[19].pos, packets[19].size
+    assert place is not None
+    path.write_bytes(path.read_bytes()[: place + size + size % 2])
+    count, (said,) = told_of(path)
+    assert count == 20
+    assert "20 frames of the 30 that its header promises" in said
 
 
 def test_a_video_that_is_whole_says_nothing_of_damage(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import av
 import numpy as np
 import pytest
 
-from mana_dist.video.colours import to_rgb
+from mana_dist.video.colours import pixels_of
 from mana_dist.video.reading import read_frames
+from mana_dist.video.stream_tags import shown
 from mana_dist.video.strict import Damage, DamageFound, NumberedFrame, numbered_frames, survey
 from tests.video.videos import Frames, moving_frames, write_coded
 
@@ -66,7 +67,8 @@ class Coded:
 def plain(path: Path) -> Frames:
     """All frames, as PyAV gives them."""
     with av.open(str(path)) as container:
-        return np.stack([to_rgb(frame) for frame in container.decode(video=0)])
+        view = shown(container.streams.video[0])
+        return np.stack([pixels_of(frame, 8, view) for frame in container.decode(video=0)])
 
 
 def taken(path: Path) -> tuple[list[NumberedFrame], Damage]:

@@ -25,6 +25,7 @@ INDEX_BASE = Fraction(1, 1000)
 # Threads change the bits that the encoders write, so their number is not that of the cores.
 _FORMATS = {".mkv": "matroska", ".nut": "nut"}
 _THREADS = 4
+_MOST_REORDERED = 32  # frames; no encoder gives a packet later than this after its turn
 _RATES = (Fraction(1), Fraction(240))  # that all encoders take
 
 
@@ -53,6 +54,7 @@ class Encoder:
         self.width = self.height = 0
         self._colours, self._pixel_aspect = colours, pixel_aspect
         traits = settings.traits
+        self._delay = 0 if traits.crf is None else _MOST_REORDERED
         self._format = traits.formats[10 if bits > 8 and 10 in traits.formats else 8]
         os.environ.setdefault("SVT_LOG", "1")  # errors alone: SVT-AV1 writes a page to the console for each encoder
         # Without random identifiers, so that the same frames give the same file.
@@ -93,9 +95,11 @@ class Encoder:
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
             self._reorder = max(self._reorder, self._packets - packet.pts)
-            self._packets += 1
             self._last_index = packet.pts
             packet.time_base = INDEX_BASE
+            # x265 takes it from memory that nobody wrote, where there are fewer frames than it looks ahead.
+            packet.dts = self._packets - self._delay
+            self._packets += 1
             self._container.mux(packet)
 
     def _lay_out(self, pixels: Pixels) -> None:

@@ -67,20 +67,20 @@ def test_numbers_that_cannot_be_written_are_on_the_console(
 def test_a_late_error_keeps_the_clips_that_were_finished_until_a_full_run(tmp_path: Path) -> None:
     for seed, name in enumerate("ab"):
         write_folder(tmp_path / "data" / name, frames_of(2, seed))
-    torn = write_folder(tmp_path / "data" / "c", frames_of(2)) / "0001.png"
-    torn.write_bytes(b"no picture")
+    other = write_folder(tmp_path / "data" / "c", frames_of(2)) / "0001.png"
+    Image.fromarray(frames_of(2)[1][:-4]).save(other)
     arguments = ["--data", str(tmp_path / "data"), "--method", "bicubic"]
     partial = tmp_path / "out" / "metrics.partial.json"
     with pytest.raises(UserError) as raised:
         evaluate(tmp_path / "out", *arguments)
-    assert "0001.png: not a picture" in str(raised.value)
+    assert "all frames of a clip must have one size" in str(raised.value)
     assert f"the scores of the 2 of 3 clips that were finished are in {partial}" in str(raised.value)
     kept = json.loads(partial.read_text())
     assert kept["unfinished"] == ["c"]
     assert kept["protocol"]["datasets"][0]["digest"] == ""  # which is of all its frames
     assert not (tmp_path / "out" / "metrics.json").exists()
 
-    Image.fromarray(frames_of(2)[1]).save(torn)
+    Image.fromarray(frames_of(2)[1]).save(other)
     full = evaluate(tmp_path / "out", *arguments)
     assert kept["methods"]["bicubic"]["clips"] == full["methods"]["bicubic"]["clips"][:2]
     assert "unfinished" not in full
@@ -88,8 +88,8 @@ def test_a_late_error_keeps_the_clips_that_were_finished_until_a_full_run(tmp_pa
 
 
 def test_of_a_first_clip_that_fails_nothing_is_kept(tmp_path: Path) -> None:
-    (write_folder(tmp_path / "clip", frames_of(2)) / "0001.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="not a picture that can be read[^;]*$"):
+    Image.fromarray(frames_of(2)[1][:-4]).save(write_folder(tmp_path / "clip", frames_of(2)) / "0001.png")
+    with pytest.raises(UserError, match="all frames of a clip must have one size[^;]*$"):
         evaluate(tmp_path / "out", "--data", str(tmp_path / "clip"), "--method", "bicubic")
     assert names(tmp_path / "out") == set()
 

@@ -107,7 +107,7 @@ def test_finished_segments_are_not_made_again_unless_something_else_is_wanted(
         made.extend(segment.number for segment in segments)
         real(surveyed, segments, *rest)
 
-    def no_join(*_: object) -> None:
+    def no_join(*_: object, **__: object) -> None:
         raise OSError(28, f"{result}: cannot be written (No space left on device)")
 
     monkeypatch.setattr("mana_dist.upscale.run.upscale_segments", counted)

@@ -16,7 +16,7 @@ EVERY = 3
 OFTEN = [
     *["--run.log_every", "1", "--run.checkpoint_every", str(EVERY)],
     # The paper's rate. At ten times as much, training makes more of rounding: 4e-4 between these runs was seen.
-    *["--schedule.stage1.lr", "1e-4"],
+    *["--schedule.stage1.lr", "1e-4", "--schedule.stage2.lr", "1e-4"],
     # Steps that take long enough to be hit: workers whose driver is killed go on for about a second.
     *["--model.channels", "16", "--model.decoder_blocks", "4", "--data.crop", "16", "--data.batch_size", "80"],
 ]

@@ -18,7 +18,8 @@ TINY = [
     *["--model.channels", "8", "--model.encoder_blocks", "1", "--model.decoder_blocks", "1", "--model.window", "3"],
     *["--model.memory_slots", "4", "--data.batch_size", "5", "--data.crop", "12", "--run.precision", "fp32"],
     *["--schedule.stage1.steps", "20", "--schedule.stage2.steps", "8", "--schedule.stage3.steps", "12"],
-    *["--schedule.stage1.lr", "1e-3", "--run.workers", "2", "--run.log_every", "4", "--run.checkpoint_every", "6"],
+    *["--schedule.stage1.lr", "1e-3", "--schedule.stage2.lr", "1e-2"],
+    *["--run.workers", "2", "--run.log_every", "4", "--run.checkpoint_every", "6"],
     *["--run.validate_every", "20", "--run.validate_samples", "3"],
 ]
 STEPS = 40

@@ -15,12 +15,8 @@ RUN = [
     *["--schedule.stage1.steps", str(STEPS - 20), "--run.workers", "1-2", "--run.log_every", "1"],
     *["--run.checkpoint_every", str(CHECKPOINT), "--run.validate_every", "100000"],
     *["--model.channels", "24", "--model.decoder_blocks", "6", "--data.crop", "16"],  # time for hosts to come back
-    *[
-        "--schedule.stage1.lr",
-        "1e-6",
-        "--schedule.stage2.lr",
-        "1e-4",
-    ],  # so many larger steps would make of a rounding whatever they like
+    *["--schedule.stage1.lr", "1e-6"],
+    *["--schedule.stage2.lr", "1e-4"],  # so many larger steps would make of a rounding whatever they like
 ]
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(unavailable()), reason=unavailable())]

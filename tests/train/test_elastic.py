@@ -17,12 +17,8 @@ ELASTIC = [
     *["--schedule.stage1.steps", str(STEPS - 20), "--run.workers", "1-2", "--run.log_every", "1"],
     *["--run.checkpoint_every", str(CHECKPOINT)],
     *["--model.channels", "16", "--model.decoder_blocks", "4", "--data.crop", "16"],  # time for nodes to come
-    *[
-        "--schedule.stage1.lr",
-        "1e-6",
-        "--schedule.stage2.lr",
-        "1e-4",
-    ],  # so many larger steps would make of a rounding whatever they like
+    *["--schedule.stage1.lr", "1e-6"],
+    *["--schedule.stage2.lr", "1e-4"],  # so many larger steps would make of a rounding whatever they like
 ]
 
 

@@ -124,7 +124,7 @@ def _join_video(
     suffix = os.path.splitext(destination)[1].lower()
     with (
         published(destination, scratch, check) as path,
-        open_input(survey.uri, listen=False) as (source, source_video, _),
+        open_input(survey.uri) as (source, source_video),
         ExitStack() as stack,
     ):
         if marked is not None:

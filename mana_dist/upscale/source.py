@@ -254,7 +254,7 @@ def open_source(
         raise SourceError(f"{uri}: is a folder; name a video file")
     with ExitStack() as stack:
         with _blamed_on_source():
-            container, video, _ = stack.enter_context(open_input(uri, listen=False, stored_times=stored_times))
+            container, video = stack.enter_context(open_input(uri, stored_times=stored_times))
         yield Source(container, video, uri, bits, entry, in_turn=in_turn)
 
 
@@ -280,7 +280,7 @@ def survey(uri: str, *, keep_gaps: bool = False) -> Survey:
             rgb_of(uri, 0, first, 8, view)  # what cannot be converted is refused before anything is done
         width, height = shown_size(first, view.crop)
         aspect = 1 / view.pixel_aspect if quarter_turns(first) % 2 else view.pixel_aspect
-    with open_input(uri, listen=False) as (container, video, _):
+    with open_input(uri) as (container, video):
         jumps = JumpScan(container, video, keep_gaps=keep_gaps)
         counted = Packets(container, video, jumps, guessed=not source.has_times)
         scanned = scan(counted, video)

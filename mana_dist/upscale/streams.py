@@ -128,7 +128,7 @@ class Copies:
 
 def samples_of(uri: str) -> dict[int, bytes]:
     """The first packet of each stream of a file, of those that begin early."""
-    with open_input(uri, listen=False) as (source, _, _):
+    with open_input(uri) as (source, _):
         samples: dict[int, bytes] = {}
         with suppress(av.FFmpegError):
             for packet in islice(source.demux(), _SAMPLED):

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, BinaryIO, NamedTuple
 
@@ -12,7 +12,6 @@ from av.codec.context import Flags
 
 from mana_dist import storage
 from mana_dist.errors import UserError
-from mana_dist.video.damage_signs import errors_heard
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"),
@@ -33,12 +32,10 @@ class Opened(NamedTuple):
     Attributes:
         container: PyAV's.
         stream: PyAV's, of the video.
-        doubtful: whether errors came up in what was read of it.
     """
 
     container: Any
     stream: Any
-    doubtful: bool
 
 
 @contextmanager
@@ -49,11 +46,7 @@ def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
         UserError: missing, unreadable, no video stream; the storage failed, then or while the file was read.
     """
     try:
-        # Nobody may listen to what FFmpeg logs while it decodes with threads of its own: each line waits for Python's
-        # lock, and a decoder that is freed under that lock waits for its threads, for ever.
-        with open_input(uri, listen=False) as opened:
-            opened.stream.codec_context.thread_count = 0  # as many as there are cores
-            opened.stream.thread_type = "AUTO"
+        with open_input(uri) as opened:
             yield opened.container, opened.stream
     except OSError as error:
         if isinstance(error, av.FFmpegError):
@@ -62,12 +55,11 @@ def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
 
 
 @contextmanager
-def open_input(uri: str, *, listen: bool = True, stored_times: bool = False) -> Iterator[Opened]:
+def open_input(uri: str, *, stored_times: bool = False) -> Iterator[Opened]:
     """As :func:`open_video`, for callers that try again when a storage fails; decodes in the caller's thread alone.
 
     Args:
         uri: the file.
-        listen: whether errors that FFmpeg logs while it reads the header make the file doubtful.
         stored_times: whether packets have the times that the file holds, without those that FFmpeg guesses.
 
     Raises:
@@ -82,9 +74,8 @@ def open_input(uri: str, *, listen: bool = True, stored_times: bool = False) -> 
         raise UserError(f"{uri}: cannot be read ({error})") from error
     with file, _Input(file).told_of_failures() as input_:
         try:
-            with errors_heard() if listen else nullcontext(list[str]()) as errors:
-                options = ALONE | ({"fflags": "nofillin"} if stored_times else {})
-                container = av.open(input_, metadata_errors="replace", options=options)
+            options = ALONE | ({"fflags": "nofillin"} if stored_times else {})
+            container = av.open(input_, metadata_errors="replace", options=options)
         except av.FFmpegError as error:
             raise UserError(f"{uri}: not a video that can be read ({_reason(error, file)})") from error
         with container:
@@ -97,7 +88,7 @@ def open_input(uri: str, *, listen: bool = True, stored_times: bool = False) -> 
             streams[0].codec_context.flags |= Flags.unaligned
             streams[0].codec_context.thread_type = "NONE"
             streams[0].codec_context.thread_count = 1
-            yield Opened(container, streams[0], bool(errors))
+            yield Opened(container, streams[0])
 
 
 def check_not_encrypted(packet: Any, uri: str) -> None:

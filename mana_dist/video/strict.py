@@ -205,7 +205,7 @@ def probe_header(uri: str, files: Sequence[str] | None) -> HeaderInfo:
     """
     if files is not None:
         return _folder_header(uri, files)
-    with open_input(uri) as (container, stream, _):
+    with open_input(uri) as (container, stream):
         codec, rate = stream.codec_context, _rate(stream)
         crop = shown(stream).crop
         width, height = crop.size(codec.width, codec.height)
@@ -233,7 +233,7 @@ def plan_segments(uri: str, length: int, overlap: int, start: int = 0, stop: int
         OSError: the storage failed.
     """
     whole = [Segment(None, start, None if stop is None else stop - start)]
-    with open_input(uri) as (container, stream, _):
+    with open_input(uri) as (container, stream):
         scanned = scan(container, stream)
     end = scanned.frames if stop is None else min(stop, scanned.frames)
     chosen: list[Cut] = []
@@ -271,7 +271,7 @@ def _is_reached(uri: str, cut: Cut, *, in_order: bool) -> bool:
 
 @contextmanager
 def _decoder(uri: str, segment: Segment, *, in_parts: bool) -> Iterator[GopDecoder]:
-    with open_input(uri) as (container, stream, _):
+    with open_input(uri) as (container, stream):
         if segment.pts is None:
             packets, key = container.demux(stream), 0
         else:

@@ -12,7 +12,10 @@ import pytest
 
 from mana_dist import storage
 from mana_dist.errors import UserError
+from mana_dist.video.colours import pixels_of
+from mana_dist.video.progressive import NumberedPicture, progressive
 from mana_dist.video.reading import read_frames
+from mana_dist.video.stream_tags import shown
 from mana_dist.video.strict import (
     Damage,
     DamageFound,
@@ -48,8 +51,11 @@ def assert_same(got: Sequence[NumberedFrame], expected: Sequence[NumberedFrame])
 
 
 def everything(path: Path) -> list[NumberedFrame]:
-    """The frames as the reader of the evaluation gives them, counted."""
-    return [NumberedFrame(number, pixels) for number, pixels in enumerate(read_frames(str(path)))]
+    """The frames as PyAV gives them when it reads the file through, counted."""
+    with av.open(str(path)) as container:
+        view = shown(container.streams.video[0])
+        counted = (NumberedPicture(number, frame) for number, frame in enumerate(container.decode(video=0)))
+        return [NumberedFrame(number, pixels_of(picture, 8, view)) for number, picture in progressive(counted)]
 
 
 def keyframes(path: Path) -> list[tuple[int, int]]:

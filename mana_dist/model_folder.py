@@ -22,7 +22,7 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig
-from mana_dist.tracking_uri import resolve_tracking_uri, sqlite_file
+from mana_dist.tracking_uri import failures, resolve_tracking_uri, sqlite_file
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
@@ -165,14 +165,13 @@ def _download(model: str, tracking_uri: str, folder: str) -> str:
             "go to the folder of the training, or set --tracking-uri or MLFLOW_TRACKING_URI"
         )
     from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
 
     from mana_dist.registry import tracking
 
     try:
         with tracking(tracking_uri):
             path: str = download_artifacts(artifact_uri=model, dst_path=folder)
-    except (MlflowException, OSError) as error:
+    except failures() as error:
         raise UserError(f"model {model}: not in the MLflow registry at {tracking_uri} ({error})") from error
     return path
 

@@ -14,7 +14,7 @@ import mana_dist
 from mana_dist import model_folder
 from mana_dist.config import Config, flatten, shared, to_mapping
 from mana_dist.errors import UserError, one_line
-from mana_dist.tracking_uri import quiet_mlflow, sqlite_file
+from mana_dist.tracking_uri import failures, quiet_mlflow, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -75,7 +75,6 @@ def resolve(name: str, tracking_uri: str) -> Registered | None:
     """
     quiet_mlflow()
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     match = _NAME.fullmatch(name)
     database = sqlite_file(tracking_uri)
@@ -86,7 +85,7 @@ def resolve(name: str, tracking_uri: str) -> Registered | None:
         raise UserError(f"{name}: stages are not read; write models:/{match['model']}/VERSION, or @ALIAS")
     try:
         found = _version(MlflowClient(tracking_uri), match)
-    except (MlflowException, ImportError, OSError) as error:
+    except failures() as error:
         if getattr(error, "error_code", "") in _ABSENT:
             return None
         raise UserError(f"{name}: the MLflow registry at {tracking_uri} cannot be used ({error})") from error
@@ -144,11 +143,10 @@ def _registry(what: str, tracking_uri: str) -> Iterator["MlflowClient"]:
     """A client whose failures become a UserError that begins with ``what``."""
     quiet_mlflow()
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     try:
         yield MlflowClient(tracking_uri)
-    except (MlflowException, ImportError, OSError) as error:
+    except failures() as error:
         raise UserError(f"{what} at {tracking_uri} ({one_line(error)})") from error
 
 

@@ -97,6 +97,18 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     return found or str(client.create_experiment(name, artifact_location=artifact_location(client.tracking_uri)))
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """Return what MLflow's client raises where its server or database cannot be used.
+
+    SQLAlchemy's errors come through as they are, for one where another process holds a sqlite database; ImportError
+    says that a database's driver is not installed.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, ImportError, OSError
+
+
 def quiet_mlflow() -> None:
     """Import MLflow without its telemetry, progress bars and news: the console is for our lines.
 

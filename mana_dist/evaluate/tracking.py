@@ -21,7 +21,7 @@ from mana_dist.evaluate.methods import Method, Trained
 from mana_dist.evaluate.promote import Promotion
 from mana_dist.evaluate.protocol import DatasetProtocol
 from mana_dist.evaluate.results import Evaluation, Scores
-from mana_dist.tracking_uri import experiment_id, quiet_mlflow
+from mana_dist.tracking_uri import experiment_id, failures, quiet_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,11 +55,10 @@ class Tracking:
         """
         quiet_mlflow()
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
 
         try:
             experiment_id(MlflowClient(self.uri), self.experiment)
-        except (MlflowException, ImportError, OSError) as error:
+        except failures() as error:
             raise UserError(f"--tracking-uri {self.uri} cannot be used ({error}); start it or name another") from error
 
     def log(
@@ -82,7 +81,6 @@ class Tracking:
         quiet_mlflow()
         from mlflow import MlflowClient
         from mlflow.entities import Param, RunTag
-        from mlflow.exceptions import MlflowException
 
         tags = {"mana_dist.command": "evaluate", "mana_dist.methods": ", ".join(evaluation.methods)}
         if promotion is not None:
@@ -103,7 +101,7 @@ class Tracking:
                 for start in range(0, len(metrics), _METRICS_AT_ONCE):
                     client.log_batch(run, metrics=metrics[start : start + _METRICS_AT_ONCE])
                 _log_files(client, run, files)
-        except (MlflowException, OSError) as error:
+        except failures() as error:
             raise UserError(
                 f"--tracking-uri {self.uri}: the evaluation is done, its numbers are in {files[0]}, but it could not "
                 f"be logged ({error})"

@@ -29,7 +29,7 @@ from mana_dist.sweep.settings import Sweep
 from mana_dist.sweep.task import Task
 from mana_dist.sweep.tuning import concurrency, run_trials
 from mana_dist.sweep.watch import Watch
-from mana_dist.tracking_uri import experiment_id, quiet_mlflow, resolve_tracking_uri
+from mana_dist.tracking_uri import experiment_id, failures, quiet_mlflow, resolve_tracking_uri
 from mana_dist.train.checks import check_inputs
 from mana_dist.train.driver import warn_of_loss
 from mana_dist.train.interrupts import Interrupts, Terminated
@@ -129,7 +129,6 @@ def _begin(config: Config, sweep: Sweep, options: Options, folder: str) -> Recor
     """The sweep's record and MLflow run, made if it is new."""
     quiet_mlflow()
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     uri = str(config.mlflow.tracking_uri)
     begun = Record(
@@ -157,7 +156,7 @@ def _begin(config: Config, sweep: Sweep, options: Options, folder: str) -> Recor
             client.update_run(begun.mlflow_run_id, status="RUNNING")
         else:
             begun = dataclasses.replace(begun, mlflow_run_id=_new_run(client, config, begun))
-    except (MlflowException, ImportError, OSError) as error:
+    except failures() as error:
         raise UserError(f"mlflow.tracking_uri {uri} cannot be used ({error}); start it or name another") from error
     record.save(folder, begun)
     return begun
@@ -281,9 +280,8 @@ def _with_base(trials: Sequence[Trial], folder: str) -> tuple[Trial, ...]:
 def _end(known: Record, status: str) -> None:
     """Close the sweep's MLflow run, if that can be."""
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
-    with contextlib.suppress(MlflowException, OSError):
+    with contextlib.suppress(*failures()):
         MlflowClient(known.tracking_uri).set_terminated(known.mlflow_run_id, status)
 
 
@@ -297,7 +295,6 @@ def _publish(
     judging: Judging,
 ) -> None:
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     found = table.make_table(sweep, plan, outcomes)
     best = table.best(found, outcomes)
@@ -315,7 +312,7 @@ def _publish(
         _log(client, known, files, outcomes, best)
         print(f"\n{table.to_markdown_text(found)}")
         print("\n".join([*lines, *files]), flush=True)
-    except (MlflowException, OSError) as error:
+    except failures() as error:
         raise UserError(f"the sweep is done but could not be published ({error}); give the command again") from error
     if best is None:
         reasons = "; ".join(f"{row.setting.label}: {row.note}" for row in found.rows if row.note)

@@ -23,6 +23,7 @@ from mana_dist.sweep.judging import Judging, arguments
 from mana_dist.sweep.ledger import DatasetScores, Outcome, Status
 from mana_dist.sweep.plan import total_steps
 from mana_dist.sweep.task import Report, Task, from_line, report_line
+from mana_dist.tracking_uri import failures
 from mana_dist.train.events import Event, Progress, Validated
 from mana_dist.train.schedule import stages
 
@@ -125,7 +126,6 @@ def _track(task: Task, run_id: str, evaluation: "Evaluation | None") -> tuple[fl
     """Log the evaluation to the trial's MLflow run; what a step took comes from there, whatever attempt made it."""
     from mlflow import MlflowClient
     from mlflow.entities import Metric
-    from mlflow.exceptions import MlflowException
 
     try:
         client = MlflowClient(task.tracking_uri)
@@ -135,7 +135,7 @@ def _track(task: Task, run_id: str, evaluation: "Evaluation | None") -> tuple[fl
         stage_at = _history(client, run_id, "train/stage")
         rate_at = _history(client, run_id, "train/samples_per_second")
         memory = max((value for _, value in _history(client, run_id, "train/memory_gib")), default=None)
-    except (MlflowException, OSError) as error:
+    except failures() as error:
         raise UserError(f"mlflow.tracking_uri {task.tracking_uri} cannot be used ({error})") from error
     step_seconds = last_stage(stage_at, rate_at, task.trial.config.data.batch_size)
     return step_seconds, None if memory is None else round(memory * 2**30)

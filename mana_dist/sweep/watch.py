@@ -14,6 +14,7 @@ from mana_dist.sweep.ledger import Outcome, Status
 from mana_dist.sweep.plan import Trial
 from mana_dist.sweep.task import Report
 from mana_dist.sweep.tuning import Ended
+from mana_dist.tracking_uri import failures
 from mana_dist.train import run_record
 from mana_dist.train.interrupts import Interrupts
 
@@ -93,9 +94,8 @@ class Watch:
     def _close(self, trial: Trial, status: str) -> None:
         """A trial that did not end by itself has left its MLflow run open."""
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
 
-        with contextlib.suppress(MlflowException, OSError):
+        with contextlib.suppress(*failures()):
             its = run_record.load(trial.config)
             if its is not None:
                 MlflowClient(self._tracking_uri).set_terminated(its.mlflow_run_id, status)

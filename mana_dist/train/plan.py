@@ -12,7 +12,7 @@ from mana_dist.errors import redacted
 from mana_dist.model import Mana
 from mana_dist.model.mana import parameter_count
 from mana_dist.progress import duration
-from mana_dist.tracking_uri import quiet_mlflow, resolve_tracking_uri
+from mana_dist.tracking_uri import failures, quiet_mlflow, resolve_tracking_uri
 from mana_dist.train import run_record
 from mana_dist.train.checks import check_inputs
 from mana_dist.train.costs import Memory, SampleCost, memory, sample_cost, trained_parameters
@@ -199,11 +199,10 @@ def _has_gpus(plan: Plan) -> bool:
 def _known_rate(record: RunRecord, tracking_uri: str) -> tuple[int, float] | None:
     """Stage and samples a second of the run's last report."""
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     try:
         metrics = MlflowClient(tracking_uri).get_run(record.mlflow_run_id).data.metrics
-    except (MlflowException, OSError):
+    except failures():
         return None
     if "train/samples_per_second" not in metrics or "train/stage" not in metrics:
         return None

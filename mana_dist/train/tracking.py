@@ -23,7 +23,7 @@ from mana_dist import config as configuration
 from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
-from mana_dist.tracking_uri import experiment_id, find_experiment, sqlite_file
+from mana_dist.tracking_uri import experiment_id, failures, find_experiment, sqlite_file
 from mana_dist.train import delivery, run_record
 from mana_dist.train.console import say
 from mana_dist.train.delivery import Delivery, Ended, Picture, Point, Points, Update, decode, encode, now
@@ -91,7 +91,7 @@ class Tracker:
             client = MlflowClient(tracking_uri)
             found = _take_up(client, record) if record and record.is_tracked_in(tracking_uri) else None
             run_id, logged = found or (_new_run(client, config, parent), {})
-        except (MlflowException, ImportError, OSError) as error:  # ImportError: a database's driver is not installed
+        except failures() as error:
             raise _unusable(tracking_uri, error) from error
         try:
             return cls(client, run_id, _spool(config, run_id), logged, check=check)
@@ -208,12 +208,13 @@ def check_server(tracking_uri: str, experiment: str) -> None:
         return
     try:
         find_experiment(MlflowClient(tracking_uri), experiment)
-    except (MlflowException, ImportError, OSError) as error:
+    except failures() as error:
         raise _unusable(tracking_uri, error) from error
 
 
 def _unusable(tracking_uri: str, error: Exception) -> UserError:
-    return UserError(f"mlflow.tracking_uri {tracking_uri} cannot be used ({error}); start it or name another")
+    reason = getattr(error, "orig", None) or error  # SQLAlchemy's own words are a page with the statement
+    return UserError(f"mlflow.tracking_uri {tracking_uri} cannot be used ({reason}); start it or name another")
 
 
 def _spool(config: Config, run_id: str) -> Spool:

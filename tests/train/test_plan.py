@@ -1,6 +1,8 @@
 """``--dry-run``: the plan's arithmetic, its checks, and that it starts nothing."""
 
+import contextlib
 import dataclasses
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +24,7 @@ from mana_dist.model import Mana, ModelConfig
 from mana_dist.train.events import Progress
 from mana_dist.train.plan import Plan, describe, dry_run, make_plan, pace
 from mana_dist.train.run_record import RunRecord
-from mana_dist.train.tracking import Tracker
+from mana_dist.train.tracking import Tracker, check_server
 from tests.train.datasets import make_dataset
 
 MODEL = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, window=3, memory_slots=4)
@@ -203,3 +205,12 @@ def test_a_missing_or_cut_shard_is_found(tmp_path: Path) -> None:
     shard.unlink()
     with pytest.raises(UserError, match=f"lacks {shard.name}, which its manifest names"):
         dry_run(small(tmp_path, str(folder)))
+
+
+def test_a_database_that_another_process_holds_is_one_line(tmp_path: Path) -> None:
+    """A halted training keeps sqlite's lock for as long as it is halted."""
+    MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_experiments()
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
+        other.execute("begin exclusive")
+        with pytest.raises(UserError, match=r"mlflow\.db.* cannot be used \(database is locked\)"):
+            check_server(f"sqlite:///{tmp_path}/mlflow.db?timeout=0", "mana")

@@ -62,3 +62,8 @@ def duration(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+
+
+def count(number: int, what: str) -> str:
+    """Return ``1 clip``, ``2 clips``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -8,8 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from mana_dist.progress import duration
-from pipelines.ingest.console import count
+from mana_dist.progress import count, duration
 
 Step = Callable[[], None]
 """Is called by a task for every frame that it is done with."""

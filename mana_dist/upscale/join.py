@@ -229,11 +229,11 @@ def _stopped(survey: Survey, records: Sequence[Record], times: Times) -> str:
     frames = sum(len(each.pts) for each in records)
     errors = sum(each.errors for each in records)
     trouble = next((each.trouble for each in records if each.trouble), "")
-    last = max(each.pts[-1] for each in records if each.pts)
+    last = max(max(each.pts) for each in records if each.pts)
     about = max(survey.promised or 0, survey.frames)
     tick = survey.time_base
     unread = survey.last_pts is not None and (survey.last_pts - last) * tick > Fraction(3, 2) / survey.rate
-    if trouble or (survey.promised or 0) > survey.frames or (errors and unread):
+    if trouble or (survey.promised or 0) > survey.frames or unread:
         seconds = float((times.pts[-1] - times.pts[0]) * tick + 1 / survey.rate)
         return (
             f"stopped at frame {frames} ({seconds:.2f} s) of about {about}: the source cannot be decoded beyond; "

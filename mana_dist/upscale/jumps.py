@@ -1,9 +1,11 @@
 """Jumps of a file's clock, as where two recordings were joined: one timeline over all of it.
 
 Which jump is closed is ffmpeg's rule (its ``dts_delta_threshold``): in formats whose clocks may jump, like MPEG-TS, a
-stream that goes on more than 10 s after its last packet, or more than 0.1 s before it. All streams are moved by the
-same, so that sound keeps to its pictures. Such a clock does not begin at 0 either, but the timeline does; that of any
-other format does where it would begin more than 10 s late.
+stream that goes on more than 10 s after its last packet, or more than 0.1 s before it. Other formats pause, but two
+recordings may have been put behind each other in them too: there a keyframe tells that is shown more than 0.1 s before
+a frame that precedes it. All streams are moved by the same, so that sound keeps to its pictures. A clock that may jump
+does not begin at 0 either, but the timeline does; that of any other format does where it would begin more than 10 s
+late.
 """
 
 from bisect import bisect_right
@@ -43,11 +45,13 @@ class Clock:
         epochs: of the pictures; at least one.
         runs: by index of a stream, the number of the epoch of each part of it without a jump.
         ahead: whether jumps ahead count.
+        by_keyframes: whether keyframes tell of jumps back, else all packets.
     """
 
     epochs: tuple[Epoch, ...] = (Epoch(Fraction(), Fraction(), Fraction()),)
     runs: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     ahead: bool = False
+    by_keyframes: bool = False
 
     @property
     def goes_back(self) -> bool:
@@ -66,7 +70,9 @@ class Clock:
             found.append(f"jumps {times}from {float(one.last):.2f} to {float(later.first):.2f} s")
         if not found:
             return ""
-        return f"the source's clock {' and '.join(found)}; the result's begins at 0 and goes on (--keep-gaps keeps it)"
+        goes_on = "goes on" if self.by_keyframes and self.epochs[0].offset == 0 else "begins at 0 and goes on"
+        kept = " (--keep-gaps keeps it)" if self.ahead or self.epochs[0].offset < -_AHEAD else ""
+        return f"the source's clock {' and '.join(found)}; the result's {goes_on}{kept}"
 
     def pictures(self, times: Sequence[Fraction]) -> Iterator[Fraction]:
         """Seconds to add to each of the pictures' ``times``, all of a video in the order of showing."""
@@ -81,7 +87,8 @@ class Clock:
     def packets(self, stream: int) -> "PacketClock":
         """For the packets of a stream."""
         offsets = [self.epochs[number].offset for number in self.runs.get(stream, ())]
-        return PacketClock(offsets or [self.epochs[0].offset], Steps(ahead=self.ahead))
+        steps = Steps(ahead=self.ahead, by_keyframes=self.by_keyframes)
+        return PacketClock(offsets or [self.epochs[0].offset], steps)
 
     def _goes_on(self, number: int, before: Fraction, time: Fraction) -> bool:
         if number + 1 == len(self.epochs):
@@ -109,17 +116,26 @@ class PacketClock:
 class Steps:
     """Finds where one stream jumps."""
 
-    def __init__(self, *, ahead: bool) -> None:
-        """Before the first packet; ``ahead`` tells whether jumps ahead count."""
-        self._ahead = ahead
+    def __init__(self, *, ahead: bool, by_keyframes: bool) -> None:
+        """Before the first packet; the arguments are as :class:`Clock` has them."""
+        self._ahead, self._by_keyframes = ahead, by_keyframes
         self._last: Fraction | None = None
         self._end = Fraction()
 
     def add(self, packet: Any) -> bool:
         """Whether the next packet comes after a jump."""
+        if self._by_keyframes:
+            return self._is_behind(packet)
         time = _decoded_at(packet)
         jumped = self._last is not None and (time < self._last - _BACK or (self._ahead and time > self._end + _AHEAD))
         self._last, self._end = time, time + (packet.duration or 0) * Fraction(packet.time_base)
+        return jumped
+
+    def _is_behind(self, packet: Any) -> bool:
+        """Whether it is a keyframe that is shown before what precedes it; within a recording none is."""
+        time = _decoded_at(packet) if packet.pts is None else packet.pts * Fraction(packet.time_base)
+        jumped = self._last is not None and bool(packet.is_keyframe) and time < self._last - _BACK
+        self._last = time if jumped or self._last is None else max(self._last, time)
         return jumped
 
 
@@ -163,7 +179,9 @@ class JumpScan:
         self._keep = keep_gaps
         self._timed = {stream.index for stream in container.streams if stream.type in ("audio", "video")}
         self._video = video.index
-        self._steps = defaultdict[int, Steps](lambda: Steps(ahead=self._jumps and not keep_gaps))
+        self._steps = defaultdict[int, Steps](
+            lambda: Steps(ahead=self._jumps and not keep_gaps, by_keyframes=not self._jumps)
+        )
         self._runs = defaultdict[int, list[_Run]](list)
         self._count = 0
 
@@ -172,7 +190,7 @@ class JumpScan:
         self._count += 1
         if packet.is_discard or not packet.time_base or (packet.dts is None and packet.pts is None):
             return
-        jumped = self._steps[packet.stream_index].add(packet) and self._jumps
+        jumped = self._steps[packet.stream_index].add(packet)
         tick = Fraction(packet.time_base)
         decoded = _decoded_at(packet)
         time = packet.pts * tick if packet.pts is not None else decoded
@@ -210,7 +228,7 @@ class JumpScan:
                 needed = max(needed, overlap - _OVERLAP)
             offsets.append(needed)
         epochs = (Epoch(run.first, run.last, offset) for run, offset in zip(pictures, offsets, strict=True))
-        return Clock(tuple(epochs), placed, self._jumps and not self._keep)
+        return Clock(tuple(epochs), placed, self._jumps and not self._keep, by_keyframes=not self._jumps)
 
     def _pictures(self) -> list[_Run]:
         """The pictures' runs; those together that one run of sound goes with: then the clock did not jump."""

@@ -11,7 +11,7 @@ import av
 
 from mana_dist import model_folder
 from mana_dist.errors import UserError
-from mana_dist.progress import Progress
+from mana_dist.progress import Progress, count
 from mana_dist.upscale import job, mark, record
 from mana_dist.upscale.destination import check_destination, clear_comparison, is_done
 from mana_dist.upscale.join import Summary, join
@@ -106,10 +106,9 @@ def _stretches(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
 
 def _tell(destination: str, summary: Summary, progress: Progress, device: str, settings: Settings) -> None:
     shots = f", {summary.cuts + 1} shots" if summary.cuts else ""
-    print(
-        f"{destination}: {summary.frames} frames in {progress.seconds:.1f} s ({progress.rate:.2f} frames/s on {device})"
-        f"; {summary.width}x{summary.height}, {settings.codec}{shots}"
-    )
+    speed = f"in {progress.seconds:.1f} s ({progress.rate:.2f} frames/s on {device})"
+    frames = count(summary.frames, "frame")
+    print(f"{destination}: {frames} {speed}; {summary.width}x{summary.height}, {settings.codec}{shots}")
     for extra in summary.extras:
         print(extra)
     if summary.note:

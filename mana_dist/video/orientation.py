@@ -45,6 +45,9 @@ def upright(pixels: NDArray[Any], frame: Any) -> NDArray[Any]:
 
 def quarter_turns(frame: Any) -> int:
     """Return the quarter turns of the frame's display matrix, 0 to 3, counterclockwise as np.rot90 counts them."""
+    data = frame.side_data.get(_MATRIX)
+    if data is not None and not np.frombuffer(data, "<i4")[:5].any():
+        return 0  # no matrix at all: players show the picture as it is
     return round(frame.rotation / 90) % 4
 
 

@@ -9,8 +9,9 @@ from mana_dist import lease, storage
 from mana_dist.data.manifest import MANIFEST_NAME, Manifest, Rejected
 from mana_dist.errors import UserError, run_command
 from mana_dist.lease import Lease
+from mana_dist.progress import count
 from pipelines.ingest import contact_sheet, dataset, dry_run, job, options
-from pipelines.ingest.console import Report, count
+from pipelines.ingest.console import Report
 from pipelines.ingest.header import look, lookalikes
 from pipelines.ingest.ledger import Ledger
 from pipelines.ingest.options import Options, Verify

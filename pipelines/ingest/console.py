@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from mana_dist.data.settings import SampleSettings
-from mana_dist.progress import duration
+from mana_dist.progress import count, duration
 from pipelines.ingest import units
 from pipelines.ingest.units import ClipResult, Unit, UnitResult
 
@@ -70,8 +70,3 @@ class Report:
         if clip.reason and not part:  # a part without samples, a still title say, refuses no film
             return f"{name}: rejected"
         return f"{name}: {count(clip.samples, 'sample')}" + (f" ({clip.note})" if clip.note else "")
-
-
-def count(number: int, what: str) -> str:
-    """``1 clip``, ``2 clips``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

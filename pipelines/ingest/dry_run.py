@@ -11,9 +11,8 @@ from dataclasses import astuple, dataclass
 from mana_dist.data.manifest import Rejected
 from mana_dist.data.settings import SCALE, SampleSettings
 from mana_dist.errors import UserError, one_line
-from mana_dist.progress import duration
+from mana_dist.progress import count, duration
 from mana_dist.video.strict import HeaderInfo, probe_header
-from pipelines.ingest.console import count
 from pipelines.ingest.run_unit import bare_reason, refusal
 from pipelines.ingest.sources import Clip
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from mana_dist.data.settings import SampleSettings
 from mana_dist.errors import UserError, one_line
 from mana_dist.lease import Fence, LostError
+from mana_dist.progress import count
 from mana_dist.video.strict import Segment, plan_segments
 from pipelines.ingest import units
-from pipelines.ingest.console import count
 from pipelines.ingest.ledger import Ledger
 from pipelines.ingest.run_unit import RETRY_SECONDS, run_unit, unfinished
 from pipelines.ingest.sources import Clip

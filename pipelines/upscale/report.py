@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from mana_dist import __version__, storage
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError, redacted
-from mana_dist.progress import duration
+from mana_dist.progress import count, duration
 from mana_dist.upscale.join import Summary
 from mana_dist.upscale.segments import Segment
-from pipelines.ingest.console import count
 from pipelines.upscale.outputs import Output
 from pipelines.upscale.tasks import Recipe, Video
 

@@ -12,6 +12,7 @@ from mana_dist import __version__, lease, model_folder, registry, storage
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError
 from mana_dist.lease import Lease
+from mana_dist.progress import count
 from mana_dist.tracking_uri import resolve_tracking_uri
 from mana_dist.upscale import mark
 from mana_dist.upscale.compare import comparison_of
@@ -19,7 +20,6 @@ from mana_dist.upscale.destination import check_destination, clear_comparison, i
 from mana_dist.upscale.join import Summary
 from mana_dist.upscale.segments import Segment
 from mana_dist.video import READER_VERSION
-from pipelines.ingest.console import count
 from pipelines.ingest.sources import Clip, expand
 from pipelines.upscale import job
 from pipelines.upscale.ledger import Ledger

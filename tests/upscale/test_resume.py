@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,6 +244,20 @@ def test_a_capture_that_ends_within_a_frame_says_where(tmp_path: Path) -> None:
         assert list(container.decode(video=0))[-1].is_corrupt
     summary = run(tmp_path / "a.ts", tmp_path / "b.mp4", Settings(segment=8))
     assert summary.stopped.startswith(f"stopped at frame {summary.frames} (")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_packets_that_give_no_frame_and_no_error_are_said(tmp_path: Path) -> None:
+    """A header that was edited afterwards: FFmpeg waits for a picture that never comes."""
+    source = ["-f", "lavfi", "-i", "testsrc2=s=64x48:r=24:d=0.25", "-pix_fmt", "yuv444p", "-c:v", "libx264"]
+    subprocess.run(["ffmpeg", "-v", "error", *source, str(tmp_path / "a.mp4")], check=True)
+    edited = ["-c", "copy", "-bsf:v", "h264_metadata=sample_aspect_ratio=1000/1", str(tmp_path / "b.mp4")]
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(tmp_path / "a.mp4"), *edited], check=True)
+    summary = run(tmp_path / "b.mp4", tmp_path / "c.mp4", Settings())
+    frames = len(decodable(tmp_path / "b.mp4"))
+    assert frames == summary.frames < 6
+    assert summary.stopped.startswith(f"stopped at frame {frames} (")
+    assert "of about 6" in summary.stopped
 
 
 def test_damage_in_the_middle_is_passed_over_and_told(tmp_path: Path) -> None:

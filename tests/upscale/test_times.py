@@ -97,6 +97,21 @@ def test_recordings_in_one_file_follow_each_other(
 
 
 @needs_ffmpeg
+@pytest.mark.parametrize("rate", [25, 2])
+def test_recordings_in_one_matroska_file_follow_each_other(tmp_path: Path, rate: int) -> None:
+    """Its clock does not jump by itself, and FFmpeg takes the second's times to show at for those to decode at."""
+    clip = made(
+        tmp_path / "part.mkv", *["-c:v", "libx264", "-bf", "2", "-g", "10"], pictures=f"testsrc2=s=64x48:r={rate}:d=4"
+    ).read_bytes()
+    (tmp_path / "a.mkv").write_bytes(clip + clip)
+    summary = run(tmp_path / "a.mkv", tmp_path / "b.mp4", SHORT)
+    assert_every(1 / rate, shown(tmp_path / "b.mp4"))
+    assert len(shown(tmp_path / "b.mp4")) == 8 * rate
+    assert len(heard(tmp_path / "b.mp4")) == len(heard(tmp_path / "a.mkv"))
+    assert "the source's clock jumps from" in summary.note
+    assert "keep" not in summary.note  # times that go back cannot be kept
+
+
 def test_a_short_pause_is_kept_and_a_long_one_where_it_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "short").mkdir()
     source = recorded(tmp_path / "short", 0, 6)

@@ -59,7 +59,7 @@ def test_probe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("matrix", "quarter_turns_left"),
-    [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1), ((1, 0, 0, 1), 0)],
+    [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1), ((1, 0, 0, 1), 0), ((0, 0, 0, 0), 0)],
 )
 def test_rotation_in_the_header_is_applied(
     tmp_path: Path, matrix: tuple[int, int, int, int], quarter_turns_left: int

@@ -1,7 +1,8 @@
 """What is known of a finished segment: a small JSON file beside its pictures."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from mana_dist import storage
@@ -39,6 +40,7 @@ class Record:
         trouble: why the container could not be read on, in the last segment; empty where it could.
         cuts: how many of its frames begin another shot than the one before.
         difference: of the still that ``--compare`` cuts out, between bicubic and MANA.
+        files: names and bytes of its other files.
     """
 
     pts: tuple[int, ...] = ()
@@ -51,6 +53,7 @@ class Record:
     trouble: str = ""
     cuts: int = 0
     difference: float = 0.0
+    files: Mapping[str, int] = field(default_factory=dict)
 
 
 def write(folder: str, segment: Segment, record: Record) -> None:
@@ -63,16 +66,18 @@ def write(folder: str, segment: Segment, record: Record) -> None:
 
 
 def read(folder: str, segment: Segment) -> Record | None:
-    """A segment's record; None where it is not finished.
+    """A segment's record; None where it is not finished, or its files are not as they were written.
 
     Raises:
         OSError: the storage failed.
     """
     try:
         found = json.loads(storage.read_bytes(_uri(folder, segment)))
+        if any(storage.stat(storage.join(folder, name)).bytes != size for name, size in found["files"].items()):
+            return None
     except FileNotFoundError:
         return None
-    except ValueError:  # the machine lost power
+    except (ValueError, KeyError):  # the machine lost power; KeyError: an older version wrote it
         return None
     orders = {name: PacketOrder(*found[name]) for name in ("order", "compare_order")}
     return Record(**{**found, **orders, "pts": tuple(found["pts"])})

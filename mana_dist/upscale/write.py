@@ -111,6 +111,7 @@ class _Open:
         self._pts: list[int] = []
         self._last_duration = self._errors = self._cuts = 0
         self._files = ExitStack()
+        *self._names, _ = files_of(segment, settings)
         with ExitStack() as opening:  # whatever was opened is dropped where the rest cannot be
             opening.callback(self.drop)
             look = survey.rate, survey.colours, survey.pixel_aspect
@@ -152,6 +153,7 @@ class _Open:
                 trouble,
                 self._cuts,
                 difference,
+                {name: storage.stat(storage.join(self._folder, name)).bytes or 0 for name in self._names},
             ),
         )
 

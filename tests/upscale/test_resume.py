@@ -126,6 +126,15 @@ def test_finished_segments_are_not_made_again_unless_something_else_is_wanted(
             main(options(source, result, model))
     assert made == [1, 3]
     made.clear()
+    for name, share in (("segment-000002.mkv", 0.5), ("segment-000004.mkv", 0)):  # the machine lost power
+        path = tmp_path / ".b.mp4.partial" / name
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with monkeypatch.context() as patch:
+        patch.setattr("mana_dist.upscale.run.join", no_join)
+        with pytest.raises(UserError, match="No space left on device"):
+            main(options(source, result, model))
+    assert made == [2, 4]
+    made.clear()
     main([*options(source, result, model), "--crf", "30"])
     assert made == [0, 1, 2, 3, 4, 5]
 

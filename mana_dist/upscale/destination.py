@@ -56,7 +56,7 @@ def is_done(destination: str, marked: bytes, modified: float | None, settings: S
         OSError: it cannot be looked at.
     """
     extras = comparison_of(destination)
-    there = [uri for uri in (destination, *extras) if storage.exists(uri)]
+    there = [uri for uri in (destination, *extras) if not storage.name_problem(uri) and storage.exists(uri)]
     is_ours = destination in there and mark.read(destination) == marked and not _is_older(destination, modified)
     if is_ours and _is_whole(destination, settings) and (not settings.compare or len(there) == 1 + len(extras)):
         return True
@@ -74,7 +74,7 @@ def clear_comparison(destination: str, marked: bytes) -> None:
     Raises:
         OSError: it cannot be deleted.
     """
-    extras = [uri for uri in comparison_of(destination) if storage.exists(uri)]
+    extras = [uri for uri in comparison_of(destination) if not storage.name_problem(uri) and storage.exists(uri)]
     if not _is_own_comparison(destination, extras, marked):
         for uri in extras:
             filesystem, path = storage.filesystem(uri)

@@ -204,3 +204,11 @@ def test_a_remote_result_is_known_too(tmp_path: Path, bucket: Path) -> None:
     mark.append(str(bucket / "out.mp4"), marked)
     assert is_done("mock://out.mp4", marked, None, settings, overwrite=False)
     assert not is_done("mock://other.mp4", marked, None, settings, overwrite=False)
+
+
+def test_a_name_that_leaves_no_room_for_a_comparisons_is_written(
+    tmp_path: Path, source: Path, models: tuple[str, str]
+) -> None:
+    out = tmp_path / ("n" * 247 + ".mp4")
+    upscale(source, out, models[0])
+    assert out.stat().st_size > 0

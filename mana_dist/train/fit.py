@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -216,13 +217,20 @@ class _Listener:
 
     def __exit__(self, *_: object) -> None:
         """Handle what is still on its way, then end."""
+        from ray.exceptions import RayError
+
         if self._thread.is_alive():
-            self._events.put(_END)
+            with suppress(RayError):  # the queue is gone, and the thread with it
+                self._events.put(_END)
             self._thread.join(timeout=60)
 
     def _listen(self) -> None:
-        while (event := self._events.get()) is not _END:
-            self._see(event)
+        from ray.exceptions import RayError
+
+        # Ray takes a driver that was halted for dead, and ends what it had. The training then ends with its own error.
+        with suppress(RayError):
+            while (event := self._events.get()) is not _END:
+                self._see(event)
 
 
 def _use_gpu(config: Config) -> bool:

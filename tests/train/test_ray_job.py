@@ -26,7 +26,7 @@ def submit(cluster: Nodes, tmp_path: Path, *arguments: str) -> list[str]:
 
 def run(cluster: Nodes, command: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command; again as long as the head is up and its node is not yet."""
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while True:
         done = subprocess.run(
             command, cwd=REPOSITORY, env=cluster.environment, capture_output=True, text=True, timeout=300, check=False
@@ -61,7 +61,7 @@ def test_a_job_that_is_stopped_or_whose_head_is_lost_goes_on_under_the_same_name
 
 def wait_for_log(cluster: Nodes, job: str, text: str) -> str:
     """The job's log, once it holds ``text``."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     log = ""
     while text not in log:
         assert time.monotonic() < deadline, log

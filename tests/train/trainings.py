@@ -44,7 +44,7 @@ def environment() -> dict[str, str]:
 
 def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, check=False
+        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=900, check=False
     )
 
 

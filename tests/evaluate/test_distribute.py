@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from mana_dist.data.degradation import Degradation
 from mana_dist.errors import UserError
@@ -112,12 +113,13 @@ RUN = [sys.executable, "-m", "mana_dist.evaluate", "--method", "bicubic", "--out
 @pytest.mark.slow
 def test_a_mistake_in_a_worker_is_one_line(tmp_path: Path) -> None:
     write_folder(tmp_path / "data" / "good", frames_of(2))
-    (write_folder(tmp_path / "data" / "torn", frames_of(2)) / "0001.png").write_bytes(b"no picture")
+    other = write_folder(tmp_path / "data" / "other", frames_of(2)) / "0001.png"
+    Image.fromarray(frames_of(2)[1][:-4]).save(other)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run([*RUN, "data"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "0001.png: not a picture that can be read" in told
+    assert "all frames of a clip must have one size" in told
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "metrics.json").exists()
 

@@ -349,6 +349,22 @@ def _partial_file(partial: str, path: str) -> Iterator[IO[bytes]]:
     os.replace(partial, path)
 
 
+def delete(uri: str) -> None:
+    """Delete the file at ``uri``.
+
+    Raises:
+        OSError: it cannot be deleted; FileNotFoundError where there is none.
+    """
+    if not is_remote(uri):  # pyarrow gives up at a name that is not UTF-8
+        path = resolve(uri)
+        with _local_errors(path):
+            os.unlink(path)
+        return
+    filesystem_, path = filesystem(uri)
+    with _arrow_errors(uri):
+        filesystem_.delete_file(path)
+
+
 def name_problem(uri: str) -> str:
     """Return why nothing can be written at ``uri``, a name that is too long; empty if its length is no hindrance."""
     if is_remote(uri):
@@ -367,8 +383,7 @@ def check_writable(uri: str, key: str) -> None:
     probe = join(resolve(uri), f".mana_dist-write-test-{uuid.uuid4().hex[:8]}")
     try:
         write_bytes(probe, b"ok")
-        filesystem_, path = filesystem(probe)
-        filesystem_.delete_file(path)
+        delete(probe)
     except OSError as error:
         raise UserError(
             f"{key}: cannot write to {uri} ({error}); name a folder or bucket that can be written"

@@ -140,8 +140,7 @@ def _swap_loosely(uri: str, old: bytes | None, new: bytes | None) -> bool:
     if found != old or old == new:
         return found == new
     if new is None:
-        filesystem, path = storage.filesystem(uri)
-        filesystem.delete_file(path)
+        storage.delete(uri)
         return True
     storage.write_bytes(uri, new)
     time.sleep(_SETTLED)

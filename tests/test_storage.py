@@ -46,6 +46,25 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
     assert storage.read_bytes(uri) == b"old"
 
 
+def test_files_are_deleted_whatever_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local, remote = str(tmp_path / "caf\udce9"), "s3://bucket/a b#c?d%20e"
+    monkeypatch.setattr(s3_store, "filesystem", lambda _: fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()))
+    (tmp_path / "bucket").mkdir()
+    for uri, path in ((local, local), (remote, str(tmp_path / "bucket/a b#c?d%20e"))):
+        Path(path).write_bytes(b"")
+        storage.delete(uri)
+        assert not os.path.exists(path)
+        with pytest.raises(FileNotFoundError):
+            storage.delete(uri)
+
+
+def test_a_folder_whose_name_is_not_utf8_can_be_written(tmp_path: Path) -> None:
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    storage.check_writable(str(folder), "--out")
+    assert os.listdir(folder) == []
+
+
 def test_folders(tmp_path: Path) -> None:
     for name in ("b", "a"):
         storage.write_bytes(str(tmp_path / "from" / name), name.encode())

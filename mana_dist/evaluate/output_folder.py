@@ -90,8 +90,7 @@ class OutputFolder:
         stale = {storage.join(self.uri, name) for name in (PARTIAL_FILE, *report.FILES)} - set(written)
         for uri in sorted(stale):
             try:
-                filesystem, path = storage.filesystem(uri)
-                filesystem.delete_file(path)
+                storage.delete(uri)
             except FileNotFoundError:
                 continue
             except OSError as error:

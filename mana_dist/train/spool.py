@@ -143,9 +143,8 @@ class Spool:
         return sum(entry.size for entry in list(self._entries) if entry.data is not None)
 
     def _delete(self, entry: _Entry) -> None:
-        filesystem, path = storage.filesystem(self._file(entry))
         with contextlib.suppress(OSError):  # the next attempt finds that one which stays has arrived
-            filesystem.delete_file(path)
+            storage.delete(self._file(entry))
 
     def _file(self, entry: _Entry) -> str:
         return storage.join(self.uri, f"{entry.number:012d}.json")

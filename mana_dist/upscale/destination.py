@@ -77,8 +77,7 @@ def clear_comparison(destination: str, marked: bytes) -> None:
     extras = [uri for uri in comparison_of(destination) if not storage.name_problem(uri) and storage.exists(uri)]
     if not _is_own_comparison(destination, extras, marked):
         for uri in extras:
-            filesystem, path = storage.filesystem(uri)
-            filesystem.delete_file(path)
+            storage.delete(uri)
 
 
 def _is_own_comparison(destination: str, there: Sequence[str], marked: bytes) -> bool:

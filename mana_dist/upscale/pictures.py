@@ -55,7 +55,7 @@ def join_pictures(
     if remote:
         check()
         if storage.exists(whole := storage.join(final, TIMES_FILE)):
-            _delete(whole)
+            storage.delete(whole)
     else:
         hidden = f"{partial_prefix(os.path.basename(final))}{uuid.uuid4().hex[:8]}"
         partial = os.path.join(scratch or os.path.dirname(final), hidden)
@@ -89,12 +89,7 @@ def _delete_beyond(folder: str, count: int) -> None:
     for uri in storage.files_in(folder):
         match = _PICTURE.fullmatch(uri.rsplit("/", 1)[-1])
         if match and int(match[1]) >= count:
-            _delete(uri)
-
-
-def _delete(uri: str) -> None:
-    filesystem, path = storage.filesystem(uri)
-    filesystem.delete_file(path)
+            storage.delete(uri)
 
 
 def _table(times: Times, time_base: Fraction) -> bytes:

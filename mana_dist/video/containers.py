@@ -39,24 +39,8 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
-    """The PyAV container of the file at ``uri`` and its first video stream that is no cover picture.
-
-    Raises:
-        UserError: missing, unreadable, no video stream; the storage failed, then or while the file was read.
-    """
-    try:
-        with open_input(uri) as opened:
-            yield opened.container, opened.stream
-    except OSError as error:
-        if isinstance(error, av.FFmpegError):
-            raise  # of the decoder, in the caller's hands
-        raise UserError(f"{uri}: cannot be read ({error})") from error
-
-
-@contextmanager
 def open_input(uri: str, *, stored_times: bool = False) -> Iterator[Opened]:
-    """As :func:`open_video`, for callers that try again when a storage fails; decodes in the caller's thread alone.
+    """Open the file at ``uri`` and its first video stream that is no cover picture; decodes in the caller's thread.
 
     Args:
         uri: the file.

@@ -9,7 +9,7 @@ import av
 
 from mana_dist.errors import UserError
 from mana_dist.video.colours import Frame
-from mana_dist.video.containers import DEFAULT_RATE, open_video
+from mana_dist.video.containers import DEFAULT_RATE, open_input
 from mana_dist.video.frame_folders import frame_files, is_folder
 from mana_dist.video.frame_names import few
 from mana_dist.video.strict import Damage, folder_frames, numbered_frames, survey
@@ -37,12 +37,13 @@ def probe(uri: str) -> VideoInfo:
 
     Raises:
         UserError: missing, unreadable, no video stream, no frame decodes, or an empty folder.
+        OSError: the storage failed once the frame was read.
     """
     first = next(read_frames(uri))
     height, width = first.shape[:2]
     if is_folder(uri):
         return VideoInfo(width, height, len(frame_files(uri)), DEFAULT_RATE)
-    with open_video(uri) as (_, stream):
+    with open_input(uri) as (_, stream):
         return VideoInfo(
             width, height, stream.frames or None, stream.average_rate or stream.guessed_rate or DEFAULT_RATE
         )

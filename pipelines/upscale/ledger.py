@@ -88,9 +88,8 @@ class Ledger:
         for path in sorted(self._files):
             begins = {path[: end.end()] for end in _PARTIAL.finditer(path)}
             if begins & ours:
-                filesystem, uri = storage.filesystem(storage.join(self._out, path))
                 with contextlib.suppress(OSError):
-                    filesystem.delete_file(uri)
+                    storage.delete(storage.join(self._out, path))
 
     def _is_there(self, output: Output) -> bool:
         result = {output.name, f"{output.name}/{TIMES_FILE}"}

@@ -1,5 +1,6 @@
 """Signs of damage in coded video that FFmpeg says nothing of, and its log lines, which are the only sign of some."""
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+# While one thread listens, lines of others come out too; nobody has asked for those.
+logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
 
 _ZEROS = bytes(64)  # so many in a row no encoder writes
 _LENGTH_BYTES_AT = {"h264": 4, "hevc": 21}  # where avcC and hvcC boxes say how long the lengths of NAL units are

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from mana_dist import __version__, lease, storage
 from mana_dist.config import MlflowConfig
 from mana_dist.data.degradation import Degradation
-from mana_dist.errors import UserError, redacted
+from mana_dist.errors import UserError, one_line, redacted
 from mana_dist.evaluate import distribute, metrics_file, promote, report
 from mana_dist.evaluate.clips import Clip, find_clips
 from mana_dist.evaluate.datasets import Dataset, find_datasets
@@ -25,7 +25,7 @@ from mana_dist.evaluate.scoring import DIGEST_BYTES, ScoredClip, Settings
 from mana_dist.evaluate.subset import parse_subset
 from mana_dist.evaluate.tracking import Tracking
 from mana_dist.inference import choose_device
-from mana_dist.lease import Lease
+from mana_dist.lease import Lease, LostError
 from mana_dist.metrics.lpips import Lpips, Unavailable, load_lpips
 from mana_dist.mlflow_names import check_experiment
 from mana_dist.model_folder import REGISTRY_SCHEME
@@ -80,16 +80,18 @@ def evaluate(options: argparse.Namespace) -> Evaluation:
 def _evaluate(prepared: _Prepared, held: Lease) -> Evaluation:
     for told in prepared.protocol.datasets:
         print(f"data: {told}", flush=True)
-    evaluation = _score(prepared)
+    evaluation = _score(prepared, held)
     print(f"\n{report.table(evaluation)}\n", flush=True)
     held.check()
     prepared.out.write_metrics(metrics_file.to_json(evaluation, prepared.top))
+    held.check_lately()
     files = [prepared.out.metrics, *prepared.out.publish(evaluation)]
     prepared.out.remove_others(files)
     print("\n".join(files), flush=True)
     held.check()
     promotion, failure = _promote(prepared, evaluation)
     if promotion is not None:
+        held.check_lately()  # the registry may have taken its time
         prepared.out.write_metrics(metrics_file.to_json(evaluation, prepared.top, promotion))
         print(f"promotion: {promotion}", flush=True)
     if prepared.tracking is not None:
@@ -149,7 +151,7 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
     )
 
 
-def _score(prepared: _Prepared) -> Evaluation:
+def _score(prepared: _Prepared, held: Lease) -> Evaluation:
     lines = _Lines(prepared.clips)
     finished: dict[int, ClipScores] = {}
 
@@ -160,9 +162,9 @@ def _score(prepared: _Prepared) -> Evaluation:
     try:
         scored = score_clips(prepared.clips, prepared.settings, prepared.workers, told, lines.progress)
     except UserError as error:
-        raise UserError("; ".join([str(error), *_keep(prepared, finished)])) from error
-    except (Exception, KeyboardInterrupt):
-        print("".join(f"{line}\n" for line in _keep(prepared, finished)), end="", file=sys.stderr)
+        raise UserError("; ".join([str(error), *_keep(prepared, finished, held)])) from error
+    except (Exception, KeyboardInterrupt, SystemExit):
+        print("".join(f"{line}\n" for line in _keep(prepared, finished, held)), end="", file=sys.stderr)
         raise
     evaluation = _evaluation(prepared, tuple(entry.scores for entry in scored))
     return replace(
@@ -172,10 +174,14 @@ def _score(prepared: _Prepared) -> Evaluation:
     )
 
 
-def _keep(prepared: _Prepared, finished: Mapping[int, ClipScores]) -> list[str]:
+def _keep(prepared: _Prepared, finished: Mapping[int, ClipScores], held: Lease) -> list[str]:
     """Write the scores of the clips that were finished before an error; the line that says so, if there is any."""
     if not finished:
         return []
+    try:
+        held.check()
+    except (LostError, OSError) as error:
+        return [one_line(error)]
     results = tuple(finished[position] for position in sorted(finished))
     missing = [clip.name for position, clip in enumerate(prepared.clips) if position not in finished]
     uri = prepared.out.write_partial(metrics_file.to_json(_evaluation(prepared, results), unfinished=missing))

@@ -94,7 +94,7 @@ def test_of_a_first_clip_that_fails_nothing_is_kept(tmp_path: Path) -> None:
     assert names(tmp_path / "out") == set()
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("CUDA error")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), RuntimeError("CUDA error")])
 def test_what_is_no_users_mistake_keeps_them_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
 ) -> None:
@@ -110,6 +110,26 @@ def test_what_is_no_users_mistake_keeps_them_too(
         evaluate(tmp_path / "out", "--data", str(tmp_path / "data"), "--method", "bicubic")
     assert json.loads((tmp_path / "out" / PARTIAL_FILE).read_text())["unfinished"] == ["b"]
     assert f"finished are in {tmp_path / 'out' / PARTIAL_FILE}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("a clip is damaged")])
+def test_of_a_folder_that_was_taken_over_no_part_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    out = tmp_path / "out"
+    for seed, name in enumerate("ab"):
+        write_folder(tmp_path / "data" / name, frames_of(2, seed))
+
+    class TakenOver(run._Lines):
+        def told(self, position: int, scored: object) -> None:
+            (out / lease.FILE).write_bytes(lease.Owner.here().encode())
+            raise error
+
+    monkeypatch.setattr(run, "_Lines", TakenOver)
+    with pytest.raises(type(error)) as raised:
+        evaluate(out, "--data", str(tmp_path / "data"), "--method", "bicubic")
+    assert names(out) == {lease.FILE}
+    assert "was taken over by another attempt" in f"{raised.value}{capsys.readouterr().err}"
 
 
 def test_a_rerun_leaves_nothing_of_the_report_before_it_and_all_that_is_others(tmp_path: Path, model: str) -> None:

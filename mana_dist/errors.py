@@ -7,7 +7,11 @@ from collections.abc import Callable
 # A password may hold "/" and, with a colon before it, "@" too, as SQLAlchemy takes it; in a path "@" is no secret.
 _USER = re.compile(r"(?<=://)(?:[^\s/:?#@]*:\S*|[^\s/?#@]+)@")
 _NAMES = "password|passwd|pwd|secret|token|signature|sig|credential"
-_PARAMETER = re.compile(rf"(?i)(?<=[?&])([\w.-]*(?:{_NAMES})=)[^&#\s'\")]+")
+_PARAMETER = re.compile(rf"(?i)(?<=[?&])([\w.-]*(?:{_NAMES})=)[^&#\s'\")]*[^&#\s'\"):,;]")
+
+
+HIDDEN = "***"
+"""What stands for a secret."""
 
 
 class UserError(Exception):
@@ -19,8 +23,8 @@ class UserError(Exception):
 
 
 def redacted(text: str) -> str:
-    """Return ``text`` with ``***`` for the user and password in its URIs, and for secrets in their queries."""
-    return _PARAMETER.sub(r"\1***", _USER.sub("***@", text))
+    """Return ``text`` with :data:`HIDDEN` for the user and password in its URIs, and for secrets in their queries."""
+    return _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(f"{HIDDEN}@", text))
 
 
 def one_line(error: BaseException) -> str:

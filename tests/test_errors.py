@@ -47,6 +47,7 @@ def test_a_bug_keeps_its_traceback() -> None:
         ("tell http://ann:s3cret@host and (http://ann:@b)", "tell http://***@host and (http://***@b)"),
         ("postgresql://host/db?user=ann&password=s3cret&x=1", "postgresql://host/db?user=ann&password=***&x=1"),
         ("http://host/a.mp4?X-Amz-Signature=ab12&Expires=9", "http://host/a.mp4?X-Amz-Signature=***&Expires=9"),
+        ("http://host/a.mp4?token=ab:12: no video", "http://host/a.mp4?token=***: no video"),
     ],
 )
 def test_passwords_in_uris_are_told_to_nobody(text: str, expected: str) -> None:

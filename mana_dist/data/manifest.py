@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mana_dist import storage
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 2
@@ -48,10 +48,15 @@ class Shard:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A source that gave no samples, and why."""
+    """A source that gave no samples, and why; without passwords, since it is written down and printed."""
 
     source: str
     reason: str
+
+    def __post_init__(self) -> None:
+        """Hide secrets of URIs."""
+        object.__setattr__(self, "source", redacted(self.source))
+        object.__setattr__(self, "reason", redacted(self.reason))
 
 
 @dataclass(frozen=True, kw_only=True)

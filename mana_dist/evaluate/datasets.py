@@ -354,7 +354,7 @@ def _only_reds4(dataset: Dataset) -> Dataset:
 
 def _names(datasets: Sequence[Dataset]) -> list[str]:
     """The last name of each URI, with as many of the names above as tell it from the others; else the URI."""
-    above = [storage.resolve(dataset.uri).rstrip("/").split("/")[:-1] for dataset in datasets]
+    above = [redacted(storage.resolve(dataset.uri)).rstrip("/").split("/")[:-1] for dataset in datasets]
     names = []
     for dataset, mine in zip(datasets, above, strict=True):
         rivals = [theirs for other, theirs in zip(datasets, above, strict=True) if other.name == dataset.name]

@@ -18,7 +18,7 @@ import cv2
 import torch
 
 from mana_dist import ray_runtime
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.clips import Clip
 from mana_dist.evaluate.scoring import ScoredClip, Settings, score_clip
 from mana_dist.progress import duration
@@ -218,7 +218,7 @@ def _on_ray(
                 busy[worker.score.remote(shared, clips[position])] = (worker, position)
             ready, _ = ray.wait(list(busy), num_returns=1, timeout=_SILENCE)
             if not ready:
-                names = ", ".join(clips[position].uri for _, position in busy.values())
+                names = ", ".join(redacted(clips[position].uri) for _, position in busy.values())
                 print(f"no clip scored for {duration(time.monotonic() - came)}; waiting for {names}", flush=True)
                 continue
             came = time.monotonic()

@@ -2,6 +2,7 @@
 
 import os
 import re
+from urllib.parse import unquote, urlsplit
 
 from mana_dist import storage
 from mana_dist.errors import UserError
@@ -25,6 +26,8 @@ def is_folder(uri: str) -> bool:
 
 def clip_name(uri: str) -> str:
     """A short name for people, of the URI alone: a video's file name without its suffix, a folder's name."""
+    if storage.is_web(uri):  # without its query, which may hold secrets
+        uri = unquote(urlsplit(uri).path)
     name = _base(uri.rstrip("/"))
     stem, suffix = os.path.splitext(name)
     return stem if suffix.lower() in VIDEO_SUFFIXES else name

@@ -31,7 +31,7 @@ class Report:
         made = f"{settings.frames_per_sample}-frame samples every {count(settings.stride, 'frame')}"
         print(f"ingest: {count(clips, 'clip')}{again}, {settings.degradation}, {made}{taken}", flush=True)
         self._work = {unit.name: units.work(unit) for unit in planned}
-        self._names = {clip.uri: clip.name for unit in planned for clip in unit.clips}
+        self._names = {clip.source: clip.name for unit in planned for clip in unit.clips}
         self._total, self._number = len(planned), len(done)
         self._left = sum(work for name, work in self._work.items() if name not in done)
         self._done_work = 0

@@ -12,7 +12,7 @@ from mana_dist import storage
 from mana_dist.data.manifest import Manifest, Rejected, find_manifest, save_manifest
 from mana_dist.data.samples import PARTIAL_FOLDER
 from mana_dist.data.settings import SampleSettings
-from mana_dist.errors import UserError
+from mana_dist.errors import HIDDEN, UserError
 from pipelines.ingest import sources_table
 from pipelines.ingest.ledger import Ledger, are_whole, shard_sizes
 from pipelines.ingest.sources import Clip, expand
@@ -84,12 +84,12 @@ def to_do(dataset: Dataset, clips: Sequence[Clip]) -> list[Clip]:
         UserError: a clip that shares shards cannot be read just now: its samples would be lost.
     """
     known = {row.uri: row for row in dataset.rows}
-    todo = {clip.uri: clip for clip in clips if not _holds(known.get(clip.uri), clip, dataset.damaged)}
-    given = {clip.uri: clip for clip in clips}
+    todo = {clip.source: clip for clip in clips if not _holds(known.get(clip.source), clip, dataset.damaged)}
+    given = {clip.source: clip for clip in clips}
     replaced = {known[uri].unit for uri in todo if uri in known} - {""} | dataset.damaged
     sharing = [row for row in dataset.rows if row.unit in replaced and row.uri not in todo]
     todo |= {row.uri: given[row.uri] for row in sharing if row.uri in given}
-    todo |= {clip.uri: clip for clip in _clips_again([row for row in sharing if row.uri not in given])}
+    todo |= {clip.source: clip for clip in _clips_again([row for row in sharing if row.uri not in given])}
     return sorted(todo.values(), key=lambda clip: clip.uri)
 
 
@@ -113,7 +113,7 @@ def merge(
         asked: every URI that was looked at now: what was refused there before, and is no clip, no longer counts.
     """
     failures = {clip.uri: result for result in results if result.failure for clip in result.clips}
-    worked = {clip.uri: clip for clip in clips}
+    worked = {clip.source: clip for clip in clips}
     stay = _staying(dataset, failures)
     results = [result for result in results if not stay.intersection(clip.uri for clip in result.clips)]
     worked = {uri: clip for uri, clip in worked.items() if uri not in stay}
@@ -213,6 +213,12 @@ def _clips_again(rows: Iterable[SourceRow]) -> Iterator[Clip]:
     Raises:
         UserError: one is there but cannot be looked at.
     """
+    for row in rows:
+        if storage.is_web(row.uri) and HIDDEN in row.uri:
+            raise UserError(
+                f"{row.uri}: shares shards with sources that are made anew, and its password is not recorded; name it "
+                "as --source too"
+            )
     alike: dict[tuple[int, int | None, int], dict[str, SourceRow]] = {}
     for row in rows:
         alike.setdefault((row.start, row.stop, row.downscale), {})[row.uri] = row
@@ -254,7 +260,7 @@ def _sum(a: ClipResult, b: ClipResult) -> ClipResult:
 
 def _row(clip: Clip, unit: str, result: ClipResult) -> SourceRow:
     return SourceRow(
-        uri=clip.uri,
+        uri=clip.source,
         clip=clip.name,
         unit=unit,
         bytes=clip.bytes,

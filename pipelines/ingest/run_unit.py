@@ -161,7 +161,7 @@ def _frames(clip: Clip, unit: Unit, damage: Damage | None) -> Iterator[NumberedF
 
 def bare_reason(error: UserError, uri: str) -> str:
     """The error's line without the URI in front, which stands beside it in every record."""
-    return " ".join(str(error).removeprefix(f"{uri}: ").split())
+    return " ".join(str(error).removeprefix(f"{redacted(uri)}: ").split())
 
 
 def refusal(width: int, height: int, used: int | None, clip: Clip, settings: SampleSettings) -> str:

@@ -7,14 +7,13 @@ import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from mana_dist import storage
 from mana_dist.data import vimeo
 from mana_dist.data.layouts import lr_folder_of, truths_of
 from mana_dist.data.manifest import Rejected
 from mana_dist.data.sources import FoundClip, below, clips_in
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from mana_dist.storage import ListedFile
 from mana_dist.video.containers import VIDEO_SUFFIXES
 from mana_dist.video.frame_folders import FRAME_SUFFIXES, clip_name
@@ -29,7 +28,7 @@ class Clip:
     """A video or a folder of frames, and what to use of it.
 
     Attributes:
-        uri: where it is; no other clip of a dataset has the same.
+        uri: where it is.
         files: names of a folder's frame files in order; None for a video.
         bytes: of the video, or of all frames together; None where a web server does not tell.
         modified: newest change, seconds since the epoch; None where a web server does not tell.
@@ -48,6 +47,11 @@ class Clip:
     downscale: int = 1
     name: str
 
+    @property
+    def source(self) -> str:
+        """Its URI as records and people see it, without passwords; no other clip of a dataset has the same."""
+        return redacted(self.uri)
+
 
 class Expansion(NamedTuple):
     """What sources stand for.
@@ -56,7 +60,7 @@ class Expansion(NamedTuple):
         clips: each once; in the order of the arguments, those of one argument sorted by URI.
         rejected: what stands for no clip, and why.
         notes: lines for people: what was left out on purpose.
-        asked: every URI that was looked at: the arguments, and what stands in lists.
+        asked: every URI that was looked at, without passwords: the arguments, and what stands in lists.
     """
 
     clips: list[Clip]
@@ -105,7 +109,7 @@ def expand(
 
 @dataclass
 class _Expander:
-    named: dict[str, tuple[Clip, str]] = field(default_factory=dict)  # by URI, with where it was named
+    named: dict[str, tuple[Clip, str]] = field(default_factory=dict)  # by what records call it, with where it was named
     rejected: list[Rejected] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     asked: set[str] = field(default_factory=set)
@@ -114,7 +118,7 @@ class _Expander:
 
     def take(self, entry: Entry, place: Place, *, within_list: bool = False) -> None:
         """Add what lies at a source."""
-        self.asked.add(entry.uri)
+        self.asked.add(redacted(entry.uri))
         try:
             self._take(entry, place, within_list=within_list)
         except OSError as error:  # in reading a list
@@ -294,7 +298,12 @@ class _Expander:
             )
             if (lr := lr_folder_of(folder, clip)) is not None:
                 self._low[uri] = f"{uri}/".rpartition(f"/{lr}/")[0] + f"/{lr}"
-            first, origin = self.named.setdefault(uri, (made, entry.origin))
+            first, origin = self.named.setdefault(made.source, (made, entry.origin))
+            if first.uri != uri:
+                raise UserError(
+                    f"{uri}: two sources differ in what is secret alone ({origin}; {entry.origin}), and that is not "
+                    "recorded; ingest a copy of one of them"
+                )
             if (first.start, first.stop, first.downscale) != (made.start, made.stop, made.downscale):
                 raise UserError(
                     f"{uri}: named twice, with different frames or downscale ({origin}; {entry.origin}); "
@@ -339,8 +348,6 @@ def _stem(clip: Clip) -> str:
 
 
 def _name(uri: str, *, is_video: bool) -> str:
-    if storage.is_web(uri):
-        return clip_name(unquote(urlsplit(uri).path))
     *_, parent, group, name = ("", "", *uri.split("/"))
     if not is_video and parent == vimeo.SEQUENCES:
         return f"{group}/{name}"

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mana_dist import storage
-from mana_dist.errors import UserError, one_line
+from mana_dist.errors import UserError, one_line, redacted
 from pipelines.ingest.sources import Clip
 
 
@@ -20,7 +20,7 @@ class SourceRow:
     """A clip that was ingested, or looked at and refused.
 
     Attributes:
-        uri: where it was read.
+        uri: where it was read, without passwords.
         clip: its name, as in the shards' column ``clip``.
         unit: the shards that hold its samples; empty where it gave none.
         bytes: its size then, None where the storage did not tell; with ``modified`` it tells a changed source.
@@ -51,10 +51,15 @@ class SourceRow:
     flat: int
     note: str
 
+    def __post_init__(self) -> None:
+        """Hide secrets of URIs."""
+        object.__setattr__(self, "uri", redacted(self.uri))
+        object.__setattr__(self, "note", redacted(self.note))
+
     def is_of(self, clip: Clip) -> bool:
         """Whether ``clip`` is this source, unchanged, with the same frames to use."""
         mine = (self.uri, self.bytes, self.modified, self.start, self.stop, self.downscale)
-        return mine == (clip.uri, clip.bytes, clip.modified, clip.start, clip.stop, clip.downscale)
+        return mine == (clip.source, clip.bytes, clip.modified, clip.start, clip.stop, clip.downscale)
 
 
 def read(out: str, name: str | None) -> list[SourceRow]:

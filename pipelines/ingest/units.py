@@ -15,6 +15,7 @@ from typing import Any
 
 from mana_dist.data.manifest import SCHEMA_VERSION, Shard
 from mana_dist.data.settings import CUT_DETECTOR, CUT_MARGIN, SampleSettings
+from mana_dist.errors import redacted
 from mana_dist.video import READER_VERSION
 from mana_dist.video.strict import Segment
 from pipelines.ingest.sources import Clip
@@ -65,7 +66,7 @@ class ClipResult:
     """What became of a clip, or of a segment of it.
 
     Attributes:
-        uri: the clip.
+        uri: the clip's, without passwords.
         frames: frames decoded.
         samples: samples made.
         cuts: shot cuts found.
@@ -83,6 +84,11 @@ class ClipResult:
     flat: int = 0
     note: str = ""
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Hide secrets of URIs: it goes into the ledger."""
+        for name in ("uri", "note", "reason"):
+            object.__setattr__(self, name, redacted(getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -196,9 +202,8 @@ def unit_name(clips: Sequence[Clip], settings: SampleSettings, segments: Sequenc
         "schema": SCHEMA_VERSION,
     }
     of_settings = {**dataclasses.asdict(settings), **versions}
-    identity = json.dumps(
-        [of_settings, *([dataclasses.astuple(item) for item in items] for items in (clips, segments))]
-    )
+    sources = [dataclasses.astuple(dataclasses.replace(clip, uri=clip.source)) for clip in clips]
+    identity = json.dumps([of_settings, sources, [dataclasses.astuple(segment) for segment in segments]])
     return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 

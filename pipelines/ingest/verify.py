@@ -255,7 +255,7 @@ def _count_problems(
     told: Counter[tuple[str, str]] = Counter()
     for row in rows:
         if row.samples and row.unit not in spoilt:
-            told[row.unit, redacted(row.uri)] += row.samples
+            told[row.unit, row.uri] += row.samples
     wrong = sorted(key for key in told.keys() | found.keys() if told[key] != found[key])
     for unit, uri in islice(wrong, _LISTED):
         yield f"{uri}: {found[unit, uri]} samples in the shards of {unit}, {told[unit, uri]} in the table"

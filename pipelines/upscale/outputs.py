@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mana_dist import storage
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, redacted
 from pipelines.ingest import source_lists
 from pipelines.ingest.sources import Clip
 
@@ -45,7 +45,7 @@ class Output:
     def keyed(self, decisive: Mapping[str, Any]) -> "Output":
         """With its key; ``decisive`` is what decides the bytes beside the source, as it goes into JSON."""
         readable = re.sub(r"[^A-Za-z0-9._-]+", "_", self.name).lstrip(".")[:60] or "video"
-        source = {"uri": self.source, "bytes": self.bytes, "modified": self.modified}
+        source = {"uri": redacted(self.source), "bytes": self.bytes, "modified": self.modified}
         key = f"{readable}-{_digest(self.name)[:8]}-{_digest({'source': source, **decisive})[:12]}"
         return dataclasses.replace(self, key=key)
 
@@ -111,10 +111,15 @@ def _base(argument: str) -> str:
 def _relative(uri: str, bases: Sequence[str]) -> str:
     for base in bases:
         if uri.startswith(f"{base.rstrip('/')}/"):
-            return uri[len(base.rstrip("/")) + 1 :]
+            return _without_query(uri)[len(base.rstrip("/")) + 1 :]
     # Named itself, or by a list that lies elsewhere.
-    path = unquote(urlsplit(uri).path) if storage.is_web(uri) else uri
+    path = unquote(_without_query(uri)) if storage.is_web(uri) else uri
     return path.rpartition("/")[2]
+
+
+def _without_query(uri: str) -> str:
+    """It may hold secrets, and results are named so."""
+    return urlsplit(uri)._replace(query="", fragment="").geturl() if storage.is_web(uri) else uri
 
 
 def _digest(value: object) -> str:

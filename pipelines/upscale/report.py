@@ -21,10 +21,6 @@ _SECONDS = 5.0  # between lines of a longer job
 _LISTED = 20
 
 
-def _plain(item: Rejected) -> dict[str, str]:
-    return {name: redacted(value) for name, value in dataclasses.asdict(item).items()}
-
-
 class Progress:
     """Lines for people: segments with rate and time left, results as they are there.
 
@@ -113,8 +109,8 @@ class Report:
             "model": {"uri": redacted(recipe.model), "sha256": recipe.sha256},
             "settings": dataclasses.asdict(recipe.settings),
             "results": results,
-            "rejected": [_plain(item) for item in self.rejected],
-            "failed": [_plain(item) for item in self.failed],
+            "rejected": [dataclasses.asdict(item) for item in self.rejected],
+            "failed": [dataclasses.asdict(item) for item in self.failed],
         }
         storage.write_bytes(storage.join(out, REPORT_NAME), json.dumps(values, indent=1).encode())
 
@@ -122,7 +118,7 @@ class Report:
         """The summary; ``there`` results were there before."""
         for what, items in (("rejected", self.rejected), ("failed", self.failed)):
             for item in items[:_LISTED]:
-                print(redacted(f"{what}: {item.source}: {item.reason}"), file=sys.stderr)
+                print(f"{what}: {item.source}: {item.reason}", file=sys.stderr)
             if len(items) > _LISTED:
                 print(f"... and {len(items) - _LISTED} more: see {REPORT_NAME}", file=sys.stderr)
         frames = sum(summary.frames for _, summary in self.results)

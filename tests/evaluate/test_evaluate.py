@@ -19,6 +19,8 @@ from mana_dist.errors import UserError
 from mana_dist.evaluate.__main__ import main
 from mana_dist.video import READER_VERSION
 from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder
+from tests.video.videos import write_video
+from tests.web_server import web_server
 
 KEYS = {"psnr_rgb", "ssim_rgb", "lpips", "psnr_y", "ssim_y", "frames"}
 
@@ -336,3 +338,19 @@ def test_exit_code_2_with_one_line_and_before_torch_is_imported(tmp_path: Path) 
         "error: the following arguments are required: --method, --out; see python -m mana_dist.evaluate --help"
     ]
     assert " torch\n" not in done.stderr
+
+
+def test_passwords_of_urls_are_neither_kept_nor_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    video = write_video(tmp_path / "walk.mp4", frames_of(3))
+    with web_server() as server:
+        server.files = {"/walk.mp4": video.read_bytes()}
+        link = server.url.replace("://", "://me:hunter2@") + "/walk.mp4?token=hunter2"
+        evaluate(tmp_path / "out", "--data", link, "--method", "bicubic", f"frames:same={link}")
+        with pytest.raises(UserError, match=r"token=\*\*\*: has 3 frames, so none from 4 on"):
+            evaluate(tmp_path / "bad", "--data", link, "--method", "bicubic", "--frames", "4:")
+    told = "".join(capfd.readouterr())
+    assert "data: walk (1 clip" in told
+    assert "hunter2" not in told
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path != video]
+    assert any(path.name == "metrics.json" for path in written)
+    assert [path.name for path in written if b"hunter2" in path.read_bytes()] == []

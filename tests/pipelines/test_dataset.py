@@ -5,10 +5,12 @@ import functools
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from mana_dist import lease
@@ -19,11 +21,12 @@ from mana_dist.errors import UserError
 from mana_dist.lease import Owner
 from mana_dist.video import READER_VERSION
 from mana_dist.video.strict import numbered_frames
-from pipelines.ingest import contact_sheet, job, run_unit, units
+from pipelines.ingest import contact_sheet, dataset, job, run_unit, units
 from pipelines.ingest.__main__ import main
 from pipelines.ray_tasks import Task
 from tests.pipelines.datasets import rows, tree, without_ray
 from tests.video.videos import noise_frames, write_pictures, write_video
+from tests.web_server import WebServer, web_server
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +39,7 @@ def clips(tmp_path: Path) -> list[Path]:
     return [write_video(tmp_path / f"{name}.mp4", noise_frames(9, seed=ord(name))) for name in "abc"]
 
 
-def ingest(out: Path, *sources: Path, options: tuple[str, ...] = ()) -> None:
+def ingest(out: Path, *sources: Path | str, options: tuple[str, ...] = ()) -> None:
     main(["--source", *map(str, sources), "--out", str(out), *options])
 
 
@@ -502,3 +505,65 @@ def test_an_ingest_that_another_reader_of_video_began_is_not_continued(
     ingest(out, *clips, options=("--overwrite",))
     assert load_manifest(str(out)).samples == 9
     assert not record.exists()
+
+
+# Passwords
+
+
+@pytest.fixture
+def served(clips: list[Path]) -> Iterator[WebServer]:
+    with web_server() as server:
+        server.files = {f"/{clip.name}": clip.read_bytes() for clip in clips} | {"/no.mp4": b"no video"}
+        yield server
+
+
+def links(server: WebServer, secret: str, *names: str) -> list[str]:
+    host = server.url.replace("://", f"://me:{secret}@")
+    return [f"{host}/{name}.mp4?size=1&access_token={secret}" for name in names]
+
+
+def test_secrets_of_urls_are_neither_kept_nor_told(
+    tmp_path: Path, served: WebServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+
+    def stored() -> bytes:
+        tables = [pq.read_table(path).to_pylist() for path in out.glob("sources-*")]  # they are compressed
+        return b"".join([*(path.read_bytes() for path in out.rglob("*") if path.is_file()), str(tables).encode()])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "publish", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit, match="killed"):
+            ingest(out, *links(served, "hunter2", "a", "no", "gone"))
+    assert list((out / ".work").glob("*.json"))
+    assert b"hunter2" not in stored()
+    before = mtimes(out)
+    ingest(out, *links(served, "other3", "a", "no", "gone"))  # goes on, with another password
+    assert {name: before[name] for name in before if name.endswith(".parquet")}.items() <= mtimes(out).items()
+    ingest(out, *links(served, "third4", "a", "no", "gone"), options=("--dry-run",))
+    manifest = load_manifest(str(out))
+    hidden = [uri.replace("me:***", "***") for uri in links(served, "***", "gone", "no")]
+    assert [item.source for item in manifest.rejected] == hidden
+    told = "".join(capfd.readouterr())
+    assert "2 clips there already" in told
+    assert hidden[0] in told
+    for secret in ("hunter2", "other3", "third4"):
+        assert secret not in told
+        assert secret.encode() not in stored()
+
+
+def test_sources_that_differ_in_secrets_alone_are_refused(tmp_path: Path, served: WebServer) -> None:
+    with pytest.raises(UserError, match=r"a\.mp4\?size=1&access_token=\*\*\*: two sources differ in what is secret"):
+        ingest(tmp_path / "out", *links(served, "one", "a"), *links(served, "two", "a"))
+
+
+def test_shards_shared_with_a_source_whose_password_is_not_kept(
+    tmp_path: Path, served: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "PACKS", 1)
+    ingest(tmp_path / "out", *links(served, "one", "a", "b"))
+    served.files["/a.mp4"] += b"\0"
+    with pytest.raises(UserError, match=r"b\.mp4\?.*its password is not recorded; name it as --source too"):
+        ingest(tmp_path / "out", *links(served, "one", "a"))
+    ingest(tmp_path / "out", *links(served, "one", "a", "b"))
+    assert load_manifest(str(tmp_path / "out")).clips == 2

@@ -57,6 +57,21 @@ def test_web_addresses_give_their_files_names() -> None:
     assert (made.name, made.uri) == ("my film.mkv", "/out/my film.mkv")
 
 
+def test_results_are_not_named_by_secrets() -> None:
+    """Of URLs in a list that lies on the web too; that another password was used makes no other work of it."""
+    listed = "http://me:one@host/films/list.txt?token=one"
+    clips = [
+        Clip(uri=url, files=None, bytes=None, modified=None, name="x")
+        for url in ("http://me:one@host/films/a/x.mp4?token=one", "http://me:two@host/films/a/x.mp4?token=two")
+    ]
+    first, second = (
+        outputs_of([clip], [listed.replace("one", secret)], "/out", ".mkv")[0].keyed({})
+        for clip, secret in zip(clips, ("one", "two"), strict=True)
+    )
+    assert (first.name, first.key) == (second.name, second.key)
+    assert first.name == "a/x.mkv"
+
+
 def test_two_sources_of_one_result_are_named(films: Path, tmp_path: Path) -> None:
     (films / "a.mov").touch()
     with pytest.raises(UserError, match=rf"{films}/a.mkv and {films}/a.mov would both become {tmp_path}/out/a.mp4"):

@@ -1,14 +1,18 @@
 """The one exception for a user's mistake, and how every command turns it into exit code 2."""
 
+import contextlib
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 # A password may hold "/" and, with a colon before it, "@" too, as SQLAlchemy takes it; in a path "@" is no secret.
 _USER = re.compile(r"(?<=://)(?:[^\s/:?#@]*:\S*|[^\s/?#@]+)@")
 _NAMES = "password|passwd|pwd|secret|token|signature|sig|credential"
 _PARAMETER = re.compile(rf"(?i)(?<=[?&])([\w.-]*(?:{_NAMES})=)[^&#\s'\")]*[^&#\s'\"):,;]")
-
+_TERMINATED = 128 + signal.SIGTERM
 
 HIDDEN = "***"
 """What stands for a secret."""
@@ -36,7 +40,8 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     """Run a command line's ``main(argv)`` and leave the process with the project's exit codes.
 
     0: the work is done; 2: a :class:`UserError`, printed as one line on stderr without a traceback;
-    130: interrupted by Ctrl-C. Any other exception is a bug and keeps its traceback.
+    130: interrupted by Ctrl-C; 143: by SIGTERM, where that is caught. Any other exception is a bug and keeps its
+    traceback.
     """
     try:
         main(sys.argv[1:])
@@ -46,3 +51,25 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as error:
+        if error.code == _TERMINATED:
+            print("terminated", file=sys.stderr)
+        raise
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises SystemExit, where it would end the process at once: there is something to clear up or to say."""
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(_TERMINATED)

@@ -14,7 +14,6 @@ having made sure, nobody else's work can cross. What remains is a halt of more t
 import contextlib
 import json
 import os
-import signal
 import socket
 import threading
 import time
@@ -23,11 +22,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Protocol, Self
 
 from mana_dist import storage, swap
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, terminable
 from mana_dist.train.retry import PATIENCE, is_lasting, persistently
 
 FILE = ".lease"
@@ -264,7 +262,7 @@ def hold(
         raise UserError(f"{name}: cannot write {_file(folder)} ({error}); mend its storage or {other}") from error
     threading.Thread(target=lease.keep, name="lease", daemon=True).start()
     try:
-        with _terminable():
+        with terminable():
             yield lease
     finally:
         lease.release()
@@ -346,21 +344,3 @@ def _exists(pid: int) -> bool:
     except OSError:
         pass
     return True
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM raises SystemExit, where it would end the process at once: there is something to give back."""
-    before = signal.getsignal(signal.SIGTERM)
-    if before is not signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)

@@ -80,7 +80,7 @@ def join(
         UserError: a segment is missing, or there is no frame.
         OSError: a storage failed.
     """
-    records = [record.read_finished(folder, segment) for segment in segments]
+    records = record.read_finished(folder, segments)
     if not any(each.pts for each in records):
         raise UserError(f"{survey.uri}: holds no video frame that can be decoded")
     times = times_of(records, survey)
@@ -235,9 +235,10 @@ def _stopped(survey: Survey, records: Sequence[Record], times: Times) -> str:
     unread = survey.last_pts is not None and (survey.last_pts - last) * tick > Fraction(3, 2) / survey.rate
     if trouble or (survey.promised or 0) > survey.frames or unread:
         seconds = float((times.pts[-1] - times.pts[0]) * tick + 1 / survey.rate)
+        of = f" of about {about}" if about > frames else ""
         return (
-            f"stopped at frame {frames} ({seconds:.2f} s) of about {about}: the source cannot be decoded beyond; "
-            "the result holds what could be"
+            f"stopped at frame {frames} ({seconds:.2f} s){of}: the source cannot be decoded beyond; the result holds "
+            "what could be"
         )
     if errors:
         missing = max(about - frames, 0)

@@ -1,7 +1,8 @@
 """What is known of a finished segment: a small JSON file beside its pictures."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
@@ -65,16 +66,34 @@ def write(folder: str, segment: Segment, record: Record) -> None:
     storage.write_bytes(_uri(folder, segment), json.dumps(asdict(record)).encode())
 
 
-def read(folder: str, segment: Segment) -> Record | None:
+def sizes(folder: str) -> dict[str, int | None]:
+    """Return the bytes of all files in a work folder by their names: one question for all that :func:`read` asks.
+
+    Raises:
+        OSError: the storage failed.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return {file.path: file.bytes for file in storage.list_files(folder)}
+    return {}
+
+
+def read(folder: str, segment: Segment, found_sizes: Mapping[str, int | None] | None = None) -> Record | None:
     """A segment's record; None where it is not finished, or its files are not as they were written.
+
+    Args:
+        folder: URI.
+        segment: of the video.
+        found_sizes: of :func:`sizes`; None: each file is asked for.
 
     Raises:
         OSError: the storage failed.
     """
     try:
         found = json.loads(storage.read_bytes(_uri(folder, segment)))
-        if any(storage.stat(storage.join(folder, name)).bytes != size for name, size in found["files"].items()):
-            return None
+        for name, size in found["files"].items():
+            there = storage.stat(storage.join(folder, name)).bytes if found_sizes is None else found_sizes.get(name)
+            if there != size:
+                return None
     except FileNotFoundError:
         return None
     except (ValueError, KeyError):  # the machine lost power; KeyError: an older version wrote it
@@ -83,17 +102,23 @@ def read(folder: str, segment: Segment) -> Record | None:
     return Record(**{**found, **orders, "pts": tuple(found["pts"])})
 
 
-def read_finished(folder: str, segment: Segment) -> Record:
-    """A segment's record.
+def read_finished(folder: str, segments: Iterable[Segment]) -> list[Record]:
+    """The records of all segments.
 
     Raises:
-        UserError: it is not finished.
+        UserError: one is not finished; nothing says any more that it is.
         OSError: the storage failed.
     """
-    found = read(folder, segment)
-    if found is None:
-        raise UserError(f"{folder}: {segment.name} is missing; run the same command again")
-    return found
+    found_sizes = sizes(folder)
+    records = []
+    for segment in segments:
+        found = read(folder, segment, found_sizes)
+        if found is None:
+            with contextlib.suppress(OSError):
+                storage.delete(_uri(folder, segment))
+            raise UserError(f"{folder}: {segment.name} is missing; run the same command again")
+        records.append(found)
+    return records
 
 
 def _uri(folder: str, segment: Segment) -> str:

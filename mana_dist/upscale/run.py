@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 import av
 
 from mana_dist import model_folder
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, terminable
 from mana_dist.progress import Progress, count
 from mana_dist.upscale import job, mark, record
 from mana_dist.upscale.destination import check_destination, clear_comparison, is_done
@@ -21,6 +22,7 @@ from mana_dist.upscale.source import Survey, check_size, segments_of, survey
 from mana_dist.upscale.work import Network, network, upscale_segments
 
 
+@terminable()
 def run(
     source: str,
     destination: str,
@@ -60,19 +62,27 @@ def run(
     segments = segments_of(surveyed, placed.frames, settings.segment)
     stays = f"what is done stays in {folder}, and the same command goes on from there"
     with _errors(f"{destination}: cannot be written"), job.opened(folder, identity):
-        missing = [segment for segment in segments if record.read(folder, segment) is None]
+        sizes = record.sizes(folder)
+        missing = [segment for segment in segments if record.read(folder, segment, sizes) is None]
         begin = missing[0].start if missing else surveyed.frames
         if len(missing) < len(segments):
             print(f"going on: {len(segments) - len(missing)} of {len(segments)} segments were finished before")
         progress = Progress(os.path.basename(destination.rstrip("/")), max(surveyed.frames - begin, 0))
-        with _errors(f"{source}: cannot be upscaled", stays):
-            for stretch in _stretches(missing):
-                upscale_segments(surveyed, stretch, placed, settings, folder, progress.step)
-        progress.close()
-        with _errors(f"{destination}: cannot be written", stays):
-            if overwrite and not settings.compare:
-                clear_comparison(destination, marked)
-            summary = join(surveyed, segments, folder, destination, settings, marked=marked)
+        place = ""
+        try:
+            with _errors(f"{source}: cannot be upscaled", stays):
+                for stretch in _stretches(missing):
+                    upscale_segments(surveyed, stretch, placed, settings, folder, progress.step)
+            progress.close()
+            place = f"after the last of {count(surveyed.frames, 'frame')}, while they were joined"
+            with _errors(f"{destination}: cannot be written", stays):
+                if overwrite and not settings.compare:
+                    clear_comparison(destination, marked)
+                summary = join(surveyed, segments, folder, destination, settings, marked=marked)
+        except (KeyboardInterrupt, SystemExit):
+            place = place or f"at frame {begin + progress.count} of about {surveyed.frames}"
+            print(f"stopped {place}; {stays}", file=sys.stderr)
+            raise
         job.finish(folder)
     _tell(destination, summary, progress, placed.device, settings)
 

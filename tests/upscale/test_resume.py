@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -16,14 +17,16 @@ import numpy as np
 import pytest
 import torch
 
-from mana_dist import model_folder
+from mana_dist import model_folder, storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig
 from mana_dist.upscale import job, work
 from mana_dist.upscale.__main__ import main
+from mana_dist.upscale.join import join
 from mana_dist.upscale.settings import Settings
-from mana_dist.upscale.source import survey
+from mana_dist.upscale.source import segments_of, survey
+from mana_dist.upscale.work import upscale_segments
 from tests.upscale.runs import CONSTANT, LONG, SAME, read, run, synthesise
 from tests.video.videos import moving_frames, write_coded
 
@@ -95,6 +98,79 @@ def test_killed_and_started_again_it_goes_on_and_ends_with_the_same_bytes(
     assert f"going on: {len(finished)} of 6 segments were finished before" in capsys.readouterr().out
     assert result.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4", "whole.mp4"]
+
+
+STOPPED = """
+import os, sys
+from mana_dist.errors import run_command
+from mana_dist.upscale import record, run
+from mana_dist.upscale.__main__ import main
+write, written, number = record.write, [], int(sys.argv.pop(1))
+def write_and_stop(*arguments):
+    write(*arguments)
+    written.append(None)
+    if len(written) == 2:
+        os.kill(os.getpid(), number)
+def join_and_stop(*arguments, **options):
+    os.kill(os.getpid(), number)
+if sys.argv.pop(1) == "joining":
+    run.join = join_and_stop
+else:
+    record.write = write_and_stop
+run_command(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+@pytest.mark.parametrize(
+    ("stage", "place"),
+    [
+        ("working", r"at frame \d+ of about 47"),
+        ("joining", "after the last of 47 frames, while they were joined"),
+    ],
+)
+def test_a_signal_says_where_it_stopped_and_that_the_same_command_goes_on(
+    tmp_path: Path, model: str, number: int, code: int, word: str, stage: str, place: str
+) -> None:
+    source, result = synthesise(tmp_path / "a.mp4", LONG, keyframes=8), tmp_path / "b.mp4"
+    command = [sys.executable, "-c", STOPPED, str(int(number)), stage, *options(source, result, model)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == code, ended.stderr
+    *_, stopped, last = ended.stderr.splitlines()  # after lines of progress
+    stays = f"what is done stays in {tmp_path / '.b.mp4.partial'}, and the same command goes on from there"
+    assert re.fullmatch(f"stopped {place}; {re.escape(stays)}", stopped)
+    assert last == word
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.mp4.partial", "a.mp4"]
+    main(options(source, result, model))
+    assert len(read(result).frames) == len(LONG)
+
+
+def test_files_of_segments_are_asked_for_once_and_a_bad_one_is_not_finished_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On an object store each look at a file is a request; a cluster takes whatever has a record for finished."""
+    source, folder = synthesise(tmp_path / "a.mp4", LONG, keyframes=8), tmp_path / "work"
+    settings, found = Settings(codec="ffv1", segment=8), survey(str(source))
+    segments = segments_of(found, SAME.frames, 8)
+    upscale_segments(found, segments, SAME, settings, str(folder))
+    asked: list[str] = []
+    real = storage.stat
+
+    def stat(uri: str) -> storage.FileStat:
+        asked.append(uri)
+        return real(uri)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "stat", stat)
+        join(found, segments, str(folder), str(tmp_path / "b.mkv"), settings)
+    assert [uri for uri in asked if "segment-" in uri] == []
+    (folder / "segment-000003.mkv").write_bytes(b"")
+    with pytest.raises(UserError, match=r"segment-000003 is missing; run the same command again"):
+        join(found, segments, str(folder), str(tmp_path / "b.mkv"), settings)
+    records = sorted(path.name for path in folder.glob("*.json"))
+    assert records == [f"segment-{number:06}.json" for number in (0, 1, 2, 4, 5)]
 
 
 def test_finished_segments_are_not_made_again_unless_something_else_is_wanted(
@@ -242,7 +318,9 @@ def test_a_truncated_source_gives_what_can_be_decoded_and_says_where_it_stopped(
     if name == "a.ts" and summary.stopped == "":  # tells nowhere how long it is; cut between two frames
         return
     seconds = float(result.times[-1] - result.times[0]) + 1 / 25
-    assert summary.stopped.startswith(f"stopped at frame {len(result.frames)} ({seconds:.2f} s) of about ")
+    about = re.match(rf"stopped at frame {len(result.frames)} \({seconds:.2f} s\)( of about (\d+))?: ", summary.stopped)
+    assert about, summary.stopped
+    assert about[2] is None or int(about[2]) > len(result.frames)
     assert "the source cannot be decoded beyond; the result holds what could be" in summary.stopped
 
 

@@ -87,14 +87,14 @@ class _Desk:
     """An actor to which tasks say that they are at work, and how far."""
 
     def __init__(self) -> None:
-        self._signs: dict[int, tuple[int, float]] = {}
+        self._signs: dict[int, tuple[int | None, float]] = {}
 
-    def sign(self, number: int, frames: int) -> None:
-        """Task ``number`` has done so many frames."""
+    def sign(self, number: int, frames: int | None) -> None:
+        """Task ``number`` has done so many frames; None: it is done, and its result on its way."""
         self._signs[number] = frames, time.monotonic()
 
-    def signs(self) -> dict[int, tuple[int, float]]:
-        """Frames of each task that ever began, and the seconds since it said so."""
+    def signs(self) -> dict[int, tuple[int | None, float]]:
+        """What each task that ever began said last, and how many seconds ago."""
         now = time.monotonic()
         return {number: (frames, now - when) for number, (frames, when) in self._signs.items()}
 
@@ -110,7 +110,9 @@ def _run(row: dict[str, Any], task: Task, desk: Any) -> dict[str, Any]:
             said = time.monotonic()
             desk.sign.remote(row["number"], frames)
 
-    return {"number": row["number"], "item": task(row["item"], step)}
+    done = task(row["item"], step)
+    desk.sign.remote(row["number"], None)
+    return {"number": row["number"], "item": done}
 
 
 class _Reminder:
@@ -149,18 +151,20 @@ class _Reminder:
             print(waiting_line(silent, dict(self._left), signs), flush=True)
 
 
-def waiting_line(silent: float, left: dict[int, str], signs: dict[int, tuple[int, float]]) -> str:
+def waiting_line(silent: float, left: dict[int, str], signs: dict[int, tuple[int | None, float]]) -> str:
     """Say what is waited for.
 
     Args:
         silent: seconds since the last result.
-        left: names of the tasks that are not done.
-        signs: of those that have begun, how many frames they have done and how many seconds ago they said so.
+        left: names of the tasks whose results have not come.
+        signs: of those that have begun, how many frames they have done (None: all) and how many seconds ago they said
+            so.
     """
-    begun = [number for number in left if number in signs]
-    parts = [f"{left[number]} ({_sign(*signs[number])})" for number in begun[:_NAMED]]
-    parts += [f"{len(begun) - _NAMED} more"] if len(begun) > _NAMED else []
-    at_work = f"at work on {', '.join(parts)}" if parts else "none has begun"
+    begun = {number: signs[number] for number in left if number in signs}
+    parts = [f"{left[number]} ({_sign(frames, ago)})" for number, (frames, ago) in begun.items() if frames is not None]
+    parts = [*parts[:_NAMED], *([f"{len(parts) - _NAMED} more"] if len(parts) > _NAMED else [])]
+    none = "the results of all that began are on their way" if begun else "none has begun"
+    at_work = f"at work on {', '.join(parts)}" if parts else none
     waiting = len(left) - len(begun)
     room = f"; {waiting} wait for room on the cluster" if waiting else ""
     return f"nothing finished for {duration(silent)}: {at_work}{room}"

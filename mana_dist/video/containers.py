@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -24,6 +25,9 @@ ALONE = {"protocol_whitelist": "none"}
 """FFmpeg's options for a file of unknown content: whatever it names, no other file and no address is opened."""
 
 _NAMES_OTHERS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD")  # playlists (HLS, DASH), scripts, sessions (SDP)
+_EBML = b"\x1a\x45\xdf\xa3"
+_CROP = re.compile(rb"\x54[\xaa\xbb\xcc\xdd][\x81-\x84]")  # Matroska's elements PixelCropBottom to PixelCropRight
+_HEAD = 1 << 16  # bytes, which hold the description of the tracks as a rule
 
 
 class Opened(NamedTuple):
@@ -148,8 +152,14 @@ class _Input:
 
 def _reason(error: av.FFmpegError, file: BinaryIO) -> str:
     file.seek(0)
-    if file.read(16).startswith(_NAMES_OTHERS):
+    head = file.read(_HEAD)
+    if head.startswith(_NAMES_OTHERS):
         return "a list of other files, which are not opened; name the videos themselves"
+    if head.startswith(_EBML) and _CROP.search(head):  # FFmpeg refuses them without a word
+        return (
+            "if nothing else is wrong with it, its crop flags cut away the whole picture; delete them: mkvpropedit "
+            "FILE --edit track:v1 -d pixel-crop-left -d pixel-crop-right -d pixel-crop-top -d pixel-crop-bottom"
+        )
     return str(error.strerror)
 
 

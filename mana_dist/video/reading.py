@@ -89,9 +89,10 @@ def read_places(
     size: tuple[int, ...] | None = None
     for number, frame in enumerate(frames, start):
         if frame is not None and size is not None and frame.shape != size:
+            what = f"{frame_files(uri)[number]}:" if is_folder(uri) else f"{uri}: frame {number}"
             raise UserError(
-                f"{uri}: frame {number} is {frame.shape[1]}x{frame.shape[0]}, those before are {size[1]}x{size[0]}; "
-                "all frames of a clip must have one size"
+                f"{what} is {frame.shape[1]}x{frame.shape[0]}, those before are {size[1]}x{size[0]}; all frames of a "
+                "clip must have one size"
             )
         size = size if frame is None else frame.shape
         yield frame

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_a_slow_task_outlives_ray_datas_limit_and_is_named(
 
     item, said = tmp_path / "go on", []
 
-    def go_on(silent: float, left: dict[int, str], signs: dict[int, tuple[int, float]]) -> str:
+    def go_on(silent: float, left: dict[int, str], signs: dict[int, tuple[int | None, float]]) -> str:
         if signs:  # it is at work, and has been silent for longer than Ray Data would wait
             item.touch()
         said.append((left, silent))
@@ -89,3 +90,28 @@ def test_the_line_says_what_is_at_work_and_what_waits() -> None:
     assert waiting_line(60, left, dict.fromkeys(left, (1, 1.0))).endswith(
         "segment 4/9 (1 frame done, last sign 0:01 ago), 5 more"
     )
+
+
+def test_what_is_done_is_neither_at_work_nor_does_it_wait() -> None:
+    """Ray Data hands results on when it comes to it; until then their tasks are left."""
+    left = {0: "a", 1: "b", 2: "c"}
+    told = waiting_line(60, left, {0: (None, 50.0), 1: (3, 1.0)})
+    assert told == (
+        "nothing finished for 1:00: at work on b (3 frames done, last sign 0:01 ago); 1 wait for room on the cluster"
+    )
+    assert waiting_line(60, {0: "a"}, {0: (None, 50.0)}) == (
+        "nothing finished for 1:00: the results of all that began are on their way"
+    )
+
+
+def test_a_task_says_that_it_is_done() -> None:
+    class Desk:
+        said: ClassVar[list[tuple[int, int | None]]] = []
+
+        class sign:  # noqa: N801  (in the place of an actor's method)
+            @staticmethod
+            def remote(number: int, frames: int | None) -> None:
+                Desk.said.append((number, frames))
+
+    assert ray_tasks._run({"number": 4, "item": "a"}, lambda item, _: item * 2, Desk) == {"number": 4, "item": "aa"}
+    assert Desk.said == [(4, 0), (4, None)]

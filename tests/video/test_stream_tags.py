@@ -200,6 +200,18 @@ def test_matroskas_crop_and_the_aspect_beside_it(tmp_path: Path) -> None:
     assert survey(str(merged)).pixel_aspect == 1
 
 
+@needs_mkvtoolnix
+@pytest.mark.parametrize("crop", ["60,0,50,0", "0,64,0,0", "0,10,0,60"])
+def test_a_crop_of_the_whole_picture_is_refused_with_what_mends_it(tmp_path: Path, crop: str) -> None:
+    whole, merged = write_video(tmp_path / "a.mp4", noise_frames(3)), tmp_path / "b.mkv"
+    subprocess.run(["mkvmerge", "-q", "--cropping", f"0:{crop}", "-o", str(merged), str(whole)], check=True)
+    with pytest.raises(UserError, match=rf"^{merged}: .*its crop flags .* delete them: mkvpropedit FILE ") as raised:
+        next(read_frames(str(merged)))
+    words = str(raised.value).rstrip(")").partition("mkvpropedit FILE ")[2].split()
+    subprocess.run(["mkvpropedit", "-q", str(merged), *words], check=True)
+    assert len(list(read_frames(str(merged)))) == 3
+
+
 def test_the_cases_crop(cases: Path) -> None:
     frames = shown_by_all(cases / "cropped.mkv")
     assert frames.shape[1:] == (88, 80, 3)

@@ -38,7 +38,8 @@ def check_destination(destination: str, source: str, settings: Settings) -> None
     for uri in files:
         if os.path.isdir(storage.resolve(uri)):
             raise UserError(f"{uri}: is a folder; name a file")
-    storage.check_writable(folder, destination)
+    if not os.path.exists(resolved):  # else it may be done already, with nothing to write
+        storage.check_writable(folder, destination)
 
 
 def is_done(destination: str, marked: bytes, modified: float | None, settings: Settings, *, overwrite: bool) -> bool:

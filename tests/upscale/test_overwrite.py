@@ -1,5 +1,6 @@
 """A finished result is known for what made it, and nothing else that lies in its place is lost without a word."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mana_dist import model_folder
+from mana_dist import model_folder, storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig
@@ -54,6 +55,27 @@ def upscale(source: Path, destination: Path, model: str, *more: str) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("name", "more"), [("out.mp4", ["--compare"]), ("out", ["--codec", "png"])])
+def test_what_is_done_already_may_lie_where_nothing_can_be_written(
+    tmp_path: Path, source: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], name: str, more: list[str],
+) -> None:  # fmt: skip
+    out = tmp_path / name
+    upscale(source, out, models[0], *more)
+
+    def read_only(path: str, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", path)
+
+    monkeypatch.setattr(storage, "write_bytes", read_only)
+    monkeypatch.setattr(os, "makedirs", read_only)
+    capsys.readouterr()
+    upscale(source, out, models[0], *more)
+    assert capsys.readouterr().out == f"{out}: is done already, by the same command\n"
+    for other in (out, tmp_path / f"new-{name}"):
+        with pytest.raises(UserError, match=rf"^{other}: cannot .*Read-only file system"):
+            upscale(source, other, models[1], *more, "--overwrite")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from mana_dist.upscale.source import segments_of, survey
 from mana_dist.upscale.work import upscale_segments
 from tests.upscale.runs import CONSTANT, LONG, SAME, read, run, synthesise
 from tests.video.videos import moving_frames, write_coded
+from tests.web_server import web_server
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=5, window=3, memory_slots=4))
 
@@ -171,6 +172,32 @@ def test_files_of_segments_are_asked_for_once_and_a_bad_one_is_not_finished_any_
         join(found, segments, str(folder), str(tmp_path / "b.mkv"), settings)
     records = sorted(path.name for path in folder.glob("*.json"))
     assert records == [f"segment-{number:06}.json" for number in (0, 1, 2, 4, 5)]
+
+
+def test_passwords_of_urls_are_neither_kept_nor_told(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = synthesise(tmp_path / "a.mp4", LONG[:20], keyframes=8).read_bytes()
+
+    def no_join(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with web_server() as server:
+        server.files = {"/a.mp4": content, "/text.mp4": b"no video"}
+        link = server.url.replace("://", "://me:hunter2@")
+        arguments = options(tmp_path, tmp_path / "b.mp4", model)[1:]
+        with monkeypatch.context() as patch:
+            patch.setattr("mana_dist.upscale.run.join", no_join)
+            with pytest.raises(UserError, match="No space left") as full:
+                main([f"{link}/a.mp4?token=hunter2", *arguments])
+        with pytest.raises(UserError, match=r"text\.mp4\?token=\*\*\*: not a video") as wrong:
+            main([f"{link}/text.mp4?token=hunter2", *arguments])
+        stored = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        main([f"{link}/a.mp4?token=hunter2", *arguments])
+    assert {"job.json", "segment-000000.json"} <= stored.keys()
+    stored |= {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert [name for name, data in stored.items() if b"hunter2" in data] == []
+    assert "hunter2" not in f"{full.value} {wrong.value} {capfd.readouterr()}"
 
 
 def test_finished_segments_are_not_made_again_unless_something_else_is_wanted(

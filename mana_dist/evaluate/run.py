@@ -74,6 +74,8 @@ def evaluate(options: argparse.Namespace) -> Evaluation:
     prepared = _prepare(options)
     out = prepared.out.uri
     with lease.hold(out, f"--out {out}", "name another --out") as held:
+        if not options.overwrite:
+            prepared.out.check_free(prepared.protocol, prepared.top)  # nobody else changes it now
         return _evaluate(prepared, held)
 
 
@@ -135,13 +137,10 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
         border_crop=options.border_crop,
         device=device,
     )
-    protocol = _protocol(options, datasets, clips, tuple(zip(wanted, methods, strict=True)), lpips, device)
-    if not options.overwrite:
-        out.check_free(protocol, top)
     return _Prepared(
         clips=clips,
         settings=settings,
-        protocol=protocol,
+        protocol=_protocol(options, datasets, clips, tuple(zip(wanted, methods, strict=True)), lpips, device),
         workers=workers,
         out=out,
         top=top,

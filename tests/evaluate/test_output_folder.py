@@ -1,6 +1,7 @@
 """The files of an evaluation: numbers first, kept whatever fails later, and nothing of an earlier one beside them."""
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,25 @@ def test_a_folder_that_another_evaluation_works_on_is_refused(tmp_path: Path) ->
     assert names(out) == set()
     evaluate(out, "--data", str(tmp_path / "clip"), "--method", "bicubic")
     assert "metrics.json" in names(out)
+    assert ".lease" not in names(out)
+
+
+def test_an_evaluation_that_ends_while_another_one_is_prepared_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "clip", frames_of(2))
+    out, hold = tmp_path / "out", lease.hold
+    arguments = ["--data", str(tmp_path / "clip"), "--method", "bicubic"]
+
+    def overtaken(folder: str, name: str, other: str) -> AbstractContextManager[lease.Lease]:
+        monkeypatch.setattr(lease, "hold", hold)
+        evaluate(out, *arguments, "--border-crop", "1")
+        return hold(folder, name, other)
+
+    monkeypatch.setattr(lease, "hold", overtaken)
+    with pytest.raises(UserError, match=r"holds metrics\.json of another evaluation .*--overwrite"):
+        evaluate(out, *arguments)
+    assert json.loads((out / "metrics.json").read_text())["protocol"]["border_crop"] == 1
     assert ".lease" not in names(out)
 
 

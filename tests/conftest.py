@@ -1,19 +1,37 @@
 """For all tests."""
 
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+# Else torch's threads, of several processes on a few cores, spend most of the time in busy waiting for each other.
+# Before torch is imported, which reads it then; what the tests start inherits it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 def pytest_configure() -> None:
     """What a shell starts in the background ignores SIGINT, and so would each command that a test interrupts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: two processes that share them out then end at about the same time."""
+    long = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -long[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """What all libraries hold is looked through no more by the garbage collection that some tests call for."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from mana_dist.upscale.segments import Segment
 from pipelines.upscale import job, tasks
 from pipelines.upscale.__main__ import main
 from pipelines.upscale.tasks import Failure, Recipe, Upscaler, Video
+from tests.pipelines.conftest import Refused
 from tests.pipelines.upscale.runs import command, run_command_line, sha256, single_process, write_film, write_model
 from tests.video.videos import noise_frames, write_pictures
 
@@ -26,6 +27,33 @@ from tests.video.videos import noise_frames, write_pictures
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All work in this process, without Ray."""
+
+    def upscaled(jobs: Sequence[job.Job], recipe: Recipe, *_: int) -> Iterator[tuple[Video, Segment, Failure | None]]:
+        for video, segment in jobs:
+            yield video, segment, Upscaler(recipe).upscale(video, segment)
+
+    class Joins:
+        def __init__(self, recipe: Recipe) -> None:
+            self._recipe, self._videos = recipe, list[Video]()
+
+        def start(self, video: Video) -> None:
+            self._videos.append(video)
+
+        def done(self, *, wait: bool) -> Iterator[tuple[Video, Summary | Failure]]:
+            del wait
+            while self._videos:
+                video = self._videos.pop()
+                yield video, tasks.finish(video, self._recipe)
+
+    monkeypatch.setattr(job, "device", lambda _: "cpu")
+    monkeypatch.setattr(job, "workers", lambda *_: 1)
+    monkeypatch.setattr(job, "upscale", upscaled)
+    monkeypatch.setattr(job, "Joins", Joins)
 
 
 def test_it_fails_where_no_source_is_usable(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +121,11 @@ def test_work_outlives_a_refusal_that_comes_after_the_first_look(
 
 
 @pytest.mark.slow
-def test_results_are_those_of_one_process_and_made_once(tmp_path: Path, model: str) -> None:
+@pytest.mark.usefixtures("local")
+def test_results_are_those_of_one_process_and_made_once(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """First by a command on Ray; what that made needs no Ray any more."""
     sources = tmp_path / "sources"
     films = [write_film(sources / "film.mp4", 60), write_film(sources / "sub" / "short.mkv", 14)]
     (sources / "bad.mp4").write_text("no video")
@@ -114,38 +146,11 @@ def test_results_are_those_of_one_process_and_made_once(tmp_path: Path, model: s
     assert report["failed"] == []
     made = [result.stat().st_mtime_ns for result in results]
     write_film(sources / "sub" / "new.mp4", 12)
-    second = run_command_line(*arguments)
-    assert second.returncode == 0, second.stderr
-    assert "3 videos (2 there before)" in second.stdout
+    capsys.readouterr()
+    main(list(map(str, arguments)))
+    assert "3 videos (2 there before)" in capsys.readouterr().out
     assert [result.stat().st_mtime_ns for result in results] == made
     assert (out / "sub" / "new.mp4").exists()
-
-
-@pytest.fixture
-def local(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All work in this process, without Ray."""
-
-    def upscaled(jobs: Sequence[job.Job], recipe: Recipe, *_: int) -> Iterator[tuple[Video, Segment, Failure | None]]:
-        for video, segment in jobs:
-            yield video, segment, Upscaler(recipe).upscale(video, segment)
-
-    class Joins:
-        def __init__(self, recipe: Recipe) -> None:
-            self._recipe, self._videos = recipe, list[Video]()
-
-        def start(self, video: Video) -> None:
-            self._videos.append(video)
-
-        def done(self, *, wait: bool) -> Iterator[tuple[Video, Summary | Failure]]:
-            del wait
-            while self._videos:
-                video = self._videos.pop()
-                yield video, tasks.finish(video, self._recipe)
-
-    monkeypatch.setattr(job, "device", lambda _: "cpu")
-    monkeypatch.setattr(job, "workers", lambda *_: 1)
-    monkeypatch.setattr(job, "upscale", upscaled)
-    monkeypatch.setattr(job, "Joins", Joins)
 
 
 @pytest.mark.usefixtures("local")
@@ -199,15 +204,15 @@ def test_a_result_whose_record_was_never_written_is_its_own(tmp_path: Path, mode
     assert record.exists()
 
 
-@pytest.mark.slow
-def test_folders_that_hold_something_else_are_left_alone(tmp_path: Path, model: str) -> None:
+@pytest.mark.usefixtures("local")
+def test_folders_that_hold_something_else_are_left_alone(tmp_path: Path, model: str, refused: Refused) -> None:
     film = write_film(tmp_path / "film.mp4", 12)
     other = tmp_path / "out" / "film" / "letter.txt"
     other.parent.mkdir(parents=True)
     other.write_text("dear")
-    result = run_command_line("--source", film, "--out", tmp_path / "out", "--model", model, "--codec", "png")
-    assert result.returncode == 2
-    assert "the folder is not empty; name a new one" in result.stderr
+    code, told = refused(main, "--source", film, "--out", tmp_path / "out", "--model", model, "--codec", "png")
+    assert code == 2
+    assert "the folder is not empty; name a new one" in told
     assert other.read_text() == "dear"
 
 

@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+from mana_dist.errors import run_command
 
 # Else torch's threads, of several processes on a few cores, spend most of the time in busy waiting for each other.
 # Before torch is imported, which reads it then; what the tests start inherits it.
@@ -32,6 +35,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What all libraries hold is looked through no more by the garbage collection that some tests call for."""
     gc.freeze()
+
+
+RunHere = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> RunHere:
+    """Run a command line's main in this process: what a process of its own leaves, without seconds of imports."""
+
+    def run(main: Callable[[list[str]], None], *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        given = list(map(str, arguments))
+        monkeypatch.setattr("sys.argv", ["command", *given])
+        capfd.readouterr()
+        code = 0
+        try:
+            run_command(main)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return subprocess.CompletedProcess(given, code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

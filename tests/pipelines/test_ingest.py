@@ -16,7 +16,7 @@ import pytest
 from mana_dist.data.manifest import load_manifest
 from mana_dist.errors import UserError
 from pipelines.ingest.__main__ import main
-from tests.pipelines.conftest import Refused
+from tests.conftest import RunHere
 from tests.pipelines.datasets import command, rows, run_command_line, tree, without_ray
 from tests.video.videos import noise_frames, write_pictures, write_video
 
@@ -26,7 +26,7 @@ def clips(tmp_path: Path) -> list[Path]:
     return [write_video(tmp_path / name / f"{name}.mp4", noise_frames(9, seed=ord(name))) for name in "ab"]
 
 
-def test_usage_errors_leave_with_one_line(tmp_path: Path, clips: list[Path], refused: Refused) -> None:
+def test_usage_errors_leave_with_one_line(tmp_path: Path, clips: list[Path], run_here: RunHere) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("this is no video\n" * 50)
     short = write_video(tmp_path / "short.mp4", noise_frames(5))
@@ -41,11 +41,11 @@ def test_usage_errors_leave_with_one_line(tmp_path: Path, clips: list[Path], ref
         ("--verify", out): "no finished sample dataset there",
     }
     for arguments, message in cases.items():
-        code, told = refused(main, *arguments)
-        assert code == 2
-        assert message in told
-        assert told.count("\n") == 1
-        assert told.startswith("error: ")
+        result = run_here(main, *arguments)
+        assert result.returncode == 2
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert result.stderr.startswith("error: ")
     result = run_command_line(*next(iter(cases)))  # the same in a process of its own
     assert (result.returncode, result.stderr.count("\n"), result.stderr[:7]) == (2, 1, "error: ")
     assert not out.exists()

@@ -9,7 +9,7 @@ from mana_dist.data.manifest import Rejected
 from pipelines.ingest.__main__ import main
 from pipelines.ingest.header import lookalikes
 from pipelines.ingest.sources import Expansion, expand
-from tests.pipelines.conftest import Refused
+from tests.conftest import RunHere
 from tests.video.videos import moving_frames, write_pictures
 
 # The layouts of docs/evaluation.md, clip by clip: HR, LR.
@@ -103,11 +103,11 @@ def test_upscaling_takes_what_is_called_lr(tmp_path: Path) -> None:
     assert uris(expand([str(tmp_path)]), tmp_path) == ["HR/c1", "LR/c1"]
 
 
-def test_the_command_refuses_pairs(cases: Path, tmp_path: Path, refused: Refused) -> None:
-    code, told = refused(main, "--source", cases / "pairs", "--out", tmp_path / "out")
-    assert code == 2
-    assert "none of the 2 sources is usable; the first: " in told
-    assert f"LR: holds the LR frames of {cases}/pairs/HR; pairs cannot be ingested yet" in told
+def test_the_command_refuses_pairs(cases: Path, tmp_path: Path, run_here: RunHere) -> None:
+    done = run_here(main, "--source", cases / "pairs", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "none of the 2 sources is usable; the first: " in done.stderr
+    assert f"LR: holds the LR frames of {cases}/pairs/HR; pairs cannot be ingested yet" in done.stderr
     assert not list((tmp_path / "out").glob("*.parquet"))
 
 

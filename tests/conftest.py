@@ -1,12 +1,11 @@
 """For all tests."""
 
-import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,21 +19,22 @@ from mana_dist.errors import run_command
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """What a shell starts in the background ignores SIGINT, and so would each command that a test interrupts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.option.loadscopereorder = False  # xdist's order, files of many tests first, is not that of their lengths
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first: two processes that share them out then end at about the same time."""
-    long = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -long[item.path])
-
-
-def pytest_collection_finish() -> None:
-    """What all libraries hold is looked through no more by the garbage collection that some tests call for."""
-    gc.freeze()
+    """Long files first, so that two processes that share them out end at about the same time."""
+    seconds: dict[Path, float] = defaultdict(float)
+    for item in items:
+        for name, usual in {"cluster": 60, "slow": 15}.items():
+            if mark := item.get_closest_marker(name):
+                seconds[item.path] += mark.kwargs.get("seconds", usual)
+                break
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 RunHere = Callable[..., "subprocess.CompletedProcess[str]"]

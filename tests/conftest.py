@@ -5,15 +5,57 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from mana_dist.errors import run_command
 
-def pytest_configure() -> None:
+# Else torch's threads, of several processes on a few cores, spend most of the time in busy waiting for each other.
+# Before torch is imported, which reads it then; what the tests start inherits it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """What a shell starts in the background ignores SIGINT, and so would each command that a test interrupts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.option.loadscopereorder = False  # xdist's order, files of many tests first, is not that of their lengths
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that two processes that share them out end at about the same time."""
+    seconds: dict[Path, float] = defaultdict(float)
+    for item in items:
+        for name, usual in {"cluster": 60, "slow": 15}.items():
+            if mark := item.get_closest_marker(name):
+                seconds[item.path] += mark.kwargs.get("seconds", usual)
+                break
+    items.sort(key=lambda item: -seconds[item.path])
+
+
+RunHere = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> RunHere:
+    """Run a command line's main in this process: what a process of its own leaves, without seconds of imports."""
+
+    def run(main: Callable[[list[str]], None], *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        given = list(map(str, arguments))
+        monkeypatch.setattr("sys.argv", ["command", *given])
+        capfd.readouterr()
+        code = 0
+        try:
+            run_command(main)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return subprocess.CompletedProcess(given, code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ RUN = [
     *["--schedule.stage2.lr", "1e-4"],  # so many larger steps would make of a rounding whatever they like
 ]
 
-pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(unavailable()), reason=unavailable())]
+pytestmark = [pytest.mark.cluster(seconds=300), pytest.mark.skipif(bool(unavailable()), reason=unavailable())]
 
 
 @pytest.fixture

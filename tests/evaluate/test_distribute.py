@@ -21,7 +21,7 @@ from mana_dist.evaluate.datasets import find_datasets
 from mana_dist.evaluate.distribute import parse_workers, plan
 from mana_dist.evaluate.methods import Bicubic
 from mana_dist.evaluate.scoring import Settings
-from tests.evaluate.footage import frames_of, mean_of, write_folder, write_pair
+from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder, write_pair
 
 TRUNK = ["--lpips-trunk", os.environ["MANA_TEST_LPIPS"]] if "MANA_TEST_LPIPS" in os.environ else []
 CLIPS = {"calendar": 4, "city": 3, "walk": 5}
@@ -87,12 +87,16 @@ def test_two_layouts_at_one_and_two_workers_have_byte_equal_means(tmp_path: Path
         write_folder(tmp_path / "plain" / name, frames)
         write_pair(tmp_path / "cropped", f"GT/{name}", f"BIx4/{name}", frames[:, :48, :64])
     reports = {
-        (layout, workers): evaluate_apart(
+        (layout, workers): run(
             tmp_path / f"{layout}-{workers}",
             *["--data", str(tmp_path / layout), "--method", "bicubic", model],
             *["--workers", workers, "--top-motion", "1", *TRUNK],
         )
-        for layout, workers in (("plain", "1"), ("cropped", "1"), ("cropped", "2"))
+        for run, layout, workers in (
+            (evaluate, "plain", "1"),
+            (evaluate, "cropped", "1"),
+            (evaluate_apart, "cropped", "2"),
+        )
     }
     one, two = reports["cropped", "1"], reports["cropped", "2"]
     assert one["methods"] == two["methods"]
@@ -165,7 +169,7 @@ def test_a_killed_worker_is_replaced_and_ctrl_c_ends_it(tmp_path: Path, signal_:
     ) as process:  # fmt: skip
         workers = _workers(process)
         os.kill(workers[0] if signal_ == signal.SIGKILL else process.pid, signal_)
-        said, errors = process.communicate(timeout=120)
+        said, errors = process.communicate(timeout=300)
     if signal_ == signal.SIGKILL:
         assert process.returncode == 0, errors
         assert "max_restarts" not in errors
@@ -178,7 +182,7 @@ def test_a_killed_worker_is_replaced_and_ctrl_c_ends_it(tmp_path: Path, signal_:
         assert "Traceback" not in errors
 
 
-def _workers(process: "subprocess.Popen[str]", seconds: float = 90) -> list[int]:
+def _workers(process: "subprocess.Popen[str]", seconds: float = 300) -> list[int]:
     """The processes of the command's actors, once they are scoring."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:

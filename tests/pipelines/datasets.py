@@ -56,4 +56,4 @@ def command(*arguments: str | Path) -> list[str]:
 
 def run_command_line(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The command as users call it."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, timeout=180)
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, timeout=600)

@@ -1,8 +1,12 @@
 """The ingest as its users call it: one line for a mistake, and the same bytes however often it was killed."""
 
+import contextlib
+import json
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -12,7 +16,8 @@ import pytest
 from mana_dist.data.manifest import load_manifest
 from mana_dist.errors import UserError
 from pipelines.ingest.__main__ import main
-from tests.pipelines.datasets import command, rows, run_command_line, tree
+from tests.conftest import RunHere
+from tests.pipelines.datasets import command, rows, run_command_line, tree, without_ray
 from tests.video.videos import noise_frames, write_pictures, write_video
 
 
@@ -21,7 +26,7 @@ def clips(tmp_path: Path) -> list[Path]:
     return [write_video(tmp_path / name / f"{name}.mp4", noise_frames(9, seed=ord(name))) for name in "ab"]
 
 
-def test_usage_errors_leave_with_one_line(tmp_path: Path, clips: list[Path]) -> None:
+def test_usage_errors_leave_with_one_line(tmp_path: Path, clips: list[Path], run_here: RunHere) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("this is no video\n" * 50)
     short = write_video(tmp_path / "short.mp4", noise_frames(5))
@@ -36,11 +41,13 @@ def test_usage_errors_leave_with_one_line(tmp_path: Path, clips: list[Path]) -> 
         ("--verify", out): "no finished sample dataset there",
     }
     for arguments, message in cases.items():
-        result = run_command_line(*arguments)
+        result = run_here(main, *arguments)
         assert result.returncode == 2
         assert message in result.stderr
         assert result.stderr.count("\n") == 1
         assert result.stderr.startswith("error: ")
+    result = run_command_line(*next(iter(cases)))  # the same in a process of its own
+    assert (result.returncode, result.stderr.count("\n"), result.stderr[:7]) == (2, 1, "error: ")
     assert not out.exists()
 
 
@@ -65,6 +72,88 @@ def test_wrong_options_say_which(arguments: list[str], message: str) -> None:
         main(arguments)
 
 
+@pytest.fixture(scope="module")
+def left_behind() -> Iterator[list[psutil.Process]]:
+    """The processes of killed commands, which must end. Ray's agents try for a minute to tell Ray that it is gone."""
+    processes: list[psutil.Process] = []
+    yield processes
+    _, alive = psutil.wait_procs(processes, timeout=300)
+    assert not alive
+
+
+def title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now
+        return " ".join(process.cmdline())
+    return ""
+
+
+def kill_when_recorded(
+    arguments: tuple[str | Path, ...], work: Path, records: int, held: Path, count: int
+) -> list[psutil.Process]:
+    """Start the command, kill -9 it when at least ``records`` units are recorded, and wait until no unit is worked on.
+
+    Of its units ``count`` are done: see ``held_ingest``. Gives all processes that it had started.
+    """
+    held.mkdir()
+    line = [sys.executable, "-m", "tests.pipelines.held_ingest", str(held), str(count), *map(str, arguments)]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 300
+        while len(list(work.glob("*.json"))) < records:
+            assert process.poll() is None, "ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        rest = psutil.Process(process.pid).children(recursive=True)
+        agents = [child for child in rest if "Agent" in title(child)]
+        process.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs(set(rest).difference(agents), timeout=300)  # when they see that their driver is gone
+    assert not alive
+    return rest
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
+    tmp_path: Path, clips: list[Path], left_behind: list[psutil.Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And two that go on with it at once do so one at a time."""
+    film = write_video(tmp_path / "film" / "film.mp4", noise_frames(200, 96, 128, seed=1), keyframes=10)
+    sources = tuple(map(str, ("--source", film, *clips, "--segment-frames", "20")))
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
+    with monkeypatch.context() as patched:
+        without_ray(patched)
+        main([*sources, "--out", str(undisturbed)])
+    left_behind += kill_when_recorded((*sources, "--out", out), out / ".work", 2, tmp_path / "held", 7)
+    recorded = len(list((out / ".work").glob("*.json")))
+    assert 2 <= recorded <= 7
+    assert not (out / "manifest.json").exists()
+    records = [json.loads(path.read_text()) for path in (out / ".work").glob("*.json")]
+    finished = {out / shard["path"] for record in records for shard in record["shards"]}
+    assert len(finished) >= recorded
+    written = {path: path.stat().st_mtime_ns for path in finished}
+    results = at_once(2, *sources, "--out", out)
+    told = f"{recorded} of 11 tasks were done before it was"
+    worked = [printed for code, printed, _ in results if code == 0 and told in printed]
+    assert len(worked) == 1, results
+    (other,) = [result for result in results if result[1] != worked[0]]
+    if other[0] == 2:
+        assert "belongs to another attempt, which is at work (process " in other[2]
+        assert other[2].count("\n") == 1
+    else:  # the first was done before it had renewed
+        assert (other[0], other[2]) == (0, "")
+        assert "ingest:" not in other[1]
+    assert {path: path.stat().st_mtime_ns for path in finished} == written, "a finished unit was done again"
+    assert tree(out) == tree(undisturbed)
+
+
+def at_once(count: int, *arguments: str | Path) -> list[tuple[int, str, str]]:
+    """Start the same command several times at once; exit code, stdout and stderr of each."""
+    started = [
+        subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    told = [process.communicate(timeout=600) for process in started]
+    return [(process.returncode, *texts) for process, texts in zip(started, told, strict=True)]
+
+
 @pytest.mark.slow
 def test_end_to_end_on_ray(tmp_path: Path, clips: list[Path]) -> None:
     bad = tmp_path / "bad.mp4"
@@ -87,58 +176,6 @@ def test_end_to_end_on_ray(tmp_path: Path, clips: list[Path]) -> None:
     assert sum(pq.read_table(out / shard.path).num_rows for shard in manifest.shards) == manifest.samples == 8
     verified = run_command_line("--verify", out)
     assert (verified.returncode, verified.stdout.splitlines()[-1]) == (0, f"{out}: whole")
-
-
-def kill_when_recorded(arguments: tuple[str | Path, ...], work: Path, records: int) -> int:
-    """Start the command and kill -9 it as soon as that many units are recorded; gives how many are."""
-    with subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while len(list(work.glob("*.json"))) < records:
-            assert process.poll() is None, "ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        rest = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(rest, timeout=120)  # Ray's end when they see that their driver is gone
-    assert not alive
-    return len(list(work.glob("*.json")))
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path: Path, clips: list[Path]) -> None:
-    film = write_video(tmp_path / "film" / "film.mp4", noise_frames(400, 96, 128, seed=1), keyframes=10)
-    sources: tuple[str | Path, ...] = ("--source", film, *clips, "--segment-frames", "20")
-    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
-    assert run_command_line(*sources, "--out", undisturbed).returncode == 0
-    finished: dict[str, int] = {}
-    for records in (1, 9):
-        recorded = kill_when_recorded((*sources, "--out", out), out / ".work", records)
-        assert records <= recorded < 21
-        assert not (out / "manifest.json").exists()
-        now = {path.name: path.stat().st_mtime_ns for path in (out / ".work").iterdir()}
-        assert finished.items() <= now.items(), "a finished unit was done again"
-        finished = now
-    results = at_once(2, *sources, "--out", out)
-    worked = [printed for code, printed, _ in results if code == 0 and "of 21 tasks were done before it was" in printed]
-    assert len(worked) == 1, results
-    (other,) = [result for result in results if result[1] != worked[0]]
-    if other[0] == 2:
-        assert "belongs to another attempt, which is at work (process " in other[2]
-        assert other[2].count("\n") == 1
-    else:  # the first was done before it had renewed
-        assert (other[0], other[2]) == (0, "")
-        assert "ingest:" not in other[1]
-    assert tree(out) == tree(undisturbed)
-
-
-def at_once(count: int, *arguments: str | Path) -> list[tuple[int, str, str]]:
-    """Start the same command several times at once; exit code, stdout and stderr of each."""
-    started = [
-        subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(count)
-    ]
-    told = [process.communicate(timeout=180) for process in started]
-    return [(process.returncode, *texts) for process, texts in zip(started, told, strict=True)]
 
 
 def test_a_picture_that_no_ingest_wrote_is_left_alone(tmp_path: Path, clips: list[Path]) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from mana_dist.data.manifest import Rejected
+from pipelines.ingest.__main__ import main
 from pipelines.ingest.header import lookalikes
 from pipelines.ingest.sources import Expansion, expand
-from tests.pipelines.datasets import run_command_line
+from tests.conftest import RunHere
 from tests.video.videos import moving_frames, write_pictures
 
 # The layouts of docs/evaluation.md, clip by clip: HR, LR.
@@ -102,8 +103,8 @@ def test_upscaling_takes_what_is_called_lr(tmp_path: Path) -> None:
     assert uris(expand([str(tmp_path)]), tmp_path) == ["HR/c1", "LR/c1"]
 
 
-def test_the_command_refuses_pairs(cases: Path, tmp_path: Path) -> None:
-    done = run_command_line("--source", cases / "pairs", "--out", tmp_path / "out")
+def test_the_command_refuses_pairs(cases: Path, tmp_path: Path, run_here: RunHere) -> None:
+    done = run_here(main, "--source", cases / "pairs", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "none of the 2 sources is usable; the first: " in done.stderr
     assert f"LR: holds the LR frames of {cases}/pairs/HR; pairs cannot be ingested yet" in done.stderr

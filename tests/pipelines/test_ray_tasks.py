@@ -44,7 +44,7 @@ def try_to(item: str, step: Step) -> str:
 def test_a_process_that_leaves_is_tried_again_and_then_given_up(cluster: None, tmp_path: Path) -> None:
     names = ("a", "exit-0", "exit-1", "kill", "b")
     items = [f"{name} {tmp_path / 'tries'}" for name in names]
-    found = list(map_on_ray(items, try_to, str, at_once=1))
+    found = list(map_on_ray(items, try_to, str, at_once=2))
     assert sorted(found) == ["a done", "b done"]
     tries = Counter((tmp_path / "tries").read_text().split())
     assert tries == {"a": 1, "b": 1, "exit-0": 3, "exit-1": 3, "kill": 3}

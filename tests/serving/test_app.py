@@ -146,7 +146,7 @@ def test_wrong_arguments_are_named() -> None:
 def test_serve_run_ends_with_one_line_for_a_wrong_model(tracking_uri: str) -> None:
     command = [sys.executable, "-m", "ray.serve.scripts", "run", "mana_dist.serve:app", "model=models:/nobody@champion"]
     arguments = [*command, f"tracking_uri={tracking_uri}"]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("Error: model models:/nobody@champion: not in the MLflow registry")

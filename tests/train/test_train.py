@@ -1,5 +1,6 @@
 """The whole of ``python -m mana_dist.train``, in processes of its own, on a private Ray cluster."""
 
+import functools
 import os
 import re
 import signal
@@ -14,6 +15,8 @@ import pytest
 from mlflow import MlflowClient
 
 from mana_dist import model_folder
+from mana_dist.train.__main__ import main
+from tests.conftest import RunHere
 from tests.train.trainings import DATA, STEPS, TINY, Training, environment, history, make_workplace, train, weights
 
 
@@ -88,9 +91,18 @@ def test_the_finished_model_is_a_model_folder(workplace: Path, finished: subproc
     assert config.model.channels == model.config.channels == 8
 
 
+@pytest.fixture
+def train_here(workplace: Path, run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> RunHere:
+    """``train`` in this process, for what comes to no training."""
+    monkeypatch.chdir(workplace)
+    for name in set(os.environ) - set(environment()):
+        monkeypatch.delenv(name)
+    return functools.partial(run_here, main)
+
+
 @pytest.mark.slow
-def test_the_same_command_again_does_nothing(workplace: Path, finished: subprocess.CompletedProcess[str]) -> None:
-    again = train(workplace, *TINY, *DATA, "--run.name", "whole")
+def test_the_same_command_again_does_nothing(finished: subprocess.CompletedProcess[str], train_here: RunHere) -> None:
+    again = train_here(*TINY, *DATA, "--run.name", "whole")
     assert again.returncode == 0
     assert "run whole is finished already" in again.stdout
     assert "starting" not in again.stdout
@@ -158,10 +170,6 @@ def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
     ("arguments", "message"),
     [
         (["--model.chanels", "3"], "unknown key model.chanels; did you mean model.channels?"),
-        (
-            [*DATA, "--run.device", "cuda"],
-            "2 worker(s) need 2 GPU(s), there are 0; lower run.workers or change run.device",
-        ),
         (["--model.window", "4", *DATA], "model.window must be odd and positive, got 4"),
         (["--data.crop", "large", *DATA], "data.crop: expected int, got value: large"),
         ([], "data.path is missing; make samples with `python -m pipelines.ingest"),
@@ -172,25 +180,32 @@ def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
         ([*DATA, "--mlflow.tracking_uri", "nope://x"], "mlflow.tracking_uri nope://x cannot be used"),
     ],
 )
-def test_mistakes_end_with_one_line(workplace: Path, arguments: list[str], message: str) -> None:
+def test_mistakes_end_with_one_line(workplace: Path, train_here: RunHere, arguments: list[str], message: str) -> None:
     (workplace / "a-file").touch()
-    done = train(workplace, *TINY, *arguments)
+    done = train_here(*TINY, *arguments)
     assert message in one_line_error(done)
     assert "starting" not in done.stdout
 
 
-def test_a_dry_run_checks_and_tells_and_starts_nothing(workplace: Path) -> None:
-    done = train(workplace, *TINY, *DATA, "--run.name", "dry", "--dry-run")
+def test_gpus_that_are_not_there_end_it_with_one_line(workplace: Path) -> None:
+    done = train(workplace, *TINY, *DATA, "--run.device", "cuda")
+    message = "2 worker(s) need 2 GPU(s), there are 0; lower run.workers or change run.device"
+    assert message in one_line_error(done)
+    assert "starting" not in done.stdout
+
+
+def test_a_dry_run_checks_and_tells_and_starts_nothing(workplace: Path, train_here: RunHere) -> None:
+    done = train_here(*TINY, *DATA, "--run.name", "dry", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "6,735 parameters" in done.stdout
     assert not (workplace / "runs" / "dry").exists()
-    assert "data.path is missing" in one_line_error(train(workplace, *TINY, "--dry-run"))
+    assert "data.path is missing" in one_line_error(train_here(*TINY, "--dry-run"))
 
 
 def test_another_configuration_under_the_same_name_is_refused(
-    workplace: Path, finished: subprocess.CompletedProcess[str]
+    finished: subprocess.CompletedProcess[str], train_here: RunHere
 ) -> None:
-    done = train(workplace, *TINY, *DATA, "--run.name", "whole", "--model.channels", "16")
+    done = train_here(*TINY, *DATA, "--run.name", "whole", "--model.channels", "16")
     assert "run whole was started with model.channels 8, now it is 16" in one_line_error(done)
 
 

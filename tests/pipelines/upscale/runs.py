@@ -10,6 +10,7 @@ import torch
 from mana_dist import model_folder
 from mana_dist.config import Config
 from mana_dist.model import Mana, ModelConfig
+from mana_dist.upscale.__main__ import main as upscale
 from tests.video.videos import moving_frames, write_coded
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=4))
@@ -37,14 +38,16 @@ def command(*arguments: str | Path) -> list[str]:
 
 def run_command_line(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     """The command as users call it."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, timeout=240)
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, timeout=600)
 
 
 def single_process(source: Path, destination: Path, *arguments: str | Path) -> str:
     """The SHA-256 of what ``python -m mana_dist.upscale`` makes of ``source``."""
-    fixed = ["--threads", "1", "--overwrite"]
-    single = [sys.executable, "-m", "mana_dist.upscale", source, destination, *fixed, *arguments]
-    subprocess.run(list(map(str, single)), capture_output=True, check=True, timeout=240)
+    threads = torch.get_num_threads()
+    try:
+        upscale(list(map(str, [source, destination, "--threads", "1", "--overwrite", *arguments])))
+    finally:
+        torch.set_num_threads(threads)
     return sha256(destination)
 
 

@@ -7,6 +7,7 @@ import pytest
 from mana_dist.errors import UserError
 from pipelines.upscale.__main__ import main
 from pipelines.upscale.options import parse
+from tests.conftest import RunHere
 from tests.pipelines.upscale.runs import run_command_line, write_film
 
 LEAST = ["--source", "a", "--out", "b", "--model", "m"]
@@ -41,7 +42,7 @@ def test_suffixes_fit_the_codec() -> None:
     assert parse([*LEAST, "--suffix", ".mkv"]).suffix == ".mkv"
 
 
-def test_mistakes_leave_with_one_line_and_nothing_made(tmp_path: Path) -> None:
+def test_mistakes_leave_with_one_line_and_nothing_made(tmp_path: Path, run_here: RunHere) -> None:
     film = write_film(tmp_path / "film.mp4", 12)
     (tmp_path / "file").touch()
     out = tmp_path / "out"
@@ -51,10 +52,12 @@ def test_mistakes_leave_with_one_line_and_nothing_made(tmp_path: Path) -> None:
         ("--source", film, "--out", tmp_path, "--model", "m"): f"--out: {tmp_path} holds the source",
     }
     for arguments, message in cases.items():
-        result = run_command_line(*arguments)
+        result = run_here(main, *arguments)
         assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
         assert result.stderr.startswith("error: ")
         assert message in result.stderr
+    result = run_command_line(*next(iter(cases)))  # the same in a process of its own
+    assert (result.returncode, result.stderr.count("\n"), result.stderr[:7]) == (2, 1, "error: "), result.stderr
     assert not out.exists()
 
 

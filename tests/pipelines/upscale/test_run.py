@@ -19,6 +19,7 @@ from mana_dist.upscale.segments import Segment
 from pipelines.upscale import job, tasks
 from pipelines.upscale.__main__ import main
 from pipelines.upscale.tasks import Failure, Recipe, Upscaler, Video
+from tests.conftest import RunHere
 from tests.pipelines.upscale.runs import command, run_command_line, sha256, single_process, write_film, write_model
 from tests.video.videos import noise_frames, write_pictures
 
@@ -26,6 +27,33 @@ from tests.video.videos import noise_frames, write_pictures
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All work in this process, without Ray."""
+
+    def upscaled(jobs: Sequence[job.Job], recipe: Recipe, *_: int) -> Iterator[tuple[Video, Segment, Failure | None]]:
+        for video, segment in jobs:
+            yield video, segment, Upscaler(recipe).upscale(video, segment)
+
+    class Joins:
+        def __init__(self, recipe: Recipe) -> None:
+            self._recipe, self._videos = recipe, list[Video]()
+
+        def start(self, video: Video) -> None:
+            self._videos.append(video)
+
+        def done(self, *, wait: bool) -> Iterator[tuple[Video, Summary | Failure]]:
+            del wait
+            while self._videos:
+                video = self._videos.pop()
+                yield video, tasks.finish(video, self._recipe)
+
+    monkeypatch.setattr(job, "device", lambda _: "cpu")
+    monkeypatch.setattr(job, "workers", lambda *_: 1)
+    monkeypatch.setattr(job, "upscale", upscaled)
+    monkeypatch.setattr(job, "Joins", Joins)
 
 
 def test_it_fails_where_no_source_is_usable(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +121,9 @@ def test_work_outlives_a_refusal_that_comes_after_the_first_look(
 
 
 @pytest.mark.slow
-def test_results_are_those_of_one_process_and_made_once(tmp_path: Path, model: str) -> None:
+@pytest.mark.usefixtures("local")
+def test_results_are_those_of_one_process_and_made_once(tmp_path: Path, model: str, run_here: RunHere) -> None:
+    """First by a command on Ray; what that made needs no Ray any more."""
     sources = tmp_path / "sources"
     films = [write_film(sources / "film.mp4", 60), write_film(sources / "sub" / "short.mkv", 14)]
     (sources / "bad.mp4").write_text("no video")
@@ -114,38 +144,11 @@ def test_results_are_those_of_one_process_and_made_once(tmp_path: Path, model: s
     assert report["failed"] == []
     made = [result.stat().st_mtime_ns for result in results]
     write_film(sources / "sub" / "new.mp4", 12)
-    second = run_command_line(*arguments)
+    second = run_here(main, *arguments)
     assert second.returncode == 0, second.stderr
     assert "3 videos (2 there before)" in second.stdout
     assert [result.stat().st_mtime_ns for result in results] == made
     assert (out / "sub" / "new.mp4").exists()
-
-
-@pytest.fixture
-def local(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All work in this process, without Ray."""
-
-    def upscaled(jobs: Sequence[job.Job], recipe: Recipe, *_: int) -> Iterator[tuple[Video, Segment, Failure | None]]:
-        for video, segment in jobs:
-            yield video, segment, Upscaler(recipe).upscale(video, segment)
-
-    class Joins:
-        def __init__(self, recipe: Recipe) -> None:
-            self._recipe, self._videos = recipe, list[Video]()
-
-        def start(self, video: Video) -> None:
-            self._videos.append(video)
-
-        def done(self, *, wait: bool) -> Iterator[tuple[Video, Summary | Failure]]:
-            del wait
-            while self._videos:
-                video = self._videos.pop()
-                yield video, tasks.finish(video, self._recipe)
-
-    monkeypatch.setattr(job, "device", lambda _: "cpu")
-    monkeypatch.setattr(job, "workers", lambda *_: 1)
-    monkeypatch.setattr(job, "upscale", upscaled)
-    monkeypatch.setattr(job, "Joins", Joins)
 
 
 @pytest.mark.usefixtures("local")
@@ -199,13 +202,13 @@ def test_a_result_whose_record_was_never_written_is_its_own(tmp_path: Path, mode
     assert record.exists()
 
 
-@pytest.mark.slow
-def test_folders_that_hold_something_else_are_left_alone(tmp_path: Path, model: str) -> None:
+@pytest.mark.usefixtures("local")
+def test_folders_that_hold_something_else_are_left_alone(tmp_path: Path, model: str, run_here: RunHere) -> None:
     film = write_film(tmp_path / "film.mp4", 12)
     other = tmp_path / "out" / "film" / "letter.txt"
     other.parent.mkdir(parents=True)
     other.write_text("dear")
-    result = run_command_line("--source", film, "--out", tmp_path / "out", "--model", model, "--codec", "png")
+    result = run_here(main, "--source", film, "--out", tmp_path / "out", "--model", model, "--codec", "png")
     assert result.returncode == 2
     assert "the folder is not empty; name a new one" in result.stderr
     assert other.read_text() == "dear"
@@ -227,7 +230,7 @@ def command_line(pid: int) -> bytes:
 
 def all_workers(pid: int, count: int) -> list[int]:
     """The workers of a command, as soon as there are ``count``: they start one after another."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(workers := [child for child in below(pid) if b"ray::Map" in command_line(child)]) < count:
         assert time.monotonic() < deadline, workers
         time.sleep(0.05)
@@ -237,13 +240,13 @@ def all_workers(pid: int, count: int) -> list[int]:
 
 def until_gone(pids: Sequence[int]) -> None:
     """Ray's processes end when they see that their driver is gone."""
-    psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=120)
+    psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=300)
     assert not [pid for pid in pids if b"ray" in command_line(pid)]
 
 
 def until_records(work: Path, count: int, process: "subprocess.Popen[bytes]") -> Iterator[int]:
     """How many segments are finished, until there are ``count``."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while (there := len(list(work.glob("*/*.json")))) < count:
         assert process.poll() is None, "ended before it could be killed"
         assert time.monotonic() < deadline
@@ -267,8 +270,9 @@ def test_killed_workers_and_a_killed_driver_leave_the_same_bytes(tmp_path: Path,
         for _ in until_records(out / ".work", 8, process):
             pass
         rest = list(below(process.pid))
+        agents = [pid for pid in rest if b"Agent" in command_line(pid)]  # of Ray: they take a minute
         process.send_signal(signal.SIGKILL)
-    until_gone(rest)
+    until_gone([pid for pid in rest if pid not in agents])
     finished = {path: path.stat().st_mtime_ns for path in (out / ".work").glob("*/*.json")}
     assert 8 <= len(finished) < 25
     assert not (out / "film.mp4").exists()
@@ -277,3 +281,4 @@ def test_killed_workers_and_a_killed_driver_leave_the_same_bytes(tmp_path: Path,
     assert f"going on: {len(finished)} of 25 segments were finished before" in result.stdout
     assert sha256(out / "film.mp4") == expected
     assert {path.name for path in out.rglob("*") if path.is_file() and path.suffix != ".json"} == {"film.mp4"}
+    until_gone(agents)

@@ -161,9 +161,9 @@ class MemoryFeed:
 
 def ray_loop(task: Task) -> None:
     """The Ray Train worker: as :mod:`mana_dist.train.worker` trains, but with batches from memory, when told to."""
-    from mana_dist.train.costs import device_peak
     from mana_dist.train.engine import StageEngine, initial_weights
     from mana_dist.train.meter import Meter
+    from mana_dist.train.planning.costs import device_peak
     from mana_dist.train.schedule import stages
 
     torch.set_num_threads(task.threads)

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 
 from benchmarks.timing import describe
-from mana_dist import model_folder
 from mana_dist.config import Config
-from mana_dist.inference import Pixels, super_resolve, super_resolve_window
 from mana_dist.model import Mana, ModelConfig, window_indices
+from mana_dist.model.inference import Pixels, super_resolve, super_resolve_window
+from mana_dist.registry import model_folder
+from mana_dist.upscale.config import Settings
 from mana_dist.upscale.join import join
-from mana_dist.upscale.settings import Settings
-from mana_dist.upscale.source import segments_of, survey
-from mana_dist.upscale.work import Network, upscale_segments
+from mana_dist.upscale.source_video import segments_of, survey
+from mana_dist.upscale.upscale_segments import Network, upscale_segments
 
 RATE = 25
 QUICK = ModelConfig(channels=16, encoder_blocks=1, decoder_blocks=2, frames=7, window=5, memory_slots=16)

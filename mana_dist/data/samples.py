@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from mana_dist import storage
+from mana_dist.data.config import SCALE, SampleSettings
 from mana_dist.data.degradation import Degradation
 from mana_dist.data.manifest import Manifest, Shard, find_manifest, save_manifest
-from mana_dist.data.settings import SCALE, SampleSettings
 from mana_dist.errors import UserError
 
 PARTIAL_FOLDER = ".partial"

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mana_dist.data.config import MIN_LR_SIDE, SCALE, SampleSettings
 from mana_dist.data.degradation import crop_to_multiple, degrade
 from mana_dist.data.resize import imresize
 from mana_dist.data.samples import Sample
-from mana_dist.data.settings import MIN_LR_SIDE, SCALE, SampleSettings
-from mana_dist.data.shots import mark_cuts
+from mana_dist.video.shots import mark_cuts
 
 _BLOCK = 8
 """Side of the blocks, LR pixels, in which a frame must differ from the one before."""
@@ -77,7 +77,7 @@ class Sampler:
         """Stream the samples of ``frames``, in the order of their centres.
 
         Segments of a clip give together what the whole clip gives, but for repeated frames, and slots, across their
-        borders: let each have :data:`mana_dist.data.settings.CUT_MARGIN` frames more than the windows of its centres
+        borders: let each have :data:`mana_dist.data.config.CUT_MARGIN` frames more than the windows of its centres
         need.
 
         Args:

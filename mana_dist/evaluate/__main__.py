@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
         # An unset variable of a shell: the working folder would be taken for it.
         if not all(value.strip() for value in values):
             raise UserError(f"{key} '': an empty name; say what is meant")
-    from mana_dist.evaluate.run import evaluate
+    from mana_dist.evaluate.run_evaluation import evaluate
 
     evaluate(options)
 

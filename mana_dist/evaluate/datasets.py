@@ -5,9 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mana_dist import storage
-from mana_dist.data import vimeo
 from mana_dist.data.degradation import Degradation
-from mana_dist.data.layouts import (
+from mana_dist.errors import UserError, redacted
+from mana_dist.evaluate.subset import ALL, CENTRE, FrameSubset
+from mana_dist.footage import vimeo
+from mana_dist.footage.found import FoundClip, below, clips_in, outside, relative
+from mana_dist.footage.layouts import (
     BESIDE,
     VIMEO,
     VIMEO_BESIDE,
@@ -17,9 +20,6 @@ from mana_dist.data.layouts import (
     is_lr_name,
     lr_folder_of,
 )
-from mana_dist.data.sources import FoundClip, below, clips_in, outside, relative
-from mana_dist.errors import UserError, redacted
-from mana_dist.evaluate.subset import ALL, CENTRE, FrameSubset
 from mana_dist.storage import ListedFile
 from mana_dist.video.frame_folders import clip_name
 from mana_dist.video.frame_names import check_one_clip

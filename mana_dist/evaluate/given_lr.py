@@ -5,9 +5,9 @@ from collections import deque
 import numpy as np
 
 from mana_dist.data.degradation import Degradation, degrade
-from mana_dist.data.registration import Registration, register
 from mana_dist.errors import UserError
-from mana_dist.inference import Frame
+from mana_dist.footage.registration import Registration, register
+from mana_dist.model.inference import Frame
 
 _EVERY, _LAST = 8, 25
 """Frames 1, 9, 17 and 25 of a clip are compared: enough for a median."""

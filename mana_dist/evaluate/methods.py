@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import Protocol
 
-from mana_dist import model_folder, storage
+from mana_dist import storage
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.errors import UserError, redacted
-from mana_dist.evaluate import outputs
-from mana_dist.evaluate.clips import Clip, LrFrame
-from mana_dist.evaluate.outputs import FRAMES_SCHEME
+from mana_dist.evaluate import given_outputs
+from mana_dist.evaluate.given_outputs import FRAMES_SCHEME
 from mana_dist.evaluate.protocol import MethodSource
-from mana_dist.inference import Frame, super_resolve
+from mana_dist.evaluate.scored_clips import Clip, LrFrame
 from mana_dist.model import Mana, Padding
-from mana_dist.model_folder import REGISTRY_SCHEME
-from mana_dist.registry import Registered
+from mana_dist.model.inference import Frame, super_resolve
+from mana_dist.registry import model_folder
+from mana_dist.registry.model_folder import REGISTRY_SCHEME
+from mana_dist.registry.versions import Registered
 
 BICUBIC = "bicubic"
 
@@ -150,6 +151,6 @@ def _load(method: Wanted, clips: Sequence[Clip], padding: Padding, tracking_uri:
     if method.name == BICUBIC:
         return Bicubic()
     if method.name.startswith(FRAMES_SCHEME):
-        return outputs.find(method.name, clips, without)
+        return given_outputs.find(method.name, clips, without)
     found = model_folder.load_identified(_pinned(method), tracking_uri)
     return Trained(method.name, found.model, padding, method.registered, found.sha256)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mana_dist.data.sampling import flow_magnitude
 from mana_dist.errors import UserError
 from mana_dist.evaluate.results import ClipScores
-from mana_dist.inference import Frame
+from mana_dist.model.inference import Frame
 
 _SHARE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(%?)")
 

@@ -9,9 +9,9 @@ from types import MappingProxyType
 from mana_dist.errors import UserError
 from mana_dist.evaluate.methods import BICUBIC, Wanted
 from mana_dist.evaluate.results import Evaluation
-from mana_dist.mlflow_names import check_alias
-from mana_dist.model_folder import REGISTRY_SCHEME
-from mana_dist.registry import Registered
+from mana_dist.registry.model_folder import REGISTRY_SCHEME
+from mana_dist.registry.names import check_alias
+from mana_dist.registry.versions import Registered
 
 METRICS = ("psnr_rgb", "ssim_rgb", "lpips", "psnr_y", "ssim_y")
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mana_dist.evaluate.protocol import Protocol
-from mana_dist.inference import Frame
+from mana_dist.model.inference import Frame
 from mana_dist.pictures import Region
 
 

@@ -10,15 +10,15 @@ from typing import NamedTuple
 from mana_dist import metrics
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.errors import UserError
-from mana_dist.evaluate.clips import SCALE, Clip, LrFrame, cropped
 from mana_dist.evaluate.given_lr import GivenLr
 from mana_dist.evaluate.methods import Method
 from mana_dist.evaluate.motion import Motion
 from mana_dist.evaluate.results import ClipScores, Example, Scores, mean
-from mana_dist.inference import Frame
+from mana_dist.evaluate.scored_clips import SCALE, Clip, LrFrame, cropped
 from mana_dist.metrics.lpips import SMALLEST_SIDE as LPIPS_SMALLEST_SIDE
 from mana_dist.metrics.lpips import Lpips
 from mana_dist.metrics.psnr_ssim import SSIM_SIZE
+from mana_dist.model.inference import Frame
 from mana_dist.pictures import most_different_region
 
 DIGEST_BYTES = 16

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from mana_dist.serve.options import ServeOptions
+from mana_dist.serve.config import ServeOptions
 
 if TYPE_CHECKING:
     from mana_dist.serve.application import app

@@ -7,14 +7,15 @@ import ray
 import torch
 from ray import serve
 
-from mana_dist import model_folder, registry, storage
+from mana_dist import storage
 from mana_dist.errors import UserError, one_line
-from mana_dist.inference import Frame, Frames, Precision
+from mana_dist.model.inference import Frame, Frames, Precision
+from mana_dist.registry import model_folder, versions
+from mana_dist.registry.tracking_uri import resolve_tracking_uri
 from mana_dist.serve.batches import super_resolve_each
+from mana_dist.serve.config import ServeOptions
 from mana_dist.serve.front import UPSCALER, Api
-from mana_dist.serve.options import ServeOptions
 from mana_dist.serve.windows import Limits
-from mana_dist.tracking_uri import resolve_tracking_uri
 
 _SPARE_REQUESTS = 16  # which are being read, or ask for the health, while all others wait for the model
 
@@ -96,7 +97,7 @@ def _fixed(model: str, tracking_uri: str) -> str:
     """The name that means the same model everywhere and for ever, as far as that can be."""
     if not model.startswith(model_folder.REGISTRY_SCHEME):
         return storage.resolve(model)  # replicas run in other folders
-    found = registry.resolve(model, tracking_uri)
+    found = versions.resolve(model, tracking_uri)
     return found.uri if found else model
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from mana_dist.inference import Frame, Frames, Precision, super_resolve, to_frame, to_tensor
 from mana_dist.model import Mana
+from mana_dist.model.inference import Frame, Frames, Precision, super_resolve, to_frame, to_tensor
 from mana_dist.model.tiling import bytes_per_pixel
 
 
@@ -20,7 +20,7 @@ def super_resolve_windows(
         model: in evaluation mode; it is moved to ``device``.
         windows: each (T, h, w, 3) uint8 RGB, T as the model was trained; sizes may differ.
         device: where the model runs.
-        precision: as in :func:`mana_dist.inference.super_resolve`.
+        precision: as in :func:`mana_dist.model.inference.super_resolve`.
         memory: bytes that the convolutions' activations may take; of windows that need more together fewer are done at
             a time, one that needs more alone is done in tiles.
 

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from mana_dist.errors import UserError, one_line
-from mana_dist.inference import Frame, Frames
+from mana_dist.model.inference import Frame, Frames
 from mana_dist.video.picture_files import shown_size, to_frame
 
 FIELD = "frames"

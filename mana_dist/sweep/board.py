@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from mana_dist.progress import duration
-from mana_dist.sweep.task import Report
+from mana_dist.sweep.trial_messages import Report
 
 TERMINAL_INTERVAL, LOG_INTERVAL, QUIET_INTERVAL = 1.0, 30.0, 600.0
 """Seconds between two tables: overwritten on a terminal, one below the other elsewhere; there, where no trial has come

@@ -8,7 +8,7 @@ from mana_dist import storage
 from mana_dist.arguments import Parser
 from mana_dist.config import Config
 from mana_dist.errors import UserError
-from mana_dist.sweep.settings import FRAMES, SLOTS, WINDOWS, Sweep, memory_sweep, window_sweep
+from mana_dist.sweep.variations import FRAMES, SLOTS, WINDOWS, Sweep, memory_sweep, window_sweep
 
 # The rest of the package is imported where it is used: it brings torch, and a mistake on the command line should be
 # told at once.
@@ -51,7 +51,7 @@ def _run(config: Config, sweep: Sweep, options: argparse.Namespace) -> None:
             raise UserError(f"--{name} {getattr(options, name)}: give a number from 1 on")
     from mana_dist.evaluate.__main__ import show_what_the_console_can
     from mana_dist.sweep.judging import Judging
-    from mana_dist.sweep.run import Options, run
+    from mana_dist.sweep.run_sweep import Options, run
 
     show_what_the_console_can()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mana_dist.config import Config
-from mana_dist.sweep.task import Report
+from mana_dist.sweep.trial_messages import Report
 
 JUDGED = "judged_psnr"
 """The metric that trials are compared by; only in reports that are."""

@@ -3,11 +3,11 @@
 import re
 
 from mana_dist import storage
-from mana_dist.evaluate.report.plots import standalone
+from mana_dist.evaluate.report.svg_plots import standalone
 from mana_dist.evaluate.report.text import to_html
-from mana_dist.sweep import plots, table
-from mana_dist.sweep.settings import Sweep
-from mana_dist.sweep.table import Table
+from mana_dist.sweep import results_table, sweep_plots
+from mana_dist.sweep.results_table import Table
+from mana_dist.sweep.variations import Sweep
 
 MARKDOWN_FILE, CSV_FILE, PAGE_FILE = "table.md", "table.csv", "report.html"
 QUALITY_FILE, TIME_FILE, MEMORY_FILE = "quality.svg", "time_per_step.svg", "memory.svg"
@@ -33,15 +33,15 @@ def publish(folder: str, sweep: Sweep, found: Table, lines: tuple[str, ...]) -> 
         The files' URIs, the page's first.
     """
     drawn = {
-        QUALITY_FILE: plots.quality(found, sweep.axis),
-        TIME_FILE: plots.step_time(found),
-        MEMORY_FILE: plots.memory(found),
+        QUALITY_FILE: sweep_plots.quality(found, sweep.axis),
+        TIME_FILE: sweep_plots.step_time(found),
+        MEMORY_FILE: sweep_plots.memory(found),
     }
     svgs = {name: svg for name, svg in drawn.items() if svg is not None}
     files = {
         PAGE_FILE: page(found, list(svgs.values()), lines).encode(),
         MARKDOWN_FILE: markdown(found, list(svgs), lines).encode(),
-        CSV_FILE: table.to_csv(found).encode(),
+        CSV_FILE: results_table.to_csv(found).encode(),
         **{name: standalone(svg) for name, svg in svgs.items()},
     }
     for name, data in files.items():
@@ -51,7 +51,7 @@ def publish(folder: str, sweep: Sweep, found: Table, lines: tuple[str, ...]) -> 
 
 def markdown(found: Table, pictures: list[str], lines: tuple[str, ...]) -> str:
     """The text of ``table.md``."""
-    parts = [f"# {found.title}", table.to_markdown_text(found).rstrip(), *lines]
+    parts = [f"# {found.title}", results_table.to_markdown_text(found).rstrip(), *lines]
     return "\n\n".join([*parts, *(f"![{name.partition('.')[0]}]({name})" for name in pictures)]) + "\n"
 
 
@@ -59,11 +59,13 @@ def page(found: Table, svgs: list[str], lines: tuple[str, ...]) -> str:
     """One HTML page that needs nothing beside it."""
     notes = "".join(f"<li>{to_html(row.setting.label)}: {to_html(row.note)}</li>" for row in found.rows if row.note)
     told = "".join(f"<p>{to_html(line)}</p>" for line in lines)
-    key = re.sub(r"_(.+?)_", r"<em>\1</em>", table.legend(found).replace("**best**", "<strong>best</strong>"), count=1)
+    key = re.sub(
+        r"_(.+?)_", r"<em>\1</em>", results_table.legend(found).replace("**best**", "<strong>best</strong>"), count=1
+    )
     front = "<p>The dashed line is the Pareto front: no other setting is better at no more cost.</p>" if svgs else ""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{to_html(found.title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{to_html(found.title)}</h1><p>{key}</p>"
-        f'<div class="scroll">{table.to_html_table(found)}</div><ul>{notes}</ul>{told}'
+        f'<div class="scroll">{results_table.to_html_table(found)}</div><ul>{notes}</ul>{told}'
         f'<div class="plots">{"".join(svgs)}</div>{front}</body></html>\n'
     )

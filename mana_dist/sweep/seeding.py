@@ -6,10 +6,10 @@ weights after stage 1 are those of the shared training and the trial's own memor
 """
 
 from mana_dist.errors import UserError
-from mana_dist.sweep import ledger
-from mana_dist.sweep.plan import Trial, total_steps
-from mana_dist.train.checkpoint import TrainState
-from mana_dist.train.checkpoints import Checkpoints
+from mana_dist.sweep import trial_outcomes
+from mana_dist.sweep.trial_plan import Trial, total_steps
+from mana_dist.train.checkpoints.checkpoint import TrainState
+from mana_dist.train.checkpoints.history import Checkpoints
 from mana_dist.train.engine import initial_weights
 
 MEMORY = "memory."
@@ -36,7 +36,7 @@ def seed(trial: Trial) -> bool:
         return False
     base = Checkpoints(trial.base.config).newest().state
     if base is None or base.step != total_steps(trial.base.config):
-        noted = f"{ledger.LEDGER_FOLDER}/{trial.base.name}.json"
+        noted = f"{trial_outcomes.LEDGER_FOLDER}/{trial.base.name}.json"
         raise UserError(
             f"the shared stage 1 {trial.base.name} is not finished or its last checkpoint is gone; delete {noted} in "
             "the sweep's folder if it is there, and run the sweep again"

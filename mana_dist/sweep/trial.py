@@ -17,15 +17,15 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError, one_line
 from mana_dist.evaluate.__main__ import show_what_the_console_can
-from mana_dist.lease import LENGTH, Fence, LostError
-from mana_dist.sweep import ledger
+from mana_dist.registry.tracking_uri import failures
+from mana_dist.storage.lease import LENGTH, Fence, LostError
+from mana_dist.sweep import trial_outcomes
 from mana_dist.sweep.judging import Judging, arguments
-from mana_dist.sweep.ledger import DatasetScores, Outcome, Status
-from mana_dist.sweep.plan import total_steps
-from mana_dist.sweep.task import Report, Task, from_line, report_line
-from mana_dist.tracking_uri import failures
-from mana_dist.train.events import Event, Progress, Validated
+from mana_dist.sweep.trial_messages import Report, Task, from_line, report_line
+from mana_dist.sweep.trial_outcomes import DatasetScores, Outcome, Status
+from mana_dist.sweep.trial_plan import total_steps
 from mana_dist.train.schedule import stages
+from mana_dist.train.tracking.events import Event, Progress, Validated
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,7 +48,7 @@ def main() -> None:
         print(f"error: {one_line(error)}", flush=True)
         outcome = Outcome(status=Status.FAILED, reason=one_line(error), seconds=time.monotonic() - begun)
     _end_if_lost(task.sweep)
-    ledger.write(task.sweep.folder, task.trial.name, outcome)
+    trial_outcomes.write(task.sweep.folder, task.trial.name, outcome)
     total = total_steps(task.trial.config)
     _tell(Report(what=str(outcome.status), step=total if outcome.status is Status.FINISHED else 0, total=total))
 
@@ -77,7 +77,7 @@ def last_stage(
 def _do(task: Task, begun: float) -> Outcome:
     from mana_dist.sweep.seeding import seed
     from mana_dist.train import run_record
-    from mana_dist.train.driver import Part, train
+    from mana_dist.train.run_training import Part, train
 
     trial, config = task.trial, task.trial.config
     _tell(Report(what="starting", total=total_steps(config), process=os.getpid()))
@@ -116,7 +116,7 @@ def _scores(evaluation: "Evaluation") -> tuple[DatasetScores, ...]:
 
 def _evaluate(task: Task, judging: Judging, model: str) -> "Evaluation":
     from mana_dist.evaluate.__main__ import parser
-    from mana_dist.evaluate.run import evaluate
+    from mana_dist.evaluate.run_evaluation import evaluate
 
     out = storage.join(task.sweep.folder, EVALUATION_FOLDER, task.trial.name)
     return evaluate(parser().parse_args(arguments(judging, task.trial.config.run, [model], out)))
@@ -146,7 +146,7 @@ def _history(client: "MlflowClient", run_id: str, key: str) -> list[tuple[int, f
 
 
 def _values(evaluation: "Evaluation") -> list[tuple[str, float]]:
-    from mana_dist.evaluate.tracking import keys, values
+    from mana_dist.evaluate.evaluation_run import keys, values
 
     groups = [("test", evaluation.mean(0))]
     if len(evaluation.datasets) > 1:

@@ -23,7 +23,7 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.sweep.halving import JUDGED, Halving, scheduler
-from mana_dist.sweep.task import Report, Task, parse_report, to_line
+from mana_dist.sweep.trial_messages import Report, Task, parse_report, to_line
 
 LOGS_FOLDER = "logs"
 RETRIES = 2

@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 
-from mana_dist.sweep import ledger
+from mana_dist.registry.tracking_uri import failures
+from mana_dist.sweep import trial_outcomes
 from mana_dist.sweep.board import Board
-from mana_dist.sweep.ledger import Outcome, Status
-from mana_dist.sweep.plan import Trial
-from mana_dist.sweep.task import Report
+from mana_dist.sweep.trial_messages import Report
+from mana_dist.sweep.trial_outcomes import Outcome, Status
+from mana_dist.sweep.trial_plan import Trial
 from mana_dist.sweep.tuning import Ended
-from mana_dist.tracking_uri import failures
 from mana_dist.train import run_record
-from mana_dist.train.interrupts import Interrupts
+from mana_dist.train.elastic.interrupts import Interrupts
 
 GRACE = 25.0
 """Seconds that trials have for a last checkpoint; a Ray job that is stopped may have 30."""
@@ -44,7 +44,7 @@ class Watch:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._trials: Mapping[str, Trial] = {trial.name: trial for trial in trials}
-        self._before = {name: ledger.read(folder, name) for name in self._trials}
+        self._before = {name: trial_outcomes.read(folder, name) for name in self._trials}
         self._processes: dict[str, int] = {}
         self._check = check
         self._folder, self._tracking_uri, self._board, self._interrupts = folder, tracking_uri, board, interrupts
@@ -60,13 +60,13 @@ class Watch:
         self._board.ended(ended.name)
         self._processes.pop(ended.name, None)
         self._check()
-        if ledger.read(self._folder, ended.name) not in (None, self._before[ended.name]):
+        if trial_outcomes.read(self._folder, ended.name) not in (None, self._before[ended.name]):
             return
         if ended.error:
             outcome = Outcome(status=Status.FAILED, reason=ended.error)
         else:
             outcome = Outcome(status=Status.STOPPED, reason="early, by ASHA")
-        ledger.write(self._folder, ended.name, outcome)
+        trial_outcomes.write(self._folder, ended.name, outcome)
         self._close(self._trials[ended.name], "FAILED" if ended.error else "KILLED")
 
     def turn(self) -> None:

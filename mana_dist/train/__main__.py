@@ -11,12 +11,12 @@ def main(arguments: list[str]) -> None:
     keys = [argument for argument in arguments if argument != DRY_RUN]
     config = configuration.parse(keys, prog=f"python -m mana_dist.train [{DRY_RUN}]")
     if DRY_RUN in arguments:
-        from mana_dist.train.plan import dry_run
+        from mana_dist.train.planning.run_plan import dry_run
 
         dry_run(config)
         return
 
-    from mana_dist.train.driver import train  # a mistyped key is told before torch is loaded
+    from mana_dist.train.run_training import train  # a mistyped key is told before torch is loaded
 
     trained = train(config)
     print(f"model: {trained.model}")

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mana_dist.config import Config
 from mana_dist.data.feed import Feed
-from mana_dist.train.costs import Peak, sample_cost
-from mana_dist.train.events import Event, Progress
+from mana_dist.train.planning.costs import Peak, sample_cost
 from mana_dist.train.schedule import Stage, stages
+from mana_dist.train.tracking.events import Event, Progress
 
 
 class Meter:

@@ -11,7 +11,7 @@ from mana_dist.config import Config
 from mana_dist.data import order
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError, redacted
-from mana_dist.train.retry import persistently
+from mana_dist.storage.retry import persistently
 
 # What may differ between the attempts of one run: it moves neither the samples nor the arithmetic of a step
 # (workers, ZeRO stage and precision only round differently).

@@ -13,10 +13,10 @@ from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.data.feed import centre_frames
 from mana_dist.data.manifest import load_manifest
 from mana_dist.data.row_groups import RowGroups
-from mana_dist.inference import to_frame, to_tensor
 from mana_dist.metrics import psnr, ssim
 from mana_dist.model import Mana
-from mana_dist.train.events import Validated
+from mana_dist.model.inference import to_frame, to_tensor
+from mana_dist.train.tracking.events import Validated
 
 
 class Validation:

@@ -18,22 +18,22 @@ from mana_dist.data.feed import Feed
 from mana_dist.data.manifest import Manifest
 from mana_dist.data.order import slots_of
 from mana_dist.errors import UserError
-from mana_dist.lease import Fence
 from mana_dist.model import Mana
-from mana_dist.train import shared_storage, suspects
-from mana_dist.train.checkpoint import DamagedError, TrainState
-from mana_dist.train.checkpoints import Checkpoints
-from mana_dist.train.consensus import Consensus
-from mana_dist.train.costs import device_peak
+from mana_dist.storage.lease import Fence
+from mana_dist.train.checkpoints.checkpoint import DamagedError, TrainState
+from mana_dist.train.checkpoints.history import Checkpoints
+from mana_dist.train.checkpoints.saver import Saver
+from mana_dist.train.elastic import shared_storage, suspects
+from mana_dist.train.elastic.consensus import Consensus
+from mana_dist.train.elastic.failures import told_as_mistakes
+from mana_dist.train.elastic.leave_requests import Orders
+from mana_dist.train.elastic.watchdog import Watchdog
 from mana_dist.train.engine import StageEngine, initial_weights
-from mana_dist.train.events import Event, Stalled, Started
-from mana_dist.train.failures import told_as_mistakes
 from mana_dist.train.meter import Meter
-from mana_dist.train.orders import Orders
-from mana_dist.train.saver import Saver
+from mana_dist.train.planning.costs import device_peak
 from mana_dist.train.schedule import Stage, stages
+from mana_dist.train.tracking.events import Event, Stalled, Started
 from mana_dist.train.validation import Validation
-from mana_dist.train.watchdog import Watchdog
 
 # What rank 0 tells the others at every step, as bits.
 _LEAVE = 1  # save everything and leave

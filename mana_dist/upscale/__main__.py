@@ -6,7 +6,7 @@ from typing import Any
 
 from mana_dist.arguments import Parser
 from mana_dist.errors import run_command
-from mana_dist.upscale.settings import CODECS, SEGMENT_FRAMES, Settings
+from mana_dist.upscale.config import CODECS, SEGMENT_FRAMES, Settings
 
 # The rest of the package is imported where it is used: it brings torch, and a mistake on the command line should be
 # told at once.
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = _parser().parse_args(arguments)
     settings = settings_of(options)
-    from mana_dist.upscale.run import run
+    from mana_dist.upscale.run_upscale import run
 
     run(
         options.source,

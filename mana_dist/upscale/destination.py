@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.upscale import mark
-from mana_dist.upscale.compare import comparison_of
+from mana_dist.upscale.comparison import comparison_of
+from mana_dist.upscale.config import Settings
 from mana_dist.upscale.join import FORMATS
-from mana_dist.upscale.pictures import TIMES_FILE
-from mana_dist.upscale.settings import Settings
+from mana_dist.upscale.picture_folder import TIMES_FILE
 
 
 def check_destination(destination: str, source: str, settings: Settings) -> None:

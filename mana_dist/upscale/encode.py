@@ -12,11 +12,11 @@ from typing import Any
 import av
 
 from mana_dist import storage
-from mana_dist.file_names import partial_prefix
-from mana_dist.inference import Pixels
+from mana_dist.model.inference import Pixels
+from mana_dist.storage.file_names import partial_prefix
+from mana_dist.upscale.config import CODECS, Settings
 from mana_dist.upscale.priority import no_real_time
-from mana_dist.upscale.record import PacketOrder
-from mana_dist.upscale.settings import CODECS, Settings
+from mana_dist.upscale.segment_record import PacketOrder
 from mana_dist.video.colours import Colours, tag, to_picture
 
 INDEX_BASE = Fraction(1, 1000)

@@ -12,19 +12,19 @@ import av
 
 from mana_dist import storage
 from mana_dist.errors import UserError
-from mana_dist.upscale import mark, record
-from mana_dist.upscale.compare import COMPARE_SETTINGS, comparison_of
+from mana_dist.upscale import mark, segment_record
+from mana_dist.upscale.comparison import COMPARE_SETTINGS, comparison_of
+from mana_dist.upscale.config import Settings
 from mana_dist.upscale.encode import INDEX_BASE, published
 from mana_dist.upscale.left_out import left_out
 from mana_dist.upscale.matroska import with_display_size
-from mana_dist.upscale.pictures import join_pictures
-from mana_dist.upscale.record import Record
+from mana_dist.upscale.picture_folder import join_pictures
+from mana_dist.upscale.segment_files import compare_name, pictures_name, still_name
+from mana_dist.upscale.segment_record import Record
 from mana_dist.upscale.segments import Segment
-from mana_dist.upscale.settings import Settings
-from mana_dist.upscale.source import Survey
+from mana_dist.upscale.source_video import Survey
 from mana_dist.upscale.streams import Copies, copy_tags, samples_of
-from mana_dist.upscale.times import Times, times_of
-from mana_dist.upscale.write import compare_name, pictures_name, still_name
+from mana_dist.upscale.timeline import Times, times_of
 from mana_dist.video.colours import tag
 from mana_dist.video.containers import ALONE, open_input
 
@@ -70,7 +70,7 @@ def join(
     Args:
         survey: of the source.
         segments: all of them, each finished in ``folder``.
-        folder: URI with what :func:`mana_dist.upscale.work.upscale_segments` wrote.
+        folder: URI with what :func:`mana_dist.upscale.upscale_segments.upscale_segments` wrote.
         destination: URI of the file to write (of the folder with codec png); it appears whole or not at all.
         settings: as the segments were made.
         check: called just before a result appears; what it raises keeps it away.
@@ -80,7 +80,7 @@ def join(
         UserError: a segment is missing, or there is no frame.
         OSError: a storage failed.
     """
-    records = record.read_finished(folder, segments)
+    records = segment_record.read_finished(folder, segments)
     if not any(each.pts for each in records):
         raise UserError(f"{survey.uri}: holds no video frame that can be decoded")
     times = times_of(records, survey)

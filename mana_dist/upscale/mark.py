@@ -13,7 +13,7 @@ from typing import BinaryIO
 from uuid import UUID
 
 from mana_dist import __version__, storage
-from mana_dist.upscale.settings import Settings
+from mana_dist.upscale.config import Settings
 
 FILE = ".mana_dist"
 """Of a folder of pictures."""

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
+from mana_dist.data.config import SampleSettings
 from mana_dist.data.manifest import Manifest, save_manifest
 from mana_dist.data.samples import Sample, ShardWriter
-from mana_dist.data.settings import SampleSettings
 
 
 def noise_dataset(

@@ -13,9 +13,9 @@ import pytest
 from filelock import FileLock
 
 from mana_dist.data.cache import DiskCache
+from mana_dist.data.config import SampleSettings
 from mana_dist.data.manifest import Manifest, Shard
 from mana_dist.data.samples import SampleGroup
-from mana_dist.data.settings import SampleSettings
 from mana_dist.errors import UserError
 
 ROWS, GROUPS, FRAMES, SIDE = 4, 8, 3, 6

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from mana_dist.config import DataConfig
+from mana_dist.data.config import SampleSettings
 from mana_dist.data.feed import Feed, augment, centre_frames, check_dataset
 from mana_dist.data.manifest import Manifest, Shard, load_manifest, save_manifest
 from mana_dist.data.order import Augmentation, SampleOrder, augmentation
 from mana_dist.data.samples import Sample, ShardWriter
-from mana_dist.data.settings import SampleSettings
 from mana_dist.errors import UserError
 from tests.data.shards import counted_storage
 

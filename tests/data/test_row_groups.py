@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mana_dist.config import DataConfig
+from mana_dist.data.config import SampleSettings
 from mana_dist.data.feed import Feed
 from mana_dist.data.manifest import Manifest, Shard
 from mana_dist.data.order import SampleOrder, slots_of
 from mana_dist.data.row_groups import RowGroups, group_sizes
 from mana_dist.data.samples import SampleGroup
-from mana_dist.data.settings import SampleSettings
 from tests.data.shards import counted_storage, noise_dataset
 
 FRAMES = 1

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from mana_dist.data.config import CUT_MARGIN, SampleSettings
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.data.resize import imresize
 from mana_dist.data.samples import Sample
 from mana_dist.data.sampling import Sampler, Tally, detail, flow_magnitude, greatest_change
-from mana_dist.data.settings import CUT_MARGIN, SampleSettings
 from tests.data.scenes import scene
 from tests.video.videos import moving_frames, noise_frames
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from mana_dist import model_folder
 from mana_dist.model import Mana
+from mana_dist.registry import model_folder
 from tests.evaluate.footage import CONFIG
 
 

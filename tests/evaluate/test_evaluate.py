@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from mana_dist import inference, metrics, model_folder
+from mana_dist import metrics
 from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.__main__ import main
+from mana_dist.model import inference
+from mana_dist.registry import model_folder
 from mana_dist.video import READER_VERSION
 from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder
 from tests.video.videos import write_video

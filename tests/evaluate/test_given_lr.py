@@ -12,9 +12,9 @@ from PIL import Image
 
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.errors import UserError
-from mana_dist.evaluate.clips import find_clips
 from mana_dist.evaluate.datasets import find_datasets
 from mana_dist.evaluate.methods import Bicubic
+from mana_dist.evaluate.scored_clips import find_clips
 from mana_dist.evaluate.scoring import Settings, score_clip
 from tests.evaluate.footage import evaluate, write_folder
 

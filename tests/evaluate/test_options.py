@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from mana_dist import inference, metrics, model_folder
+from mana_dist import metrics
 from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.subset import FrameSubset, parse_subset
-from mana_dist.model import Padding
+from mana_dist.model import Padding, inference
+from mana_dist.registry import model_folder
 from tests.evaluate.footage import Frames, evaluate, frames_of, mean_of, write_folder
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mana_dist import lease
 from mana_dist.errors import UserError
-from mana_dist.evaluate import report, run
+from mana_dist.evaluate import report, run_evaluation
 from mana_dist.evaluate.metrics_file import PARTIAL_FILE
 from mana_dist.evaluate.output_folder import OutputFolder
+from mana_dist.storage import lease
 from tests.evaluate.footage import evaluate, frames_of, write_folder
 from tests.video.videos import write_video
 
@@ -121,11 +121,11 @@ def test_what_is_no_users_mistake_keeps_them_too(
     for seed, name in enumerate("ab"):
         write_folder(tmp_path / "data" / name, frames_of(2, seed))
 
-    class Interrupted(run._Lines):
+    class Interrupted(run_evaluation._Lines):
         def told(self, position: int, scored: object) -> None:
             raise error
 
-    monkeypatch.setattr(run, "_Lines", Interrupted)
+    monkeypatch.setattr(run_evaluation, "_Lines", Interrupted)
     with pytest.raises(type(error)):
         evaluate(tmp_path / "out", "--data", str(tmp_path / "data"), "--method", "bicubic")
     assert json.loads((tmp_path / "out" / PARTIAL_FILE).read_text())["unfinished"] == ["b"]
@@ -140,12 +140,12 @@ def test_of_a_folder_that_was_taken_over_no_part_is_written(
     for seed, name in enumerate("ab"):
         write_folder(tmp_path / "data" / name, frames_of(2, seed))
 
-    class TakenOver(run._Lines):
+    class TakenOver(run_evaluation._Lines):
         def told(self, position: int, scored: object) -> None:
             (out / lease.FILE).write_bytes(lease.Owner.here().encode())
             raise error
 
-    monkeypatch.setattr(run, "_Lines", TakenOver)
+    monkeypatch.setattr(run_evaluation, "_Lines", TakenOver)
     with pytest.raises(type(error)) as raised:
         evaluate(out, "--data", str(tmp_path / "data"), "--method", "bicubic")
     assert names(out) == {lease.FILE}

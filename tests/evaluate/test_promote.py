@@ -11,7 +11,7 @@ from mana_dist.evaluate.methods import Wanted
 from mana_dist.evaluate.promote import Condition, Contest, arrange, decide, parse_condition
 from mana_dist.evaluate.protocol import Protocol
 from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
-from mana_dist.registry import Registered
+from mana_dist.registry.versions import Registered
 
 OLD, NEW = Registered("x4", "2"), Registered("x4", "3")
 CHAMPION, CANDIDATE = "models:/x4@champion", "models:/x4@candidate"

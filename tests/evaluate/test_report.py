@@ -12,7 +12,7 @@ from PIL import Image
 from mana_dist.evaluate import report
 from mana_dist.evaluate.protocol import DatasetProtocol, MethodSource, Protocol
 from mana_dist.evaluate.report import markdown, text
-from mana_dist.evaluate.report.table import Mark, marked, most_telling
+from mana_dist.evaluate.report.metrics_table import Mark, marked, most_telling
 from tests.evaluate.evaluations import HOSTILE, PROTOCOL, clip, evaluation, example, scores
 
 BEST, SECOND, NONE = Mark.BEST, Mark.SECOND, Mark.NONE

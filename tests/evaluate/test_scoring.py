@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate import scoring
-from mana_dist.evaluate.clips import Clip, LrFrame, find_clips
 from mana_dist.evaluate.datasets import find_datasets
 from mana_dist.evaluate.methods import Bicubic
+from mana_dist.evaluate.scored_clips import Clip, LrFrame, find_clips
 from mana_dist.evaluate.scoring import Settings, score_clip
 from mana_dist.evaluate.subset import ALL, CENTRE, FrameSubset
-from mana_dist.inference import Frame
+from mana_dist.model.inference import Frame
 from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder
 from tests.video.videos import write_video
 

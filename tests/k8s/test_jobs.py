@@ -11,9 +11,9 @@ import yaml
 from mana_dist import config as configuration
 from mana_dist.errors import UserError
 from mana_dist.evaluate.__main__ import parser as evaluate_parser
+from mana_dist.ingest import config as ingest_options
 from mana_dist.serve import ServeOptions
-from pipelines.ingest import options as ingest_options
-from pipelines.upscale import options as upscale_options
+from mana_dist.upscale.bucket import config as upscale_options
 from tests.k8s.manifests import (
     JOBS,
     OVERLAYS,

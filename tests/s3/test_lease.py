@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from mana_dist import swap
 from mana_dist.errors import UserError
-from mana_dist.lease import Lease, LostError, Owner, hold
+from mana_dist.storage import swap
+from mana_dist.storage.lease import Lease, LostError, Owner, hold
 from tests.s3.seaweedfs import OWNER, READER, STRANGER, SeaweedFS
-from tests.test_lease import LENGTH, FakeClock
+from tests.storage.test_lease import LENGTH, FakeClock
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from tests.pipelines.upscale.runs import single_process, write_film, write_model
 from tests.s3.commands import Command, refusal
 from tests.s3.conftest import KEYS
 from tests.s3.seaweedfs import OWNER, SeaweedFS
+from tests.upscale.bucket.runs import single_process, write_film, write_model
 
 
 def test_from_bucket_to_bucket(server: SeaweedFS, tmp_path: Path) -> None:

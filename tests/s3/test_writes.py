@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mana_dist import s3_store, storage
+from mana_dist import storage
 from mana_dist.data.samples import Sample, ShardWriter
+from mana_dist.storage import s3
 from tests.s3.seaweedfs import OWNER, STRANGER, SeaweedFS
 
 MEGABYTE = 2**20
@@ -31,7 +32,7 @@ def requests(server: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[lis
     def record(model: Any, **_: Any) -> None:
         sent.append(model.name)
 
-    events = s3_store.client().meta.events
+    events = s3.client().meta.events
     events.register("before-call.s3", record)
     yield sent
     events.unregister("before-call.s3", record)

@@ -11,10 +11,10 @@ import torch.distributed as dist
 
 from mana_dist.config import Config, DataConfig, RunConfig, ScheduleConfig, StageConfig
 from mana_dist.model import ModelConfig
-from mana_dist.train.costs import Peak, sample_cost
-from mana_dist.train.events import Event, Progress
 from mana_dist.train.meter import Meter
+from mana_dist.train.planning.costs import Peak, sample_cost
 from mana_dist.train.schedule import Stage, stages
+from mana_dist.train.tracking.events import Event, Progress
 
 CONFIG = Config(
     model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=4),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from mana_dist import model_folder
+from mana_dist.registry import model_folder
 from mana_dist.train.__main__ import main
 from tests.conftest import RunHere
 from tests.train.trainings import DATA, STEPS, TINY, Training, environment, history, make_workplace, train, weights

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mana_dist import model_folder
+from mana_dist.registry import model_folder
 from tests.train.trainings import DATA, TINY, history, make_workplace, train
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mana_dist.inference import Pixels
+from mana_dist.model.inference import Pixels
+from mana_dist.upscale.config import Settings
 from mana_dist.upscale.join import Summary, join
-from mana_dist.upscale.settings import Settings
-from mana_dist.upscale.source import segments_of, survey
-from mana_dist.upscale.work import Network, upscale_segments
+from mana_dist.upscale.source_video import segments_of, survey
+from mana_dist.upscale.upscale_segments import Network, upscale_segments
 
 needs_ffprobe = pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import pytest
 
-from mana_dist.upscale.settings import Settings
+from mana_dist.upscale.config import Settings
 from tests.upscale.runs import ffprobe, needs_ffprobe, read, run, shown_size, synthesise
 from tests.upscale.test_streams import enlarged
 from tests.video.videos import moving_frames, write_coded

@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
+from mana_dist.upscale.config import CODECS, Codec, Settings
 from mana_dist.upscale.encode import INDEX_BASE, Encoder, suffix_of
-from mana_dist.upscale.settings import CODECS, Codec, Settings
 from mana_dist.video.colours import Colours
 
 

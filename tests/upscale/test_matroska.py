@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
+from mana_dist.upscale.config import Codec, Settings
 from mana_dist.upscale.matroska import display_size, write_display_size
-from mana_dist.upscale.settings import Codec, Settings
-from mana_dist.upscale.source import survey
+from mana_dist.upscale.source_video import survey
 from mana_dist.video.reading import read_frames
 from tests.upscale.runs import needs_ffprobe, read, run, synthesise
 from tests.upscale.test_streams import enlarged

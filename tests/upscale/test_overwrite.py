@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from mana_dist import model_folder, storage
+from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig
+from mana_dist.registry import model_folder
 from mana_dist.upscale import mark
 from mana_dist.upscale.__main__ import main
+from mana_dist.upscale.config import Settings
 from mana_dist.upscale.destination import is_done
-from mana_dist.upscale.settings import Settings
 from tests.upscale.runs import run
 from tests.video.videos import moving_frames, write_coded
 

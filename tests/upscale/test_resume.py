@@ -17,16 +17,17 @@ import numpy as np
 import pytest
 import torch
 
-from mana_dist import model_folder, storage
+from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig
-from mana_dist.upscale import job, work
+from mana_dist.registry import model_folder
+from mana_dist.upscale import upscale_segments, work_folder
 from mana_dist.upscale.__main__ import main
+from mana_dist.upscale.config import Settings
 from mana_dist.upscale.join import join
-from mana_dist.upscale.settings import Settings
-from mana_dist.upscale.source import segments_of, survey
-from mana_dist.upscale.work import upscale_segments
+from mana_dist.upscale.source_video import segments_of, survey
+from mana_dist.upscale.upscale_segments import upscale_segments
 from tests.upscale.runs import CONSTANT, LONG, SAME, read, run, synthesise
 from tests.video.videos import moving_frames, write_coded
 from tests.web_server import web_server
@@ -87,7 +88,7 @@ def test_killed_and_started_again_it_goes_on_and_ends_with_the_same_bytes(
     source = synthesise(tmp_path / "a.mp4", LONG, keyframes=8)
     main(options(source, tmp_path / "whole.mp4", model))
     result = tmp_path / "b.mp4"
-    folder = Path(job.work_folder(str(result)))
+    folder = Path(work_folder.work_folder(str(result)))
     command = [sys.executable, "-c", KILLED_AFTER_TWO, *options(source, result, model)]
     killed = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -187,7 +188,7 @@ def test_passwords_of_urls_are_neither_kept_nor_told(
         link = server.url.replace("://", "://me:hunter2@")
         arguments = options(tmp_path, tmp_path / "b.mp4", model)[1:]
         with monkeypatch.context() as patch:
-            patch.setattr("mana_dist.upscale.run.join", no_join)
+            patch.setattr("mana_dist.upscale.run_upscale.join", no_join)
             with pytest.raises(UserError, match="No space left") as full:
                 main([f"{link}/a.mp4?token=hunter2", *arguments])
         with pytest.raises(UserError, match=r"text\.mp4\?token=\*\*\*: not a video") as wrong:
@@ -205,7 +206,7 @@ def test_finished_segments_are_not_made_again_unless_something_else_is_wanted(
 ) -> None:
     source, result = synthesise(tmp_path / "a.mp4", LONG, keyframes=8), tmp_path / "b.mp4"
     made: list[int] = []
-    real = work.upscale_segments
+    real = upscale_segments.upscale_segments
 
     def counted(surveyed, segments, *rest):  # type: ignore[no-untyped-def]
         made.extend(segment.number for segment in segments)
@@ -214,9 +215,9 @@ def test_finished_segments_are_not_made_again_unless_something_else_is_wanted(
     def no_join(*_: object, **__: object) -> None:
         raise OSError(28, f"{result}: cannot be written (No space left on device)")
 
-    monkeypatch.setattr("mana_dist.upscale.run.upscale_segments", counted)
+    monkeypatch.setattr("mana_dist.upscale.run_upscale.upscale_segments", counted)
     with monkeypatch.context() as patch:
-        patch.setattr("mana_dist.upscale.run.join", no_join)
+        patch.setattr("mana_dist.upscale.run_upscale.join", no_join)
         with pytest.raises(UserError, match="No space left on device"):
             main(options(source, result, model))
     assert made == [0, 1, 2, 3, 4, 5]
@@ -224,7 +225,7 @@ def test_finished_segments_are_not_made_again_unless_something_else_is_wanted(
     for name in ("segment-000001.json", "segment-000003.json"):
         (tmp_path / ".b.mp4.partial" / name).unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("mana_dist.upscale.run.join", no_join)
+        patch.setattr("mana_dist.upscale.run_upscale.join", no_join)
         with pytest.raises(UserError, match="No space left on device"):
             main(options(source, result, model))
     assert made == [1, 3]
@@ -233,7 +234,7 @@ def test_finished_segments_are_not_made_again_unless_something_else_is_wanted(
         path = tmp_path / ".b.mp4.partial" / name
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with monkeypatch.context() as patch:
-        patch.setattr("mana_dist.upscale.run.join", no_join)
+        patch.setattr("mana_dist.upscale.run_upscale.join", no_join)
         with pytest.raises(UserError, match="No space left on device"):
             main(options(source, result, model))
     assert made == [2, 4]
@@ -247,7 +248,7 @@ def test_memory_once_chosen_is_kept_however_much_is_free_later(
 ) -> None:
     source, result = synthesise(tmp_path / "a.mp4", LONG[:20], keyframes=8), tmp_path / "b.mp4"
     chosen: list[int | None] = []
-    real = work.upscale_segments
+    real = upscale_segments.upscale_segments
 
     def broken_off(surveyed, segments, network, *rest):  # type: ignore[no-untyped-def]
         chosen.append(network.memory)
@@ -255,11 +256,11 @@ def test_memory_once_chosen_is_kept_however_much_is_free_later(
         if len(chosen) == 1:
             raise OSError("the storage is away")
 
-    monkeypatch.setattr("mana_dist.upscale.run.upscale_segments", broken_off)
-    monkeypatch.setattr("mana_dist.upscale.memory.free_bytes", lambda _: 2**31)
+    monkeypatch.setattr("mana_dist.upscale.run_upscale.upscale_segments", broken_off)
+    monkeypatch.setattr("mana_dist.upscale.frame_memory.free_bytes", lambda _: 2**31)
     with pytest.raises(UserError, match=r"the storage is away.*; what is done stays in"):
         main(options(source, result, model))
-    monkeypatch.setattr("mana_dist.upscale.memory.free_bytes", lambda _: 2**33)
+    monkeypatch.setattr("mana_dist.upscale.frame_memory.free_bytes", lambda _: 2**33)
     main(options(source, result, model))
     assert chosen == [512, 512]
     said = capsys.readouterr().out
@@ -271,10 +272,10 @@ def test_memory_once_chosen_is_kept_however_much_is_free_later(
 def test_what_is_thrown_away_is_told_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = synthesise(tmp_path / "a.mp4", CONSTANT[:2])
     folder = tmp_path / "work"
-    first = job.identity(survey(str(source)), "0" * 64, Settings(), SAME)
-    with job.opened(str(folder), first):
+    first = work_folder.identity(survey(str(source)), "0" * 64, Settings(), SAME)
+    with work_folder.opened(str(folder), first):
         (folder / "segment-000000.json").write_text("{}")
-    with job.opened(str(folder), job.identity(survey(str(source)), "1" * 64, Settings(crf=9), SAME)):
+    with work_folder.opened(str(folder), work_folder.identity(survey(str(source)), "1" * 64, Settings(crf=9), SAME)):
         pass
     said = f"beginning anew: the 1 segments in {folder} are of another job; differs: model, settings.crf\n"
     assert capsys.readouterr().out == said
@@ -283,18 +284,18 @@ def test_what_is_thrown_away_is_told_with_the_reason(tmp_path: Path, capsys: pyt
 def test_a_source_changed_in_between_is_begun_anew(tmp_path: Path, model: str) -> None:
     source, result = synthesise(tmp_path / "a.mp4", LONG, keyframes=8), tmp_path / "b.mp4"
     folder = tmp_path / ".b.mp4.partial"
-    before = job.identity(survey(str(source)), "0" * 64, Settings(), SAME)
+    before = work_folder.identity(survey(str(source)), "0" * 64, Settings(), SAME)
     os.utime(source, (1, 1))
-    after = job.identity(survey(str(source)), "0" * 64, Settings(), SAME)
+    after = work_folder.identity(survey(str(source)), "0" * 64, Settings(), SAME)
     assert before != after
-    with job.opened(str(folder), before):
+    with work_folder.opened(str(folder), before):
         (folder / "segment-000000.json").write_text("{}")
         (folder / ".half").write_text("")
-    with job.opened(str(folder), before):
+    with work_folder.opened(str(folder), before):
         assert sorted(path.name for path in folder.iterdir()) == ["job.json", "lock", "segment-000000.json"]
-        with pytest.raises(UserError, match="another run is at work"), job.opened(str(folder), before):
+        with pytest.raises(UserError, match="another run is at work"), work_folder.opened(str(folder), before):
             pass
-    with job.opened(str(folder), after):
+    with work_folder.opened(str(folder), after):
         assert sorted(path.name for path in folder.iterdir()) == ["job.json", "lock"]
     assert json.loads((folder / "job.json").read_text()) == after
     assert not result.exists()

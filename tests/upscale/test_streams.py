@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from mana_dist.data.degradation import bicubic_upsample
-from mana_dist.inference import Pixels
+from mana_dist.model.inference import Pixels
+from mana_dist.upscale.config import CODECS, Codec, Settings
 from mana_dist.upscale.join import join
-from mana_dist.upscale.settings import CODECS, Codec, Settings
-from mana_dist.upscale.source import segments_of, survey
-from mana_dist.upscale.work import Network, upscale_segments
+from mana_dist.upscale.source_video import segments_of, survey
+from mana_dist.upscale.upscale_segments import Network, upscale_segments
 from mana_dist.video import reading
 from tests.upscale.runs import LONG, SAME, TICKS, ffprobe, needs_ffprobe, read, run, synthesise, unchanged
 from tests.video.videos import moving_frames, write_coded
@@ -291,7 +291,7 @@ def test_pictures_of_a_longer_video_do_not_stay_in_a_remote_folder(
     settings = Settings(codec="png", segment=8)
     upscale_segments(surveyed, segments, SAME, settings, str(tmp_path / "work"))
     with monkeypatch.context() as patch:
-        patch.setattr("mana_dist.upscale.pictures._table", lambda *_: 1 / 0)
+        patch.setattr("mana_dist.upscale.picture_folder._table", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             join(surveyed, segments, str(tmp_path / "work"), "mock://frames", settings)
     assert not (bucket / "frames" / "timestamps.csv").exists()  # an old table must not vouch for what is half done

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from mana_dist import inference, model_folder
 from mana_dist.config import Config
 from mana_dist.errors import UserError
-from mana_dist.inference import Pixels
-from mana_dist.model import Mana, ModelConfig
+from mana_dist.model import Mana, ModelConfig, inference
+from mana_dist.model.inference import Pixels
+from mana_dist.registry import model_folder
 from mana_dist.upscale.__main__ import main
-from mana_dist.upscale.settings import Settings
-from mana_dist.upscale.work import Network
+from mana_dist.upscale.config import Settings
+from mana_dist.upscale.upscale_segments import Network
 from mana_dist.video import reading
 from tests.upscale.runs import CONSTANT, LONG, TICKS, VARIABLE, ffprobe, needs_ffprobe, read, run, synthesise
 from tests.video.videos import moving_frames, noise_frames, turn_header, write_coded, write_video

@@ -7,7 +7,7 @@ import av
 import pytest
 
 from mana_dist.errors import UserError
-from mana_dist.upscale.source import survey
+from mana_dist.upscale.source_video import survey
 from mana_dist.video.reading import read_frames
 from mana_dist.video.strict import numbered_frames, probe_header
 from tests.video.videos import noise_frames, write_video

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mana_dist.errors import UserError
-from mana_dist.upscale.source import TimedFrame, open_source, survey
+from mana_dist.upscale.source_video import TimedFrame, open_source, survey
 from mana_dist.video.frame_folders import clip_name, parse_frame_range
 from mana_dist.video.reading import VideoInfo, probe, read_frames, read_places
 from mana_dist.video.strict import numbered_frames

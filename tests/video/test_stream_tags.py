@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mana_dist.errors import UserError
-from mana_dist.upscale.source import open_source, survey
+from mana_dist.upscale.source_video import open_source, survey
 from mana_dist.video.containers import open_input
 from mana_dist.video.orientation import Crop
 from mana_dist.video.reading import probe, read_frames

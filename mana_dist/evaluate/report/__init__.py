@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mana_dist import pictures, storage
-from mana_dist.evaluate.report import html, markdown, plots
+from mana_dist.evaluate.report import html, markdown, svg_plots
 from mana_dist.evaluate.report.text import clean
 from mana_dist.evaluate.results import Evaluation, Example
 
@@ -37,11 +37,11 @@ def publish(out: str, evaluation: Evaluation) -> list[str]:
         rows = [_row(example, evaluation.methods) for example in examples[:ROWS_SHOWN]]
         shown.append(("side by side", PICTURE_FILE, pictures.to_png(pictures.column(rows))))
     for what, name, svg in (
-        ("PSNR gain over bicubic against motion", GAIN_FILE, plots.gain_over_motion(evaluation)),
-        ("PSNR per clip", PSNR_FILE, plots.psnr_per_clip(evaluation)),
+        ("PSNR gain over bicubic against motion", GAIN_FILE, svg_plots.gain_over_motion(evaluation)),
+        ("PSNR per clip", PSNR_FILE, svg_plots.psnr_per_clip(evaluation)),
     ):
         if svg is not None:
-            shown.append((what, name, plots.standalone(svg)))
+            shown.append((what, name, svg_plots.standalone(svg)))
     text = markdown.report(evaluation, [(what, name) for what, name, _ in shown])
     files = [(name, data) for _, name, data in shown]
     files += [(MARKDOWN_FILE, text.encode()), (PAGE_FILE, html.page(evaluation).encode())]

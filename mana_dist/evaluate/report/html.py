@@ -14,8 +14,8 @@ from string import Template
 from mana_dist import pictures
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.evaluate.methods import BICUBIC
-from mana_dist.evaluate.report import markdown, plots, table
-from mana_dist.evaluate.report.table import Cell, Group, Mark
+from mana_dist.evaluate.report import markdown, metrics_table, svg_plots
+from mana_dist.evaluate.report.metrics_table import Cell, Group, Mark
 from mana_dist.evaluate.report.text import counted, to_html
 from mana_dist.evaluate.results import ClipScores, Evaluation, Example
 
@@ -73,8 +73,8 @@ def _summary(evaluation: Evaluation) -> str:
 
 
 def _results(evaluation: Evaluation) -> str:
-    parts = [_means_table("Means over frames, then over clips", table.groups(evaluation), evaluation.methods)]
-    large = table.top_motion(evaluation)
+    parts = [_means_table("Means over frames, then over clips", metrics_table.groups(evaluation), evaluation.methods)]
+    large = metrics_table.top_motion(evaluation)
     if large is not None:
         parts.append(_means_table("Large motion", [large], evaluation.methods))
     if len(evaluation.methods) > 1:
@@ -82,7 +82,7 @@ def _results(evaluation: Evaluation) -> str:
             '<p class="key"><span class="best"><strong>best</strong></span>, '
             '<span class="second"><em>second best</em></span>; ↑ larger is better, ↓ smaller is better</p>'
         )
-    footnotes = "".join(f"<li>{to_html(note)}</li>" for note in table.footnotes(evaluation))
+    footnotes = "".join(f"<li>{to_html(note)}</li>" for note in metrics_table.footnotes(evaluation))
     return "".join(parts) + (f'<ul class="footnotes">{footnotes}</ul>' if footnotes else "")
 
 
@@ -96,7 +96,7 @@ def _means_table(caption: str, groups: Sequence[Group], methods: Sequence[str]) 
         )
         title = f"<bdi>{to_html(group.title)}</bdi> <small>{group.size}</small>"
         bodies.append(
-            f'<tbody><tr class="group"><th colspan="{len(table.COLUMNS) + 2}" scope="rowgroup">{title}</th></tr>'
+            f'<tbody><tr class="group"><th colspan="{len(metrics_table.COLUMNS) + 2}" scope="rowgroup">{title}</th></tr>'
             f"{rows}</tbody>"
         )
     return _scrollable(
@@ -113,11 +113,11 @@ def _protocol(evaluation: Evaluation) -> str:
 
 
 def _plots(evaluation: Evaluation) -> str:
-    gains, psnr = plots.gain_over_motion(evaluation), plots.psnr_per_clip(evaluation)
+    gains, psnr = svg_plots.gain_over_motion(evaluation), svg_plots.psnr_per_clip(evaluation)
     missing = [clip for clip in evaluation.clips if clip.motion is None]
     without = f" {counted(len(missing), 'clip')} of a single frame left out." if missing else ""
-    less = len(evaluation.clips) > plots.CLIPS_SHOWN
-    which = f" The {plots.CLIPS_SHOWN} clips in which the methods differ most." if less else ""
+    less = len(evaluation.clips) > svg_plots.CLIPS_SHOWN
+    which = f" The {svg_plots.CLIPS_SHOWN} clips in which the methods differ most." if less else ""
     parts = [
         _plot(f"PSNR gain over bicubic against motion. A point per clip and method.{without}", gains),
         _plot(f"PSNR per clip.{which}", psnr),
@@ -188,7 +188,7 @@ def _example(example: Example, methods: Sequence[str]) -> str:
 
 
 def _clips(evaluation: Evaluation) -> str:
-    shown = table.most_telling(evaluation, max(1, ROWS_SHOWN // len(evaluation.methods)))
+    shown = metrics_table.most_telling(evaluation, max(1, ROWS_SHOWN // len(evaluation.methods)))
     several = len(evaluation.datasets) > 1
     names = [("clip", ""), *([("dataset", "")] if several else []), ("method", "")]
     headings = _headings(names) + _headings([], [("motion", "LR pixels per frame"), ("frames", "")])
@@ -205,9 +205,9 @@ def _clips(evaluation: Evaluation) -> str:
 
 def _clip_rows(evaluation: Evaluation, clip: ClipScores, with_dataset: bool) -> str:
     rows = []
-    motion = Cell(table.NOTHING if clip.motion is None else f"{clip.motion:.2f}", clip.motion)
+    motion = Cell(metrics_table.NOTHING if clip.motion is None else f"{clip.motion:.2f}", clip.motion)
     for method, cells, scores in zip(
-        evaluation.methods, table.of_clip(evaluation, clip).rows, clip.scores, strict=True
+        evaluation.methods, metrics_table.of_clip(evaluation, clip).rows, clip.scores, strict=True
     ):
         names = [("", clip.clip), *([(" dataset", clip.dataset)] if with_dataset else []), ("", method)]
         texts = "".join(f'<td class="name{kind}"><bdi>{to_html(name)}</bdi></td>' for kind, name in names)
@@ -218,7 +218,7 @@ def _clip_rows(evaluation: Evaluation, clip: ClipScores, with_dataset: bool) -> 
 
 def _notes(evaluation: Evaluation) -> str:
     entries = []
-    for note, clips in table.notes_by_text(evaluation).items():
+    for note, clips in metrics_table.notes_by_text(evaluation).items():
         listed = ", ".join(f"<bdi>{to_html(name)}</bdi>" for name in clips[:NAMES_SHOWN])
         more = f" and {len(clips) - NAMES_SHOWN} more" if len(clips) > NAMES_SHOWN else ""
         entries.append(f"<li>{to_html(note)}: {listed}{more}</li>")
@@ -228,8 +228,8 @@ def _notes(evaluation: Evaluation) -> str:
 def _headings(names: Sequence[tuple[str, str]], numbers: Sequence[tuple[str, str]] | None = None) -> str:
     """Of columns of text, then of numbers (those of the metrics where not given); each with what it means."""
     if numbers is None:
-        metrics = [(column.heading, column.what) for column in table.COLUMNS]
-        numbers = [*metrics, (table.GAIN, table.GAIN_MEANING)]
+        metrics = [(column.heading, column.what) for column in metrics_table.COLUMNS]
+        numbers = [*metrics, (metrics_table.GAIN, metrics_table.GAIN_MEANING)]
     kinds = [("name", *entry) for entry in names] + [("number", *entry) for entry in numbers]
     return "".join(
         f'<th scope="col" class="{kind}" title="{meaning or name}">{_unbroken(name)}</th>'

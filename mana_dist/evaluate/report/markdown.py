@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 
 from mana_dist.evaluate.protocol import Protocol
-from mana_dist.evaluate.report import table
-from mana_dist.evaluate.report.table import Cell, Group, Mark
+from mana_dist.evaluate.report import metrics_table
+from mana_dist.evaluate.report.metrics_table import Cell, Group, Mark
 from mana_dist.evaluate.report.text import counted, to_markdown
 from mana_dist.evaluate.results import Evaluation
 
@@ -21,13 +21,13 @@ def tables(evaluation: Evaluation, escape: Callable[[str], str] = to_markdown) -
         evaluation: what was found.
         escape: makes names and notes safe to show where the tables go.
     """
-    parts = [_titled(group, evaluation.methods, escape) for group in table.groups(evaluation)]
-    large = table.top_motion(evaluation)
+    parts = [_titled(group, evaluation.methods, escape) for group in metrics_table.groups(evaluation)]
+    large = metrics_table.top_motion(evaluation)
     if large is not None:
         parts.append(_titled(large, evaluation.methods, escape))
     if len(evaluation.methods) > 1:
         parts.append(LEGEND)
-    parts += [escape(note) for note in table.footnotes(evaluation)]
+    parts += [escape(note) for note in metrics_table.footnotes(evaluation)]
     return "\n\n".join(parts)
 
 
@@ -44,7 +44,7 @@ def report(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> str:
         "## Protocol\n\n" + "\n".join(f"* {key}: {to_markdown(value)}" for key, value in choices(evaluation.protocol)),
         f"## Clips\n\n{_clips(evaluation)}",
     ]
-    notes = [_note(text, names) for text, names in table.notes_by_text(evaluation).items()]
+    notes = [_note(text, names) for text, names in metrics_table.notes_by_text(evaluation).items()]
     if notes:
         sections.append("## Notes\n\n" + "\n".join(notes))
     return "\n\n".join(sections) + "\n"
@@ -74,21 +74,21 @@ def _told(value: object) -> str:
 
 
 def _titled(group: Group, methods: Sequence[str], escape: Callable[[str], str]) -> str:
-    head = ["method", *(column.heading for column in table.COLUMNS), table.GAIN]
+    head = ["method", *(column.heading for column in metrics_table.COLUMNS), metrics_table.GAIN]
     rows = [[escape(name), *map(_cell, cells)] for name, cells in zip(methods, group.rows, strict=True)]
     return f"{escape(group.title)} ({group.size}):\n\n{_aligned([head, *rows])}"
 
 
 def _clips(evaluation: Evaluation) -> str:
-    shown = table.most_telling(evaluation, CLIPS_SHOWN)
+    shown = metrics_table.most_telling(evaluation, CLIPS_SHOWN)
     several = len(evaluation.datasets) > 1
-    head = ["clip", *(["dataset"] if several else []), "method", *(column.heading for column in table.COLUMNS)]
-    rows = [[*head, table.GAIN, "motion (LR pixels/frame)", "frames"]]
+    head = ["clip", *(["dataset"] if several else []), "method", *(column.heading for column in metrics_table.COLUMNS)]
+    rows = [[*head, metrics_table.GAIN, "motion (LR pixels/frame)", "frames"]]
     for clip in shown:
         names = [to_markdown(name) for name in (clip.clip, *([clip.dataset] if several else []))]
-        motion = table.NOTHING if clip.motion is None else f"{clip.motion:.2f}"
+        motion = metrics_table.NOTHING if clip.motion is None else f"{clip.motion:.2f}"
         for method, cells, scores in zip(
-            evaluation.methods, table.of_clip(evaluation, clip).rows, clip.scores, strict=True
+            evaluation.methods, metrics_table.of_clip(evaluation, clip).rows, clip.scores, strict=True
         ):
             rows.append([*names, to_markdown(method), *map(_cell, cells), motion, str(scores.frames)])
     left_out = len(evaluation.clips) - len(shown)

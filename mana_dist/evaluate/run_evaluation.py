@@ -1,0 +1,318 @@
+"""An evaluation from its command line to its files."""
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mana_dist import __version__, storage
+from mana_dist.config import MlflowConfig
+from mana_dist.data.degradation import Degradation
+from mana_dist.errors import UserError, one_line, redacted
+from mana_dist.evaluate import metrics_file, promote, report, score_tasks
+from mana_dist.evaluate.datasets import Dataset, find_datasets
+from mana_dist.evaluate.evaluation_run import Tracking
+from mana_dist.evaluate.methods import Method, Wanted, load_methods, source
+from mana_dist.evaluate.motion import TopMotion, parse_top_motion, top_motion
+from mana_dist.evaluate.output_folder import OutputFolder
+from mana_dist.evaluate.promote import Contest, Promotion
+from mana_dist.evaluate.protocol import DatasetProtocol, Protocol, definition
+from mana_dist.evaluate.results import ClipScores, Evaluation
+from mana_dist.evaluate.score_tasks import score_clips
+from mana_dist.evaluate.scored_clips import Clip, find_clips
+from mana_dist.evaluate.scoring import DIGEST_BYTES, ScoredClip, Settings
+from mana_dist.evaluate.subset import parse_subset
+from mana_dist.metrics.lpips import Lpips, Unavailable, load_lpips
+from mana_dist.model.inference import choose_device
+from mana_dist.progress import Progress
+from mana_dist.registry.model_folder import REGISTRY_SCHEME
+from mana_dist.registry.names import check_experiment
+from mana_dist.registry.tracking_uri import resolve_tracking_uri
+from mana_dist.registry.versions import Registered, move_alias, resolve
+from mana_dist.storage import lease
+from mana_dist.storage.lease import Lease, LostError
+from mana_dist.video.frame_folders import parse_frame_range
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """All that a command line means, checked.
+
+    Attributes:
+        clips: in the data's order.
+        settings: what is done to each.
+        protocol: but for the datasets' digests.
+        workers: processes; None: as many as there is work and room for.
+        out: the folder for the files.
+        top: which clips count as those of large motion, where that was asked for.
+        contest: for an alias, where there is one.
+        registry: URI of the model registry.
+        tracking: where a run is logged, if it is.
+    """
+
+    clips: tuple[Clip, ...]
+    settings: Settings
+    protocol: Protocol
+    workers: int | None
+    out: OutputFolder
+    top: TopMotion | None
+    contest: Contest | None
+    registry: str
+    tracking: Tracking | None
+
+
+def evaluate(options: argparse.Namespace) -> Evaluation:
+    """Do what a command line says; what can be wrong with it is found before the first clip.
+
+    Returns:
+        What was found; it has been written and told.
+
+    Raises:
+        UserError: bad usage or bad input, or another evaluation is at work on the folder.
+    """
+    prepared = _prepare(options)
+    out = prepared.out.uri
+    with lease.hold(out, f"--out {out}", "name another --out") as held:
+        if not options.overwrite:
+            prepared.out.check_free(prepared.protocol, prepared.top)  # nobody else changes it now
+        return _evaluate(prepared, held)
+
+
+def _evaluate(prepared: _Prepared, held: Lease) -> Evaluation:
+    for told in prepared.protocol.datasets:
+        print(f"data: {told}", flush=True)
+    evaluation = _score(prepared, held)
+    print(f"\n{report.table(evaluation)}\n", flush=True)
+    held.check()
+    prepared.out.write_metrics(metrics_file.to_json(evaluation, prepared.top))
+    held.check_lately()
+    files = [prepared.out.metrics, *prepared.out.publish(evaluation)]
+    prepared.out.remove_others(files)
+    print("\n".join(files), flush=True)
+    held.check()
+    promotion, failure = _promote(prepared, evaluation)
+    if promotion is not None:
+        held.check_lately()  # the registry may have taken its time
+        prepared.out.write_metrics(metrics_file.to_json(evaluation, prepared.top, promotion))
+        print(f"promotion: {promotion}", flush=True)
+    if prepared.tracking is not None:
+        tracking = prepared.tracking
+        run = tracking.log(evaluation, prepared.settings.methods, files, promotion)
+        print(f"MLflow run {run} in {tracking.experiment} at {redacted(tracking.uri)}", flush=True)
+    if failure is not None:
+        raise failure
+    return evaluation
+
+
+def _prepare(options: argparse.Namespace) -> _Prepared:
+    workers = score_tasks.parse_workers(options.workers)
+    top = None if options.top_motion is None else parse_top_motion(options.top_motion)
+    subset = None if options.frame_subset is None else parse_subset(options.frame_subset)
+    conditions = [promote.parse_condition(text) for text in options.promote_if]
+    if conditions:
+        promote.alias_of(conditions)
+    if options.border_crop < 0:
+        raise UserError(f"--border-crop {options.border_crop}: give a number of pixels, 0 or more")
+    out = OutputFolder(storage.resolve(options.out))
+    start, stop = parse_frame_range(options.frames)
+    degradation = Degradation(options.degradation)
+
+    datasets = find_datasets(options.data, degradation, options.lr, out.uri)
+    clips = tuple(find_clips(datasets, start, stop, subset))
+    device = _device(options.device, elsewhere=len(clips) > 1 and workers != 1)
+    storage.check_writable(out.uri, "--out")
+    tracking = _tracking(options)
+    if tracking is not None:
+        check_experiment(tracking.experiment, "--experiment")
+        tracking.check()
+    registry = resolve_tracking_uri(options.tracking_uri)
+    wanted, contest = _wanted(options.method, conditions, registry)
+    methods = load_methods(wanted, clips, options.padding, registry, out.uri)
+    lpips = load_lpips(options.lpips_trunk)
+    settings = Settings(
+        methods=methods,
+        degradation=degradation,
+        lpips=lpips if isinstance(lpips, Lpips) else None,
+        border_crop=options.border_crop,
+        device=device,
+    )
+    return _Prepared(
+        clips=clips,
+        settings=settings,
+        protocol=_protocol(options, datasets, clips, tuple(zip(wanted, methods, strict=True)), lpips, device),
+        workers=workers,
+        out=out,
+        top=top,
+        contest=contest,
+        registry=registry,
+        tracking=tracking,
+    )
+
+
+def _score(prepared: _Prepared, held: Lease) -> Evaluation:
+    lines = _Lines(prepared.clips)
+    finished: dict[int, ClipScores] = {}
+
+    def told(position: int, scored: ScoredClip) -> None:
+        finished[position] = scored.scores
+        lines.told(position, scored)
+
+    try:
+        scored = score_clips(prepared.clips, prepared.settings, prepared.workers, told, lines.progress)
+    except UserError as error:
+        raise UserError("; ".join([str(error), *_keep(prepared, finished, held)])) from error
+    except (Exception, KeyboardInterrupt, SystemExit):
+        print("".join(f"{line}\n" for line in _keep(prepared, finished, held)), end="", file=sys.stderr)
+        raise
+    evaluation = _evaluation(prepared, tuple(entry.scores for entry in scored))
+    return replace(
+        evaluation,
+        examples=tuple(entry.example for entry in scored if entry.example is not None),
+        top_motion=None if prepared.top is None else top_motion(evaluation.clips, prepared.top),
+    )
+
+
+def _keep(prepared: _Prepared, finished: Mapping[int, ClipScores], held: Lease) -> list[str]:
+    """Write the scores of the clips that were finished before an error; the line that says so, if there is any."""
+    if not finished:
+        return []
+    try:
+        held.check()
+    except (LostError, OSError) as error:
+        return [one_line(error)]
+    results = tuple(finished[position] for position in sorted(finished))
+    missing = [clip.name for position, clip in enumerate(prepared.clips) if position not in finished]
+    uri = prepared.out.write_partial(metrics_file.to_json(_evaluation(prepared, results), unfinished=missing))
+    told = f"the scores of the {len(results)} of {len(prepared.clips)} clips that were finished are in {uri}"
+    return [] if uri is None else [told]
+
+
+def _evaluation(prepared: _Prepared, clips: tuple[ClipScores, ...]) -> Evaluation:
+    protocol = prepared.protocol
+    return Evaluation(
+        protocol=replace(protocol, datasets=_with_digests(protocol.datasets, clips)),
+        methods=tuple(method.name for method in prepared.settings.methods),
+        clips=clips,
+    )
+
+
+def _promote(prepared: _Prepared, evaluation: Evaluation) -> tuple[Promotion | None, UserError | None]:
+    """Move the alias if it is to move; what came of it, and what went wrong."""
+    contest = prepared.contest
+    if contest is None:
+        return None, None
+    promotion = promote.decide(contest, evaluation)
+    if promotion.promoted:
+        try:
+            move_alias(contest.version, contest.alias, prepared.registry, {"mana_dist.promotion": str(promotion)})
+        except UserError as error:
+            return replace(promotion, promoted=False, reasons=(*promotion.reasons, str(error))), error
+    return promotion, None
+
+
+def _device(name: str, *, elsewhere: bool) -> str:
+    # The GPUs may be other nodes' of a cluster.
+    if name == "cuda" and elsewhere and os.environ.get("RAY_ADDRESS"):
+        return name
+    return choose_device(name)
+
+
+def _tracking(options: argparse.Namespace) -> Tracking | None:
+    """Where a run was asked for, if it was."""
+    if not (options.tracking_uri or options.experiment is not None or os.environ.get("MLFLOW_TRACKING_URI")):
+        return None
+    experiment = MlflowConfig().experiment if options.experiment is None else options.experiment
+    return Tracking(resolve_tracking_uri(options.tracking_uri), experiment)
+
+
+def _wanted(
+    names: Sequence[str], conditions: Sequence[promote.Condition], registry: str
+) -> tuple[tuple[Wanted, ...], Contest | None]:
+    """The methods that are evaluated, and which of them compete for an alias."""
+
+    def version(name: str) -> Registered | None:
+        return resolve(name, registry) if name.startswith(REGISTRY_SCHEME) else None
+
+    wanted = tuple(Wanted(name, version(name)) for name in names)
+    if not conditions:
+        return wanted, None
+    contest, wanted = promote.arrange(conditions, wanted, version)
+    return wanted, contest
+
+
+def _protocol(
+    options: argparse.Namespace,
+    datasets: Sequence[Dataset],
+    clips: Sequence[Clip],
+    methods: Sequence[tuple[Wanted, Method]],
+    lpips: Lpips | Unavailable,
+    device: str,
+) -> Protocol:
+    degradation = Degradation(options.degradation)
+    subsets = {clip.dataset: str(clip.subset) for clip in clips}
+    return Protocol(
+        data=[redacted(uri) for uri in options.data],
+        degradation=degradation.name,
+        degradation_definition=definition(degradation),
+        degradation_version=degradation.version,
+        frames="all" if options.frames == ":" else options.frames,
+        lpips=f"v0.1 AlexNet, trunk {lpips.source}" if isinstance(lpips, Lpips) else f"not available: {lpips.reason}",
+        padding=options.padding,
+        device=device,
+        mana_dist=__version__,
+        datasets=tuple(
+            DatasetProtocol(
+                name=dataset.name,
+                uri=redacted(dataset.uri),
+                layout=dataset.layout,
+                clips=len(dataset.clips),
+                lr=dataset.lr,
+                frame_subset=subsets[dataset.name],
+                notes=dataset.notes,
+            )
+            for dataset in datasets
+        ),
+        models=tuple(source(method, loaded) for method, loaded in methods),
+        lr=options.lr,
+        border_crop=options.border_crop,
+        **({} if options.frame_subset is None else {"frame_subset": options.frame_subset}),
+    )
+
+
+def _with_digests(datasets: Sequence[DatasetProtocol], clips: Sequence[ClipScores]) -> tuple[DatasetProtocol, ...]:
+    """The datasets with their digests, but for those of which clips are missing."""
+    found = []
+    for dataset in datasets:
+        digests = sorted(clip.digest for clip in clips if clip.dataset == dataset.name)
+        digest = hashlib.blake2b("".join(digests).encode(), digest_size=DIGEST_BYTES).hexdigest()
+        found.append(replace(dataset, digest=digest if len(digests) == dataset.clips else ""))
+    return tuple(found)
+
+
+class _Lines:
+    """What the console says of each clip."""
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self._clips = clips
+        self._done = 0
+        self._all = Progress(f"{len(clips)} clips", None)
+        self._live: Progress | None = None
+
+    def progress(self, position: int) -> Callable[[], None]:
+        """What to call after each frame of the clip of that position."""
+        clip = self._clips[position]
+        self._live = Progress(f"clip {position + 1}/{len(self._clips)} {clip.name}", clip.length)
+        return self._live.step
+
+    def told(self, position: int, scored: ScoredClip) -> None:
+        """The line of a clip that is done."""
+        if self._live is not None:
+            self._live.close()
+        self._done += 1
+        seconds = (self._live or self._all).seconds
+        rate = f", {scored.frames / max(seconds, 1e-9):.2f} frames/s" if self._live is not None else ""
+        notes = "".join(f"; {note}" for note in scored.scores.notes)
+        name = self._clips[position].name
+        print(f"clip {self._done}/{len(self._clips)} {name}: {scored.frames} frames{rate}{notes}", flush=True)

@@ -1,0 +1,279 @@
+"""Scoring many clips at once: a Ray actor per worker, which takes clips as it gets done with them.
+
+A clip is scored whole by one worker, with the same number of threads whoever does it; results come back in the clips'
+order. So the numbers do not depend on the number of workers.
+"""
+
+import contextlib
+import heapq
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import cv2
+import torch
+
+from mana_dist import ray_runtime
+from mana_dist.errors import UserError, redacted
+from mana_dist.evaluate.scored_clips import Clip
+from mana_dist.evaluate.scoring import ScoredClip, Settings, score_clip
+from mana_dist.progress import duration
+
+RETRIES = 2
+"""How often a clip is tried again whose worker process died."""
+
+_SILENCE = 60.0  # seconds without a result after which it is said what is waited for
+
+EXAMPLES = 64
+"""Of so many clips, those in which methods differ most, the pictures are kept."""
+
+Told = Callable[[int, ScoredClip], None]
+"""Is called with a clip's position and its results as soon as they are there."""
+
+
+class Plan(NamedTuple):
+    """How clips are shared out.
+
+    Attributes:
+        workers: processes; 1: this one, without Ray.
+        threads: of each worker; None: as many as torch takes by itself.
+    """
+
+    workers: int
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    """A :class:`UserError` that a worker met, as a value: Ray would wrap the exception."""
+
+    text: str
+
+
+def parse_workers(text: str) -> int | None:
+    """What ``--workers`` says; None for ``auto``.
+
+    Raises:
+        UserError: neither ``auto`` nor a positive number.
+    """
+    if text == "auto":
+        return None
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise UserError(f"--workers {text}: write auto, or a number like 2")
+
+
+def plan(clips: int, workers: int | None, places: int, threads: int) -> Plan:
+    """How to share ``clips`` out on this machine.
+
+    Args:
+        clips: how many.
+        workers: as asked for; None: as many as there is work and room for.
+        places: GPUs where the methods run on them, else CPUs.
+        threads: that torch would take by itself.
+
+    Returns:
+        Threads by the number of clips alone: sums may depend on them, and results must not depend on the workers.
+    """
+    if clips == 1:
+        return Plan(1, None)
+    each = max(1, threads // clips)
+    return Plan(min(clips, workers or max(1, places // each)), each)
+
+
+def score_clips(
+    clips: Sequence[Clip],
+    settings: Settings,
+    workers: int | None,
+    told: Told,
+    progress: Callable[[int], Callable[[], None]],
+) -> list[ScoredClip]:
+    """Score every clip once.
+
+    Args:
+        clips: at least one.
+        settings: what is done to each; its threads are set here.
+        workers: processes; None: as many as there is work and room for. One clip, and one worker, need no Ray.
+        told: of each clip's results, as they come.
+        progress: gives what is called after each frame of the clip of that position; for clips scored in this process.
+
+    Returns:
+        In the clips' order.
+
+    Raises:
+        UserError: a mistake in some clip, or its worker died again and again.
+    """
+    places = torch.cuda.device_count() if settings.device == "cuda" else os.cpu_count() or 1
+    shared = plan(len(clips), workers, places, torch.get_num_threads())
+    settings = replace(settings, threads=shared.threads)
+    elsewhere = bool(os.environ.get("RAY_ADDRESS")) and len(clips) > 1 and workers != 1
+    if shared.workers > 1 or elsewhere:
+        with _ray(shared) as cluster:
+            return _on_ray(clips, settings, workers, cluster, told)
+    settings = _placed(settings)
+    gathered = _Gathered()
+    with _threads(settings.threads):
+        for position, clip in enumerate(clips):
+            scored = score_clip(clip, settings, progress(position))
+            gathered.add(position, scored)
+            told(position, scored)
+    return gathered.in_order()
+
+
+class _Gathered:
+    """Results as they come. Of their examples only the most telling are kept: Vimeo90K's would take gigabytes."""
+
+    def __init__(self) -> None:
+        self._results: dict[int, ScoredClip] = {}
+        self._shown: list[tuple[float, int]] = []  # a heap: (difference, minus the position)
+
+    def add(self, position: int, scored: ScoredClip) -> None:
+        self._results[position] = scored
+        if scored.example is None:
+            return
+        heapq.heappush(self._shown, (scored.example.region.difference, -position))
+        if len(self._shown) > EXAMPLES:
+            _, dropped = heapq.heappop(self._shown)
+            self._results[-dropped] = self._results[-dropped]._replace(example=None)
+
+    def in_order(self) -> list[ScoredClip]:
+        return [self._results[position] for position in sorted(self._results)]
+
+
+class _Worker:
+    """An actor: fetches the methods once, scores clips."""
+
+    def __init__(self) -> None:
+        self._settings: Settings | None = None
+
+    def score(self, shared: list[Any], clip: Clip) -> ScoredClip | _Mistake:
+        """``shared`` holds Ray's reference to the settings: as a plain argument it would be fetched for every clip."""
+        if self._settings is None:
+            import ray
+
+            settings: Settings = ray.get(shared[0])
+            _set_threads(settings.threads)
+            self._settings = _placed(settings)
+        try:
+            return score_clip(clip, self._settings)
+        except UserError as error:
+            return _Mistake(str(error))
+
+
+class _Cluster(NamedTuple):
+    """What there is room for: GPUs, and workers with the wanted number of threads."""
+
+    gpus: int
+    workers: int
+
+
+@contextlib.contextmanager
+def _ray(shared: Plan) -> Iterator[_Cluster]:
+    """Ray, started or joined, and left as it was found."""
+    # Ray reads its environment, which start_ray sets, when it is imported.
+    running = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+    threads = shared.threads or 1
+    ray_runtime.start_ray(shared.workers * threads)
+    import ray
+
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = sum(int(resources.get("CPU", 0) // threads) for resources in nodes)
+        yield _Cluster(sum(int(resources.get("GPU", 0)) for resources in nodes), room)
+    finally:
+        if not running:
+            ray.shutdown()
+
+
+def _on_ray(
+    clips: Sequence[Clip], settings: Settings, workers: int | None, cluster: _Cluster, told: Told
+) -> list[ScoredClip]:
+    import ray
+
+    gpu = settings.device == "cuda"
+    room = min(cluster.workers, cluster.gpus) if gpu else cluster.workers
+    if room == 0:
+        raise UserError(
+            f"the Ray cluster has no node with {settings.threads} CPUs{' and a GPU' if gpu else ''}; "
+            "add one, or use --workers 1"
+        )
+    count = min(len(clips), room, workers or room)
+    # Replaced here: Ray starts none anew that left by itself.
+    actor = ray.remote(_Worker).options(num_cpus=settings.threads or 1, num_gpus=1 if gpu else 0)
+    shared = [ray.put(settings)]
+    idle = [actor.remote() for _ in range(count)]
+    busy: dict[Any, tuple[Any, int]] = {}
+    gathered = _Gathered()
+    waiting = list(range(len(clips)))
+    deaths = Counter[int]()
+    came = time.monotonic()
+    try:
+        while waiting or busy:
+            while waiting and idle:
+                worker, position = idle.pop(), waiting.pop(0)
+                busy[worker.score.remote(shared, clips[position])] = (worker, position)
+            ready, _ = ray.wait(list(busy), num_returns=1, timeout=_SILENCE)
+            if not ready:
+                names = ", ".join(redacted(clips[position].uri) for _, position in busy.values())
+                print(f"no clip scored for {duration(time.monotonic() - came)}; waiting for {names}", flush=True)
+                continue
+            came = time.monotonic()
+            worker, position = busy.pop(ready[0])
+            scored = _result(ready[0])
+            if scored is None:
+                deaths[position] += 1
+                if deaths[position] > RETRIES:
+                    raise UserError(
+                        f"{clips[position].uri}: the worker process that scored it died {RETRIES + 1} times, for want "
+                        "of memory most likely; use fewer --workers"
+                    )
+                ray.kill(worker)
+                idle.append(actor.remote())
+                waiting.insert(0, position)
+                continue
+            gathered.add(position, scored)
+            idle.append(worker)
+            told(position, scored)
+    finally:
+        for worker in [*idle, *(worker for worker, _ in busy.values())]:
+            ray.kill(worker)
+    return gathered.in_order()
+
+
+def _result(reference: Any) -> ScoredClip | None:
+    """None: the worker's process died, or left."""
+    import ray
+
+    try:
+        result: ScoredClip | _Mistake = ray.get(reference)
+    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
+        return None
+    if isinstance(result, _Mistake):
+        raise UserError(result.text)
+    return result
+
+
+def _placed(settings: Settings) -> Settings:
+    return replace(settings, lpips=None if settings.lpips is None else settings.lpips.on(settings.device))
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Torch and OpenCV use ``count`` threads in this context."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    _set_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+def _set_threads(count: int | None) -> None:
+    if count is not None:
+        torch.set_num_threads(count)
+        cv2.setNumThreads(count)

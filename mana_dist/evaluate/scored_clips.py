@@ -1,0 +1,232 @@
+"""The clips of an evaluation: their frames, and which of those count."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mana_dist.data.degradation import crop_to_multiple
+from mana_dist.errors import UserError, redacted
+from mana_dist.evaluate.datasets import PLAIN, Dataset, Pair
+from mana_dist.evaluate.subset import FrameSubset
+from mana_dist.footage.lookalikes import Seen, lr_among
+from mana_dist.model.inference import Frame
+from mana_dist.video import frame_folders, reading
+from mana_dist.video.frame_names import breaks_in, describe_breaks
+
+SCALE = 4
+
+
+class LrFrame(NamedTuple):
+    """An LR frame that a method sees.
+
+    Attributes:
+        number: from the first used frame of the clip.
+        run: frames of one number follow each other; between those of two, frames are missing or cannot be read.
+        pixels: (h, w, 3) uint8 RGB.
+    """
+
+    number: int
+    run: int
+    pixels: Frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """The frames ``start`` to ``stop`` (excluded; None: the end) of a video or of a folder of frames.
+
+    Attributes:
+        name: for people and for ``metrics.json``; unique in an evaluation.
+        dataset: name of its dataset.
+        path: in the dataset; empty where the dataset is the clip.
+        uri: the ground truth: the video file or the folder.
+        lr: URI of the LR frames that are given with it, a video or a folder; None: they are made.
+        start: first frame; the methods see none before it.
+        stop: the frame after the last that they see.
+        subset: which of the frames in the range are scored.
+        total: frames of the whole clip as far as is known without decoding it.
+        exact: whether ``total`` is certain: of a folder; a video's header may be wrong.
+    """
+
+    name: str
+    dataset: str
+    path: str
+    uri: str
+    lr: str | None
+    start: int
+    stop: int | None
+    subset: FrameSubset
+    total: int | None
+    exact: bool
+
+    @property
+    def short_name(self) -> str:
+        """The name of its file without suffix, or of its folder."""
+        return frame_folders.clip_name(self.path or self.uri)
+
+    @property
+    def length(self) -> int | None:
+        """Frames in the range as far as is known without decoding."""
+        return None if self.total is None else self.within(self.total)
+
+    def within(self, total: int) -> int:
+        """Frames in the range, of ``total`` in the whole clip."""
+        return max(0, (total if self.stop is None else min(self.stop, total)) - self.start)
+
+    def count(self) -> int:
+        """Frames in the range, exactly; a video is decoded for that.
+
+        Raises:
+            UserError: unreadable.
+        """
+        return self.within(self.total if self.exact and self.total is not None else count_frames(self.uri))
+
+    def scored(self) -> range:
+        """Numbers of the scored frames, from the range's first frame; the clip is counted where that must be known.
+
+        Raises:
+            UserError: none is left.
+        """
+        if not self.subset.needs_length:
+            return self.subset.of(None)
+        length = self.count()
+        scored = self.subset.of(length)
+        if not scored:
+            raise UserError(f"{self.uri}: {length} frames, none of which --frame-subset {self.subset} leaves over")
+        return scored
+
+    def frames(self, damaged: Callable[[str], None] | None = None) -> Iterator[Frame | None]:
+        """The HR frames, as they are; None for a picture that cannot be read.
+
+        Args:
+            damaged: told of what is wrong with a clip that gives frames nonetheless.
+
+        Raises:
+            UserError: unreadable, or there are no frames in the range.
+        """
+        count = 0
+        for frame in reading.read_places(self.uri, self.start, self.stop, damaged):
+            yield frame
+            count += 1
+        if not count:
+            raise UserError(f"{self.uri}: has no frame {self.start}; name an earlier START in --frames")
+
+    def breaks(self, damaged: Callable[[str], None]) -> frozenset[int]:
+        """Numbers of the frames, from the range's first, that do not follow the one before: others are missing.
+
+        Args:
+            damaged: told where.
+
+        Raises:
+            UserError: unreadable.
+        """
+        if not frame_folders.is_folder(self.uri):
+            return frozenset()
+        names = [file.rpartition("/")[2] for file in frame_folders.frame_files(self.uri)][self.start : self.stop]
+        breaks = breaks_in(names)
+        if breaks:
+            damaged(f"{describe_breaks(names, breaks)}; no window spans that")
+        return frozenset(breaks)
+
+    def lr_frames(self, damaged: Callable[[str], None] | None = None) -> Iterator[Frame | None]:
+        """The given LR frames, as they are; None for a picture that cannot be read.
+
+        Args:
+            damaged: told of what is wrong with a clip that gives frames nonetheless.
+
+        Raises:
+            UserError: unreadable.
+        """
+        if self.lr is None:
+            raise ValueError(f"{self.name}: its LR frames are not given")
+        return reading.read_places(self.lr, self.start, self.stop, damaged)
+
+
+def cropped(frame: Frame) -> Frame:
+    """Without the rows at the bottom and the columns at the right beyond a multiple of 4."""
+    return crop_to_multiple(frame, SCALE)
+
+
+def count_frames(uri: str) -> int:
+    """Frames of a folder, or of a video, which is decoded for that: headers may be wrong.
+
+    Raises:
+        UserError: unreadable.
+    """
+    if frame_folders.is_folder(uri):
+        return len(frame_folders.frame_files(uri))
+    return sum(1 for _ in reading.read_frames(uri))
+
+
+def find_clips(
+    datasets: Sequence[Dataset], start: int = 0, stop: int | None = None, subset: FrameSubset | None = None
+) -> list[Clip]:
+    """The clips of ``datasets``, in that order.
+
+    Args:
+        datasets: with unique names.
+        start: first frame of each clip.
+        stop: the frame after the last; None for the end.
+        subset: which frames are scored; None: those that each dataset's numbers are customarily of.
+
+    Raises:
+        UserError: a video's header cannot be read, a clip has no frame in the range, or one holds the LR frames of
+            another.
+    """
+    entries = [(dataset, pair) for dataset in datasets for pair in dataset.clips]
+    clips = []
+    seen: dict[str, list[Seen]] = {}
+    for (dataset, pair), name in zip(entries, _unique_names(datasets), strict=True):
+        info = reading.probe(pair.uri) if pair.frames is None else None
+        total = pair.frames if info is None else info.frames
+        size = None if info is None else (info.width, info.height)
+        if dataset.layout == PLAIN:  # the others say by their names which folders hold LR frames
+            seen.setdefault(dataset.uri, []).append(Seen(pair.path, pair.uri, total, pair.first, size))
+        if total is not None and start >= total:
+            raise UserError(
+                f"{pair.uri}: has {total} frames, so none from {start} on; name an earlier START in --frames"
+            )
+        chosen = subset or dataset.subset
+        clip = Clip(
+            name=name,
+            dataset=dataset.name,
+            path=pair.path,
+            uri=pair.uri,
+            lr=pair.lr,
+            start=start,
+            stop=stop,
+            subset=chosen,
+            total=total,
+            exact=pair.frames is not None,
+        )
+        if clip.exact:
+            clip.scored()  # what is wrong is said before any work
+        clips.append(clip)
+    for uri, members in seen.items():
+        for high, low in lr_among(members):
+            raise UserError(
+                f"--data {uri}: {low.uri} holds the LR frames of {high.uri}, by size and picture; put them into "
+                "folders HR/CLIP and LR/CLIP, or name the folder of the ground truth alone"
+            )
+    return clips
+
+
+def _unique_names(datasets: Sequence[Dataset]) -> list[str]:
+    """Short names where they tell a dataset's clips apart, else paths; with the dataset's name where it takes that."""
+    named = [(dataset, name, pair) for dataset in datasets for name, pair in _names_within(dataset)]
+    count = Counter(name for _, name, _ in named)
+    names = [name if count[name] == 1 or not pair.path else f"{dataset.name}/{name}" for dataset, name, pair in named]
+    count = Counter(names)
+    return [name if count[name] == 1 else redacted(pair.uri) for name, (_, _, pair) in zip(names, named, strict=True)]
+
+
+def _names_within(dataset: Dataset) -> Iterator[tuple[str, Pair]]:
+    short = [frame_folders.clip_name(pair.path) for pair in dataset.clips]
+    whole = dataset.named_by_path or len(set(short)) < len(short)
+    for name, pair in zip(short, dataset.clips, strict=True):
+        yield _printable((pair.path if whole else name) or dataset.name), pair
+
+
+def _printable(name: str) -> str:
+    """Bytes of a file's name that are not UTF-8 cannot be written anywhere."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,165 @@
+"""How the field lays its datasets out: the names of the folders with the ground truth and with the LR frames."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mana_dist.data.degradation import Degradation
+from mana_dist.errors import UserError
+from mana_dist.footage import vimeo
+from mana_dist.footage.found import FoundClip
+from mana_dist.video.frame_folders import clip_name
+
+
+@dataclass(frozen=True)
+class Layout:
+    """HR clips in one folder, LR clips of the same names in others beside it; the first that is there counts.
+
+    Attributes:
+        name: for the protocol.
+        hr: the HR folder.
+        bi: LR folders of BI.
+        bd: LR folders of BD.
+    """
+
+    name: str
+    hr: str
+    bi: tuple[str, ...]
+    bd: tuple[str, ...]
+
+    def lr(self, degradation: Degradation) -> tuple[str, ...]:
+        """The LR folders of a degradation."""
+        return self.bi if degradation is Degradation.BI else self.bd
+
+
+# What people call LR frames without saying how they were made, which mostly was by bicubic interpolation.
+_LR = ("LR_bicubic/X4", "LRx4", "LR_x4", "LR/X4", "LR/x4", "LR", "X4", "x4", "lr/x4", "lr")
+
+# mmagic's Vid4, UDM10, SPMCS and REDS4; HR and LR; REDS as it is distributed.
+BESIDE = (
+    Layout("GT, BIx4, BDx4 (Vid4, UDM10, REDS4)", "GT", ("BIx4", "sharp_bicubic", *_LR), ("BDx4",)),
+    Layout("HR, LR", "HR", ("BIx4", *_LR), ("BDx4",)),
+    Layout("hr, lr", "hr", ("BIx4", *_LR), ("BDx4",)),
+    Layout("REDS, training", "train_sharp", ("train_sharp_bicubic/X4",), ()),
+    Layout("REDS, validation", "val_sharp", ("val_sharp_bicubic/X4",), ()),
+)
+# The same within each clip; first SPMCS as it is distributed; PFNL's test sets have the same with blur4.
+WITHIN = (
+    Layout("truth, input4 (SPMCS) or blur4 in each clip", "truth", ("input4",), ("blur4",)),
+    *(
+        Layout(f"{hr}, BIx4 or LR in each clip", hr, ("BIx4", "input4", "LRx4", "LR", "X4", "x4", "lr"), ("BDx4",))
+        for hr in ("GT", "HR", "hr")
+    ),
+)
+VIMEO = Layout("Vimeo90K, test list", vimeo.SEQUENCES, ("BIx4", "sequences_LR"), ("BDx4",))
+VIMEO_BESIDE = "_matlabLRx4"
+"""Ends the name of the folder beside Vimeo90K's that has the LR frames, as BasicSR has it."""
+
+_LR_NAME = re.compile(
+    r"x[2348]|lr([_-]?(x?[2348]|bicubic|bi|bd|unknown|mild|wild))?|.*(lr[_-]?x[2348]|[2348]x[_-]?lr|x[2348][_-]?lr)"
+    r"|b[id]x[2348].*|sharp_bicubic|(train|val|test)_(sharp_bicubic|blur.*)|input[2348]|blur[2348]|sequences_lr",
+    re.IGNORECASE,
+)
+
+
+_ONLY_LR = re.compile(
+    r"b[id]x[2348].*|sharp_bicubic|(train|val|test)_sharp_bicubic|sequences_lr|.*_matlablrx4", re.IGNORECASE
+)
+
+
+def lr_name_in(path: str) -> str | None:
+    """The name in a folder's path that says that LR frames lie in it; None: none does.
+
+    At any depth the names that nothing else has; of those that people call other things too, like X4, the last alone.
+    """
+    *above, last = path.split("/")
+    return last if is_lr_name(last) else next((name for name in above if _ONLY_LR.fullmatch(name)), None)
+
+
+def lr_folder_of(root: str, clip: FoundClip) -> str | None:
+    """The name of the folder that says that a clip is LR frames: of the root or above, or below it; None: none does.
+
+    Args:
+        root: the folder that was named and listed.
+        clip: found in it.
+    """
+    folders = clip.path.split("/") if clip.files is not None else clip.path.split("/")[:-1]
+    return lr_name_in(root) or next(filter(is_lr_name, folders), None)
+
+
+class Truth(NamedTuple):
+    """Where by a layout the ground truth of LR frames lies.
+
+    Attributes:
+        lr: the folder of all LR frames of the layout, or of the clip.
+        hr: that of the ground truth.
+        clip: the clip there, without a video's suffix.
+    """
+
+    lr: str
+    hr: str
+    clip: str
+
+
+def truths_of(uri: str, *, is_video: bool) -> Iterator[Truth]:
+    """The places at which the ground truth lies if the clip ``uri`` is LR frames, by each layout that it fits.
+
+    Args:
+        uri: a folder of frames, or a video.
+        is_video: which of the two.
+    """
+    folder, _, name = uri.rpartition("/")
+    path = f"{folder}/{clip_name(name)}/" if is_video else f"{uri}/"
+    if not any(map(is_lr_name, path.split("/"))):
+        return
+    for layout in (*BESIDE, *WITHIN, VIMEO):
+        for name in (*layout.bi, *layout.bd):
+            before, found, after = path.rpartition(f"/{name}/")
+            if found:
+                hr = f"{before}/{layout.hr}"
+                yield Truth(f"{before}/{name}", hr, f"{hr}/{after}".rstrip("/"))
+    before, found, after = path.rpartition(f"{VIMEO_BESIDE}/")
+    if found:
+        yield Truth(f"{before}{VIMEO_BESIDE}", before, f"{before}/{after}".rstrip("/"))
+
+
+def is_lr_name(name: str) -> bool:
+    """Whether a folder of this name holds LR frames, or what was made of them."""
+    return _LR_NAME.fullmatch(name) is not None
+
+
+def check_numbers(hr: str, hr_clip: FoundClip, lr: str, lr_clip: FoundClip) -> None:
+    """LR frames are paired with HR frames by their order; their numbers must go on alike, wherever they begin.
+
+    Names in which no number, or more than one, differs from frame to frame say nothing.
+
+    Args:
+        hr: URI, for the error.
+        hr_clip: as many frames as in the LR clip.
+        lr: URI, for the error.
+        lr_clip: its LR frames.
+
+    Raises:
+        UserError: somewhere the numbers do not go on alike: a frame is missing.
+    """
+    high, low = _numbers(hr_clip.files or ()), _numbers(lr_clip.files or ())
+    if hr_clip.files is None or lr_clip.files is None or len(high) != len(low):
+        return
+    for position in range(1, len(high)):
+        if high[position] - high[position - 1] != low[position] - low[position - 1]:
+            raise UserError(
+                f"{lr}: {lr_clip.files[position]} would be the LR frame of {hr}/{hr_clip.files[position]}, but after "
+                f"{lr_clip.files[position - 1]} and {hr_clip.files[position - 1]} their numbers do not go on alike; "
+                "complete the frames or use --lr made"
+            )
+
+
+def _numbers(names: Sequence[str]) -> list[int]:
+    """The number that counts the frames in their files' names; empty if it is not clear which."""
+    rows = [[int(digits) for digits in re.findall(r"[0-9]+", os.path.splitext(name)[0])] for name in names]
+    if len({len(row) for row in rows}) != 1:
+        return []
+    counting = [column for column in zip(*rows, strict=True) if len(set(column)) > 1]
+    return list(counting[0]) if len(counting) == 1 else []

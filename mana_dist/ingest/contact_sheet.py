@@ -1,0 +1,132 @@
+"""A picture of random samples of a dataset, so that a person sees what was made."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate, chain
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+from pyarrow import ArrowException
+
+from mana_dist import pictures, storage
+from mana_dist.data.config import SCALE
+from mana_dist.data.degradation import bicubic_upsample
+from mana_dist.data.manifest import Manifest
+from mana_dist.errors import UserError
+from mana_dist.pictures import Frame, Panel
+
+SHEET_NAME = "contact_sheet.png"
+
+_SIDE = pictures.LEAST_WIDTH
+"""Of every panel, pixels."""
+
+_CELLS_PER_ROW = 3
+_READERS = 4  # each holds one decoded row group
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a sample lies: ``row`` counts from the beginning of row group ``group`` of the shard at ``path``."""
+
+    path: str
+    group: int
+    row: int
+
+
+def write(uri: str, manifest: Manifest, count: int = 24, seed: int = 0) -> str:
+    """Write ``contact_sheet.png`` beside the manifest: ``count`` random samples of all shards, in dataset order.
+
+    A sample's cell shows its HR frame as a whole, shrunk to fit, and side by side, LR pixels enlarged by repeating
+    them, the part in which bicubic upscaling of the LR centre is farthest from HR. Its caption is clip, frame number
+    and flow. Reads one row group per sample at most. The same dataset gives the same bytes.
+
+    Args:
+        uri: the dataset's folder.
+        manifest: its manifest.
+        count: samples to show; all of them where there are fewer.
+        seed: of the choice.
+
+    Returns:
+        The picture's URI.
+
+    Raises:
+        UserError: the dataset holds no samples, or a shard cannot be read.
+    """
+    places: dict[tuple[str, int], list[_Place]] = defaultdict(list)
+    for place in _choose(manifest, count, seed):
+        places[place.path, place.group].append(place)
+    with ThreadPoolExecutor(_READERS) as readers:
+        cells = list(chain.from_iterable(readers.map(lambda chosen: list(_cells(uri, chosen)), places.values())))
+    sheet = storage.join(uri, SHEET_NAME)
+    storage.write_bytes(sheet, pictures.to_png(_grid(cells)))
+    return sheet
+
+
+def _choose(manifest: Manifest, count: int, seed: int) -> Iterator[_Place]:
+    ends = list(accumulate(shard.rows for shard in manifest.shards))
+    if not ends or not ends[-1]:
+        raise UserError("the dataset holds no samples: nothing to show on a contact sheet")
+    rng = np.random.default_rng(seed)
+    for number in sorted(rng.choice(ends[-1], size=min(count, ends[-1]), replace=False, shuffle=False)):
+        position = int(np.searchsorted(ends, number, side="right"))
+        shard = manifest.shards[position]
+        group, row = divmod(int(number) - (ends[position] - shard.rows), shard.group_rows)
+        yield _Place(shard.path, group, row)
+
+
+def _cells(uri: str, places: Sequence[_Place]) -> Iterator[Frame]:
+    """The cells of samples that lie in one row group."""
+    name = storage.join(uri, places[0].path)
+    filesystem, path = storage.filesystem(name)
+    columns = ["lr", "hr", "clip", "centre", "flow"]
+    try:
+        with pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True) as file:
+            table = file.read_row_group(places[0].group, columns=columns, use_threads=False)
+    except (OSError, ArrowException) as error:
+        raise UserError(f"{name}: cannot be read ({error}); python -m pipelines.ingest --verify {uri}") from error
+    lr, hr = (table[column].combine_chunks().to_numpy_ndarray() for column in ("lr", "hr"))
+    clip, centre, flow = (table[column].to_pylist() for column in columns[2:])
+    for place in places:
+        row = place.row
+        yield _cell(lr[row, lr.shape[1] // 2], hr[row], f"{clip[row]}:{centre[row]}", flow[row])
+
+
+def _cell(lr: Frame, hr: Frame, name: str, flow: float) -> Frame:
+    region = pictures.most_different_region(bicubic_upsample(lr), hr, _SIDE)
+    return pictures.row(
+        [
+            Panel(name, _fit(hr)),
+            Panel(f"LR, flow {flow:.2f} px/frame", _fit(region.of_lr(lr).repeat(SCALE, 0).repeat(SCALE, 1))),
+            Panel("HR", _fit(region.of(hr))),
+        ]
+    )
+
+
+def _fit(frame: Frame) -> NDArray[np.uint8]:
+    """``frame`` in the middle of a square panel: shrunk, or enlarged by repeating pixels a whole number of times."""
+    height, width = frame.shape[:2]
+    image, longer = Image.fromarray(frame), max(height, width)
+    if longer > _SIDE:
+        size = (max(1, round(width * _SIDE / longer)), max(1, round(height * _SIDE / longer)))
+        image = image.resize(size, Image.Resampling.BOX)
+    else:
+        factor = _SIDE // longer
+        image = image.resize((factor * width, factor * height), Image.Resampling.NEAREST)
+    panel = Image.new("RGB", (_SIDE, _SIDE), pictures.BACKGROUND)
+    panel.paste(image, ((_SIDE - image.width) // 2, (_SIDE - image.height) // 2))
+    return np.asarray(panel)
+
+
+def _grid(cells: Sequence[Frame]) -> Frame:
+    height, width = cells[0].shape[:2]
+    rows, gap = -(-len(cells) // _CELLS_PER_ROW), 3 * pictures.GAP
+    columns = min(len(cells), _CELLS_PER_ROW)
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), pictures.BACKGROUND)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, _CELLS_PER_ROW)
+        sheet.paste(Image.fromarray(cell), (column * (width + gap), row * (height + gap)))
+    return np.asarray(sheet)

@@ -1,0 +1,289 @@
+"""The dataset that an ingest adds to: which of the clips it holds already, and how the new ones join it."""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pyarrow import fs
+
+from mana_dist import storage
+from mana_dist.data.config import SampleSettings
+from mana_dist.data.manifest import Manifest, Rejected, find_manifest, save_manifest
+from mana_dist.data.samples import PARTIAL_FOLDER
+from mana_dist.errors import HIDDEN, UserError
+from mana_dist.footage.expand import Clip, expand
+from mana_dist.ingest import sources_table
+from mana_dist.ingest.finished_units import Ledger, are_whole, shard_sizes
+from mana_dist.ingest.sources_table import SourceRow
+from mana_dist.ingest.units import ClipResult, UnitResult
+
+_OURS = re.compile(r".+-[0-9a-f]{12}(-s\d{5})?-\d{5}\.parquet|sources-[0-9a-f]{12}\.parquet")
+"""Files of this form in a dataset's folder are ours to delete when no manifest names them."""
+_HALF_WRITTEN = re.compile(
+    r"\.(manifest\.json|contact_sheet\.png|sources-[0-9a-f]{12}\.parquet|\.?mana_dist-write-test-[0-9a-f]{8})"
+    r"(\.partial-\w+)?"
+)
+"""So are these, which a run left that was killed while it wrote them."""
+
+
+_OF_PARTS = "none of its parts gives a sample; the first: "
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset as it is now.
+
+    Attributes:
+        out: URI of its folder.
+        manifest: its manifest; without samples where there is none yet.
+        rows: its table of sources.
+        published: whether readers can see it.
+        damaged: units of which shards are missing or have another size than the manifest says.
+    """
+
+    out: str
+    manifest: Manifest
+    rows: tuple[SourceRow, ...]
+    published: bool
+    damaged: frozenset[str] = frozenset()
+
+
+def open_dataset(out: str, settings: SampleSettings, *, overwrite: bool) -> Dataset:
+    """The dataset at ``out``, or an empty one where there is none or it is to be replaced.
+
+    Raises:
+        UserError: it was made with other settings or in Python, or cannot be read.
+        OSError: the folder cannot be listed.
+    """
+    empty = settings.empty_manifest()
+    existing = None if overwrite else find_manifest(out)
+    if existing is None:
+        return Dataset(out, empty, (), published=False)
+    if differences := existing.differences(empty):
+        raise UserError(
+            f"{out}: holds samples made with other settings ({'; '.join(differences)}); "
+            "name another --out, or replace them with --overwrite"
+        )
+    if existing.sources is None and existing.shards:
+        raise UserError(
+            f"{out}: holds samples that were made in Python, nothing can be added to them; "
+            "name another --out, or replace them with --overwrite"
+        )
+    rows = tuple(sources_table.read(out, existing.sources))
+    return Dataset(out, existing, rows, published=True, damaged=_damaged_units(out, existing))
+
+
+def to_do(dataset: Dataset, clips: Sequence[Clip]) -> list[Clip]:
+    """Of ``clips``, those that the dataset does not hold as they are now; and the clips that share shards with them.
+
+    A clip that was refused is not looked at again until it changes.
+
+    Raises:
+        UserError: a clip that shares shards cannot be read just now: its samples would be lost.
+    """
+    known = {row.uri: row for row in dataset.rows}
+    todo = {clip.source: clip for clip in clips if not _holds(known.get(clip.source), clip, dataset.damaged)}
+    given = {clip.source: clip for clip in clips}
+    replaced = {known[uri].unit for uri in todo if uri in known} - {""} | dataset.damaged
+    sharing = [row for row in dataset.rows if row.unit in replaced and row.uri not in todo]
+    todo |= {row.uri: given[row.uri] for row in sharing if row.uri in given}
+    todo |= {clip.source: clip for clip in _clips_again([row for row in sharing if row.uri not in given])}
+    return sorted(todo.values(), key=lambda clip: clip.uri)
+
+
+def merge(
+    dataset: Dataset,
+    clips: Iterable[Clip],
+    results: Sequence[UnitResult],
+    rejected: Iterable[Rejected],
+    asked: Collection[str] = (),
+) -> tuple[Manifest, list[SourceRow]]:
+    """The dataset's manifest and table of sources with the results joined; their order depends on the sources alone.
+
+    A clip of which a unit could not be finished is refused for now, with all that was made of it, and is no row of the
+    table: the next run takes it up again. Where the dataset held it, as it was before, that stays.
+
+    Args:
+        dataset: what there was.
+        clips: the clips that were worked on; what the dataset held of them is replaced.
+        results: of all their units.
+        rejected: sources that are no clips.
+        asked: every URI that was looked at now: what was refused there before, and is no clip, no longer counts.
+    """
+    failures = {clip.uri: result for result in results if result.failure for clip in result.clips}
+    worked = {clip.source: clip for clip in clips}
+    stay = _staying(dataset, failures)
+    results = [result for result in results if not stay.intersection(clip.uri for clip in result.clips)]
+    worked = {uri: clip for uri, clip in worked.items() if uri not in stay}
+    others = [row for row in dataset.rows if row.uri not in worked]
+    replaced = {row.unit for row in dataset.rows if row.uri in worked} - {""} | dataset.damaged
+    rows = [row for row in others if row.unit not in replaced]
+    kept = {row.unit for row in rows}
+    gone = [
+        Rejected(row.uri, "is gone, and shared shards with clips that changed")
+        for row in others
+        if row.unit in replaced
+    ]
+    of_clips = {row.uri for row in dataset.rows}
+    before = [item for item in dataset.manifest.rejected if item.source in of_clips or not _covers(asked, item.source)]
+    known = (*before, *rejected, *gone)
+    refused = {item.source: item for item in known if item.source not in worked}
+    unfinished = {result.group for result in failures.values()}
+    for uri, (group, total) in _by_clip(results).items():
+        if uri in failures:
+            refused[uri] = Rejected(uri, failures[uri].failure)
+            continue
+        if total.reason:
+            refused[uri] = Rejected(uri, total.reason)
+        rows.append(_row(worked[uri], "" if total.reason else group, total))
+    shards = [shard for shard in dataset.manifest.shards if shard.unit in kept]
+    shards += [shard for result in results for shard in result.shards if result.group not in unfinished]
+    usable = {row.uri for row in rows if row.samples}
+    manifest = dataclasses.replace(
+        dataset.manifest,
+        samples=sum(shard.rows for shard in shards),
+        clips=len(usable),
+        shards=tuple(sorted(shards, key=lambda shard: shard.path)),
+        rejected=tuple(refused[uri] for uri in sorted(refused) if uri not in usable),
+    )
+    return manifest, rows
+
+
+def publish(dataset: Dataset, manifest: Manifest, rows: Sequence[SourceRow]) -> Manifest:
+    """Show readers the new dataset; gives the manifest as written.
+
+    Until the manifest is replaced, the last step, readers see the old dataset whole.
+
+    Raises:
+        UserError: another ingest has written to the dataset since it was opened, or deleted shards of this one.
+        OSError: it cannot be written.
+    """
+    meanwhile = find_manifest(dataset.out) if dataset.published else None
+    if (dataset.published and meanwhile != dataset.manifest) or not are_whole(
+        manifest.shards, shard_sizes(dataset.out)
+    ):
+        raise UserError(
+            f"{dataset.out}: another ingest has worked on it meanwhile; run the same command again, one at a time"
+        )
+    manifest = dataclasses.replace(manifest, sources=sources_table.write(dataset.out, rows))
+    if not dataset.published or manifest != dataset.manifest:
+        save_manifest(dataset.out, manifest)
+    return manifest
+
+
+def clear(dataset: Dataset, manifest: Manifest, results: Sequence[UnitResult]) -> None:
+    """Delete what killed or replaced runs left beside the published dataset, and the ledger.
+
+    What was made of a long video that could not be finished stays, for the run that goes on with it.
+
+    Args:
+        dataset: what was replaced.
+        manifest: as published.
+        results: of the run that ends.
+    """
+    unfinished = {result.group for result in results if result.failure}
+    kept = {shard.path for result in results if result.group in unfinished for shard in result.shards}
+    _remove_leftovers(dataset.out, manifest, kept)
+    if not kept:
+        Ledger(dataset.out).clear()
+
+
+def _staying(dataset: Dataset, failures: Collection[str]) -> set[str]:
+    """Of the clips that could not be finished, those whose samples are whole in shards that no other clip shares."""
+    others = {row.unit for row in dataset.rows if row.uri not in failures} | dataset.damaged | {""}
+    return {row.uri for row in dataset.rows if row.uri in failures and row.unit not in others}
+
+
+def _holds(row: SourceRow | None, clip: Clip, damaged: Collection[str]) -> bool:
+    return row is not None and row.is_of(clip) and row.unit not in damaged
+
+
+def _damaged_units(out: str, manifest: Manifest) -> frozenset[str]:
+    if not manifest.shards:
+        return frozenset()
+    sizes = shard_sizes(out)
+    return frozenset(shard.unit for shard in manifest.shards if not are_whole([shard], sizes))
+
+
+def _clips_again(rows: Iterable[SourceRow]) -> Iterator[Clip]:
+    """The clips of ``rows`` as they are now; those that are gone are left out (their samples go too).
+
+    Raises:
+        UserError: one is there but cannot be looked at.
+    """
+    for row in rows:
+        if storage.is_web(row.uri) and HIDDEN in row.uri:
+            raise UserError(
+                f"{row.uri}: shares shards with sources that are made anew, and its password is not recorded; name it "
+                "as --source too"
+            )
+    alike: dict[tuple[int, int | None, int], dict[str, SourceRow]] = {}
+    for row in rows:
+        alike.setdefault((row.start, row.stop, row.downscale), {})[row.uri] = row
+    for (start, stop, downscale), wanted in alike.items():
+        found, rejected, *_ = expand(wanted, start=start, stop=stop, downscale=downscale)
+        for item in rejected:
+            if item.reason.startswith("cannot be read"):
+                raise UserError(
+                    f"{item.source}: {item.reason}; it shares shards with sources that are made anew: mend that first"
+                )
+        for clip in found:
+            if clip.uri in wanted:
+                yield dataclasses.replace(clip, name=wanted[clip.uri].clip)
+
+
+def _covers(asked: Collection[str], uri: str) -> bool:
+    """Whether ``uri`` or a folder above it is among ``asked``."""
+    while uri and uri not in asked:
+        uri = uri.rpartition("/")[0]
+    return bool(uri)
+
+
+def _by_clip(results: Iterable[UnitResult]) -> dict[str, tuple[str, ClipResult]]:
+    """The unit and the result of each clip; of a video in segments, all of them added up."""
+    found: dict[str, tuple[str, ClipResult]] = {}
+    for result in sorted(results, key=lambda result: result.name):
+        for clip in result.clips:
+            found[clip.uri] = (result.group, _sum(found[clip.uri][1], clip) if clip.uri in found else clip)
+    return found
+
+
+def _sum(a: ClipResult, b: ClipResult) -> ClipResult:
+    counts = ("frames", "samples", "cuts", "duplicates", "flat")
+    notes = dict.fromkeys(note for note in (a.note, b.note) if note)
+    added = ClipResult(a.uri, **{name: getattr(a, name) + getattr(b, name) for name in counts}, note="; ".join(notes))
+    first = a.reason.removeprefix(_OF_PARTS)  # it counts the frames of its part alone
+    return dataclasses.replace(added, reason="" if added.samples else _OF_PARTS + (first or b.reason))
+
+
+def _row(clip: Clip, unit: str, result: ClipResult) -> SourceRow:
+    return SourceRow(
+        uri=clip.source,
+        clip=clip.name,
+        unit=unit,
+        bytes=clip.bytes,
+        modified=clip.modified,
+        start=clip.start,
+        stop=clip.stop,
+        downscale=clip.downscale,
+        frames=result.frames,
+        samples=result.samples,
+        cuts=result.cuts,
+        duplicates=result.duplicates,
+        flat=result.flat,
+        note=result.note or result.reason,
+    )
+
+
+def _remove_leftovers(out: str, manifest: Manifest, kept: Collection[str]) -> None:
+    filesystem, folder = storage.filesystem(out)
+    named = {shard.path for shard in manifest.shards} | {manifest.sources, *kept}
+    for info in filesystem.get_file_info(fs.FileSelector(folder)):
+        name = info.base_name
+        with contextlib.suppress(FileNotFoundError):  # processes of a killed run may still be at work
+            if _HALF_WRITTEN.fullmatch(name) or (_OURS.fullmatch(name) and name not in named):
+                filesystem.delete_file(info.path)
+            elif name == PARTIAL_FOLDER:
+                filesystem.delete_dir(info.path)

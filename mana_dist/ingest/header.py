@@ -1,0 +1,51 @@
+"""What a look at a clip's header and first frame shows of its use."""
+
+from collections.abc import Sequence
+from itertools import islice
+
+from mana_dist.data.config import SampleSettings
+from mana_dist.data.manifest import Rejected
+from mana_dist.errors import UserError, one_line
+from mana_dist.footage.expand import Clip
+from mana_dist.footage.found import below
+from mana_dist.footage.lookalikes import Seen, lr_among
+from mana_dist.ingest.run_unit import bare_reason, refusal
+from mana_dist.video.reading import probe, read_frames
+
+LOOKED_AT = 200
+"""Pictures whose size is read to find LR frames by what they show; each is a request."""
+
+
+def lookalikes(clips: Sequence[Clip]) -> dict[str, Rejected]:
+    """The folders of frames that show another one at a quarter of its size, by URI.
+
+    Of very many folders with names that differ in one part alone, the first :data:`LOOKED_AT` are looked at.
+    """
+    seen = [
+        Seen(clip.uri, clip.uri, len(clip.files), below(clip.uri, clip.files[0]), None) for clip in clips if clip.files
+    ]
+    reason = "shows {} at a quarter of its size: LR frames or a preview, no ground truth of its own"
+    return {low.uri: Rejected(low.uri, reason.format(high.uri)) for high, low in lr_among(seen, LOOKED_AT)}
+
+
+def look(clip: Clip, settings: SampleSettings) -> str:
+    """Why the clip can give no sample, by its header and first frame; empty where they do not say so.
+
+    Frames are counted where a video's header tells too few: that of a fragmented mp4 knows its first fragment alone.
+    """
+    try:
+        info = probe(clip.uri)
+        used = None if info.frames is None else _used(info.frames, clip)
+        if used is not None and used < settings.frames_per_sample and clip.files is None:
+            there = sum(1 for _ in islice(read_frames(clip.uri), clip.start + settings.frames_per_sample))
+            used = _used(there, clip)
+    except UserError as error:
+        return bare_reason(error, clip.uri)
+    except OSError as error:
+        return f"cannot be read ({one_line(error)})"
+    return refusal(info.width, info.height, used, clip, settings)
+
+
+def _used(frames: int, clip: Clip) -> int:
+    """How many of a clip's ``frames`` are in the range asked for."""
+    return max(0, (frames if clip.stop is None else min(frames, clip.stop)) - clip.start)

@@ -1,0 +1,211 @@
+"""Units of work: what one task ingests, and what becomes of it.
+
+A unit is a pack of small clips, a clip, or a segment of a long video. Its name holds a hash of everything that its
+samples depend on (the sources' identity, the settings), and its shards begin with that name: the same work always gives
+the same files, and other work never touches them.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mana_dist.data.config import CUT_DETECTOR, CUT_MARGIN, SampleSettings
+from mana_dist.data.manifest import SCHEMA_VERSION, Shard
+from mana_dist.errors import redacted
+from mana_dist.footage.expand import Clip
+from mana_dist.video import READER_VERSION
+from mana_dist.video.strict import Segment
+
+PACK_BYTES = 128 * 2**20
+"""Frame folders in one unit, bytes; some hundred septuplets."""
+PACK_CLIPS = 512
+PACKS = 64
+"""Into how many units little work is spread, however little, so that every CPU has its share."""
+VIDEO_WEIGHT = 32
+"""How many bytes of pictures a byte of a compressed video stands for."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one task ingests.
+
+    Attributes:
+        name: its shards' names begin with it.
+        group: the name of all units of one video together; a unit that is no segment has its own name there.
+        clips: the clips, or the one that ``segment`` is of.
+        segment: the part of the clip; None for whole clips.
+        centres: the first frame number that may be a sample's centre, and the first that may not any more (None: all
+            to the end): segments overlap, samples do not.
+    """
+
+    name: str
+    group: str
+    clips: tuple[Clip, ...]
+    segment: Segment | None = None
+    centres: tuple[int, int | None] = (0, None)
+
+    def to_json(self) -> str:
+        """As text, which crosses Ray Data's blocks as it is."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "Unit":
+        """Back from :meth:`to_json`."""
+        values = json.loads(text)
+        segment = values["segment"] and Segment(**values["segment"])
+        clips = tuple(map(_clip_of, values["clips"]))
+        return Unit(values["name"], values["group"], clips, segment, tuple(values["centres"]))
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """What became of a clip, or of a segment of it.
+
+    Attributes:
+        uri: the clip's, without passwords.
+        frames: frames decoded.
+        samples: samples made.
+        cuts: shot cuts found.
+        duplicates: frames left out because they repeat the one before.
+        flat: samples left out for want of detail.
+        note: what was lost; empty where nothing was.
+        reason: why there are no samples; empty where there are.
+    """
+
+    uri: str
+    frames: int = 0
+    samples: int = 0
+    cuts: int = 0
+    duplicates: int = 0
+    flat: int = 0
+    note: str = ""
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Hide secrets of URIs: it goes into the ledger."""
+        for name in ("uri", "note", "reason"):
+            object.__setattr__(self, name, redacted(getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What became of a unit.
+
+    Attributes:
+        name: the unit's.
+        group: the unit's.
+        shards: what was written.
+        clips: of each clip.
+        failure: why the unit could not be finished: storage that cannot be read or written, a process that died.
+        fatal: whether that stops the job: the output cannot be written.
+        apart: whether the unit's clips are to be tried each for itself: one of them cannot be read.
+    """
+
+    name: str
+    group: str
+    shards: tuple[Shard, ...] = ()
+    clips: tuple[ClipResult, ...] = ()
+    failure: str = ""
+    fatal: bool = False
+    apart: bool = False
+
+    def to_json(self) -> str:
+        """As text."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> "UnitResult":
+        """Back from :meth:`to_json`.
+
+        Raises:
+            ValueError: this is no such text.
+        """
+        values = json.loads(text)
+        try:
+            shards = tuple(Shard(**shard) for shard in values.pop("shards"))
+            clips = tuple(ClipResult(**clip) for clip in values.pop("clips"))
+            return UnitResult(shards=shards, clips=clips, **values)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"not a unit's result: {error}") from error
+
+
+def pack(clips: Iterable[Clip], settings: SampleSettings) -> Iterator[Unit]:
+    """Whole clips into units: small neighbours together, videos and folders of frames apart.
+
+    A function of the clips alone, not of the cluster: the same command makes the same units anywhere.
+    """
+    videos: list[Clip] = []
+    folders: list[Clip] = []
+    for clip in clips:
+        (videos if clip.files is None else folders).append(clip)
+    for neighbours in (videos, folders):
+        most = min(PACK_BYTES, sum(map(weight, neighbours)) // PACKS)
+        pending: list[Clip] = []
+        full = 0
+        for clip in neighbours:
+            size = weight(clip)
+            if pending and (full + size > most or len(pending) == PACK_CLIPS):
+                yield whole(pending, settings)
+                pending, full = [], 0
+            pending.append(clip)
+            full += size
+        if pending:
+            yield whole(pending, settings)
+
+
+def whole(clips: Sequence[Clip], settings: SampleSettings) -> Unit:
+    """The unit of these clips."""
+    name = unit_name(clips, settings)
+    return Unit(name, name, tuple(clips))
+
+
+def split(clip: Clip, segments: Sequence[Segment], settings: SampleSettings) -> list[Unit]:
+    """A long video's units, one for each segment."""
+    if len(segments) == 1:
+        return [whole([clip], settings)]
+    group = unit_name([clip], settings, segments)
+    borders = [0, *(part.first + overlap(settings) // 2 for part in segments[1:]), None]
+    return [
+        Unit(f"{group}-s{number:05d}", group, (clip,), part, (begin or 0, end))
+        for number, (part, begin, end) in enumerate(zip(segments, borders, borders[1:], strict=False))
+    ]
+
+
+def overlap(settings: SampleSettings) -> int:
+    """Frames that a segment shares with the next: what the windows and the look for cuts need on both sides."""
+    return settings.frames_per_sample - 1 + 2 * CUT_MARGIN
+
+
+def weight(clip: Clip) -> int:
+    """How much work a clip is, in bytes of pictures; a clip of unknown size fills a unit."""
+    if clip.bytes is None:
+        return PACK_BYTES
+    return clip.bytes * (VIDEO_WEIGHT if clip.files is None else 1)
+
+
+def work(unit: Unit) -> int:
+    """How much work a unit is, in bytes of pictures; a segment is as much as a full pack."""
+    return PACK_BYTES if unit.segment else max(1, sum(weight(clip) for clip in unit.clips))
+
+
+def unit_name(clips: Sequence[Clip], settings: SampleSettings, segments: Sequence[Segment] = ()) -> str:
+    """Readable, safe in any storage, and of this work alone."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", clips[0].name).lstrip(".")[:60] or "clip"
+    versions = {
+        "version": settings.degradation.version,
+        "reader": READER_VERSION,
+        "cuts": CUT_DETECTOR,
+        "schema": SCHEMA_VERSION,
+    }
+    of_settings = {**dataclasses.asdict(settings), **versions}
+    sources = [dataclasses.astuple(dataclasses.replace(clip, uri=clip.source)) for clip in clips]
+    identity = json.dumps([of_settings, sources, [dataclasses.astuple(segment) for segment in segments]])
+    return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def _clip_of(values: dict[str, Any]) -> Clip:
+    return Clip(**{**values, "files": None if values["files"] is None else tuple(values["files"])})

@@ -1,0 +1,1 @@
+"""Finished models: as a folder, and as versions in the MLflow registry."""

@@ -1,0 +1,106 @@
+"""The alias ``candidate``: one rule for when it moves to a model that was just registered.
+
+Where it points at nothing, it moves. Else both models are scored on the same held-out data, and it moves if the new one
+is better than the one that it points at, and than bicubic interpolation. What cannot be compared takes nothing away.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from mana_dist.errors import UserError, one_line, redacted
+from mana_dist.registry import versions
+from mana_dist.registry.model_folder import REGISTRY_SCHEME
+from mana_dist.registry.versions import Registered
+
+CANDIDATE = "candidate"
+TAG = "mana_dist.registry.candidate"
+"""A version's tag: what was decided of it, and by which figures."""
+Policy = Literal["better", "always", "never"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Mean PSNR (RGB, dB) on the same held-out frames, by the same protocol, in fp32."""
+
+    model: float
+    holder: float
+    bicubic: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided of a version.
+
+    Attributes:
+        holds: whether the alias points at it.
+        reason: why, with the figures.
+    """
+
+    holds: bool
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{'with' if self.holds else 'without'} alias '{CANDIDATE}': {self.reason}"
+
+
+def is_better(model: float, holder: float, bicubic: float) -> bool:
+    """Whether a model may take an alias from the one that holds it; of equal ones it stays where it is."""
+    return model > holder and model > bicubic
+
+
+def settle(
+    version: Registered, tracking_uri: str, policy: Policy, score: Callable[[Registered], Scores] | None
+) -> Decision:
+    """Decide whether the alias moves to ``version``, move it if so, and tag the version with the decision.
+
+    Called again for the same version it comes to the same decision.
+
+    Args:
+        version: just registered.
+        tracking_uri: of the registry.
+        policy: ``mlflow.candidate``.
+        score: scores the new model, the one that holds the alias, and bicubic; raises UserError where that cannot be
+            done. None: there is no held-out data.
+
+    Raises:
+        UserError: the registry refuses or cannot be reached.
+    """
+    holder = versions.resolve(f"{REGISTRY_SCHEME}{version.model}@{CANDIDATE}", tracking_uri)
+    if holder is not None and holder.version == version.version:
+        before = versions.tag(version, TAG, tracking_uri)
+        return Decision(True, before or "it points at this version already")
+    decision = _decide(version, holder, policy, score, tracking_uri)
+    if decision.holds:
+        versions.move_alias(version, CANDIDATE, tracking_uri, {TAG: decision.reason})
+    else:
+        versions.set_tags(version, tracking_uri, {TAG: decision.reason})
+    return decision
+
+
+def _decide(
+    version: Registered,
+    holder: Registered | None,
+    policy: Policy,
+    score: Callable[[Registered], Scores] | None,
+    tracking_uri: str,
+) -> Decision:
+    if policy != "better":
+        return Decision(policy == "always", f"mlflow.candidate is {policy}")
+    if holder is None:
+        return Decision(True, "it pointed at no version")
+    stays = f"it stays at version {holder.version}"
+    by_hand = (
+        f"to move it: python -m mana_dist.evaluate --data HELD_OUT --method {version.uri} --out DIR --tracking-uri "
+        f'{redacted(tracking_uri)} --promote-if "psnr_rgb > @{CANDIDATE}"'
+    )
+    if score is None:
+        return Decision(False, f"{stays}, as there is no data.validation_path to compare the two on; {by_hand}")
+    try:
+        found = score(holder)
+    except UserError as error:
+        return Decision(False, f"{stays}, which cannot be compared ({one_line(error)}); {by_hand}")
+    others = f"{found.holder:.3f} of version {holder.version} and {found.bicubic:.3f} of bicubic"
+    better = is_better(found.model, found.holder, found.bicubic)
+    figures = f"PSNR {found.model:.3f} dB against {others}, on the same held-out data"
+    return Decision(better, figures if better else f"{figures}, so {stays}")

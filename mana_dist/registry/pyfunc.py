@@ -1,0 +1,79 @@
+"""The registered pyfunc model: MLflow runs this file when it loads one ("models from code").
+
+It imports only what mana_dist.registry.versions.SERVING_PACKAGES lists, since it runs where mana_dist is not installed: the
+package then comes from the copy beside the model.
+"""
+
+import base64
+import io
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import yaml
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+from safetensors.torch import load_file
+
+from mana_dist.model import Mana, ModelConfig
+from mana_dist.model.inference import Frame, choose_device, super_resolve_window
+
+with warnings.catch_warnings():
+    # MLflow asks for type hints while the class is made; the signature says more than they could.
+    warnings.filterwarnings("ignore", ".*Add type hints")
+
+    class ManaModel(PythonModel):  # type: ignore[misc]  # MLflow comes without types
+        """T low-resolution frames in, the super-resolved centre frame out."""
+
+        def load_context(self, context: Any) -> None:
+            """Read the weights; called by MLflow before the first prediction.
+
+            ``mlflow.pyfunc.load_model(..., model_config={"device": "cpu"})`` says where the model runs; ``auto``, the
+            default, takes a GPU where there is one.
+            """
+            folder = context.artifacts["model"]
+            with open(os.path.join(folder, "config.yaml"), encoding="utf-8") as stream:
+                config = ModelConfig(**yaml.safe_load(stream)["model"])
+            self.model = Mana(config).eval()
+            self.model.load_state_dict(load_file(os.path.join(folder, "model.safetensors")))
+            self.device = choose_device((context.model_config or {}).get("device", "auto"))
+
+        # The input has no annotation, since MLflow would make a schema of it; the registered signature is the schema.
+        def predict(  # type: ignore[no-untyped-def]
+            self, context: Any, model_input, params: dict[str, Any] | None = None
+        ) -> Frame | str:
+            """Super-resolve the centre frame of one window.
+
+            Args:
+                context: MLflow's; not used.
+                model_input: (T, H, W, 3) uint8, RGB, consecutive frames; T as the model was trained.
+                params: ``answer``: ``array``, or ``png`` for the frame as a PNG file in base64, which over HTTP is a
+                    fraction of the numbers.
+
+            Returns:
+                (4H, 4W, 3) uint8, RGB, or that as a PNG file.
+
+            Raises:
+                MlflowException: not T frames of three channels, or another answer: status 400 over HTTP.
+            """
+            answer = (params or {}).get("answer", "array")
+            if answer not in ("array", "png"):
+                raise MlflowException.invalid_parameter_value(f"params.answer must be array or png, got {answer!r}")
+            try:
+                frame = super_resolve_window(self.model, np.asarray(model_input), self.device)
+            except ValueError as error:
+                raise MlflowException.invalid_parameter_value(str(error)) from error
+            return _png(frame) if answer == "png" else frame
+
+
+def _png(frame: Frame) -> str:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(frame).save(stream, "PNG", compress_level=1)  # fast: large frames take seconds otherwise
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+set_model(ManaModel())

@@ -1,0 +1,253 @@
+"""Finished models into the MLflow registry, as pyfunc models that need nothing of this machine."""
+
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import mana_dist
+from mana_dist.config import Config, flatten, shared, to_mapping
+from mana_dist.errors import UserError, one_line
+from mana_dist.registry import model_folder
+from mana_dist.registry.tracking_uri import failures, quiet_mlflow, sqlite_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+# What mana_dist.registry.pyfunc imports, beside MLflow itself.
+SERVING_PACKAGES = ("torch", "numpy", "safetensors", "pyyaml", "pillow")
+_NAME = re.compile(
+    r"models:/(?P<model>[^/@]+)(?:/(?:(?P<version>[0-9]+)|(?P<latest>(?i:latest))|(?P<stage>[^/@]+))|@(?P<alias>[^/@]+))"
+)
+_LOGGED_MODEL = re.compile(r"models:/(m-\w+)")
+_DIGEST = "sha256"  # a LoggedModel's parameter: of model.safetensors
+_NOT_IN_LOGGED_MODELS = re.compile(r"""[/:.%"']""")
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+_LONGEST_TAG = 5000  # characters; older servers' bound
+EXAMPLE_SIZE = (8, 8)  # of the input example's frames: a black window that shows a request's form
+
+
+@contextmanager
+def tracking(tracking_uri: str) -> Iterator[None]:
+    """MLflow's fluent calls go to ``tracking_uri`` in this context, and where they went before after it."""
+    quiet_mlflow()
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")  # MLflow mirrors its own setting there
+    mlflow.set_tracking_uri(tracking_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of a registered model.
+
+    Attributes:
+        model: the registered model's name.
+        version: its version.
+        model_id: of MLflow's LoggedModel, where it has one.
+    """
+
+    model: str
+    version: str
+    model_id: str | None = None
+
+    @property
+    def uri(self) -> str:
+        """``models:/NAME/VERSION``, which always means the same weights."""
+        return f"models:/{self.model}/{self.version}"
+
+
+def resolve(name: str, tracking_uri: str) -> Registered | None:
+    """The version that ``models:/NAME/VERSION``, ``/latest`` or ``@ALIAS`` means now; None: there is none.
+
+    Raises:
+        UserError: a name that ends in one of MLflow's stages, or the registry cannot be reached.
+    """
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
+    match = _NAME.fullmatch(name)
+    database = sqlite_file(tracking_uri)
+    # MLflow would make an empty database here.
+    if match is None or (database is not None and not os.path.isfile(database)):
+        return None
+    if match["stage"]:
+        raise UserError(f"{name}: stages are not read; write models:/{match['model']}/VERSION, or @ALIAS")
+    try:
+        found = _version(MlflowClient(tracking_uri), match)
+    except failures() as error:
+        if getattr(error, "error_code", "") in _ABSENT:
+            return None
+        raise UserError(f"{name}: the MLflow registry at {tracking_uri} cannot be used ({error})") from error
+    if found is None:
+        return None
+    # A database leaves the version's model_id empty; its source has it.
+    logged = _LOGGED_MODEL.fullmatch(found.source or "")
+    return Registered(match["model"], str(found.version), found.model_id or (logged[1] if logged else None))
+
+
+def _version(client: "MlflowClient", name: re.Match[str]) -> "ModelVersion | None":
+    if name["alias"]:
+        return client.get_model_version_by_alias(name["model"], name["alias"])
+    if name["version"]:
+        return client.get_model_version(name["model"], name["version"])
+    newest = client.search_model_versions(f"name='{name['model']}'", 1, order_by=["version_number DESC"])
+    return newest[0] if newest else None
+
+
+def move_alias(registered: Registered, alias: str, tracking_uri: str, tags: Mapping[str, str]) -> None:
+    """Let an alias point at a version, and tag that version.
+
+    Raises:
+        UserError: the registry refuses or cannot be reached.
+    """
+    set_tags(registered, tracking_uri, tags)
+    with _registry(f"{registered.uri}: cannot become @{alias}", tracking_uri) as client:
+        client.set_registered_model_alias(registered.model, alias, registered.version)
+
+
+def set_tags(registered: Registered, tracking_uri: str, tags: Mapping[str, str]) -> None:
+    """Tag a version.
+
+    Raises:
+        UserError: the registry refuses or cannot be reached.
+    """
+    with _registry(f"{registered.uri}: cannot be tagged", tracking_uri) as client:
+        for key, value in tags.items():
+            client.set_model_version_tag(registered.model, registered.version, key, value[:_LONGEST_TAG])
+
+
+def tag(registered: Registered, key: str, tracking_uri: str) -> str | None:
+    """Return a tag of a version, None where it has none of this name.
+
+    Raises:
+        UserError: the registry refuses or cannot be reached.
+    """
+    with _registry(f"{registered.uri}: cannot be looked up", tracking_uri) as client:
+        value: str | None = client.get_model_version(registered.model, registered.version).tags.get(key)
+    return value
+
+
+@contextmanager
+def _registry(what: str, tracking_uri: str) -> Iterator["MlflowClient"]:
+    """A client whose failures become a UserError that begins with ``what``."""
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
+    try:
+        yield MlflowClient(tracking_uri)
+    except failures() as error:
+        raise UserError(f"{what} at {tracking_uri} ({one_line(error)})") from error
+
+
+def log_and_register(
+    folder: str, config: Config, run_id: str, tracking_uri: str, metrics: Mapping[str, float] | None = None
+) -> Registered:
+    """Log a model folder as a LoggedModel of a run and register it; a run's model that is registered already stays it.
+
+    ``mlflow.pyfunc.load_model("models:/NAME/VERSION")`` then gives a model whose ``predict`` turns (T, H, W, 3) uint8
+    frames into the (4H, 4W, 3) uint8 super-resolved centre frame, also where mana_dist is not installed; with
+    ``params={"answer": "png"}`` into a PNG file in base64.
+
+    Args:
+        folder: URI of the model folder; of a checkpoint folder only the model's two files are taken.
+        config: names the registered model; what of it is no secret goes to the LoggedModel as parameters.
+        run_id: the training's run; it may be open here, elsewhere, or finished, and stays so.
+        tracking_uri: of the run and the registry.
+        metrics: final results, for the LoggedModel.
+
+    Raises:
+        UserError: ``folder`` is no model folder, or the registry or its store of artifacts cannot be used.
+    """
+    name = str(config.mlflow.registered_model)
+    with (
+        _registry(f"model {folder}: cannot be registered as {name}", tracking_uri) as client,
+        tempfile.TemporaryDirectory(prefix="mana_dist-register-") as temporary,
+    ):
+        local = os.path.join(temporary, "model")
+        model_folder.copy(folder, local)
+        params = {key: str(value) for key, value in flatten(shared(to_mapping(config))).items()}
+        params[_DIGEST] = model_folder.digest(local)
+        # By an attempt that was killed before it could say so.
+        if before := _version_of(client, name, run_id, params[_DIGEST]):
+            return before
+        try:
+            return _register(name, local, config.model.frames, params, run_id, tracking_uri, metrics)
+        except Exception as error:  # each store's client has exceptions of its own: botocore's, for one
+            raise OSError(one_line(error)) from error
+
+
+def _version_of(client: "MlflowClient", name: str, run_id: str, sha256: str) -> Registered | None:
+    """The version of a run that has these weights."""
+    for found in client.search_model_versions(f"run_id='{run_id}'"):
+        logged = _LOGGED_MODEL.fullmatch(found.source or "")
+        if found.name == name and logged and client.get_logged_model(logged[1]).params.get(_DIGEST) == sha256:
+            return Registered(name, str(found.version), logged[1])
+    return None
+
+
+def _register(
+    name: str,
+    local: str,
+    frames: int,
+    params: Mapping[str, str],
+    run_id: str,
+    tracking_uri: str,
+    metrics: Mapping[str, float] | None,
+) -> Registered:
+    import mlflow
+    import numpy as np
+
+    # MLflow prints its successes to stderr; failures are exceptions.
+    with tracking(tracking_uri), _run(run_id), redirect_stderr(io.StringIO()):
+        info = mlflow.pyfunc.log_model(
+            name=_NOT_IN_LOGGED_MODELS.sub("-", name),
+            python_model=os.path.join(os.path.dirname(mana_dist.__file__), "serving.py"),
+            artifacts={"model": local},
+            code_paths=[os.path.dirname(mana_dist.__file__)],
+            signature=_signature(),
+            model_config={"device": "auto"},
+            input_example=np.zeros((frames, *EXAMPLE_SIZE, 3), np.uint8),
+            pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", *SERVING_PACKAGES)],
+            registered_model_name=name,
+            params=dict(params),
+        )
+        if metrics:
+            mlflow.log_metrics(dict(metrics), model_id=info.model_id)
+    return Registered(name, str(info.registered_model_version), info.model_id)
+
+
+@contextmanager
+def _run(run_id: str) -> Iterator[None]:
+    """The run is MLflow's active one, as a LoggedModel's experiment and source are taken from it."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    active = mlflow.active_run()
+    status = client.get_run(run_id).info.status
+    with nullcontext() if active and active.info.run_id == run_id else mlflow.start_run(run_id=run_id, nested=True):
+        yield
+    client.update_run(run_id, status=status)  # leaving start_run marks the run as finished
+
+
+def _signature() -> object:
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
+    pixel = np.dtype(np.uint8)
+    return ModelSignature(
+        inputs=Schema([TensorSpec(pixel, (-1, -1, -1, 3))]),
+        outputs=Schema([TensorSpec(pixel, (-1, -1, 3))]),
+        params=ParamSchema([ParamSpec("answer", DataType.string, "array")]),
+    )

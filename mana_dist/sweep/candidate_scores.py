@@ -1,0 +1,47 @@
+"""A sweep's best model against the one that has the registry's alias ``candidate``, on what the sweep evaluates on."""
+
+import tempfile
+
+from mana_dist import storage
+from mana_dist.config import Config
+from mana_dist.errors import UserError
+from mana_dist.registry import candidate, model_folder
+from mana_dist.registry.candidate import Decision, Scores
+from mana_dist.registry.versions import Registered
+from mana_dist.sweep.judging import Judging, arguments
+from mana_dist.sweep.trial import EVALUATION_FOLDER
+from mana_dist.sweep.trial_outcomes import Outcome
+
+
+def settle(
+    config: Config, outcome: Outcome, judging: Judging, version: Registered, tracking_uri: str, folder: str
+) -> Decision:
+    """Decide whether the alias moves to the best model, and move it.
+
+    Args:
+        config: of the best trial.
+        outcome: its scores.
+        judging: what they were taken on.
+        version: its model in the registry.
+        tracking_uri: of the registry.
+        folder: URI of the sweep's.
+
+    Raises:
+        UserError: the registry refuses or cannot be reached.
+    """
+
+    def score(holder: Registered) -> Scores:
+        from mana_dist.evaluate.__main__ import parser
+        from mana_dist.evaluate.run_evaluation import evaluate
+
+        if outcome.mean is None:
+            raise UserError("the best model has no scores")
+        print(f"comparing with version {holder.version}, which is @{candidate.CANDIDATE}", flush=True)
+        out = storage.join(folder, EVALUATION_FOLDER, candidate.CANDIDATE)
+        with tempfile.TemporaryDirectory(prefix="mana_dist-candidate-") as local:
+            model_folder.copy(holder.uri, local, tracking_uri)
+            found = evaluate(parser().parse_args(arguments(judging, config.run, ["bicubic", local], out)))
+        bicubic, held = (found.mean(index).psnr_rgb for index in range(2))
+        return Scores(outcome.mean.psnr_rgb, held, bicubic)
+
+    return candidate.settle(version, tracking_uri, config.mlflow.candidate, score)

@@ -1,0 +1,231 @@
+"""The paper's Table 3 from the trials' outcomes: a row per setting, three metrics per dataset, the best two marked."""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mana_dist.evaluate.report.metrics_table import COLUMNS, NOTHING, Cell, Column, Mark, marked
+from mana_dist.evaluate.report.text import counted, to_html, to_markdown
+from mana_dist.evaluate.results import Scores
+from mana_dist.sweep.trial_outcomes import Outcome, Status
+from mana_dist.sweep.trial_plan import Plan, Trial
+from mana_dist.sweep.variations import Setting, Sweep
+
+METRICS = COLUMNS[:3]  # PSNR, SSIM and LPIPS over RGB, as in the paper
+ALL = "mean over all clips"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of a setting over its seeds.
+
+    Attributes:
+        mean: over the seeds; None where there is none.
+        spread: standard deviation over the seeds; None for one seed.
+    """
+
+    mean: float | None
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting's results.
+
+    Attributes:
+        setting: the row's.
+        trials: that finished.
+        values: per dataset, then metric, in the table's order.
+        step_seconds: of an optimizer step of the last stage.
+        memory_bytes: most of a worker's.
+        note: what did not go well; empty mostly.
+    """
+
+    setting: Setting
+    trials: tuple[Trial, ...]
+    values: tuple[Value, ...]
+    step_seconds: Value
+    memory_bytes: Value
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """All results of a sweep.
+
+    Attributes:
+        title: above it.
+        datasets: its groups of columns.
+        rows: one per setting.
+        seeds: samples per setting.
+    """
+
+    title: str
+    datasets: tuple[str, ...]
+    rows: tuple[Row, ...]
+    seeds: int
+
+
+def make_table(sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome]) -> Table:
+    """The table of what has finished; what has not is in the rows' notes."""
+    finished = [outcome for outcome in outcomes.values() if outcome.status is Status.FINISHED and outcome.scores]
+    datasets = tuple(dict.fromkeys(each.dataset for outcome in finished for each in outcome.scores))
+    if len(datasets) > 1:
+        datasets = (*datasets, ALL)
+    rows = tuple(_row(setting, plan, outcomes, datasets) for setting in sweep.settings)
+    return Table(sweep.title, datasets, rows, len({trial.seed for trial in plan.trials}))
+
+
+def best(table: Table, outcomes: Mapping[str, Outcome]) -> Trial | None:
+    """The seed with the best PSNR of the setting whose mean PSNR over all clips is best; None if nothing finished.
+
+    Settings with all their seeds come first: the mean of those that ASHA has left of another says too much.
+    """
+
+    def psnr(trial: Trial) -> float:
+        mean = outcomes[trial.name].mean
+        return -1.0 if mean is None else mean.psnr_rgb
+
+    rows = [row for row in table.rows if len(row.trials) == table.seeds] or [row for row in table.rows if row.trials]
+    if not rows:
+        return None
+    row = max(rows, key=lambda row: statistics.fmean(map(psnr, row.trials)))
+    return max(row.trials, key=psnr)
+
+
+def cells(table: Table) -> list[tuple[Cell, ...]]:
+    """Each row's cells of the datasets' columns; places are told by means as shown, of rows with all their seeds."""
+    columns: list[list[Cell]] = []
+    for number in range(len(table.datasets) * len(METRICS)):
+        metric = METRICS[number % len(METRICS)]
+        values = [row.values[number] for row in table.rows]
+        whole = [len(row.trials) == table.seeds for row in table.rows]
+        means = [value.mean if is_whole else None for value, is_whole in zip(values, whole, strict=True)]
+        places = marked(means, metric.digits, metric.larger_is_better)
+        texts = marked([value.mean for value in values], metric.digits, metric.larger_is_better)
+        shown = [replace(text, mark=place.mark) for text, place in zip(texts, places, strict=True)]
+        columns.append([_with_spread(cell, value, metric) for cell, value in zip(shown, values, strict=True)])
+    return list(zip(*columns, strict=True)) if columns else [() for _ in table.rows]
+
+
+def to_markdown_text(table: Table) -> str:
+    """A Markdown table, as Table 3 but for the cost behind it; failures below."""
+    head = ["", *(f"{to_markdown(name)} {column.heading}" for name in table.datasets for column in METRICS)]
+    head += ["s / step", "GiB / worker"]
+    sign = {Mark.BEST: "**", Mark.SECOND: "_", Mark.NONE: ""}
+    lines = [head, ["---"] * len(head)]
+    for row, shown in zip(table.rows, cells(table), strict=True):
+        scores = [f"{sign[cell.mark]}{cell.text}{sign[cell.mark]}" for cell in shown]
+        lines.append([to_markdown(label(row, table)), *scores, *costs(row)])
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    notes = [f"* {to_markdown(row.setting.label)}: {to_markdown(row.note)}" for row in table.rows if row.note]
+    return "\n\n".join([f"{legend(table)}", text, *(["\n".join(notes)] if notes else [])]) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """The same for machines: numbers in full, spreads in columns of their own."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    keys = [f"{name} {column.name}" for name in table.datasets for column in METRICS]
+    keys += ["seconds per step", "bytes per worker"]
+    writer.writerow(["setting", "seeds", *(part for key in keys for part in (key, f"{key} spread")), "note"])
+    for row in table.rows:
+        values = [*row.values, row.step_seconds, row.memory_bytes]
+        numbers = [number for value in values for number in (value.mean, value.spread)]
+        writer.writerow([row.setting.label, len(row.trials), *("" if n is None else n for n in numbers), row.note])
+    return stream.getvalue()
+
+
+def to_html_table(table: Table) -> str:
+    """The table's element of a page."""
+    groups = "".join(f'<th colspan="{len(METRICS)}">{to_html(name)}</th>' for name in table.datasets)
+    heads = "".join(f'<th title="{column.what}">{column.heading}</th>' for _ in table.datasets for column in METRICS)
+    kinds = {Mark.BEST: ("<strong>", "</strong>"), Mark.SECOND: ("<em>", "</em>"), Mark.NONE: ("", "")}
+    body = []
+    for row, shown in zip(table.rows, cells(table), strict=True):
+        parts = [f"<td>{kinds[cell.mark][0]}{cell.text}{kinds[cell.mark][1]}</td>" for cell in shown]
+        parts += [f"<td>{text}</td>" for text in costs(row)]
+        body.append(f'<tr><th scope="row">{to_html(label(row, table))}</th>{"".join(parts)}</tr>')
+    return (
+        f'<table><thead><tr><td></td>{groups}<th colspan="2">cost</th></tr><tr><td></td>{heads}<th>s / step</th>'
+        f"<th>GiB / worker</th></tr></thead><tbody>{''.join(body)}</tbody></table>"
+    )
+
+
+def legend(table: Table) -> str:
+    """What the marks and signs mean."""
+    spread = f"; mean ± standard deviation over {counted(table.seeds, 'seed')}"
+    if table.seeds == 1:
+        spread = "; one seed each: --samples 3 would tell how much of a difference is chance"
+    return f"**best**, _second best_; ↑ larger is better, ↓ smaller is better{spread}"
+
+
+def label(row: Row, table: Table) -> str:
+    """A row's name, and how many of its seeds it has if these are not all."""
+    some = 0 < len(row.trials) < table.seeds
+    return row.setting.label + (f" ({len(row.trials)} of {counted(table.seeds, 'seed')})" if some else "")
+
+
+def costs(row: Row) -> list[str]:
+    """Time and memory per step as shown."""
+    seconds, memory = row.step_seconds.mean, row.memory_bytes.mean
+    return [
+        NOTHING if seconds is None else f"{seconds:#.3g}".rstrip("."),
+        NOTHING if memory is None else f"{memory / 2**30:.2f}",
+    ]
+
+
+def _row(setting: Setting, plan: Plan, outcomes: Mapping[str, Outcome], datasets: Sequence[str]) -> Row:
+    trials = [trial for trial in plan.trials if trial.setting == setting]
+    done = tuple(trial for trial in trials if _is_scored(outcomes.get(trial.name)))
+    found = [outcomes[trial.name] for trial in done]
+    values = [
+        _over_seeds([_scores(outcome, dataset) for outcome in found], column.of)
+        for dataset in datasets
+        for column in METRICS
+    ]
+    notes = [f"failed: {setting.problem}"] if setting.problem else []
+    for trial in trials:
+        outcome = outcomes.get(trial.name)
+        if trial not in done:
+            notes.append(f"seed {trial.seed} {f'{outcome.status}: {outcome.reason}' if outcome else 'not done'}")
+    return Row(
+        setting,
+        done,
+        tuple(values),
+        _value([outcome.step_seconds for outcome in found]),
+        _value([outcome.memory_bytes for outcome in found]),
+        "; ".join(notes),
+    )
+
+
+def _is_scored(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.status is Status.FINISHED and bool(outcome.scores)
+
+
+def _scores(outcome: Outcome, dataset: str) -> Scores | None:
+    if dataset == ALL:
+        return outcome.mean
+    return next((each.scores for each in outcome.scores if each.dataset == dataset), None)
+
+
+def _over_seeds(scores: Sequence[Scores | None], of: Callable[[Scores], float | None]) -> Value:
+    return _value([None if each is None else of(each) for each in scores])
+
+
+def _value(numbers: Sequence[float | None]) -> Value:
+    known = [number for number in numbers if number is not None]
+    if not known or len(known) < len(numbers):
+        return Value(None)
+    # Equal pictures have an infinite PSNR, of which there is no deviation.
+    has_spread = len(known) > 1 and all(map(math.isfinite, known))
+    return Value(statistics.fmean(known), statistics.stdev(known) if has_spread else None)
+
+
+def _with_spread(cell: Cell, value: Value, metric: Column) -> Cell:
+    if value.spread is None:
+        return cell
+    return Cell(f"{cell.text} ± {value.spread:.{metric.digits}f}", cell.value, cell.mark)

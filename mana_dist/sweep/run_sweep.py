@@ -1,0 +1,355 @@
+"""A sweep from its plan to its table."""
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from mana_dist import ray_runtime, storage
+from mana_dist.config import Config
+from mana_dist.data.degradation import Degradation
+from mana_dist.errors import UserError
+from mana_dist.evaluate.datasets import find_datasets
+from mana_dist.evaluate.scored_clips import find_clips
+from mana_dist.metrics.lpips import Unavailable, load_lpips
+from mana_dist.progress import duration
+from mana_dist.registry import versions
+from mana_dist.registry.tracking_uri import experiment_id, failures, quiet_mlflow, resolve_tracking_uri
+from mana_dist.storage import lease
+from mana_dist.storage.lease import Fence, Lease
+from mana_dist.sweep import candidate_scores, publish, results_table, sweep_record, trial_outcomes
+from mana_dist.sweep.board import Board
+from mana_dist.sweep.halving import Halving
+from mana_dist.sweep.judging import Judging
+from mana_dist.sweep.sweep_record import Record
+from mana_dist.sweep.trial_messages import Task
+from mana_dist.sweep.trial_outcomes import Outcome, Status
+from mana_dist.sweep.trial_plan import Plan, Trial, bases_left, left_to_do, make_plan, shared_steps, total_steps
+from mana_dist.sweep.tuning import concurrency, run_trials
+from mana_dist.sweep.variations import Sweep
+from mana_dist.sweep.watch import Watch
+from mana_dist.train.elastic.interrupts import Interrupts, Terminated
+from mana_dist.train.planning.checks import check_inputs
+from mana_dist.train.run_record import run_folder
+from mana_dist.train.run_training import warn_of_loss
+from mana_dist.video.frame_folders import parse_frame_range
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_LONGEST_PARAMETER = 6000  # characters; MLflow's bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a sweep is run.
+
+    Attributes:
+        samples: seeds per setting.
+        judging: how models are evaluated.
+        at_once: most trials at a time; None: as many as there is room for.
+        asha: stop bad trials early.
+    """
+
+    samples: int
+    judging: Judging
+    at_once: int | None = None
+    asha: bool = False
+
+
+def run(config: Config, sweep: Sweep, options: Options) -> None:
+    """Do what is left of a sweep, and publish what it has found.
+
+    Raises:
+        UserError: it cannot be run as asked, or another attempt is at work on it; or no setting has been trained.
+    """
+    config = _prepared(config, sweep, options)
+    with lease.hold(run_folder(config), f"sweep {config.run.name}", "give another run.name") as held:
+        _run(config, sweep, options, held)
+
+
+def _run(config: Config, sweep: Sweep, options: Options, held: Lease) -> None:
+    folder = run_folder(config)
+    plan = make_plan(config, sweep, options.samples)
+    with Interrupts() as interrupts:
+        known = _begin(config, sweep, options, folder)
+        try:
+            outcomes = _read(plan, folder)
+            _tell_plan(plan, outcomes, options.judging, folder)
+            if left_to_do(plan.trials, outcomes, options.judging):
+                halving = Halving(grace(config, sweep)) if options.asha else None
+                _run_phases(config, plan, halving, options, known, held, interrupts)
+                outcomes = _read(plan, folder)
+        except (KeyboardInterrupt, Terminated):
+            held.heed()
+            _end(known, "KILLED")
+            print(f"sweep {config.run.name} stopped; the same command goes on with it", flush=True)
+            raise
+        except BaseException:
+            held.heed()  # MLflow's run is the other attempt's then
+            _end(known, "FAILED")
+            raise
+    _publish(config, sweep, plan, outcomes, known, held, options.judging)
+
+
+def grace(config: Config, sweep: Sweep) -> int:
+    """Output steps before ASHA may stop a trial.
+
+    A quarter of stage 1; where settings share stage 1, so that they do not differ before, a quarter of stage 3.
+    """
+    stage1, stage3 = config.schedule.stage1.steps, config.schedule.stage3.steps
+    return max(1, stage1 + -(-stage3 // 4) if sweep.shares_stage1 else stage1 // 4)
+
+
+def _prepared(config: Config, sweep: Sweep, options: Options) -> Config:
+    """With a name, a resolved tracking URI, and all checked that can be."""
+    if options.asha and not config.data.validation_path:
+        raise UserError("--asha compares trials by their validation's PSNR: give data.validation_path")
+    run_config = dataclasses.replace(config.run, name=config.run.name or sweep.kind)
+    uri = resolve_tracking_uri(config.mlflow.tracking_uri)
+    config = dataclasses.replace(config, run=run_config, mlflow=dataclasses.replace(config.mlflow, tracking_uri=uri))
+    check_inputs(config)
+    warn_of_loss(config, uri)
+    judging = options.judging
+    lpips = load_lpips(judging.lpips_trunk)
+    if isinstance(lpips, Unavailable):
+        print(f"warning: the table will be without LPIPS: {lpips.reason}")
+    try:
+        start, stop = parse_frame_range(judging.frames)
+        find_clips(find_datasets(list(judging.data), Degradation.BI, "auto"), start, stop, None)
+    except UserError as error:
+        text = str(error).replace("--data", "--evaluate-on").replace("frame range", "--evaluate-frames")
+        raise UserError(text) from error
+    return config
+
+
+def _begin(config: Config, sweep: Sweep, options: Options, folder: str) -> Record:
+    """The sweep's record and MLflow run, made if it is new."""
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
+    uri = str(config.mlflow.tracking_uri)
+    begun = Record(
+        kind=sweep.kind,
+        tracking_uri=uri,
+        mlflow_run_id="",
+        config=sweep_record.flat(config),
+        settings=tuple(setting.label for setting in sweep.settings),
+        samples=options.samples,
+    )
+    old = sweep_record.load(folder)
+    if old is not None:
+        sweep_record.check_same(str(config.run.name), old, begun)
+        begun = dataclasses.replace(
+            begun,
+            mlflow_run_id=old.mlflow_run_id,
+            best=old.best,
+            registered=old.registered,
+            candidate=old.candidate,
+            config=old.config,
+        )
+    try:
+        client = MlflowClient(uri)
+        if _is_there(client, begun.mlflow_run_id):
+            client.update_run(begun.mlflow_run_id, status="RUNNING")
+        else:
+            begun = dataclasses.replace(begun, mlflow_run_id=_new_run(client, config, begun))
+    except failures() as error:
+        raise UserError(f"mlflow.tracking_uri {uri} cannot be used ({error}); start it or name another") from error
+    sweep_record.save(folder, begun)
+    return begun
+
+
+def _is_there(client: "MlflowClient", run_id: str) -> bool:
+    """Whether a run exists and is not deleted."""
+    from mlflow.exceptions import MlflowException
+
+    if not run_id:
+        return False
+    try:
+        found = client.get_run(run_id)
+    except MlflowException as error:
+        if error.get_http_status_code() == HTTPStatus.NOT_FOUND:
+            return False
+        raise
+    return bool(found.info.lifecycle_stage == "active")
+
+
+def _new_run(client: "MlflowClient", config: Config, begun: Record) -> str:
+    """The sweep's run; the experiment and the database are made here, before trials would do so at the same time."""
+    from mlflow.entities import Param
+
+    tags = {"mana_dist.command": begun.kind}
+    new = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
+    values = {**begun.config, "sweep": begun.kind, "settings": ", ".join(begun.settings)[:_LONGEST_PARAMETER]}
+    client.log_batch(new.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
+    run_id: str = new.info.run_id
+    return run_id
+
+
+def _read(plan: Plan, folder: str) -> dict[str, Outcome]:
+    found = {trial.name: trial_outcomes.read(folder, trial.name) for trial in (*plan.bases, *plan.trials)}
+    return {name: outcome for name, outcome in found.items() if outcome is not None}
+
+
+def _tell_plan(plan: Plan, outcomes: dict[str, Outcome], judging: Judging, folder: str) -> None:
+    left = left_to_do(plan.trials, outcomes, judging)
+    print(f"sweep in {folder}: {len(plan.trials)} trials, {len(plan.trials) - len(left)} of them done")
+    for setting in plan.failed:
+        print(f"{setting.label} cannot be trained: {setting.problem}")
+    if plan.bases:
+        print(f"{_saving(plan, outcomes)}", flush=True)
+
+
+def _saving(plan: Plan, outcomes: dict[str, Outcome]) -> str:
+    """What sharing stage 1 saves: steps, and time once a step's is known."""
+    steps = shared_steps(plan)
+    whole = sum(total_steps(trial.config) for trial in plan.trials)
+    seconds = [outcomes[base.name].step_seconds for base in plan.bases if base.name in outcomes]
+    known = [each for each in seconds if each is not None]
+    time = f", {duration(steps * sum(known) / len(known))} of training" if known else ""
+    return (
+        f"stage 1 is trained once per seed and shared: {steps} of {whole} steps are not trained again"
+        f" ({steps / whole:.0%}{time})"
+    )
+
+
+def _run_phases(
+    config: Config,
+    plan: Plan,
+    halving: Halving | None,
+    options: Options,
+    known: Record,
+    held: Lease,
+    interrupts: Interrupts,
+) -> None:
+    """The shared first stages, then the trials."""
+    folder = held.folder
+    ray_runtime.start_ray(cpus=config.run.worker_range[1] * config.run.cpus_per_worker)
+    import ray
+
+    try:
+        room = concurrency(config, ray.available_resources(), ray.cluster_resources())
+        at_once = options.at_once or room
+        told = f"{at_once} trial(s) at a time, {config.run.workers} worker(s) each"
+        print(f"{told}; there is room for {room} now" if at_once > room else told, flush=True)
+        outcomes = _read(plan, folder)
+        bases, trials = bases_left(plan, outcomes), left_to_do(plan.trials, outcomes, options.judging)
+        board = Board([trial.name for trial in (*bases, *trials)], at_once)
+        with interrupts.awaited():
+            if bases:
+                watch = Watch(bases, folder, known.tracking_uri, board, interrupts, held.check_lately)
+                run_trials(_tasks(bases, known, None, held.fence), at_once, None, watch)
+                trials = _with_base(trials, folder)
+            if trials:
+                watch = Watch(trials, folder, known.tracking_uri, board, interrupts, held.check_lately)
+                run_trials(_tasks(trials, known, options.judging, held.fence), at_once, halving, watch)
+        board.refresh(now=True)
+    finally:
+        ray.shutdown()
+
+
+def _tasks(trials: Sequence[Trial], known: Record, judging: Judging | None, fence: Fence) -> list[Task]:
+    return [
+        Task(
+            trial=trial,
+            sweep=fence,
+            parent=known.mlflow_run_id,
+            tracking_uri=known.tracking_uri,
+            judging=judging,
+        )
+        for trial in trials
+    ]
+
+
+def _with_base(trials: Sequence[Trial], folder: str) -> tuple[Trial, ...]:
+    """Those whose shared stage 1 was trained; of the others it is noted why it was not."""
+    kept: list[Trial] = []
+    for trial in trials:
+        base = trial_outcomes.read(folder, trial.base.name) if trial.base is not None else None
+        if base is not None and base.status is Status.FAILED:
+            reason = f"its stage 1 was not trained: {base.reason}"
+            trial_outcomes.write(folder, trial.name, Outcome(status=Status.FAILED, reason=reason))
+        else:
+            kept.append(trial)
+    return tuple(kept)
+
+
+def _end(known: Record, status: str) -> None:
+    """Close the sweep's MLflow run, if that can be."""
+    from mlflow import MlflowClient
+
+    with contextlib.suppress(*failures()):
+        MlflowClient(known.tracking_uri).set_terminated(known.mlflow_run_id, status)
+
+
+def _publish(
+    config: Config,
+    sweep: Sweep,
+    plan: Plan,
+    outcomes: dict[str, Outcome],
+    known: Record,
+    held: Lease,
+    judging: Judging,
+) -> None:
+    from mlflow import MlflowClient
+
+    found = results_table.make_table(sweep, plan, outcomes)
+    best = results_table.best(found, outcomes)
+    try:
+        client = MlflowClient(known.tracking_uri)
+        held.check()
+        if best is not None:
+            known = _register(best, outcomes[best.name], known, held, judging)
+            held.check()
+        lines = [_saving(plan, outcomes)] if plan.bases else []
+        if best is not None and best.setting is not None:
+            told = f"best by PSNR: {best.setting.label}, seed {best.seed}"
+            lines.append(f"{told}, registered as {known.registered} {known.candidate}" if known.registered else told)
+        files = publish.publish(held.folder, sweep, found, tuple(lines))
+        _log(client, known, files, outcomes, best)
+        print(f"\n{results_table.to_markdown_text(found)}")
+        print("\n".join([*lines, *files]), flush=True)
+    except failures() as error:
+        raise UserError(f"the sweep is done but could not be published ({error}); give the command again") from error
+    if best is None:
+        reasons = "; ".join(f"{row.setting.label}: {row.note}" for row in found.rows if row.note)
+        raise UserError(f"no setting of sweep {config.run.name} was trained to its end ({reasons})")
+
+
+def _register(best: Trial, outcome: Outcome, known: Record, held: Lease, judging: Judging) -> Record:
+    """The best model in the registry, once."""
+    if known.best == best.name and known.registered:
+        return known
+    if best.config.mlflow.registered_model is None:
+        return dataclasses.replace(known, best=best.name)
+    metrics = {} if outcome.mean is None else {"psnr_rgb": outcome.mean.psnr_rgb, "ssim_rgb": outcome.mean.ssim_rgb}
+    version = versions.log_and_register(
+        outcome.model, best.config, outcome.mlflow_run_id, known.tracking_uri, metrics=metrics
+    )
+    held.check()
+    decision = candidate_scores.settle(best.config, outcome, judging, version, known.tracking_uri, held.folder)
+    known = dataclasses.replace(known, best=best.name, registered=version.uri, candidate=str(decision))
+    held.check()
+    sweep_record.save(held.folder, known)
+    return known
+
+
+def _log(
+    client: "MlflowClient", known: Record, files: Sequence[str], outcomes: dict[str, Outcome], best: Trial | None
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="mana_dist-sweep-") as temporary:
+        for uri in files:
+            name = uri.rpartition("/")[2]
+            storage.write_bytes(os.path.join(temporary, name), storage.read_bytes(uri))
+        client.log_artifacts(known.mlflow_run_id, temporary)
+    if best is not None:
+        client.set_tag(known.mlflow_run_id, "mana_dist.best", best.name)
+        mean = outcomes[best.name].mean
+        if mean is not None:
+            client.log_metric(known.mlflow_run_id, "best/psnr_rgb", mean.psnr_rgb)
+    client.set_terminated(known.mlflow_run_id, "FINISHED" if best is not None else "FAILED")

@@ -1,0 +1,93 @@
+"""What came of each trial, as small JSON files in the sweep's storage, each whole or not there."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mana_dist import storage
+from mana_dist.errors import UserError, redacted
+from mana_dist.evaluate.results import Scores
+from mana_dist.storage.retry import persistently
+from mana_dist.sweep.judging import Judging, from_json
+
+LEDGER_FOLDER = "ledger"
+
+
+class Status(StrEnum):
+    """How a trial ended."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class DatasetScores:
+    """Means over the clips of a dataset.
+
+    Attributes:
+        dataset: its name in the evaluation.
+        scores: the means.
+    """
+
+    dataset: str
+    scores: Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a trial.
+
+    Attributes:
+        status: how it ended.
+        reason: of a failure or a stop, one line.
+        model: URI of the trained model's folder.
+        mlflow_run_id: its MLflow run.
+        judging: what it was evaluated on.
+        scores: per dataset, in the data's order.
+        mean: over all clips.
+        step_seconds: of an optimizer step in the last stage, the median; None if it was not seen.
+        memory_bytes: most of a worker's: of GPU memory, else resident.
+        seconds: from its start to its end, of the last attempt.
+    """
+
+    status: Status
+    reason: str = ""
+    model: str = ""
+    mlflow_run_id: str = ""
+    judging: Judging | None = None
+    scores: tuple[DatasetScores, ...] = ()
+    mean: Scores | None = None
+    step_seconds: float | None = None
+    memory_bytes: int | None = None
+    seconds: float = 0.0
+
+
+def write(sweep_folder: str, trial: str, outcome: Outcome) -> None:
+    """Note what came of a trial; an infinite PSNR is written as JavaScript's ``Infinity``."""
+    text = redacted(json.dumps(dataclasses.asdict(outcome), indent=2))
+    persistently(storage.write_bytes, _uri(sweep_folder, trial), text.encode())
+
+
+def read(sweep_folder: str, trial: str) -> Outcome | None:
+    """What came of a trial; None if it has not ended.
+
+    Raises:
+        UserError: the file is not one of these.
+    """
+    uri = _uri(sweep_folder, trial)
+    try:
+        values = json.loads(persistently(storage.read_bytes, uri))
+        scores = tuple(DatasetScores(each["dataset"], Scores(**each["scores"])) for each in values["scores"])
+        mean = None if values["mean"] is None else Scores(**values["mean"])
+        known = {"status": Status(values["status"]), "scores": scores, "mean": mean}
+        return Outcome(**{**values, **known, "judging": from_json(values["judging"])})
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{uri} is damaged ({error}); delete it, and the trial is evaluated again") from error
+
+
+def _uri(sweep_folder: str, trial: str) -> str:
+    return storage.join(sweep_folder, LEDGER_FOLDER, f"{trial}.json")

@@ -1,0 +1,167 @@
+"""A training's state in one folder: free of the number of workers, the ZeRO stage and the precision.
+
+A checkpoint folder holds ``model.safetensors`` and ``config.yaml`` (so it is a model that can be evaluated and used
+to upscale), ``optimizer.safetensors`` (Adam's moments, in the middle of a stage) and ``progress.json``. The last is
+written last and holds size and SHA-256 of the others, and a SHA-256 of its own: a folder with it is whole, and says
+so itself. The position in the data needs no more than the step: see :mod:`mana_dist.data.order`; nor does randomness:
+there is none but the step's. Loading runs no code from the files.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from mana_dist import storage
+from mana_dist.config import Config
+from mana_dist.errors import UserError
+from mana_dist.registry import model_folder
+from mana_dist.storage.retry import PATIENCE, persistently
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+PROGRESS_FILE = "progress.json"
+FORMAT = 3
+
+
+class DamagedError(Exception):
+    """A checkpoint cannot be used; says what is wrong with it, in one line."""
+
+
+class UnfinishedError(DamagedError):
+    """Its last file was never written: whoever wrote it was killed, or is still at it."""
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Everything that a run needs to go on.
+
+    Attributes:
+        step: global optimizer steps done.
+        weights: all parameters by name, fp32.
+        moments: Adam's moments as ``<moment>.<parameter>``; empty at the start of a stage.
+        losses: of the last steps done, oldest first, as many as a driver might have failed to log.
+    """
+
+    step: int
+    weights: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
+    losses: tuple[float, ...] = ()
+
+
+def write(
+    folder: str,
+    state: TrainState,
+    config: Config,
+    patience: float = PATIENCE,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Write ``state`` to the folder ``folder`` (a URI), over whatever is there.
+
+    Args:
+        folder: where to.
+        state: what to write; all tensors on the CPU.
+        config: the configuration that it was trained with.
+        patience: seconds for which a storage that is out of reach is tried again, for each file.
+        check: called before each change of the folder; what it raises leaves the rest undone.
+
+    Raises:
+        OSError: the storage does not take it; the folder then is not whole, and reads as unfinished.
+    """
+    files = {
+        model_folder.CONFIG_FILE: model_folder.describe(config),
+        model_folder.WEIGHTS_FILE: to_safetensors(dict(state.weights)),
+    }
+    if state.moments:
+        files[OPTIMIZER_FILE] = to_safetensors(dict(state.moments))
+    progress = {
+        "format": FORMAT,
+        "step": state.step,
+        "losses": state.losses,
+        "files": {name: {"bytes": len(data), "sha256": _digest(data)} for name, data in files.items()},
+    }
+    progress["sha256"] = _seal(progress)
+    check()
+    remove(folder, patience)
+    for name, data in [*files.items(), (PROGRESS_FILE, json.dumps(progress).encode())]:
+        check()
+        persistently(storage.write_bytes, storage.join(folder, name), data, patience=patience)
+
+
+def read(folder: str, patience: float = PATIENCE) -> TrainState:
+    """The state in the folder ``folder`` (a URI), every byte of it checked.
+
+    Raises:
+        DamagedError: a file is missing, cut off or changed, or an older version of this program wrote it.
+        UserError: a newer version of this program wrote it.
+        OSError: the storage cannot be reached.
+    """
+    progress = _read_progress(folder, patience)
+    try:
+        if progress["format"] > FORMAT:
+            raise UserError(f"checkpoint {folder} was written by a newer mana_dist (format {progress['format']})")
+        if progress["format"] < FORMAT:
+            raise DamagedError(f"{PROGRESS_FILE} is of format {progress['format']}; this mana_dist reads {FORMAT}")
+        if progress.pop("sha256") != _seal(progress):
+            raise DamagedError(f"{PROGRESS_FILE} has changed: its SHA-256 is not the one it was written with")
+        files = {name: _read_checked(folder, name, record, patience) for name, record in progress["files"].items()}
+        weights = parse_safetensors(files[model_folder.WEIGHTS_FILE])
+        moments = parse_safetensors(files[OPTIMIZER_FILE]) if OPTIMIZER_FILE in files else {}
+        return TrainState(progress["step"], weights, moments, tuple(progress["losses"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{PROGRESS_FILE} is not what it should be") from error
+    except SafetensorError as error:
+        raise DamagedError(f"its tensors cannot be read: {error}") from error
+
+
+def remove(folder: str, patience: float = PATIENCE) -> None:
+    """Delete the checkpoint ``folder``, if there is one; however far that gets, it is not whole any more."""
+    filesystem, path = storage.filesystem(folder)
+
+    for delete, what in ((filesystem.delete_file, f"{path}/{PROGRESS_FILE}"), (filesystem.delete_dir, path)):
+        # A folder in the file's place goes with the rest.
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            persistently(delete, what, patience=patience)
+
+
+def _read_progress(folder: str, patience: float) -> dict[str, Any]:
+    try:
+        text = persistently(storage.read_bytes, storage.join(folder, PROGRESS_FILE), patience=patience)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UnfinishedError(f"{PROGRESS_FILE}, which is written last, is missing") from error
+    except IsADirectoryError as error:
+        raise DamagedError(f"{PROGRESS_FILE} is a folder") from error
+    try:
+        progress: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise DamagedError(f"{PROGRESS_FILE} is not JSON") from error
+    return progress
+
+
+def _read_checked(folder: str, name: str, record: Mapping[str, Any], patience: float) -> bytes:
+    try:
+        data = persistently(storage.read_bytes, storage.join(folder, name), patience=patience)
+    except FileNotFoundError as error:
+        raise DamagedError(f"{name} is missing") from error
+    except IsADirectoryError as error:
+        raise DamagedError(f"{name} is a folder") from error
+    if len(data) != record["bytes"]:
+        raise DamagedError(f"{name} has {len(data)} bytes instead of {record['bytes']}")
+    if _digest(data) != record["sha256"]:
+        raise DamagedError(f"{name} has changed: its SHA-256 is not the one it was written with")
+    return data
+
+
+def _seal(progress: Mapping[str, Any]) -> str:
+    """The digest of what a progress file says, however it is spaced."""
+    return _digest(json.dumps(progress, sort_keys=True).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,269 @@
+"""The Ray Train part of the driver: starts the workers, listens to them, and ends them in order."""
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import quote
+
+from mana_dist import config as configuration
+from mana_dist import ray_runtime, storage
+from mana_dist.config import Config
+from mana_dist.data.manifest import Manifest
+from mana_dist.errors import UserError
+from mana_dist.storage.lease import Fence, Lease
+from mana_dist.train.checkpoints.history import Checkpoints
+from mana_dist.train.elastic.interrupts import Interrupts, Terminated
+from mana_dist.train.tracking.events import Event, Stopped
+
+if TYPE_CHECKING:
+    from ray.util.queue import Queue
+
+    from mana_dist.train.elastic.leave_requests import Orders
+
+GRACE = 20.0
+"""Seconds for an orderly end; who sends SIGTERM usually gives 30 before SIGKILL."""
+
+_RESIZE_EVERY = 15.0  # seconds between looks for more workers in an elastic run; Ray itself looks every 20 s
+_END = None  # the queue's last item
+
+Result = TypeVar("Result")
+
+
+def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], held: Lease, interrupts: Interrupts) -> int:
+    """Train on Ray Train until the schedule's end, or until a signal asks for an end.
+
+    Args:
+        config: the run.
+        manifest: of its training data.
+        see: takes the workers' events, in a thread of its own.
+        held: the run's folder.
+        interrupts: the signals, caught already.
+
+    Returns:
+        The global steps done; they are in a checkpoint.
+
+    Raises:
+        UserError: what a user can mend, or another attempt has the run's folder; not tried again.
+        KeyboardInterrupt, Terminated: a signal asked for an end, and there is a checkpoint of all steps done, if
+            :class:`Stopped` was seen.
+    """
+    run = config.run
+    try:
+        ray_runtime.start_ray(cpus=run.worker_range[1] * run.cpus_per_worker)
+    except SystemExit as error:  # Ray's answer to SIGTERM, whose handler it installs first
+        raise Terminated from error
+    ray_runtime.limit_hangs(run.stall_timeout)
+
+    import ray
+
+    from mana_dist.train.elastic.leave_requests import Orders
+
+    try:
+        with interrupts.awaited():
+            events = _event_queue()
+            orders = Orders.open(_here())
+
+            def start() -> Future[Any]:
+                return _in_thread(_trainer(config, manifest, events, orders, held.fence).fit)
+
+            with _Listener(events, see):
+                result = _fit_again(config, start, held, interrupts, orders)
+                if result is None:
+                    raise interrupts.error()  # no orderly end in time: the newest checkpoint must do
+                step: int = result.return_value
+                if interrupts.asked.is_set():
+                    events.put(Stopped(step, interrupts.reason))
+                    raise interrupts.error()
+                return step
+    finally:
+        ray.shutdown()  # takes the workers along
+
+
+def _fit_again(
+    config: Config, start: "Callable[[], Future[Any]]", held: Lease, interrupts: Interrupts, orders: "Orders"
+) -> Any | None:
+    """The training's result; None if it has not ended in time after a signal.
+
+    Ray Train counts failures over its whole life; here they count from the last checkpoint on, so that a long run
+    survives any number of them. What counts is what lies in the storage: an event may be on its way still, or have
+    gone with the worker that sent it.
+
+    Raises:
+        UserError: what a user can mend, more failures than ``run.max_failures``, or another attempt has the folder.
+        OSError: the storage cannot be reached.
+    """
+    import ray.train
+
+    from mana_dist.train.elastic.failures import too_many, user_error
+
+    checkpoints = Checkpoints(config)
+    while not interrupts.asked.is_set():
+        before = _saved(checkpoints)
+        done = start()
+        _wait(done, held, interrupts, orders)
+        if not done.done():
+            return None
+        try:
+            return done.result()
+        except ray.train.TrainingFailedError as error:
+            held.check()  # workers that find another attempt's folder may have other words for it
+            mistake = user_error(error)
+            if mistake or not isinstance(error, ray.train.WorkerGroupError):
+                raise mistake or error from error
+            if not config.run.max_failures or _saved(checkpoints) <= before:
+                raise too_many(config, error) from error
+            print("run.max_failures is reached, but there is a newer checkpoint: counting anew", flush=True)
+    return None
+
+
+def _saved(checkpoints: Checkpoints) -> int:
+    """The step of the newest whole checkpoint; 0 before the first."""
+    state = checkpoints.newest().state
+    return state.step if state else 0
+
+
+def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Orders", fence: Fence) -> Any:
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from mana_dist.train.elastic.failures import ReportFailures, SmoothResize
+    from mana_dist.train.worker import WorkerTask, collective_timeout, train_worker
+
+    run = config.run
+    low, high = run.worker_range
+    use_gpu = _use_gpu(config)
+    task = WorkerTask(configuration.to_mapping(config), manifest, events.put, orders, fence)
+    return TorchTrainer(
+        lambda: train_worker(task),
+        torch_config=TorchConfig(timeout_s=int(collective_timeout(config))),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=high if low == high else (low, high),
+            elastic_resize_monitor_interval_s=_RESIZE_EVERY,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": run.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=run.name,
+            # Ray takes it for a URI, where a space must be written as %20.
+            storage_path=quote(run.storage, safe=":/") if storage.is_remote(run.storage) else run.storage,
+            failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
+            callbacks=[ReportFailures(events.put), SmoothResize(orders)],
+            worker_runtime_env={"env_vars": _worker_environment(run.cpus_per_worker, use_gpu)},
+        ),
+    )
+
+
+def _wait(done: "Future[Any]", held: Lease, interrupts: Interrupts, orders: "Orders") -> None:
+    """Until the training has ended, or has not ended in time after a signal.
+
+    Raises:
+        LostError: another attempt has the folder.
+    """
+    while not done.done() and not interrupts.asked.is_set():
+        held.heed()
+        wait([done], timeout=0.2)
+    if not done.done():
+        print(f"{interrupts.reason}: saving and stopping; once more stops at once", flush=True)
+        orders.leave("driver")
+        wait([done], timeout=GRACE)
+
+
+def _here() -> dict[str, Any]:
+    """Options of an actor on the driver's own node: the one node that the run cannot do without anyway."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "scheduling_strategy": here}
+
+
+def _event_queue() -> "Queue":
+    from ray.util.queue import Queue
+
+    return Queue(actor_options=_here())
+
+
+def _in_thread(call: Callable[[], Result]) -> "Future[Result]":
+    """The result of ``call``, made in a thread of its own.
+
+    Ray Train catches Ctrl-C, if called in the main thread, and leaves the process by its own ways.
+    """
+    future: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="fit", daemon=True).start()
+    return future
+
+
+class _Listener:
+    """A thread that hands on the workers' events as they come."""
+
+    def __init__(self, events: "Queue", see: Callable[[Event], None]) -> None:
+        self._events = events
+        self._see = see
+        self._thread = threading.Thread(target=self._listen, name="events", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Handle what is still on its way, then end."""
+        from ray.exceptions import RayError
+
+        if self._thread.is_alive():
+            with suppress(RayError):  # the queue is gone, and the thread with it
+                self._events.put(_END)
+            self._thread.join(timeout=60)
+
+    def _listen(self) -> None:
+        from ray.exceptions import RayError
+
+        # Ray takes a driver that was halted for dead, and ends what it had. The training then ends with its own error.
+        with suppress(RayError):
+            while (event := self._events.get()) is not _END:
+                self._see(event)
+
+
+def _use_gpu(config: Config) -> bool:
+    """Whether workers get a GPU each.
+
+    Raises:
+        UserError: this machine's private cluster, which cannot grow, has less than the workers need.
+    """
+    import ray
+
+    run, have = config.run, ray.cluster_resources()
+    least, gpus = run.worker_range[0], int(have.get("GPU", 0))
+    use_gpu = run.device == "cuda" or (run.device == "auto" and gpus >= least)
+    if gpus and not use_gpu and run.device == "auto":
+        print(f"training on CPU: run.workers {run.workers}, but {gpus} GPU(s); lower run.workers to train on GPU")
+    elif run.device == "auto" and "RAY_ADDRESS" in os.environ:
+        if use_gpu:
+            print(f"training on GPU: the cluster has {gpus}", flush=True)
+        else:
+            print("training on CPU: the cluster has no GPU now; --run.device cuda waits for some", flush=True)
+    need = {"CPU": run.cpus_per_worker * least} | ({"GPU": least} if use_gpu else {})
+    for resource, amount in need.items():
+        if have.get(resource, 0) >= amount:
+            continue
+        shortage = f"{least} worker(s) need {amount} {resource}(s), there are {have.get(resource, 0):g}"
+        if "RAY_ADDRESS" not in os.environ:
+            raise UserError(f"{shortage}; lower run.workers or change run.device")
+        print(f"waiting: {shortage} in the cluster now; without an autoscaler, lower run.workers", flush=True)
+    return use_gpu
+
+
+def _worker_environment(threads: int, use_gpu: bool) -> dict[str, str]:
+    environment = {"OMP_NUM_THREADS": str(threads)}
+    if not use_gpu:
+        environment["DS_ACCELERATOR"] = "cpu"
+    return environment

@@ -1,0 +1,89 @@
+"""The samples of one step, by name: what to look at when a loss is not finite."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from mana_dist import storage
+from mana_dist.config import Config
+from mana_dist.data.manifest import Manifest, Shard
+from mana_dist.data.order import SampleOrder, slots_of
+from mana_dist.data.row_groups import group_sizes
+from mana_dist.storage.retry import persistently
+from mana_dist.train.run_record import run_folder
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A sample of the step.
+
+    Attributes:
+        slot: its place in the global batch.
+        shard: URI of its file.
+        row: its row in the file.
+        clip: its clip; None if the file cannot be read.
+        centre: frame number of its centre frame in the clip; None if the file cannot be read.
+        suspected: whether the loss of the worker that had it was not finite.
+    """
+
+    slot: int
+    shard: str
+    row: int
+    clip: str | None
+    centre: int | None
+    suspected: bool
+
+
+def suspects(config: Config, manifest: Manifest, step: int, finite: list[bool]) -> list[Suspect]:
+    """The samples of a step.
+
+    Args:
+        config: the run's configuration.
+        manifest: the training data's manifest.
+        step: the step, as it is counted on the console: from 1.
+        finite: whether the worker's part of the loss was finite, by rank.
+    """
+    data, seed = config.data, config.run.seed
+    assert data.path is not None
+    groups = [(shard, index, rows) for shard in manifest.shards for index, rows in enumerate(group_sizes(shard))]
+    order = SampleOrder(np.array([rows for *_, rows in groups]), data.batch_size, data.shuffle_groups, seed)
+    found = []
+    for rank, is_finite in enumerate(finite):
+        for slot in slots_of(rank, len(finite), data.batch_size):
+            reference = order.sample(step - 1, slot)
+            shard, index, _ = groups[reference.group]
+            clip, centre = _origin(data.path, shard, index, reference.row)
+            row = index * shard.group_rows + reference.row
+            found.append(Suspect(slot, storage.join(data.path, shard.path), row, clip, centre, not is_finite))
+    return found
+
+
+def record(config: Config, manifest: Manifest, step: int, loss: float, norm: float | None, finite: list[bool]) -> str:
+    """Write ``<run>/nan_step_<step>.json``; gives its URI."""
+    uri = storage.join(run_folder(config), f"nan_step_{step}.json")
+    content = {
+        "step": step,
+        "loss": _plain(loss),
+        "gradient_norm": None if norm is None else _plain(norm),
+        "samples": [asdict(suspect) for suspect in suspects(config, manifest, step, finite)],
+    }
+    persistently(storage.write_bytes, uri, json.dumps(content, indent=1).encode())
+    return uri
+
+
+def _origin(folder: str, shard: Shard, group: int, row: int) -> tuple[str | None, int | None]:
+    filesystem, root = storage.filesystem(folder)
+    try:
+        with pq.ParquetFile(storage.join(root, shard.path), filesystem=filesystem) as file:
+            table = file.read_row_group(group, columns=["clip", "centre"], use_threads=False)
+        return table["clip"][row].as_py(), table["centre"][row].as_py()
+    except (OSError, KeyError, IndexError, ValueError):  # a damaged shard may well be what is wrong
+        return None, None
+
+
+def _plain(value: float) -> float | str:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else str(value)

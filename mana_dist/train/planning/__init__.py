@@ -1,0 +1,1 @@
+"""What a training will take and what can be wrong with it, known before it starts."""

@@ -1,0 +1,47 @@
+"""What can be wrong with a training and can be seen without Ray or a GPU."""
+
+from pyarrow import fs
+
+from mana_dist import storage
+from mana_dist.config import Config
+from mana_dist.data.feed import check_dataset
+from mana_dist.data.manifest import Manifest
+from mana_dist.errors import UserError
+from mana_dist.registry.names import check_names
+from mana_dist.train.schedule import stages
+
+
+def check_inputs(config: Config) -> Manifest:
+    """Check the schedule, the data, the storage and the names for MLflow; gives the training data's manifest.
+
+    Raises:
+        UserError: one of them cannot be used; names the key to mend.
+    """
+    data, run = config.data, config.run
+    if not data.path:
+        raise UserError("data.path is missing; make samples with `python -m pipelines.ingest --source … --out PATH`")
+    if not stages(config):
+        raise UserError("schedule: all stages have 0 steps; give at least one of them some")
+    manifest = check_dataset(data.path, "data.path", config.model.frames, data.crop)
+    _check_shards(data.path, "data.path", manifest)
+    if data.validation_path:
+        held_out = check_dataset(data.validation_path, "data.validation_path", config.model.frames, crop=1)
+        _check_shards(data.validation_path, "data.validation_path", held_out)
+    storage.check_writable(run.storage, "run.storage")
+    check_names(config.mlflow, run.name)
+    return manifest
+
+
+def _check_shards(uri: str, key: str, manifest: Manifest) -> None:
+    """Check that all files that the manifest names are there, in the size that it gives; one listing of the folder."""
+    filesystem, root = storage.filesystem(uri)
+    infos = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
+    sizes = {info.path[len(root.rstrip("/")) + 1 :]: info.size for info in infos if info.type == fs.FileType.File}
+    for shard in manifest.shards:
+        if shard.path not in sizes:
+            raise UserError(f"{key}: {uri} lacks {shard.path}, which its manifest names; copy it there or ingest again")
+        if sizes[shard.path] != shard.bytes:
+            raise UserError(
+                f"{key}: {shard.path} in {uri} has {sizes[shard.path]} bytes, its manifest says {shard.bytes}; "
+                "copy it there again or ingest again"
+            )

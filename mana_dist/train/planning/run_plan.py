@@ -1,0 +1,249 @@
+"""``--dry-run``: what a training will take, told and checked without Ray and without a GPU."""
+
+import os
+import time
+from dataclasses import dataclass
+
+import torch
+
+from mana_dist.config import Config
+from mana_dist.data.manifest import Manifest
+from mana_dist.errors import redacted
+from mana_dist.model import Mana
+from mana_dist.model.mana import parameter_count
+from mana_dist.progress import duration
+from mana_dist.registry.tracking_uri import failures, quiet_mlflow, resolve_tracking_uri
+from mana_dist.train import run_record
+from mana_dist.train.engine import micro_batches
+from mana_dist.train.planning.checks import check_inputs
+from mana_dist.train.planning.costs import Memory, SampleCost, memory, sample_cost, trained_parameters
+from mana_dist.train.run_record import RunRecord
+from mana_dist.train.schedule import ADAM_BETAS, Stage, StageObjective, stages
+
+_MIB = 2**20
+_REFERENCE = 100e12  # FLOP/s for the time of a training on GPUs that cannot be asked before they are taken
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage takes.
+
+    Attributes:
+        stage: its place in the schedule.
+        epochs: passes over the data.
+        trained: parameters that are trained.
+        step_flops: floating-point operations of one optimizer step over all workers, forward and backward.
+        memory: of one worker's device, estimated.
+    """
+
+    stage: Stage
+    epochs: float
+    trained: int
+    step_flops: int
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training takes.
+
+    Attributes:
+        parameters: of the network.
+        workers: the least that the run may have; for them memory and time are told.
+        samples: of the dataset, so in an epoch.
+        passes: forward and backward passes of a worker in an optimizer step.
+        stages: in order.
+    """
+
+    parameters: int
+    workers: int
+    samples: int
+    passes: int
+    stages: tuple[StagePlan, ...]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long steps take.
+
+    Attributes:
+        seconds: of one optimizer step, by stage number.
+        source: how that is known.
+    """
+
+    seconds: dict[int, float]
+    source: str
+
+
+def make_plan(config: Config, samples: int) -> Plan:
+    """The plan of a training over a dataset of ``samples``, by arithmetic alone."""
+    run, data = config.run, config.data
+    workers = run.worker_range[0]
+    share = -(-data.batch_size // workers)
+    parts = micro_batches(share, data.batch_size, workers, run.micro_batch)
+    parameters = parameter_count(config.model)
+
+    def stage_plan(stage: Stage) -> StagePlan:
+        cost = _cost(config, stage)
+        trained = trained_parameters(config.model, stage)
+        activations = cost.activation_bytes * max(map(len, parts))
+        return StagePlan(
+            stage=stage,
+            epochs=(stage.stop - stage.start) * data.batch_size / samples,
+            trained=trained,
+            step_flops=cost.flops * data.batch_size,
+            memory=memory(parameters, trained, run.zero_stage, run.precision, workers, activations),
+        )
+
+    return Plan(parameters, workers, samples, len(parts), tuple(stage_plan(stage) for stage in stages(config)))
+
+
+def _cost(config: Config, stage: Stage) -> SampleCost:
+    run = config.run
+    return sample_cost(
+        config.model, stage, config.data.crop, run.precision, checkpoint_activations=run.checkpoint_activations
+    )
+
+
+def dry_run(config: Config) -> None:
+    """Check everything that a training needs, and print what it would do.
+
+    Raises:
+        UserError: the data, the storage or the tracking server cannot be used, or the run of this name is another
+            training.
+    """
+    manifest = check_inputs(config)
+    quiet_mlflow()
+    from mana_dist.train.tracking.mlflow_run import check_server  # MLflow takes seconds to import
+
+    tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
+    check_server(tracking_uri, config.mlflow.experiment)
+    record = run_record.load(config) if config.run.name else None
+    if record:
+        run_record.check_same_training(config, manifest, record)
+    plan = make_plan(config, manifest.samples)
+    for line in (*_target(config, manifest, tracking_uri, record), *describe(config, plan)):
+        print(line)
+    print(_expected_time(plan, pace(config, plan, record)))
+    print("dry run: data, storage and tracking server can be used; nothing was started")
+
+
+def _target(config: Config, manifest: Manifest, tracking_uri: str, record: RunRecord | None) -> list[str]:
+    run, data = config.run, config.data
+    name = run.name or "(named after the time)"
+    validation = f"validation: {data.validation_path}" if data.validation_path else "no validation"
+    shards = len(manifest.shards)
+    workers = f"{run.workers} of {run.cpus_per_worker} CPU(s), device {run.device}, {run.precision}"
+    return [
+        f"run {name} in {run.storage}{' (exists: would resume)' if record else ''}",
+        f"tracked in {redacted(tracking_uri)}, experiment {config.mlflow.experiment}",
+        f"data: {data.path}: {manifest.samples} samples in {shards} shard(s); {validation}",
+        f"workers: {workers}, ZeRO stage {run.zero_stage}",
+    ]
+
+
+def describe(config: Config, plan: Plan) -> list[str]:
+    """The plan for a person."""
+    data = config.data
+    accumulated = f" in {plan.passes} passes each" if plan.passes > 1 else ""
+    batch = f"{data.batch_size} crops of {data.crop}x{data.crop} over {plan.workers} worker(s){accumulated}"
+    lines = [
+        f"model: {plan.parameters:,} parameters",
+        f"batch: {batch}; {plan.samples} samples an epoch, {plan.samples / data.batch_size:.1f} steps",
+        "stage   steps  epochs       trained  TFLOP/step  MiB per device, estimated",
+    ]
+    for each in plan.stages:
+        size = each.memory
+        parts = ", ".join(
+            f"{name} {getattr(size, name) / _MIB:.1f}" for name in ("weights", "gradients", "optimizer", "activations")
+        )
+        lines.append(
+            f"{each.stage.number:5} {each.stage.stop - each.stage.start:7} {each.epochs:7.1f} {each.trained:13,} "
+            f"{each.step_flops / 1e12:11.3g}  {size.total / _MIB:.1f} ({parts})"
+        )
+    return lines
+
+
+def pace(config: Config, plan: Plan, record: RunRecord | None) -> Pace | None:
+    """How long steps will take: as the run itself was before, else measured where it is sure to use CPUs, else None.
+
+    Measured is one sample's forward pass, backward pass and Adam step in each stage, with a worker's threads; workers
+    are taken to run side by side undisturbed, and communication to cost nothing.
+    """
+    tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
+    rate = _known_rate(record, tracking_uri) if record and record.is_tracked_in(tracking_uri) else None
+    if rate:
+        stage, samples_per_second = rate
+        flops = {each.stage.number: each.step_flops for each in plan.stages}
+        if stage in flops:
+            known = config.data.batch_size / samples_per_second
+            seconds = {number: known * flop / flops[stage] for number, flop in flops.items()}
+            return Pace(seconds, f"from the run's own rate in stage {stage}, scaled by operations")
+    if config.run.device == "cuda" or (config.run.device == "auto" and (_on_a_cluster() or _has_gpus(plan))):
+        return None
+    share = -(-config.data.batch_size // plan.workers)
+    seconds = {each.stage.number: _measured(config, each.stage) * share for each in plan.stages}
+    threads = f"{config.run.cpus_per_worker} thread(s) of this machine's CPU"
+    elsewhere = "; the cluster's may differ" if _on_a_cluster() else ""
+    return Pace(seconds, f"one sample measured on {threads}, without DeepSpeed{elsewhere}")
+
+
+def _on_a_cluster() -> bool:
+    return "RAY_ADDRESS" in os.environ
+
+
+def _has_gpus(plan: Plan) -> bool:
+    return torch.cuda.device_count() >= plan.workers
+
+
+def _known_rate(record: RunRecord, tracking_uri: str) -> tuple[int, float] | None:
+    """Stage and samples a second of the run's last report."""
+    from mlflow import MlflowClient
+
+    try:
+        metrics = MlflowClient(tracking_uri).get_run(record.mlflow_run_id).data.metrics
+    except failures():
+        return None
+    if "train/samples_per_second" not in metrics or "train/stage" not in metrics:
+        return None
+    return int(metrics["train/stage"]), metrics["train/samples_per_second"]
+
+
+def _measured(config: Config, stage: Stage) -> float:
+    """Seconds that a sample takes on this machine's CPU; the second of two steps."""
+    dtype = torch.bfloat16 if config.run.precision == "bf16" else torch.float32
+    crop, scale = config.data.crop, config.model.scale
+    lr = torch.zeros(1, config.model.frames, 3, crop, crop, dtype=torch.uint8)
+    hr = torch.zeros(1, 3, scale * crop, scale * crop, dtype=torch.uint8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.run.cpus_per_worker)
+    try:
+        model = Mana(config.model).to(dtype)
+        model.checkpoint_activations = config.run.checkpoint_activations
+        objective = StageObjective(model, stage)
+        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], stage.lr, betas=ADAM_BETAS)
+        for _ in range(2):
+            before = time.perf_counter()
+            objective(lr, hr).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            seconds = time.perf_counter() - before
+    finally:
+        torch.set_num_threads(threads)
+    return seconds
+
+
+def _expected_time(plan: Plan, known: Pace | None) -> str:
+    def total(seconds: dict[int, float]) -> float:
+        return sum((each.stage.stop - each.stage.start) * seconds[each.stage.number] for each in plan.stages)
+
+    if known:
+        return (
+            f"expected time: {duration(total(known.seconds))} ({known.source}); checkpoints and validation come on top"
+        )
+    seconds = {each.stage.number: each.step_flops / (_REFERENCE * plan.workers) for each in plan.stages}
+    asked = "GPUs are not measured before they are taken"
+    if _on_a_cluster():
+        asked = "the cluster at RAY_ADDRESS is not asked; --run.device cpu measures this machine's CPU instead"
+    reached = f"if a worker's GPU reaches {_REFERENCE / 1e12:.0f} TFLOP/s"
+    return f"expected time: {duration(total(seconds))} {reached} ({asked})"

@@ -1,0 +1,211 @@
+"""The driver of a training: checks everything, starts Ray Train, tracks, and publishes the finished model."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from mana_dist import storage
+from mana_dist.config import Config
+from mana_dist.data.manifest import Manifest
+from mana_dist.errors import UserError
+from mana_dist.model.mana import parameter_count
+from mana_dist.registry import model_folder, versions
+from mana_dist.registry.tracking_uri import quiet_mlflow, resolve_tracking_uri, single_tries, sqlite_file
+from mana_dist.storage import lease
+from mana_dist.storage.lease import Lease, LostError
+from mana_dist.storage.retry import persistently
+from mana_dist.train import run_record, validate_candidate
+from mana_dist.train.checkpoints.history import Checkpoints
+from mana_dist.train.elastic.interrupts import Interrupts, Terminated
+from mana_dist.train.elastic.ray_fit import fit
+from mana_dist.train.planning.checks import check_inputs
+from mana_dist.train.run_record import RunRecord
+from mana_dist.train.schedule import stages
+from mana_dist.train.tracking.events import Event
+
+if TYPE_CHECKING:
+    from mana_dist.train.tracking.mlflow_run import Tracker
+
+_FLUSH = 600.0  # seconds for a tracking server to come back before a model is registered
+_AT_ONCE = 5.0  # and after SIGTERM
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        model: URI of the finished model's folder.
+        registered: the registry's name of it, ``models:/NAME/VERSION``; None if it was not to be registered.
+        candidate: what was decided of the registry's alias ``candidate``; None where that is not known.
+    """
+
+    model: str
+    registered: str | None
+    candidate: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A training's place in something larger, such as a sweep, which picks the model to register itself.
+
+    Attributes:
+        parent: the MLflow run that the training's is shown under.
+        watch: is told every event, beside the console and MLflow.
+        prepare: called once the run's folder is this training's, before anything is read from there.
+    """
+
+    parent: str
+    watch: Callable[[Event], None]
+    prepare: Callable[[], None]
+
+
+def train(config: Config, part: Part | None = None) -> Trained:
+    """Train to the schedule's end, resuming a run of the same name, and register the model.
+
+    Args:
+        config: the run.
+        part: what it is a part of, if it is; the model then is not registered.
+
+    Raises:
+        UserError: the configuration, the data, the storage or the tracking server cannot be used, or another attempt
+            is at work on the run; found out before Ray is started wherever that is possible.
+    """
+    with Interrupts() as interrupts:
+        config = _named(config)
+        manifest = check_inputs(config)
+        folder, name = run_record.run_folder(config), f"run {config.run.name}"
+        # The training that a sweep's trial replaces may be about to end.
+        with lease.hold(folder, name, "give another run.name", patient=part is not None) as held:
+            if part is not None:
+                part.prepare()
+            return _train_named(config, manifest, held, interrupts, part)
+
+
+def _train_named(config: Config, manifest: Manifest, held: Lease, interrupts: Interrupts, part: Part | None) -> Trained:
+    tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
+    model = run_record.model_folder_of(config)
+    record = run_record.load(config)
+    if record:
+        run_record.check_same_training(config, manifest, record)
+        if record.registered and _is_registered_in(record, tracking_uri, config) and _is_finished(model):
+            print(f"run {config.run.name} is finished already")
+            return Trained(model, record.registered, record.candidate)
+    _print_plan(config, manifest, tracking_uri, resumed=record is not None)
+
+    quiet_mlflow()
+    from mana_dist.train.tracking.mlflow_run import Tracker  # MLflow takes seconds to import
+
+    tracker = Tracker.open(config, tracking_uri, record, part.parent if part else None, held.check_lately)
+    try:
+        record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id)
+        run_record.save(config, record)
+        if not _is_finished(model):
+            _fit(config, manifest, tracker, held, interrupts, part)
+        if not tracker.flush(_FLUSH):
+            raise UserError(f"mlflow.tracking_uri {tracking_uri} is out of reach; the same command then registers")
+        held.check()
+        if part is None and config.mlflow.registered_model is not None:
+            version = versions.log_and_register(model, config, tracker.run_id, tracking_uri)
+            held.check()
+            decision = validate_candidate.settle(config, model, version, tracking_uri, interrupts)
+            record = dataclasses.replace(record, registered=version.uri, candidate=str(decision))
+            held.check()
+            run_record.save(config, record)
+    except LostError:
+        raise  # MLflow's run is the other attempt's now
+    except (KeyboardInterrupt, Terminated):
+        held.heed()
+        tracker.close("KILLED", _AT_ONCE)
+        print(f"\nrun {config.run.name} stopped; the same command with --run.name {config.run.name} goes on with it")
+        raise
+    except BaseException:
+        held.heed()
+        tracker.close("FAILED")
+        raise
+    tracker.close("FINISHED")
+    return Trained(model, record.registered, record.candidate)
+
+
+def _fit(
+    config: Config, manifest: Manifest, tracker: "Tracker", held: Lease, interrupts: Interrupts, part: Part | None
+) -> None:
+    """Run the schedule, or what is left of it; the finished model then lies in the run's folder."""
+    checkpoints = Checkpoints(config)
+    total = stages(config)[-1].stop
+    try:
+        newest = checkpoints.newest().state
+        # The last validation comes after the last checkpoint, so it may be what is left to do.
+        if newest is None or newest.step < total or config.data.validation_path:
+            with single_tries():  # meanwhile nobody but the tracker's delivery talks to MLflow
+                _train(config, manifest, tracker, held, interrupts, part)
+        model = run_record.model_folder_of(config)
+        weights = persistently(storage.read_bytes, storage.join(checkpoints.folder(total), model_folder.WEIGHTS_FILE))
+        description = model_folder.describe(config)
+        held.check()
+        persistently(storage.write_bytes, storage.join(model, model_folder.CONFIG_FILE), description)
+        # The weights last: they make it whole.
+        persistently(storage.write_bytes, storage.join(model, model_folder.WEIGHTS_FILE), weights)
+    except OSError as error:
+        raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
+
+
+def _train(
+    config: Config, manifest: Manifest, tracker: "Tracker", held: Lease, interrupts: Interrupts, part: Part | None
+) -> None:
+    from mana_dist.train.tracking.observer import Observer
+
+    observer = Observer(tracker, str(config.run.name))
+
+    def see(event: Event) -> None:
+        if held.is_lost:
+            return  # the other attempt tells of itself
+        observer.see(event)
+        if part is not None:
+            part.watch(event)
+
+    try:
+        fit(config, manifest, see, held, interrupts)
+    finally:
+        observer.close()
+
+
+def _is_finished(model: str) -> bool:
+    # The last file to be written.
+    return storage.exists(storage.join(model, model_folder.WEIGHTS_FILE))
+
+
+def _is_registered_in(record: RunRecord, tracking_uri: str, config: Config) -> bool:
+    name = f"models:/{config.mlflow.registered_model}/"
+    return record.is_tracked_in(tracking_uri) and str(record.registered).startswith(name)
+
+
+def _named(config: Config) -> Config:
+    """With a name made from the time, if none was given."""
+    if config.run.name:
+        return config
+    name = datetime.now(UTC).strftime("mana-%Y%m%d-%H%M%S")
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
+
+
+def _print_plan(config: Config, manifest: Manifest, tracking_uri: str, *, resumed: bool) -> None:
+    """What will be done, and what of it would be lost."""
+    data, run = config.data, config.run
+    planned = ", ".join(f"stage {stage.number}: {stage.stop - stage.start}" for stage in stages(config))
+    epochs = stages(config)[-1].stop * data.batch_size / manifest.samples
+    print(f"run {run.name} in {run_record.run_folder(config)}{' (exists: resuming)' if resumed else ''}")
+    print(f"model: {parameter_count(config.model):,} parameters; steps: {planned}")
+    print(f"data: {manifest.samples} samples, batch {data.batch_size}, so {epochs:.1f} passes over them", flush=True)
+    warn_of_loss(config, tracking_uri)
+
+
+def warn_of_loss(config: Config, tracking_uri: str) -> None:
+    """Say what lies in the working folder of a Ray job, which is deleted after it."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        lost = {"run.storage": config.run.storage, "mlflow.tracking_uri": sqlite_file(tracking_uri) or ""}
+        for key, path in lost.items():
+            if path.startswith(os.getcwd() + os.sep):
+                print(f"warning: {key} ({path}) lies in this Ray job's temporary folder and goes with it; name another")

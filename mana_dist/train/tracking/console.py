@@ -1,0 +1,72 @@
+"""A training's lines on the console."""
+
+import contextlib
+
+from mana_dist.progress import duration
+from mana_dist.train.tracking.events import (
+    Checkpointed,
+    Damaged,
+    Event,
+    Failed,
+    Progress,
+    Stalled,
+    Started,
+    Stopped,
+    Validated,
+)
+
+
+def say(text: str) -> None:
+    """Print lines; never fails: MLflow shall hear of the training behind a closed pipe or a full disk too."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: closed, or not in the terminal's encoding
+        print(text, flush=True)
+
+
+def line(event: Event) -> str:  # noqa: PLR0911  # one for each kind
+    """One line for a person; several where a stalled worker's threads are listed."""
+    match event:
+        case Started():
+            begins = f"resuming after step {event.step}" if event.step else "starting"
+            peak = f", peak {event.peak} each" if event.peak else ""
+            return f"{begins}: {event.workers} worker(s) on {event.device}{peak}"
+        case Progress():
+            return _progress(event)
+        case Validated():
+            return (
+                f"validation at step {event.step}: PSNR {event.psnr:.2f} dB "
+                f"({event.psnr - event.psnr_bicubic:+.2f} over bicubic), "
+                f"SSIM {event.ssim:.4f} ({event.ssim - event.ssim_bicubic:+.4f})"
+            )
+        case Checkpointed():
+            return f"checkpoint at step {event.step} ({event.seconds:.1f} s, training waited {event.waited:.1f} s)"
+        case Failed():
+            return f"worker {event.rank} failed: {event.reason}"
+        case Damaged():
+            return f"checkpoint {event.checkpoint} is damaged ({event.reason}); going on from one before it"
+        case Stalled():
+            return (
+                f"worker {event.rank} has made no step for {event.seconds:.0f} s (run.stall_timeout); its threads:\n"
+                f"{event.stacks.rstrip()}"
+            )
+        case Stopped():
+            return f"stopped after step {event.step} ({event.reason}); everything up to it is in the checkpoint"
+
+
+def _progress(event: Progress) -> str:
+    width = len(str(event.total))
+    parts = [
+        f"stage {event.stage}",
+        f"step {event.step:>{width}}/{event.total}",
+        f"loss {sum(event.losses) / len(event.losses):.5f}",
+    ]
+    if event.gradient_norms:
+        parts.append(f"grad {event.gradient_norms[-1]:.2e}")
+    parts += [f"lr {event.lr:.1e}", f"{event.samples_per_second:.1f} samples/s"]
+    if event.tflops:
+        share = "" if event.peak_share is None else f" ({event.peak_share:.0%} of peak)"
+        parts.append(f"{event.tflops:.3g} TFLOP/s{share}")
+    parts.append(f"data-wait {event.data_wait:.1%}")
+    if event.memory:
+        parts.append(f"{event.memory / 2**30:.1f} GiB")
+    parts.append(f"ETA {duration(event.eta_seconds)}")
+    return "  ".join(parts)

@@ -1,0 +1,254 @@
+"""A training's MLflow run: opened and fed by the driver alone, so that there is one however many workers.
+
+Training never waits for MLflow: updates go to a queue, and a thread delivers them (:mod:`mana_dist.train.tracking.delivery`).
+Those that cannot be delivered lie in ``<run>/mlflow-updates/<MLflow run>/`` until the server is back, or until the next
+attempt of the run. No loss is missing in MLflow then: what was on its way when the driver was killed is in the
+checkpoints, which remember the losses of the steps before them, or comes after the newest checkpoint and is trained
+again. Checkpoints do not remember the rest: gradient norms, rates and validation results of the last steps before a
+checkpoint are missing if they had not arrived and the driver is killed before it hears of that checkpoint and stores
+them.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Literal, Self
+
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Param
+from mlflow.exceptions import MlflowException
+
+from mana_dist import config as configuration
+from mana_dist import storage
+from mana_dist.config import Config
+from mana_dist.errors import UserError
+from mana_dist.registry.tracking_uri import experiment_id, failures, find_experiment, sqlite_file
+from mana_dist.storage.retry import persistently
+from mana_dist.train import run_record
+from mana_dist.train.run_record import RunRecord
+from mana_dist.train.tracking import delivery
+from mana_dist.train.tracking.console import say
+from mana_dist.train.tracking.delivery import Delivery, Ended, Picture, Point, Points, Update, decode, encode, now
+from mana_dist.train.tracking.events import Checkpointed, Event, Progress, Started, Validated
+from mana_dist.train.tracking.spool import Spool
+
+UPDATES_FOLDER = "mlflow-updates"
+LOSS, PICTURE, SCORE = delivery.LOSS, delivery.PICTURE, delivery.SCORE
+
+
+class Tracker:
+    """One MLflow run. No method but :meth:`open` and :meth:`flush` waits for the server, or fails because of it.
+
+    Args:
+        client: of the tracking server.
+        run_id: an existing run.
+        updates: where updates wait while the server is away.
+        logged: the last point that MLflow has of each metric: a resumed run does steps again, which are not logged
+            again. None: not known before the server answers.
+        tell: prints a line.
+        check: called before anything is sent to MLflow, where it may wait; raises LostError if nothing may be.
+    """
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        run_id: str,
+        updates: Spool,
+        logged: Mapping[str, Point] | None,
+        tell: Callable[[str], None] = say,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.run_id = run_id
+        self._tell = tell
+        self._spool = updates
+        self._loss_step = self._score_step = 0
+        for update in map(_decoded, updates.stored()):
+            if isinstance(update, Points):
+                self._note_logged(update)
+        if logged is None:
+            self._add(Points(()))  # so that the run is opened again, and flush waits for it, even if nothing is trained
+        self._delivery = Delivery(client, run_id, updates, tell, logged, check)
+
+    @classmethod
+    def open(
+        cls,
+        config: Config,
+        tracking_uri: str,
+        record: RunRecord | None,
+        parent: str | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Self:
+        """The run of ``record`` where it still exists, else a new one with all parameters and the whole config.
+
+        A new one is shown under the run ``parent``, if there is one. A server that does not answer is an obstacle to a
+        new run only; one that has a record goes on without it.
+
+        Raises:
+            UserError: the tracking server refuses, or cannot be reached for a new run; or the run's storage cannot be
+                used.
+        """
+        try:
+            client = MlflowClient(tracking_uri)
+            found = _take_up(client, record) if record and record.is_tracked_in(tracking_uri) else None
+            run_id, logged = found or (_new_run(client, config, parent), {})
+        except failures() as error:
+            raise _unusable(tracking_uri, error) from error
+        try:
+            return cls(client, run_id, _spool(config, run_id), logged, check=check)
+        except OSError as error:
+            raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
+
+    def log(self, event: Event) -> None:
+        """Log what an event holds and MLflow does not have yet."""
+        if isinstance(event, Started):
+            self._log_steps(event.step, {LOSS: event.losses})
+            self._log(event.step, {delivery.WORKERS: float(event.workers)})
+        elif isinstance(event, Progress):
+            self._log_progress(event)
+        elif isinstance(event, Validated):
+            self._log_validation(event)
+        elif isinstance(event, Checkpointed):
+            self._log(event.step, {delivery.SAVED: event.seconds, delivery.WAITED: event.waited})
+        # What lies before a checkpoint is not trained again, nor are its losses in the checkpoint after the next.
+        if (isinstance(event, Checkpointed) or self._delivery.is_away) and len(self._spool):
+            self._spool.store()
+
+    def _log_progress(self, event: Progress) -> None:
+        if not self._log_steps(event.step, {LOSS: event.losses, "train/gradient_norm": event.gradient_norms}):
+            return
+        values = {
+            "train/stage": float(event.stage),
+            "train/lr": event.lr,
+            "train/samples_per_second": event.samples_per_second,
+            "train/tflops": event.tflops,
+            "train/data_wait": event.data_wait,
+            "train/memory_gib": event.memory / 2**30,
+        }
+        if event.peak_share is not None:
+            values["train/peak_share"] = event.peak_share
+        self._log(event.step, values)
+
+    def _log_validation(self, event: Validated) -> None:
+        if event.step <= self._score_step:
+            return
+        self._add(Picture.of(PICTURE, event.step, event.picture))
+        self._log(
+            event.step,
+            {
+                SCORE: event.psnr,
+                "val/ssim": event.ssim,
+                "val/psnr_bicubic": event.psnr_bicubic,
+                "val/ssim_bicubic": event.ssim_bicubic,
+                "val/psnr_gain": event.psnr - event.psnr_bicubic,
+                "val/seconds": event.seconds,
+            },
+        )
+
+    def _log_steps(self, last_step: int, series: dict[str, tuple[float, ...]]) -> bool:
+        """Log the values of each step up to ``last_step``; False if all of them were logged before."""
+        time = now()
+        points = tuple(
+            Point(key, value, time, step)
+            for key, values in series.items()
+            for step, value in enumerate(values, last_step - len(values) + 1)
+            if step > self._loss_step
+        )
+        if points:
+            self._add(Points(points))
+        return bool(points)
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        time = now()
+        self._add(Points(tuple(Point(key, value, time, step) for key, value in values.items())))
+
+    def _add(self, update: Update) -> None:
+        if isinstance(update, Points):
+            self._note_logged(update)
+        self._spool.append(encode(update))
+
+    def _note_logged(self, update: Points) -> None:
+        for point in update.points:
+            if point.key == LOSS:
+                self._loss_step = max(self._loss_step, point.step)
+            elif point.key == SCORE:
+                self._score_step = max(self._score_step, point.step)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until MLflow has everything; False if it has not within ``timeout`` seconds."""
+        return self._spool.wait_empty(timeout)
+
+    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"], timeout: float | None = None) -> None:
+        """End the run.
+
+        Args:
+            status: how it ended.
+            timeout: seconds to wait for MLflow: 5 after a kill, which leaves no more time, else 60. What has not
+                arrived then is kept for the next attempt.
+        """
+        self._add(Ended(status, now()))
+        if timeout is None:
+            timeout = 5.0 if status == "KILLED" else 60.0
+        if not self.flush(timeout):
+            self._spool.store()
+            self._tell(
+                f"MLflow did not take the last {len(self._spool)} updates in time; they are in {self._spool.uri}, and "
+                "the same command delivers them"
+            )
+
+
+def check_server(tracking_uri: str, experiment: str) -> None:
+    """Check that a tracking server answers, or that a database can be made, without changing anything.
+
+    Raises:
+        UserError: it does not, or cannot; or the experiment of that name has been deleted there.
+    """
+    path = sqlite_file(tracking_uri)
+    if path is not None and not os.path.exists(path):
+        storage.check_writable(os.path.dirname(path), "mlflow.tracking_uri")
+        return
+    try:
+        find_experiment(MlflowClient(tracking_uri), experiment)
+    except failures() as error:
+        raise _unusable(tracking_uri, error) from error
+
+
+def _unusable(tracking_uri: str, error: Exception) -> UserError:
+    reason = getattr(error, "orig", None) or error  # SQLAlchemy's own words are a page with the statement
+    return UserError(f"mlflow.tracking_uri {tracking_uri} cannot be used ({reason}); start it or name another")
+
+
+def _spool(config: Config, run_id: str) -> Spool:
+    spool = persistently(Spool, storage.join(run_record.run_folder(config), UPDATES_FOLDER, run_id))
+    spool.discard(lambda data: isinstance(_decoded(data), Ended))  # the run goes on
+    return spool
+
+
+def _decoded(data: bytes) -> Update | None:
+    """None for something that is no update; the delivery tells of it and leaves it out."""
+    try:
+        return decode(data)
+    except ValueError:
+        return None
+
+
+def _take_up(client: MlflowClient, record: RunRecord) -> tuple[str, dict[str, Point] | None] | None:
+    """The run's id and the last point of each metric, where these are known; None if the run has been deleted."""
+    try:
+        logged = delivery.take_up(client, record.mlflow_run_id)
+    except MlflowException as error:
+        if error.get_http_status_code() < HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise
+        return record.mlflow_run_id, None  # no answer
+    return None if logged is None else (record.mlflow_run_id, logged)
+
+
+def _new_run(client: MlflowClient, config: Config, parent: str | None) -> str:
+    tags = {"mlflow.parentRunId": parent} if parent else None
+    run = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
+    run_id: str = run.info.run_id
+    values = configuration.tracked(config)
+    params = [Param(key, str(value)) for key, value in configuration.flatten(values).items()]
+    client.log_batch(run_id, params=params)
+    client.log_text(run_id, yaml.safe_dump(values, sort_keys=False), "config.yaml")
+    return run_id

@@ -1,0 +1,39 @@
+"""Everything that is told of a training: the console, MLflow, Ray's metrics, and the summary at the end."""
+
+from mana_dist.errors import one_line
+from mana_dist.train.tracking import console
+from mana_dist.train.tracking.events import Event
+from mana_dist.train.tracking.gauges import Gauges
+from mana_dist.train.tracking.mlflow_run import Tracker
+from mana_dist.train.tracking.summary import Summary
+
+
+class Observer:
+    """Hands every event to all who tell of it.
+
+    Args:
+        tracker: the MLflow run.
+        run_name: tells Ray's metrics of several runs apart.
+    """
+
+    def __init__(self, tracker: Tracker, run_name: str) -> None:
+        self._tracker = tracker
+        self._gauges = Gauges(run_name)
+        self._summary = Summary()
+
+    def see(self, event: Event) -> None:
+        """Tell of an event; never fails nor waits for a server."""
+        for tell in (_print, self._summary.add, self._tracker.log, self._gauges.set):
+            try:
+                tell(event)
+            except Exception as error:  # training goes on without its tracking
+                console.say(f"warning: {type(event).__name__} is not tracked: {one_line(error)}"[:500])
+
+    def close(self) -> None:
+        """Print the summary."""
+        for line in self._summary.lines():
+            console.say(line)
+
+
+def _print(event: Event) -> None:
+    console.say(console.line(event))

@@ -1,0 +1,220 @@
+"""A run from the sources to the report."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import av
+import torch
+
+from mana_dist import __version__, storage
+from mana_dist.data.manifest import Rejected
+from mana_dist.errors import UserError
+from mana_dist.footage.expand import Clip, expand
+from mana_dist.progress import count
+from mana_dist.registry import model_folder, versions
+from mana_dist.registry.tracking_uri import resolve_tracking_uri
+from mana_dist.storage import lease
+from mana_dist.storage.lease import Lease
+from mana_dist.upscale import mark
+from mana_dist.upscale.bucket import stages
+from mana_dist.upscale.bucket.bucket_report import Progress, Report, check_free, say_result
+from mana_dist.upscale.bucket.config import Options
+from mana_dist.upscale.bucket.finished import Ledger
+from mana_dist.upscale.bucket.output_names import Output, outputs_of, without_results
+from mana_dist.upscale.bucket.segment_tasks import Failure, Recipe, Video
+from mana_dist.upscale.comparison import comparison_of
+from mana_dist.upscale.destination import check_destination, clear_comparison, is_done
+from mana_dist.upscale.join import Summary
+from mana_dist.upscale.segments import Segment
+from mana_dist.video import READER_VERSION
+
+
+def run(asked: Options) -> None:
+    """Bring the results up to the sources: what is there stays, what is unfinished goes on.
+
+    Raises:
+        UserError: nothing is usable, not all could be finished, or another attempt is at work on the results.
+        OSError: the storage of the results failed.
+    """
+    begun = time.monotonic()
+    outputs, rejected = _sources(asked)
+    if not outputs:
+        raise UserError(_nothing_usable(rejected))
+    storage.check_writable(asked.out, "--out")
+    _check_destination(storage.join(asked.out, f"NAME{asked.suffix}"), outputs[0].source, asked)
+    if not asked.overwrite:
+        check_free(asked.out)
+    with lease.hold(asked.out, f"--out {asked.out}", "name another --out") as held:
+        _run(asked, outputs, rejected, held, begun)
+
+
+def _run(asked: Options, outputs: Sequence[Output], rejected: Sequence[Rejected], held: Lease, begun: float) -> None:
+    recipe = dataclasses.replace(_recipe(asked), fence=held.fence)
+    ledger = Ledger(asked.out)
+    keyed = [output.keyed(_decisive(recipe)) for output in outputs]
+    finished = ledger.finished(keyed)
+    there = [(output, finished[output.key]) for output in keyed if output.key in finished]
+    todo = [output for output in keyed if output.key not in finished]
+    _check_free([output for output in todo if ledger.is_occupied(output)], recipe, asked)
+    again = f" ({len(there)} more are there already)" if there else ""
+    print(
+        f"upscale: {count(len(todo), 'video')}{again}, {asked.settings.codec}, on {recipe.settings.device}", flush=True
+    )
+    made, refused, failed = _work(todo, ledger, recipe, asked, held)
+    held.check()
+    report = Report([*there, *made], [*rejected, *refused], failed)
+    report.write(asked.out, recipe)
+    if not report.results and not failed:
+        raise UserError(_nothing_usable(report.rejected))
+    report.say(asked.out, len(there), time.monotonic() - begun)
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(outputs)} videos are not finished; the first: {failed[0].source}: "
+            f"{failed[0].reason}; run the same command again"
+        )
+
+
+def _check_free(occupied: Sequence[Output], recipe: Recipe, asked: Options) -> None:
+    """Check that nothing is lost where results go; what may be replaced is that of the same job, killed too early.
+
+    Raises:
+        UserError: something else lies there.
+    """
+    for output in occupied:
+        _check_destination(output.uri, output.source, asked)
+        marked = mark.mark(recipe.sha256, output.bytes, recipe.settings)
+        is_done(output.uri, marked, output.modified, recipe.settings, overwrite=asked.overwrite)
+        if asked.overwrite and not asked.settings.compare:
+            clear_comparison(output.uri, marked)
+
+
+def _check_destination(uri: str, source: str, asked: Options) -> None:
+    check_destination(uri if asked.suffix else f"{uri}/", source, asked.settings)
+
+
+def _sources(asked: Options) -> tuple[list[Output], list[Rejected]]:
+    found, rejected, notes, _ = expand(asked.sources)
+    for note in notes:
+        print(note, flush=True)
+    clips = []
+    for clip in without_results(found, asked.sources, asked.out):
+        if reason := _refusal(clip):
+            rejected.append(Rejected(clip.uri, reason))
+        else:
+            clips.append(clip)
+    outputs = []
+    for output in outputs_of(clips, asked.sources, asked.out, asked.suffix):
+        written = (output.uri, *(comparison_of(output.uri) if asked.settings.compare else ()))
+        if reason := next(filter(None, map(storage.name_problem, written)), ""):
+            rejected.append(Rejected(output.source, f"{reason}, as its result {output.name}; rename it"))
+        else:
+            outputs.append(output)
+    return outputs, rejected
+
+
+def _refusal(clip: Clip) -> str:
+    """Why a clip that the ingest would take is none to upscale; empty where it is one."""
+    if clip.files is not None:
+        return "is a folder of pictures; only videos are upscaled"
+    if (clip.start, clip.stop, clip.downscale) != (0, None, 1):
+        return "its list names frames or a downscale, which is for the ingest; only whole videos are upscaled"
+    return ""
+
+
+def _recipe(asked: Options) -> Recipe:
+    tracking_uri = resolve_tracking_uri(asked.tracking_uri)
+    model = asked.model
+    if not model.startswith(model_folder.REGISTRY_SCHEME):
+        model = storage.resolve(model)  # workers run in other folders
+    elif found := versions.resolve(model, tracking_uri):
+        model = found.uri  # an alias may move meanwhile
+    _, config, sha256 = model_folder.load_identified(model, tracking_uri)
+    device = stages.device(asked.settings.device)
+    threads = asked.cpus if device == "cpu" else None  # named: they decide the last bits
+    settings = dataclasses.replace(asked.settings, device=device, threads=threads)
+    return Recipe(model, tracking_uri, sha256, config.model.frames, settings)
+
+
+def _decisive(recipe: Recipe) -> dict[str, Any]:
+    """What decides the bytes of all results, beside their sources."""
+    versions = {"mana_dist": __version__, "reader": READER_VERSION, "av": av.__version__, "torch": torch.__version__}
+    return {"model": recipe.sha256, "settings": dataclasses.asdict(recipe.settings), "versions": versions}
+
+
+def _work(
+    todo: Sequence[Output], ledger: Ledger, recipe: Recipe, asked: Options, held: Lease
+) -> tuple[list[tuple[Output, Summary]], list[Rejected], list[Rejected]]:
+    """Upscale ``todo``: the results, what was refused, and what failed."""
+    if not todo:
+        return [], [], []
+    ledger.clear_partial(todo)
+    results: list[tuple[Output, Summary]] = []
+    failures: dict[Output, Failure] = {}
+    videos = _look(todo, ledger, recipe, failures)
+    for output, failure in failures.items():
+        if failure.rejected:
+            ledger.forget(output)  # here alone: segments that were finished show that later trouble may pass
+    for video, found in _made(videos, ledger, recipe, asked):
+        held.check_lately()
+        if isinstance(found, Failure):
+            failures.setdefault(video.output, found)
+        else:
+            ledger.save(video.output, found)
+            say_result(video.output, found)
+            results.append((video.output, found))
+    told = [(Rejected(output.source, failure.reason), failure.rejected) for output, failure in failures.items()]
+    return results, [item for item, refused in told if refused], [item for item, refused in told if not refused]
+
+
+def _look(todo: Sequence[Output], ledger: Ledger, recipe: Recipe, failures: dict[Output, Failure]) -> list[Video]:
+    """The videos of ``todo`` that can be read, the longest first: they would end last."""
+    videos = []
+    for output, found in stages.look(todo, [ledger.folder(output) for output in todo], recipe):
+        if isinstance(found, Failure):
+            failures[output] = found
+        else:
+            videos.append(found)
+    return sorted(videos, key=lambda video: (-video.survey.frames, video.output.name))
+
+
+def _made(
+    videos: Sequence[Video], ledger: Ledger, recipe: Recipe, asked: Options
+) -> Iterator[tuple[Video, Summary | Failure]]:
+    """All videos as they are finished, or failed."""
+    if not videos:
+        return
+    done = {video.output.key: ledger.finished_segments(video.output) for video in videos}
+    missing: dict[str, list[Segment]] = {
+        video.output.key: [segment for segment in video.segments if segment.name not in done[video.output.key]]
+        for video in videos
+    }
+    jobs = [(video, segment) for video in videos for segment in missing[video.output.key]]
+    total = sum(len(video.segments) for video in videos)
+    if len(jobs) < total:
+        print(f"going on: {total - len(jobs)} of {total} segments were finished before", flush=True)
+    joins = stages.Joins(recipe)
+    for video in videos:
+        if not missing[video.output.key]:
+            joins.start(video)
+    progress = Progress(videos, missing)
+    left = {key: len(segments) for key, segments in missing.items()}
+    count_of_workers = stages.workers(recipe, asked.workers, asked.cpus)
+    for video, segment, failure in stages.upscale(jobs, recipe, count_of_workers, asked.cpus):
+        if failure is None:
+            progress.add(video, segment)
+            left[video.output.key] -= 1
+            if not left[video.output.key]:
+                joins.start(video)
+        else:
+            yield video, failure
+        yield from joins.done(wait=False)
+    yield from joins.done(wait=True)
+
+
+def _nothing_usable(rejected: Sequence[Rejected]) -> str:
+    if not rejected:
+        return "no source holds a video; name videos or folders of them as --source"
+    first = f"{rejected[0].source}: {rejected[0].reason}"
+    return first if len(rejected) == 1 else f"none of the {len(rejected)} sources is usable; the first: {first}"

@@ -1,0 +1,129 @@
+"""A video upscaled in one process."""
+
+import itertools
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import av
+
+from mana_dist.errors import UserError, terminable
+from mana_dist.progress import Progress, count
+from mana_dist.registry import model_folder
+from mana_dist.upscale import mark, segment_record, work_folder
+from mana_dist.upscale.config import Settings
+from mana_dist.upscale.destination import check_destination, clear_comparison, is_done
+from mana_dist.upscale.join import Summary, join
+from mana_dist.upscale.segments import Segment
+from mana_dist.upscale.source_video import Survey, check_size, segments_of, survey
+from mana_dist.upscale.upscale_segments import Network, network, upscale_segments
+
+
+@terminable()
+def run(
+    source: str,
+    destination: str,
+    model: str,
+    settings: Settings,
+    tracking_uri: str | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Upscale ``source`` into ``destination``, and say what became of it.
+
+    Segments that an earlier run of the same job finished are taken over.
+
+    Args:
+        source: URI of a video file.
+        destination: URI of the file to write, of a folder with codec png.
+        model: as for :func:`mana_dist.registry.model_folder.load`.
+        settings: checked already.
+        tracking_uri: of MLflow, for names in its registry.
+        overwrite: whether what is there, and is not this very result, may be replaced.
+
+    Raises:
+        UserError: a mistake of the user's, or the source or the destination fail.
+    """
+    check_destination(destination, source, settings)
+    with _errors(f"{source}: cannot be read"):
+        surveyed = survey(source, keep_gaps=settings.keep_gaps)
+    check_size(surveyed, settings)
+    loaded = model_folder.load_identified(model, tracking_uri)
+    marked = mark.mark(loaded.sha256, surveyed.bytes, settings)
+    with _errors(f"{destination}: cannot be looked at"):
+        if is_done(destination, marked, surveyed.modified, settings, overwrite=overwrite):
+            print(f"{destination}: is done already, by the same command")
+            return
+    folder = work_folder.work_folder(destination)
+    placed, identity = _placed(loaded, surveyed, settings, folder)
+    segments = segments_of(surveyed, placed.frames, settings.segment)
+    stays = f"what is done stays in {folder}, and the same command goes on from there"
+    with _errors(f"{destination}: cannot be written"), work_folder.opened(folder, identity):
+        sizes = segment_record.sizes(folder)
+        missing = [segment for segment in segments if segment_record.read(folder, segment, sizes) is None]
+        begin = missing[0].start if missing else surveyed.frames
+        if len(missing) < len(segments):
+            print(f"going on: {len(segments) - len(missing)} of {len(segments)} segments were finished before")
+        progress = Progress(os.path.basename(destination.rstrip("/")), max(surveyed.frames - begin, 0))
+        place = ""
+        try:
+            with _errors(f"{source}: cannot be upscaled", stays):
+                for stretch in _stretches(missing):
+                    upscale_segments(surveyed, stretch, placed, settings, folder, progress.step)
+            progress.close()
+            place = f"after the last of {count(surveyed.frames, 'frame')}, while they were joined"
+            with _errors(f"{destination}: cannot be written", stays):
+                if overwrite and not settings.compare:
+                    clear_comparison(destination, marked)
+                summary = join(surveyed, segments, folder, destination, settings, marked=marked)
+        except (KeyboardInterrupt, SystemExit):
+            place = place or f"at frame {begin + progress.count} of about {surveyed.frames}"
+            print(f"stopped {place}; {stays}", file=sys.stderr)
+            raise
+        work_folder.finish(folder)
+    _tell(destination, summary, progress, placed.device, settings)
+
+
+def _placed(
+    loaded: model_folder.Loaded, surveyed: Survey, settings: Settings, folder: str
+) -> tuple[Network, dict[str, Any]]:
+    """The network, and the job's identity; the memory that ``auto`` was for the run to go on with, it is again."""
+    placed = network(loaded.model, settings, surveyed)
+    identity = work_folder.identity(surveyed, loaded.sha256, settings, placed)
+    if settings.memory == "auto" and (before := work_folder.memory_of(folder, identity)) is not None:
+        placed = network(loaded.model, replace(settings, memory=before), surveyed)
+        identity = work_folder.identity(surveyed, loaded.sha256, settings, placed)
+    return placed, identity
+
+
+@contextmanager
+def _errors(what: str, then: str = "") -> Iterator[None]:
+    """One line for what storages and muxers raise."""
+    try:
+        yield
+    except (OSError, av.FFmpegError) as error:
+        raise UserError(f"{what} ({error.strerror or error})" + (f"; {then}" if then else "")) from error
+
+
+def _stretches(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """Segments that follow each other, together."""
+    for _, group in itertools.groupby(enumerate(segments), lambda item: item[1].number - item[0]):
+        yield [segment for _, segment in group]
+
+
+def _tell(destination: str, summary: Summary, progress: Progress, device: str, settings: Settings) -> None:
+    shots = f", {summary.cuts + 1} shots" if summary.cuts else ""
+    speed = f"in {progress.seconds:.1f} s ({progress.rate:.2f} frames/s on {device})"
+    frames = count(summary.frames, "frame")
+    print(f"{destination}: {frames} {speed}; {summary.width}x{summary.height}, {settings.codec}{shots}")
+    for extra in summary.extras:
+        print(extra)
+    if summary.note:
+        print(summary.note)
+    if summary.left_out:
+        print(f"not carried over: {', '.join(summary.left_out)}")
+    if summary.stopped:
+        print(summary.stopped)

@@ -1,0 +1,233 @@
+"""Upscaling segments: decoding once, windows within shots, an encoder for each segment."""
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import torch
+
+from mana_dist import storage
+from mana_dist.model import Mana
+from mana_dist.model.inference import Pixels, choose_device, super_resolve
+from mana_dist.model.tiling import Tiling, tiling_for
+from mana_dist.upscale.config import Settings
+from mana_dist.upscale.frame_memory import automatic
+from mana_dist.upscale.segment_files import Writers
+from mana_dist.upscale.segments import Segment
+from mana_dist.upscale.source_video import Source, SourceError, Survey, TimedFrame, context, open_source
+from mana_dist.video.colours import to_8_bits
+from mana_dist.video.gops import UnreachableError
+from mana_dist.video.shots import mark_cuts
+
+Each = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What turns frames of one shot into upscaled ones.
+
+    Attributes:
+        frames: T, of a window.
+        upscale: frames of a shot, numbers of those wanted -> the upscaled ones; may read ahead.
+        device: where it runs.
+        tiling: how a frame is cut; None: not at all.
+        memory: MiB for activations that led to the tiling; None: no limit.
+    """
+
+    frames: int
+    upscale: Callable[[Iterable[Pixels], Container[int]], Iterator[Pixels]]
+    device: str = "cpu"
+    tiling: Tiling | None = None
+    memory: int | None = None
+
+
+def network(model: Mana, settings: Settings, survey: Survey) -> Network:
+    """``model`` as the settings want it run; ``auto`` of device, precision and memory is looked at here.
+
+    The number of threads is set for this process.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    device = choose_device(settings.device)
+    if settings.threads is not None and device == "cpu":
+        torch.set_num_threads(settings.threads)
+    lean = settings.precision == "bf16" or (settings.precision == "auto" and device == "cuda")
+    memory = None if settings.memory is None else 0
+    if settings.memory == "auto":
+        memory = automatic(model.config, device, survey.height, survey.width, 2 if lean else 4)
+    elif settings.memory is not None:
+        memory = settings.memory * 2**20
+
+    tiling = None
+    if memory is not None:
+        tiling = tiling_for(model.config, survey.height, survey.width, memory, 2 if lean else 4)
+
+    def upscale(frames: Iterable[Pixels], wanted: Container[int]) -> Iterator[Pixels]:
+        return super_resolve(model, frames, device, memory=memory, precision="bf16" if lean else "fp32", wanted=wanted)
+
+    return Network(model.config.frames, upscale, device, tiling, memory and memory // 2**20)
+
+
+def upscale_segments(
+    survey: Survey,
+    segments: Sequence[Segment],
+    network: Network,
+    settings: Settings,
+    folder: str,
+    each: Each | None = None,
+) -> None:
+    """Make ``segments``, which follow each other: in ``folder`` the files of :func:`mana_dist.upscale.segment_files.files_of`.
+
+    All are whole under their names or not there; the record, the last, says that the segment is finished.
+
+    Args:
+        survey: of the source, which is decoded once, from before the first segment to beyond the last.
+        segments: of :func:`mana_dist.upscale.source_video.segments_of`, without a gap.
+        network: see :func:`network`.
+        settings: how to write.
+        folder: URI; made if it is not there.
+        each: called after every frame.
+
+    Raises:
+        SourceError: frames of several sizes, or encrypted.
+        UserError: the source is missing here, or the encoder does not take such frames.
+        OSError: the source's storage failed, or ``folder`` cannot be written; another try may help.
+    """
+    if not storage.is_remote(folder):
+        os.makedirs(storage.resolve(folder), exist_ok=True)
+    entry = segments[0].seek
+    try:
+        _make(survey, segments, network, settings, folder, each, entry_from_start=False)
+    except UnreachableError:  # before the first frame
+        if entry is None:
+            raise
+        _make(survey, segments, network, settings, folder, each, entry_from_start=True)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A frame in its place.
+
+    Attributes:
+        frame: it.
+        segment: that it belongs to; None: it is there for the windows of others.
+        begins_shot: whether it is the first after a cut.
+    """
+
+    frame: TimedFrame
+    segment: Segment | None
+    begins_shot: bool = False
+
+
+class _Shot:
+    """The frames of one shot as the network reads them, and which of them are wanted."""
+
+    def __init__(self, items: Iterable[_Placed]) -> None:
+        self._items = items
+        self._waiting: deque[_Placed] = deque()
+        self._first = 0  # number of the first that waits
+
+    def __iter__(self) -> Iterator[Pixels]:
+        for item in self._items:
+            self._waiting.append(item)
+            yield item.frame.pixels
+
+    def __contains__(self, number: object) -> bool:
+        assert isinstance(number, int)
+        return self._waiting[number - self._first].segment is not None
+
+    def next_wanted(self) -> _Placed:
+        """The frame of the network's next result."""
+        while True:
+            item = self._waiting.popleft()
+            self._first += 1
+            if item.segment is not None:
+                return item
+
+
+def _make(
+    survey: Survey,
+    segments: Sequence[Segment],
+    network: Network,
+    settings: Settings,
+    folder: str,
+    each: Each | None,
+    *,
+    entry_from_start: bool,
+) -> None:
+    bits = min(survey.bits, settings.bits)
+    entry = None if entry_from_start else segments[0].seek
+    with open_source(survey.uri, bits, entry, in_turn=survey.in_turn) as source, ExitStack() as stack:
+        writers = stack.enter_context(Writers(survey, segments, settings, folder, bits))
+        placed = _placed(_same_size(source, survey), segments, context(network.frames))
+        for shot in _shots(placed):
+            for result in network.upscale(shot, shot):
+                item = shot.next_wanted()
+                assert item.segment is not None
+                writers.add(item.segment, item.frame, result, begins_shot=item.begins_shot)
+                if each is not None:
+                    each()
+        writers.finish(source.errors, source.trouble)
+
+
+def _shots(placed: Iterable[_Placed]) -> Iterator[_Shot]:
+    """The shots, each to be read to its end before the next."""
+    number = 0
+
+    def shot_of(item: _Placed) -> int:
+        nonlocal number
+        number += item.begins_shot
+        return number
+
+    marked = mark_cuts(placed, lambda item: to_8_bits(item.frame.pixels))
+    items = (replace(item, begins_shot=is_cut) for item, is_cut in marked)
+    for _, shot in itertools.groupby(items, shot_of):
+        yield _Shot(shot)
+
+
+def _same_size(source: Source, survey: Survey) -> Iterator[TimedFrame]:
+    for frame in source.read():
+        height, width = frame.pixels.shape[:2]
+        if (height, width) != (survey.height, survey.width):
+            raise SourceError(
+                f"{survey.uri}: frame {frame.number} is {width}x{height}, the first one {survey.width}x"
+                f"{survey.height}; all frames of a video must have one size: split it there first"
+            )
+        yield frame
+
+
+def _placed(frames: Iterable[TimedFrame], segments: Sequence[Segment], around: int) -> Iterator[_Placed]:
+    """The segments' frames, and as many as ``around`` before and after them."""
+    before: deque[_Placed] = deque(maxlen=around)
+    at = 0
+    after = 0
+    begun = False
+    for frame in frames:
+        while at < len(segments) and _is_beyond(frame, segments[at]):
+            at += 1
+        if at == len(segments):
+            after += 1
+            yield _Placed(frame, None)
+            if after == around:
+                return
+        elif not begun and _is_before(frame, segments[0]):
+            before.append(_Placed(frame, None))
+        else:
+            begun = True
+            yield from before
+            before.clear()
+            yield _Placed(frame, segments[at])
+
+
+def _is_before(frame: TimedFrame, segment: Segment) -> bool:
+    return frame.pts < segment.pts if segment.pts is not None else frame.number < segment.start
+
+
+def _is_beyond(frame: TimedFrame, segment: Segment) -> bool:
+    if segment.pts_stop is not None:
+        return frame.pts >= segment.pts_stop
+    return segment.pts is None and segment.stop is not None and frame.number >= segment.stop

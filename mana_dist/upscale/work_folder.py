@@ -1,0 +1,140 @@
+"""The work folder of a run: what is finished stays there, so that a run that was killed goes on."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Any
+
+import av
+import torch
+from filelock import FileLock, Timeout
+
+from mana_dist import __version__, storage
+from mana_dist.errors import UserError, redacted
+from mana_dist.storage.file_names import partial_prefix
+from mana_dist.upscale.config import Settings
+from mana_dist.upscale.source_video import Survey
+from mana_dist.upscale.upscale_segments import Network
+from mana_dist.video import READER_VERSION
+
+JOB_FILE = "job.json"
+_LOCK = "lock"
+_OF_FREE_MEMORY = {"memory", "tiling"}  # what of an identity depends on it, with --memory auto
+
+
+def identity(survey: Survey, model_sha256: str, settings: Settings, network: Network) -> dict[str, Any]:
+    """Everything that decides a result's bytes, as it goes into JSON.
+
+    Args:
+        survey: of the source.
+        model_sha256: of the weights.
+        settings: all of them count.
+        network: tells where it runs, with how much memory, and in which tiles.
+    """
+    return {
+        "source": redacted(storage.resolve(survey.uri)),
+        "bytes": survey.bytes,
+        "modified": survey.modified,
+        "model": model_sha256,
+        "settings": asdict(settings) | {"device": network.device},
+        "threads": torch.get_num_threads() if network.device == "cpu" else None,
+        "memory": network.memory,
+        "tiling": network.tiling and asdict(network.tiling),
+        "versions": {
+            "mana_dist": __version__,
+            "reader": READER_VERSION,
+            "av": av.__version__,
+            "torch": torch.__version__,
+        },
+    }
+
+
+def memory_of(folder: str, wanted: Mapping[str, Any]) -> int | None:
+    """MiB that an unfinished run took that differs in nothing but in how much memory was free; None: there is none.
+
+    Args:
+        folder: the work folder.
+        wanted: :func:`identity`.
+    """
+    found = _read(folder)
+    if not isinstance(found, dict) or set(_differences(found, wanted)) - _OF_FREE_MEMORY:
+        return None
+    memory = found.get("memory")
+    return memory if isinstance(memory, int) else None
+
+
+def work_folder(destination: str) -> str:
+    """The local work folder of a destination: beside it, or among the temporary files of a remote one."""
+    resolved = storage.resolve(destination)
+    if storage.is_remote(destination):
+        digest = hashlib.sha256(resolved.encode()).hexdigest()[:16]
+        return os.path.join(tempfile.gettempdir(), f"mana_dist-upscale-{digest}.partial")
+    return os.path.join(os.path.dirname(resolved), partial_prefix(os.path.basename(resolved)).removesuffix("-"))
+
+
+@contextmanager
+def opened(folder: str, wanted: Mapping[str, Any]) -> Iterator[None]:
+    """Hold a work folder for oneself; what another job left in it is deleted first, and said.
+
+    Args:
+        folder: local; made if it is not there. It stays when the context is left, but for :func:`finish`.
+        wanted: :func:`identity`.
+
+    Raises:
+        UserError: another run has it.
+        OSError: it cannot be written.
+    """
+    os.makedirs(folder, exist_ok=True)
+    lock = FileLock(os.path.join(folder, _LOCK), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"{folder}: another run is at work on this result; wait for it or stop it") from error
+    try:
+        found = _read(folder)
+        if found != wanted:
+            finished = sum(name.startswith("segment-") and name.endswith(".json") for name in os.listdir(folder))
+            if finished:
+                reasons = ", ".join(_differences(found, wanted)) if isinstance(found, dict) else f"no {JOB_FILE}"
+                print(f"beginning anew: the {finished} segments in {folder} are of another job; differs: {reasons}")
+            _clear(folder, everything=True)
+            storage.write_bytes(os.path.join(folder, JOB_FILE), json.dumps(wanted, indent=1).encode())
+        _clear(folder, everything=False)
+        yield
+    finally:
+        lock.release()
+
+
+def finish(folder: str) -> None:
+    """Delete the work folder, while it is held: the result is in its place."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The keys whose values differ, with those of nested mappings: ``settings.crf``."""
+    found = []
+    for key in sorted({*one, *other}):
+        here, there = one.get(key), other.get(key)
+        if key in ("settings", "versions") and isinstance(here, dict) and isinstance(there, dict):
+            found += [f"{key}.{inner}" for inner in _differences(here, there)]
+        elif key not in one or key not in other or here != there:
+            found.append(key)
+    return found
+
+
+def _read(folder: str) -> Any:
+    with suppress(OSError, ValueError):
+        return json.loads(storage.read_bytes(os.path.join(folder, JOB_FILE)))
+    return None
+
+
+def _clear(folder: str, *, everything: bool) -> None:
+    """Delete what is half written, or everything."""
+    for entry in list(os.scandir(folder)):
+        if entry.name != _LOCK and (everything or entry.name.startswith(".")):
+            shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)

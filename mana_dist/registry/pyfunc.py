@@ -1,7 +1,7 @@
 """The registered pyfunc model: MLflow runs this file when it loads one ("models from code").
 
-It imports only what mana_dist.registry.versions.SERVING_PACKAGES lists, since it runs where mana_dist is not installed: the
-package then comes from the copy beside the model.
+It imports only what ``SERVING_PACKAGES`` (:mod:`mana_dist.registry.versions`) lists, since it runs where mana_dist is
+not installed: the package then comes from the copy beside the model.
 """
 
 import base64

@@ -212,7 +212,7 @@ def _register(
     with tracking(tracking_uri), _run(run_id), redirect_stderr(io.StringIO()):
         info = mlflow.pyfunc.log_model(
             name=_NOT_IN_LOGGED_MODELS.sub("-", name),
-            python_model=os.path.join(os.path.dirname(mana_dist.__file__), "serving.py"),
+            python_model=os.path.join(os.path.dirname(__file__), "pyfunc.py"),
             artifacts={"model": local},
             code_paths=[os.path.dirname(mana_dist.__file__)],
             signature=_signature(),

@@ -17,9 +17,8 @@ def main(arguments: list[str]) -> None:
     folder = stack_layout.resolve(options.folder)
     if options.command == "up":
         made = stack.up(folder, options.cpus)
-        print(
-            f"up: Ray {made.url('dashboard')}, MLflow {made.url('mlflow')}, s3://{stack_layout.BUCKET} at {made.url('s3')}"
-        )
+        store = f"s3://{stack_layout.BUCKET} at {made.url('s3')}"
+        print(f"up: Ray {made.url('dashboard')}, MLflow {made.url('mlflow')}, {store}")
         print(f"who you are, for this shell: . {made.environment_file}")
         print("then, for example: ray job submit -- python -m mana_dist.train --help")
     elif options.command == "down":

@@ -80,7 +80,7 @@ def upscale_segments(
     folder: str,
     each: Each | None = None,
 ) -> None:
-    """Make ``segments``, which follow each other: in ``folder`` the files of :func:`mana_dist.upscale.segment_files.files_of`.
+    """Make ``segments``, which follow each other: in ``folder`` the files of :func:`.segment_files.files_of`.
 
     All are whole under their names or not there; the record, the last, says that the segment is finished.
 

@@ -1,4 +1,4 @@
-"""Trials on a real Ray Tune that only do what they are told: ``python -m tests.sweep.trial_scripts FOLDER PSNRS GRACE``.
+"""Trials on a real Ray Tune that do what they are told: ``python -m tests.sweep.trial_scripts FOLDER PSNRS GRACE``.
 
 A process of its own, since Ray takes its settings when it is first imported. PSNRS: JSON, of each trial the
 validations, one a step; "die" instead of a number: it dies. FOLDER gets ``begun`` and ``done``, a trial's name a line.

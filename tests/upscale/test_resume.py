@@ -22,7 +22,8 @@ from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig
 from mana_dist.registry import model_folder
-from mana_dist.upscale import upscale_segments, work_folder
+from mana_dist.upscale import upscale_segments as segments_module
+from mana_dist.upscale import work_folder
 from mana_dist.upscale.__main__ import main
 from mana_dist.upscale.config import Settings
 from mana_dist.upscale.join import join
@@ -206,7 +207,7 @@ def test_finished_segments_are_not_made_again_unless_something_else_is_wanted(
 ) -> None:
     source, result = synthesise(tmp_path / "a.mp4", LONG, keyframes=8), tmp_path / "b.mp4"
     made: list[int] = []
-    real = upscale_segments.upscale_segments
+    real = segments_module.upscale_segments
 
     def counted(surveyed, segments, *rest):  # type: ignore[no-untyped-def]
         made.extend(segment.number for segment in segments)
@@ -248,7 +249,7 @@ def test_memory_once_chosen_is_kept_however_much_is_free_later(
 ) -> None:
     source, result = synthesise(tmp_path / "a.mp4", LONG[:20], keyframes=8), tmp_path / "b.mp4"
     chosen: list[int | None] = []
-    real = upscale_segments.upscale_segments
+    real = segments_module.upscale_segments
 
     def broken_off(surveyed, segments, network, *rest):  # type: ignore[no-untyped-def]
         chosen.append(network.memory)

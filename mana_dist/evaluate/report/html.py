@@ -95,10 +95,9 @@ def _means_table(caption: str, groups: Sequence[Group], methods: Sequence[str]) 
             for name, cells in zip(methods, group.rows, strict=True)
         )
         title = f"<bdi>{to_html(group.title)}</bdi> <small>{group.size}</small>"
-        bodies.append(
-            f'<tbody><tr class="group"><th colspan="{len(metrics_table.COLUMNS) + 2}" scope="rowgroup">{title}</th></tr>'
-            f"{rows}</tbody>"
-        )
+        columns = len(metrics_table.COLUMNS) + 2
+        heading = f'<tr class="group"><th colspan="{columns}" scope="rowgroup">{title}</th></tr>'
+        bodies.append(f"<tbody>{heading}{rows}</tbody>")
     return _scrollable(
         caption,
         f"<table class='means'><caption>{caption}</caption><thead><tr>{headings}</tr></thead>{''.join(bodies)}</table>",

@@ -78,7 +78,7 @@ class Checkpoints:
         """The checkpoint after ``step`` global steps.
 
         Raises:
-            DamagedError: it is not the state after ``step`` steps, or see :func:`mana_dist.train.checkpoints.checkpoint.read`.
+            DamagedError: it is not the state after ``step`` steps, or see :func:`.checkpoint.read`.
             UserError, OSError: see there.
         """
         state = checkpoint.read(self.folder(step), self._patience)

@@ -1,6 +1,6 @@
 """A training's MLflow run: opened and fed by the driver alone, so that there is one however many workers.
 
-Training never waits for MLflow: updates go to a queue, and a thread delivers them (:mod:`mana_dist.train.tracking.delivery`).
+Training never waits for MLflow: updates go to a queue, and a thread delivers them (:mod:`.delivery`).
 Those that cannot be delivered lie in ``<run>/mlflow-updates/<MLflow run>/`` until the server is back, or until the next
 attempt of the run. No loss is missing in MLflow then: what was on its way when the driver was killed is in the
 checkpoints, which remember the losses of the steps before them, or comes after the newest checkpoint and is trained

@@ -139,8 +139,8 @@ def _recipe(asked: Options) -> Recipe:
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:
     """What decides the bytes of all results, beside their sources."""
-    versions = {"mana_dist": __version__, "reader": READER_VERSION, "av": av.__version__, "torch": torch.__version__}
-    return {"model": recipe.sha256, "settings": dataclasses.asdict(recipe.settings), "versions": versions}
+    made_with = {"mana_dist": __version__, "reader": READER_VERSION, "av": av.__version__, "torch": torch.__version__}
+    return {"model": recipe.sha256, "settings": dataclasses.asdict(recipe.settings), "versions": made_with}
 
 
 def _work(

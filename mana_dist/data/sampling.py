@@ -77,7 +77,7 @@ class Sampler:
         """Stream the samples of ``frames``, in the order of their centres.
 
         Segments of a clip give together what the whole clip gives, but for repeated frames, and slots, across their
-        borders: let each have :data:`mana_dist.data.config.CUT_MARGIN` frames more than the windows of its centres
+        borders: let each have :data:`mana_dist.video.shots.CUT_MARGIN` frames more than the windows of its centres
         need.
 
         Args:

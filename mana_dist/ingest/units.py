@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mana_dist.data.config import CUT_DETECTOR, CUT_MARGIN, SampleSettings
+from mana_dist.data.config import SampleSettings
 from mana_dist.data.manifest import SCHEMA_VERSION, Shard
 from mana_dist.errors import redacted
 from mana_dist.footage.expand import Clip
 from mana_dist.video import READER_VERSION
+from mana_dist.video.shots import CUT_DETECTOR, CUT_MARGIN
 from mana_dist.video.strict import Segment
 
 PACK_BYTES = 128 * 2**20

@@ -22,7 +22,7 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig
-from mana_dist.registry.tracking_uri import failures, resolve_tracking_uri, sqlite_file
+from mana_dist.registry.tracking_uri import failures, resolve_tracking_uri, sqlite_file, tracking
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
@@ -165,8 +165,6 @@ def _download(model: str, tracking_uri: str, folder: str) -> str:
             "go to the folder of the training, or set --tracking-uri or MLFLOW_TRACKING_URI"
         )
     from mlflow.artifacts import download_artifacts
-
-    from mana_dist.registry.versions import tracking
 
     try:
         with tracking(tracking_uri):

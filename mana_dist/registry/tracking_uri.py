@@ -142,3 +142,17 @@ def single_tries() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@contextlib.contextmanager
+def tracking(tracking_uri: str) -> Iterator[None]:
+    """Let MLflow's fluent calls go to ``tracking_uri`` in this context, and where they went before after it."""
+    quiet_mlflow()
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")  # MLflow mirrors its own setting there
+    mlflow.set_tracking_uri(tracking_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)

@@ -14,7 +14,7 @@ import mana_dist
 from mana_dist.config import Config, flatten, shared, to_mapping
 from mana_dist.errors import UserError, one_line
 from mana_dist.registry import model_folder
-from mana_dist.registry.tracking_uri import failures, quiet_mlflow, sqlite_file
+from mana_dist.registry.tracking_uri import failures, quiet_mlflow, sqlite_file, tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,20 +31,6 @@ _NOT_IN_LOGGED_MODELS = re.compile(r"""[/:.%"']""")
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 _LONGEST_TAG = 5000  # characters; older servers' bound
 EXAMPLE_SIZE = (8, 8)  # of the input example's frames: a black window that shows a request's form
-
-
-@contextmanager
-def tracking(tracking_uri: str) -> Iterator[None]:
-    """MLflow's fluent calls go to ``tracking_uri`` in this context, and where they went before after it."""
-    quiet_mlflow()
-    import mlflow
-
-    before = os.environ.get("MLFLOW_TRACKING_URI")  # MLflow mirrors its own setting there
-    mlflow.set_tracking_uri(tracking_uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from mana_dist.storage.retry import persistently
 from mana_dist.train import run_record, validate_candidate
 from mana_dist.train.checkpoints.history import Checkpoints
 from mana_dist.train.elastic.interrupts import Interrupts, Terminated
-from mana_dist.train.elastic.ray_fit import fit
 from mana_dist.train.planning.checks import check_inputs
+from mana_dist.train.ray_fit import fit
 from mana_dist.train.run_record import RunRecord
 from mana_dist.train.schedule import stages
 from mana_dist.train.tracking.events import Event

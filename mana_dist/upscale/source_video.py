@@ -11,7 +11,7 @@ from typing import Any
 import av
 
 from mana_dist import storage
-from mana_dist.data.config import CUT_MARGIN, SCALE
+from mana_dist.data.config import SCALE
 from mana_dist.errors import UserError
 from mana_dist.model.inference import Pixels
 from mana_dist.upscale import segments
@@ -26,6 +26,7 @@ from mana_dist.video.gops import UnreachableError
 from mana_dist.video.keyframes import Cut, packets_from, scan
 from mana_dist.video.orientation import quarter_turns, shown_size
 from mana_dist.video.progressive import NumberedPicture, progressive
+from mana_dist.video.shots import CUT_MARGIN
 from mana_dist.video.stream_tags import AS_DECODED, shown
 
 _STILL = Clock()

@@ -15,7 +15,7 @@ from mana_dist.evaluate.evaluation_run import keys
 from mana_dist.model import Mana
 from mana_dist.model.inference import super_resolve
 from mana_dist.registry import model_folder, versions
-from mana_dist.registry.tracking_uri import experiment_id
+from mana_dist.registry.tracking_uri import experiment_id, tracking
 from tests.evaluate.footage import CONFIG, evaluate, frames_of, mean_of, write_folder
 
 NAME = CONFIG.mlflow.registered_model
@@ -264,7 +264,7 @@ def test_the_latest_version_is_pinned_and_told(tmp_path: Path, client: Any, trac
 def registry_weights(tracking_uri: str, folder: Path, name: str) -> bytes:
     """Of a version, as MLflow itself downloads them."""
     folder.mkdir()
-    with versions.tracking(tracking_uri):
+    with tracking(tracking_uri):
         mlflow.artifacts.download_artifacts(artifact_uri=name, dst_path=str(folder))
     (file,) = folder.rglob("model.safetensors")
     return file.read_bytes()

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.footage.expand import Clip, Expansion, expand
 from tests.web_server import WebServer, web_server
@@ -221,7 +220,7 @@ def test_object_keys_are_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 return [fs.FileInfo(f"bucket/{key}", fs.FileType.File, size=0, mtime_ns=2 * 10**9) for key in keys]
             return fs.FileInfo(what, fs.FileType.Directory)
 
-    monkeypatch.setattr(storage, "filesystem", lambda uri: (Store(), uri.removeprefix("mock://")))
+    monkeypatch.setattr("mana_dist.storage.filesystems.filesystem", lambda uri: (Store(), uri.removeprefix("mock://")))
     result = expand(["mock://bucket"])
     assert [clip.uri for clip in result.clips] == sorted(f"mock://bucket/{key}" for key in keys)
 

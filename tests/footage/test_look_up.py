@@ -17,7 +17,7 @@ class CountingStore:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.requests: Counter[str] = Counter()
         self._files = fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
-        monkeypatch.setattr(storage, "filesystem", lambda uri: (self, uri.removeprefix("mock://")))
+        monkeypatch.setattr("mana_dist.storage.filesystems.filesystem", lambda uri: (self, uri.removeprefix("mock://")))
 
     def get_file_info(self, what: str | fs.FileSelector) -> object:
         self.requests["listing" if isinstance(what, fs.FileSelector) else "single"] += 1

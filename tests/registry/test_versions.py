@@ -17,7 +17,7 @@ from mana_dist.config import Config, DataConfig, MlflowConfig, RunConfig
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig, inference
 from mana_dist.registry import model_folder, versions
-from mana_dist.registry.tracking_uri import artifact_location
+from mana_dist.registry.tracking_uri import artifact_location, tracking
 
 TINY = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=4)
 CONFIG = Config(model=TINY, mlflow=MlflowConfig(registered_model="tiny-x4"))
@@ -110,7 +110,7 @@ def test_registering_links_model_run_metrics_and_alias(registered: tuple[str, Ma
 
 
 def test_registered_model_leaves_the_optimizer_behind(registered: tuple[str, Mana, str, int], tmp_path: Path) -> None:
-    with versions.tracking(registered[0]):
+    with tracking(registered[0]):
         folder = mlflow.artifacts.download_artifacts(artifact_uri="models:/tiny-x4@candidate", dst_path=str(tmp_path))
     assert {path.name for path in (Path(folder) / "artifacts").rglob("*.*")} == {"model.safetensors", "config.yaml"}
 
@@ -178,7 +178,7 @@ def test_the_callers_tracking_uri_is_left_as_it_was(
     registered: tuple[str, Mana, str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with versions.tracking(registered[0]):
+    with tracking(registered[0]):
         assert mlflow.get_tracking_uri() == registered[0]
     assert "MLFLOW_TRACKING_URI" not in os.environ
 
@@ -218,7 +218,7 @@ def test_nothing_private_of_the_run_goes_into_the_registry(tmp_path: Path) -> No
     experiment = client.create_experiment("mana", artifact_location=artifact_location(tracking_uri))
     run_id = client.create_run(experiment).info.run_id
     version = versions.log_and_register(str(folder), PRIVATE, run_id, tracking_uri)
-    with versions.tracking(tracking_uri):
+    with tracking(tracking_uri):
         got = mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=str(tmp_path / "got"))
     files = [path for path in Path(got).rglob("*") if path.is_file() and path.suffix != ".py"]
     assert {"config.yaml", "model.safetensors", "MLmodel"} <= {path.name for path in files}

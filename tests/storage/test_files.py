@@ -133,7 +133,7 @@ def test_an_unknown_scheme_is_a_users_mistake() -> None:
 def remote_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have ``mock://name`` be the file ``name`` in ``folder``."""
     store = fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
-    monkeypatch.setattr(storage, "filesystem", lambda uri: (store, uri.removeprefix("mock://")))
+    monkeypatch.setattr("mana_dist.storage.filesystems.filesystem", lambda uri: (store, uri.removeprefix("mock://")))
 
 
 def test_remote_bytes_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,7 +338,7 @@ def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[GoogleStorage]]:
         here = fs.GcsFileSystem(
             anonymous=True, scheme="http", endpoint_override=where, retry_time_limit=timedelta(seconds=60)
         )
-        monkeypatch.setattr(storage, "filesystem", lambda uri: (here, uri.removeprefix("gs://")))
+        monkeypatch.setattr("mana_dist.storage.filesystems.filesystem", lambda uri: (here, uri.removeprefix("gs://")))
         yield Store
         server.shutdown()
 

@@ -12,9 +12,9 @@ from ray.train import WorkerGroupError
 from mana_dist.config import Config, RunConfig
 from mana_dist.errors import UserError
 from mana_dist.storage.lease import Lease, hold
+from mana_dist.train import ray_fit
 from mana_dist.train.checkpoints.checkpoint import TrainState
 from mana_dist.train.checkpoints.history import Checkpoints
-from mana_dist.train.elastic import ray_fit
 from mana_dist.train.elastic.interrupts import Interrupts
 
 

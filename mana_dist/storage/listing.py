@@ -1,0 +1,193 @@
+"""What lies where on a storage: one file or folder, and listings."""
+
+import contextlib
+import errno
+import os
+import stat as modes
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pyarrow import fs
+
+from mana_dist.storage import filesystems, s3, web
+from mana_dist.storage.filesystems import arrow_errors, local_errors
+from mana_dist.storage.uris import is_remote, is_web, join, resolve, split
+
+_REFUSED = "AWS Error ACCESS_DENIED"  # pyarrow has no other sign of it
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """What a storage knows of a file or a folder without reading it.
+
+    Attributes:
+        uri: its URI.
+        folder: whether it is a folder; then the rest is None.
+        bytes: size; None where a web server does not tell.
+        modified: time of the last change, seconds since the epoch; None where a web server does not tell.
+    """
+
+    uri: str
+    folder: bool
+    bytes: int | None = None
+    modified: float | None = None
+
+
+class ListedFile(NamedTuple):
+    """A file in the listing of a folder: its path relative to that, its size, and its last change as FileStat's."""
+
+    path: str
+    bytes: int | None
+    modified: float | None
+
+
+def stat(uri: str) -> FileStat:
+    """Whether a file or a folder lies at ``uri``, and what is known of a file: one request, two for a folder.
+
+    Raises:
+        UserError: nothing here reads this scheme.
+        OSError: it cannot be reached; FileNotFoundError where there is nothing.
+    """
+    resolved = resolve(uri)
+    if not is_remote(uri):
+        with local_errors(resolved):
+            local = os.stat(resolved)
+        if modes.S_ISDIR(local.st_mode):
+            return FileStat(resolved, folder=True)
+        return FileStat(resolved, False, local.st_size, local.st_mtime)
+    scheme, bucket, key = split(resolved)
+    if is_web(uri):
+        return FileStat(uri, False, *web.head(uri))
+    if scheme == "s3":
+        found = s3.head(bucket, key)
+        return FileStat(resolved, folder=True) if found is None else FileStat(resolved, False, *found)
+    filesystem_, path = filesystems.filesystem(uri)
+    with arrow_errors(uri):
+        info = filesystem_.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise FileNotFoundError(errno.ENOENT, "no such file or folder", uri)
+    if info.type == fs.FileType.Directory:
+        return FileStat(resolved, folder=True)
+    return FileStat(resolved, False, info.size, info.mtime_ns and info.mtime_ns / 1e9)
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or a folder lies at ``uri``.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
+    try:
+        stat(uri)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def is_folder(uri: str) -> bool:
+    """Whether ``uri`` is a folder; without a request for a URL of a web server, which never is.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
+    try:
+        return not is_web(uri) and stat(uri).folder
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def list_folder(uri: str) -> list[str]:
+    """The full URIs of everything directly in the folder ``uri``, sorted; folders without a trailing slash.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    return sorted(join(resolve(uri), name) for name, _ in _entries(uri))
+
+
+def files_in(uri: str) -> list[str]:
+    """As :func:`list_folder`, without the folders.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    return sorted(join(resolve(uri), name) for name, folder in _entries(uri) if not folder)
+
+
+def list_files(uri: str, unreadable: Callable[[OSError], None] | None = None) -> list[ListedFile]:
+    """Everything at any depth below the folder ``uri`` that is no folder; in no order.
+
+    One listing: an object store is asked once per 1000 objects. Local links are followed, but not into a folder
+    that they lie in, and those that lead nowhere are left out.
+
+    Args:
+        uri: the folder.
+        unreadable: told of a local folder below ``uri`` that cannot be read; without it that is an error.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    if not is_remote(uri):
+        return list(_walk(resolve(uri), "", (), unreadable))
+    filesystem_, path = filesystems.filesystem(uri)
+    infos = _listed(filesystem_, fs.FileSelector(path, recursive=True), uri)
+    skip = len(path.rstrip("/")) + 1
+    return [
+        ListedFile(info.path[skip:], info.size, info.mtime_ns and info.mtime_ns / 1e9)
+        for info in infos
+        if info.type != fs.FileType.Directory
+    ]
+
+
+def _entries(uri: str) -> list[tuple[str, bool]]:
+    """Names of everything directly in a folder, and which of it are folders."""
+    if not is_remote(uri):  # pyarrow's listing gives up at a name that is not UTF-8
+        folder = resolve(uri)
+        with local_errors(folder), os.scandir(folder) as scan:
+            return [(entry.name, entry.is_dir()) for entry in scan]
+    filesystem_, path = filesystems.filesystem(uri)
+    infos = _listed(filesystem_, fs.FileSelector(path), uri)
+    return [(info.base_name, info.type == fs.FileType.Directory) for info in infos]
+
+
+def _listed(filesystem_: fs.FileSystem, selector: fs.FileSelector, uri: str) -> list[fs.FileInfo]:
+    """A folder's listing; asked for once more where it is refused, as S3 does under load."""
+    with arrow_errors(uri):
+        try:
+            return filesystem_.get_file_info(selector)
+        except OSError as error:
+            if _REFUSED not in str(error):
+                raise
+        time.sleep(1)
+        return filesystem_.get_file_info(selector)
+
+
+def _walk(
+    root: str, relative: str, above: tuple[tuple[int, int], ...], unreadable: Callable[[OSError], None] | None
+) -> Iterator[ListedFile]:
+    """By hand: pyarrow's listing gives up at a name that is not UTF-8, and goes around a circle of links 40 times."""
+    folder = os.path.join(root, relative)
+    try:
+        itself = os.stat(folder)
+        with os.scandir(folder) as scan:
+            entries = list(scan)
+    except OSError as error:
+        if unreadable is None or not relative:
+            raise
+        unreadable(error)
+        return
+    identity = itself.st_dev, itself.st_ino
+    if identity in above:
+        return
+    for entry in entries:
+        path = f"{relative}{entry.name}"
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            continue
+        if entry.is_dir():
+            yield from _walk(root, f"{path}/", (*above, identity), unreadable)
+        else:
+            with contextlib.suppress(FileNotFoundError):  # deleted just now
+                found = entry.stat()
+                yield ListedFile(path, found.st_size, found.st_mtime)

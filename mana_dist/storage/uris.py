@@ -1,0 +1,83 @@
+"""URIs of files: local paths and anything with a scheme, taken apart and put together; nothing is asked of a storage.
+
+After ``s3://`` and ``gs://`` everything is part of the name as it is: spaces, '#', '?', '%', '..'. Only ``http://`` and
+``https://`` URLs are URLs, with query and escapes.
+"""
+
+import os
+import re
+
+from mana_dist.errors import UserError
+from mana_dist.storage import file_names
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_WILDCARD = re.compile(r"[*?[]")
+
+
+def is_remote(uri: str) -> bool:
+    """Whether ``uri`` has a scheme other than ``file``."""
+    return _SCHEME.match(uri) is not None and not uri.startswith("file://")
+
+
+def is_web(uri: str) -> bool:
+    """Whether ``uri`` is a URL of a web server."""
+    return uri.startswith(("http://", "https://"))
+
+
+def resolve(uri: str) -> str:
+    """An absolute local path, or the URI unchanged but for slashes at its end (``file://`` becomes a path)."""
+    if is_web(uri):
+        return uri
+    if is_remote(uri):
+        return uri.rstrip("/")
+    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+
+
+def join(uri: str, *parts: str) -> str:
+    """``uri`` and ``parts`` with a single slash between them."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def split(uri: str) -> tuple[str, str, str]:
+    """Scheme, bucket and key of a remote URI, nothing of it decoded."""
+    scheme, _, location = uri.partition("://")
+    bucket, _, key = location.partition("/")
+    return scheme, bucket, key
+
+
+def has_wildcards(uri: str) -> bool:
+    """Whether the path in ``uri`` reads as a pattern: holds '*', '?' or '['. It may be a name nonetheless."""
+    return not is_web(uri) and _WILDCARD.search(uri) is not None
+
+
+def split_pattern(uri: str) -> tuple[str, re.Pattern[str]]:
+    """The folder in which all that a pattern like ``s3://b/films/*/[ab]?.mp4`` can match lies, and the rest of it.
+
+    '*' and '?' match within a name, '**' any number of folders. A wildcard matches no name that begins with a dot,
+    unless a dot before it says so.
+
+    Returns:
+        The folder's URI, and what matches paths relative to it as a whole (``re.Pattern.fullmatch``).
+
+    Raises:
+        UserError: not a pattern.
+    """
+    from fsspec.utils import glob_translate
+
+    parts = resolve(uri).split("/")
+    literal = next(index for index, part in enumerate(parts) if _WILDCARD.search(part))
+    folder, pattern = "/".join(parts[:literal]), "/".join(parts[literal:])
+    if is_remote(uri) and literal < 3:
+        raise UserError(f"{uri}: the bucket's name must stand without wildcards")
+    visible = "" if "/." in f"/{pattern}" else r"(?!(?s:.*/)?\.)"
+    try:
+        return folder or "/", re.compile(visible + glob_translate(pattern))
+    except (ValueError, re.error) as error:
+        raise UserError(f"{uri}: not a pattern that can be matched ({error})") from error
+
+
+def name_problem(uri: str) -> str:
+    """Return why nothing can be written at ``uri``, a name that is too long; empty if its length is no hindrance."""
+    if is_remote(uri):
+        return file_names.key_problem(split(resolve(uri))[2])
+    return file_names.path_problem(resolve(uri))

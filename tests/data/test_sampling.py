@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mana_dist.data.config import CUT_MARGIN, SampleSettings
+from mana_dist.data.config import SampleSettings
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.data.resize import imresize
 from mana_dist.data.samples import Sample
 from mana_dist.data.sampling import Sampler, Tally, detail, flow_magnitude, greatest_change
+from mana_dist.video.shots import CUT_MARGIN
 from tests.data.scenes import scene
 from tests.video.videos import moving_frames, noise_frames
 

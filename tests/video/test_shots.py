@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mana_dist.data.config import CUT_MARGIN
 from mana_dist.video.reading import read_frames
-from mana_dist.video.shots import mark_cuts
+from mana_dist.video.shots import CUT_MARGIN, mark_cuts
 from tests.data.scenes import scene
 
 

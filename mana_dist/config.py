@@ -216,24 +216,32 @@ class Config:
 
 
 def parse(arguments: Sequence[str], prog: str = "python -m mana_dist.train") -> Config:
-    """The configuration that a command line describes: ``--config PRESET|FILE.yaml``, then ``--key.path VALUE``.
+    """Return the configuration that a command line describes: ``--config PRESET|FILE.yaml``, ``--key.path VALUE``.
 
-    Local paths come back absolute, since workers run in other folders.
+    Of several ``--config`` each builds on those before it, and single keys win over all of them. Local paths come back
+    absolute, since workers run in other folders.
 
     Raises:
         UserError: unknown key (names the nearest valid one), wrong type, invalid value, missing or broken file.
     """
     parser = _parser(prog)
     command_line = [part for argument in arguments for part in _split_assignment(argument)]
-    _check_keys((part[2:] for part in command_line if part.startswith("--")), "command line", {"config", "help"})
+    options = {"config", "help", "print_config"}
+    _check_keys((part[2:] for part in command_line if part.startswith("--")), "command line", options)
+    files, keys = _split_files(command_line)
+    for name, path in files.items():
+        _check_file(parser, name, path)
+    where = "command line"
     try:
-        namespace = parser.parse_args(_with_config_file(command_line))
+        given = [part for name, path in files.items() if _read_mapping(name, path) for part in ("--config", path)]
+        namespace = parser.parse_args([*given, *keys])
+        where = " and ".join([*files, where] if keys else files) or where
         namespace.pop("config", None)
         config = Config(**vars(parser.instantiate(namespace)))
     except UserError:
         raise
     except Exception as error:  # jsonargparse wraps, and dataclasses raise, many kinds; all are the user's input
-        raise UserError(f"configuration: {_one_line(error)}") from error
+        raise UserError(f"{where}: {_one_line(error)}") from error
     return _resolved(config)
 
 
@@ -315,24 +323,37 @@ def _split_assignment(argument: str) -> list[str]:
     return argument.split("=", 1) if argument.startswith("--") and "=" in argument else [argument]
 
 
-def _with_config_file(command_line: list[str]) -> list[str]:
-    """``--config NAME`` as the file's path, its keys checked, and first: every other argument wins over it."""
-    if "--config" not in command_line:
-        return command_line
-    if command_line.count("--config") > 1:
-        raise UserError("--config is given twice; put both into one YAML file")
-    position = command_line.index("--config")
-    if position + 1 == len(command_line):
-        raise UserError(f"--config needs a value: a preset ({', '.join(PRESETS)}) or a YAML file")
-    name = command_line[position + 1]
-    path = str(resources.files("mana_dist") / "presets" / f"{name}.yaml") if name in PRESETS else name
-    if not os.path.isfile(path):
-        raise UserError(f"--config {name}: no such file, nor a preset ({', '.join(PRESETS)})")
+def _split_files(command_line: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return what ``--config`` names, with the path of each file, and the rest of the command line."""
+    files: dict[str, str] = {}
+    rest = []
+    parts = iter(command_line)
+    for part in parts:
+        if part != "--config":
+            rest.append(part)
+            continue
+        name = next(parts, None)
+        if name is None:
+            raise UserError(f"--config needs a value: a preset ({', '.join(PRESETS)}) or a YAML file")
+        files[name] = str(resources.files("mana_dist") / "presets" / f"{name}.yaml") if name in PRESETS else name
+        if not os.path.isfile(files[name]):
+            raise UserError(f"--config {name}: no such file, nor a preset ({', '.join(PRESETS)})")
+    return files, rest
+
+
+def _read_mapping(name: str, path: str) -> dict[str, Any]:
     with open(path, encoding="utf-8") as stream:
-        values = yaml_mapping(stream.read(), path)
-    _check_keys(flatten(values), path, set())
-    with_path = ["--config", path] if values else []  # jsonargparse refuses an empty file
-    return with_path + command_line[:position] + command_line[position + 2 :]
+        return yaml_mapping(stream.read(), name)
+
+
+def _check_file(parser: ArgumentParser, name: str, path: str) -> None:
+    """Raise a UserError that names the file for unknown keys and wrong types in it."""
+    values = _read_mapping(name, path)
+    _check_keys(flatten(values), name, set())
+    try:
+        parser.parse_object(values)
+    except Exception as error:
+        raise UserError(f"{name}: {_one_line(error)}") from error
 
 
 def yaml_mapping(text: str, name: str) -> dict[str, Any]:

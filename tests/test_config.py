@@ -1,5 +1,6 @@
 """One typed configuration: presets, files, command line, and errors that name the mend."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def test_local_paths_become_absolute_and_uris_stay(monkeypatch: pytest.MonkeyPat
         (["--model.channels", "many"], "model.channels: expected int, got value: many"),
         (["--model.channels", "1.5"], "model.channels: expected int"),
         (["--run.precision", "fp8"], "run.precision: expected one of ['bf16', 'fp32'], got value: fp8"),
-        (["--config", "tiny", "--config", "paper"], "--config is given twice"),
+        (["--config", "tiny", "--run.seed", "x"], "command line: run.seed: expected int, got value: x"),
+        (["--config", "tiny", "--model.window", "8"], "tiny and command line: model.window must be odd"),
         (["--run.zero_stage", "4"], "run.zero_stage"),
         (["--model.window", "8"], "model.window must be odd and positive, got 8"),
         (["--model.frames", "6"], "model.frames must be odd"),
@@ -126,9 +128,28 @@ def test_mistakes_in_a_file_are_named(tmp_path: Path, text: str, message: str) -
     with pytest.raises(UserError) as error:
         parse(["--config", str(file)])
     assert message in str(error.value)
+    assert str(error.value).startswith(f"{file}: ")
     with pytest.raises(UserError) as error:
         load(text, "broken.yaml")
     assert message in str(error.value)
+
+
+def test_a_file_builds_on_the_preset_before_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {memory_slots: 5}\nrun: {seed: 3}")
+    built = parse(["--config", "tiny", "--config", str(file), "--run.seed", "4"])
+    tiny = parse(["--config", "tiny"])
+    assert built.model == dataclasses.replace(tiny.model, memory_slots=5)
+    assert built.run == dataclasses.replace(tiny.run, seed=4)
+
+
+def test_print_config_prints_a_configuration_that_reads_back(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["--config", "tiny", "--run.seed", "4", "--print_config"])
+    assert not ended.value.code
+    printed = load(capsys.readouterr().out, "printed")
+    assert printed.model == parse(["--config", "tiny"]).model
+    assert printed.run.seed == 4
 
 
 def test_an_empty_file_is_the_papers_configuration(tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ def main(arguments: list[str]) -> None:
         print(f"down: {count} processes ended; {'nothing is left' if options.delete else f'its data stay in {folder}'}")
     else:
         servers = stack.status(folder)
-        for name, is_up in servers:
-            print(f"{name:10} {'up' if is_up else 'down'}")
-        if not all(is_up for _, is_up in servers):
+        for name, address, is_up in servers:
+            print(f"{name:10} {'up':5} {address}" if is_up else f"{name:10} down")
+        if not all(is_up for *_, is_up in servers):
             raise UserError(f"the stack in {folder} is not up; `python -m cluster.local up` starts it")
 
 

@@ -66,15 +66,19 @@ def down(folder: Path, delete: bool) -> int:
     return count
 
 
-def status(folder: Path) -> list[tuple[str, bool]]:
-    """The servers of the stack in ``folder``, and whether each answers.
+def status(folder: Path) -> list[tuple[str, str, bool]]:
+    """Return name and address of each server of the stack in ``folder``, and whether it answers.
 
     Raises:
         UserError: there is no stack, or it is another user's.
     """
     layout = layouts.load(folder)
     running = bool(processes.of_stack(folder))
-    return [(service.name, running and service.is_ready()) for service in services(layout, cpus=1)]
+    ports = {"seaweedfs": "s3", "ray": "dashboard"}  # a server's port of the same name, but for these
+    return [
+        (service.name, layout.address(ports.get(service.name, service.name)), running and service.is_ready())
+        for service in services(layout, cpus=1)
+    ]
 
 
 def _complete(layout: Layout, cpus: int) -> Layout:

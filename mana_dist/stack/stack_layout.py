@@ -47,8 +47,12 @@ class Layout:
     passwords: dict[str, str] = dataclasses.field(repr=False)
 
     def url(self, port: str) -> str:
-        """The address of one of its HTTP servers."""
-        return f"http://127.0.0.1:{self.ports[port]}"
+        """Return the URL of one of its HTTP servers."""
+        return f"http://{self.address(port)}"
+
+    def address(self, port: str) -> str:
+        """Return host and port of one of its servers."""
+        return f"127.0.0.1:{self.ports[port]}"
 
     def client_environment(self) -> dict[str, str]:
         """What a process needs to use the stack: the addresses and who it is."""

@@ -199,6 +199,9 @@ def _print_plan(config: Config, manifest: Manifest, tracking_uri: str, *, resume
     print(f"run {run.name} in {run_record.run_folder(config)}{' (exists: resuming)' if resumed else ''}")
     print(f"model: {parameter_count(config.model):,} parameters; steps: {planned}")
     print(f"data: {manifest.samples} samples, batch {data.batch_size}, so {epochs:.1f} passes over them", flush=True)
+    wanted, there = run.worker_range[1] * run.cpus_per_worker, os.cpu_count() or 1
+    if not os.environ.get("RAY_ADDRESS") and wanted > there:  # in a cluster they wait for CPUs, here they share them
+        print(f"note: {run.workers} workers ask for {wanted} CPUs and share the {there} of this machine: no faster")
     warn_of_loss(config, tracking_uri)
 
 

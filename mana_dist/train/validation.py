@@ -69,7 +69,7 @@ class Validation:
             sums += torch.tensor([*_scores(output, hr), *self._bicubic[index]], dtype=torch.float64)
             if index == 0:
                 centre = lr[lr.shape[0] // 2]
-                picture = pictures.side_by_side(centre, bicubic_upsample(centre), output, hr)
+                picture = _picture(centre, output, hr)
         return sums, picture
 
 
@@ -78,6 +78,13 @@ class Validation:
 def _forward(model: Mana, frames: Tensor) -> Tensor:
     output: Tensor = model(frames)
     return output
+
+
+def _picture(lr: NDArray[np.uint8], output: NDArray[np.uint8], hr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Show the part in which bicubic is farthest from HR: of whole frames no difference could be seen."""
+    bicubic = bicubic_upsample(lr)
+    region = pictures.most_different_region(bicubic, hr)
+    return pictures.side_by_side(region.of_lr(lr), *(region.of(frame) for frame in (bicubic, output, hr)))
 
 
 def _scores(output: NDArray[np.uint8], hr: NDArray[np.uint8]) -> tuple[float, float]:

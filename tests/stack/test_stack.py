@@ -136,9 +136,10 @@ def test_up_a_second_time_changes_nothing(stack: Stack, user: dict[str, str]) ->
     assert servers(stack) == before
     status = stack.run("status")
     assert status.returncode == 0
-    assert [line.split() for line in status.stdout.splitlines()] == [
-        [name, "up"] for name in ("seaweedfs", "postgres", "ray", "mlflow")
-    ]
+    lines = [line.split() for line in status.stdout.splitlines()]
+    assert [line[:2] for line in lines] == [[name, "up"] for name in ("seaweedfs", "postgres", "ray", "mlflow")]
+    open_to = {f"127.0.0.1:{port}" for _, _, port in listening(stack)}
+    assert {line[2] for line in lines} <= open_to
 
 
 def listening(stack: Stack) -> set[tuple[int, str, int]]:

@@ -50,7 +50,9 @@ class Summary:
         total = time.monotonic() - self._begun
         steps = self._last_step - self._first_step
         trained = self._seconds["training"] + self._seconds["waiting for data"]
-        rate = f", {self._samples / trained:.1f} samples/s and {self._tflop / trained:.3g} TFLOP/s" if trained else ""
+        rate = f", {self._samples / total:.1f} samples/s"
+        if trained:
+            rate += f" ({self._samples / trained:.1f} samples/s and {self._tflop / trained:.3g} TFLOP/s while training)"
         parts = [f"{name} {seconds / total:.1%}" for name, seconds in self._seconds.items()]
         rest = max(total - sum(self._seconds.values()), 0.0)
         parts.append(f"starting, stopping and the rest {rest / total:.1%}")

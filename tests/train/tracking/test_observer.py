@@ -47,7 +47,8 @@ def test_the_summary_counts_steps_once_and_time_as_it_was_spent(monkeypatch: pyt
         summary.add(event)
     first, second = summary.lines()
     assert first == (
-        "summary: steps 41 to 60 (20), 600 samples in 1:40, 20.0 samples/s and 3 TFLOP/s; "
+        "summary: steps 41 to 60 (20), 600 samples in 1:40, 6.0 samples/s "
+        "(20.0 samples/s and 3 TFLOP/s while training); "
         "1 restart(s), 1 worker failure(s)"
     )
     assert second == (

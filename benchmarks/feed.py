@@ -16,6 +16,7 @@ delivers the prescribed order; Ray Data delivers whatever order it reads in.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import logging
 import multiprocessing
 import os
@@ -268,7 +269,9 @@ def ray_batches(data: str, manifest: Manifest) -> Generator[torch.Tensor]:
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     files = [f"{data}/{shard.path}" for shard in manifest.shards]
-    dataset = ray.data.read_parquet(files).select_columns(["lr", "hr"]).map_batches(_crop, batch_size=BATCH)
+    lr_shape, hr_shape = manifest.shapes(manifest.shards[0])
+    crop = functools.partial(_crop, lr_shape=lr_shape, hr_shape=hr_shape)
+    dataset = ray.data.read_parquet(files).select_columns(["lr", "hr"]).map_batches(crop, batch_size=BATCH)
     with contextlib.ExitStack() as stack:
         stack.callback(ray.shutdown)
         while True:
@@ -276,9 +279,13 @@ def ray_batches(data: str, manifest: Manifest) -> Generator[torch.Tensor]:
                 yield batch["lr"]
 
 
-def _crop(batch: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.uint8]]:
+def _crop(
+    batch: dict[str, NDArray[np.object_]], lr_shape: tuple[int, ...], hr_shape: tuple[int, ...]
+) -> dict[str, NDArray[np.uint8]]:
     lrs, hrs = [], []
-    for number, (lr, hr) in enumerate(zip(batch["lr"], batch["hr"], strict=True)):
+    for number, values in enumerate(zip(batch["lr"], batch["hr"], strict=True)):
+        flat_lr, flat_hr = (np.frombuffer(value, np.uint8) for value in values)
+        lr, hr = flat_lr.reshape(lr_shape), flat_hr.reshape(hr_shape)
         cropped = augment(lr, hr, augmentation(0, number, lr.shape[1], lr.shape[2], CROP), CROP)
         lrs.append(cropped[0])
         hrs.append(cropped[1])

@@ -179,8 +179,7 @@ class DiskCache:
 
 
 def _row_type(manifest: Manifest, shard: Shard) -> np.dtype[np.void]:
-    lr = (manifest.frames, shard.height, shard.width, 3)
-    hr = (shard.height * manifest.scale, shard.width * manifest.scale, 3)
+    lr, hr = manifest.shapes(shard)
     return np.dtype([("lr", np.uint8, lr), ("hr", np.uint8, hr)])
 
 

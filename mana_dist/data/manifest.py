@@ -10,7 +10,7 @@ from mana_dist import storage
 from mana_dist.errors import UserError, redacted
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SETTINGS = (
     *("reader", "degradation", "degradation_version", "scale", "frames", "stride", "patch", "cut_detector"),
@@ -99,6 +99,11 @@ class Manifest:
     shards: tuple[Shard, ...]
     rejected: tuple[Rejected, ...]
 
+    def shapes(self, shard: Shard) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes of a sample's ``lr`` and ``hr`` in ``shard``."""
+        lr = (self.frames, shard.height, shard.width, 3)
+        return lr, (self.scale * shard.height, self.scale * shard.width, 3)
+
     def differences(self, other: "Manifest") -> list[str]:
         """The settings in which ``other``'s samples were made differently, as 'name: mine -> theirs'."""
         return [
@@ -153,7 +158,7 @@ def _parse(text: bytes, name: str) -> Manifest:
     if version < SCHEMA_VERSION:
         raise UserError(
             f"{name}: made by an older mana_dist (schema {version}, this one reads {SCHEMA_VERSION}); "
-            "make the dataset again with --overwrite"
+            "convert it by ingesting its sources again: the same ingest with --overwrite"
         )
     if version > SCHEMA_VERSION:
         raise UserError(

@@ -1,22 +1,18 @@
 """Reading row groups of sample shards from storage that is slow, far away or gone for a while."""
 
-import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from mana_dist import storage
 from mana_dist.data.manifest import Manifest, Shard
-from mana_dist.data.pages import ChunkLocation, PageDamagedError, locate, read_pixels
-from mana_dist.data.samples import SampleGroup, read_row_group
+from mana_dist.data.samples import SampleGroup, pixels
 from mana_dist.errors import UserError, one_line
 
 _PATIENCE = 60.0  # seconds
@@ -26,20 +22,6 @@ _OPEN_FILES = 128
 _TRAILER = 8  # a Parquet file's last bytes: the footer's length, then b"PAR1"
 
 _Result = TypeVar("_Result")
-
-
-class _GroupLocation(NamedTuple):
-    """Where the pixels of a row group lie; Nones where pyarrow has to unpack them."""
-
-    lr: ChunkLocation | None
-    hr: ChunkLocation | None
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """A shard's footer, as far as reading needs it."""
-
-    groups: tuple[_GroupLocation, ...]
 
 
 class ShardReader:
@@ -56,7 +38,7 @@ class ShardReader:
     def __init__(self, uri: str, manifest: Manifest, patience: float = _PATIENCE) -> None:
         self._uri, self._manifest, self._patience = uri, manifest, patience
         self._filesystem, self._root = storage.filesystem(uri)
-        self._layouts: dict[str, _Layout] = {}
+        self._footers: dict[str, bytes] = {}
         self._files: OrderedDict[str, pa.NativeFile] = OrderedDict()
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -73,53 +55,42 @@ class ShardReader:
                 for all the patience.
         """
         try:
-            # Two threads may read one footer; they find the same.
-            layout = self._layouts.get(shard.path) or self._read_layout(shard)
-            self._layouts[shard.path] = layout
-            location = layout.groups[index]
-            if location.lr is None or location.hr is None:
-                path = storage.join(self._root, shard.path)
-                return self._patiently(shard, lambda: read_row_group(self._filesystem, path, index, verify=True))
-            return self._read_pages(shard, index, location.lr, location.hr)
-        except (PageDamagedError, pa.ArrowException, ValueError, IndexError, KeyError) as error:
+            return self._read(shard, index)
+        # What the storage fails with has become a UserError: these come from bytes that it gave.
+        except (OSError, pa.ArrowException, ValueError, IndexError, KeyError) as error:
             raise UserError(
                 f"{self._name(shard)}: damaged ({_line(error)}); see what else is with `python -m pipelines.ingest "
                 f"--verify {self._uri}`, and make it again by running its ingest again"
             ) from error
 
-    def _read_pages(self, shard: Shard, index: int, lr: ChunkLocation, hr: ChunkLocation) -> SampleGroup:
+    def _read(self, shard: Shard, index: int) -> SampleGroup:
+        # The file with only its footer and this row group filled in; what is never written takes no memory.
+        image = np.empty(shard.bytes, np.uint8)
+        footer = self._footers.get(shard.path) or self._read_footer(shard)
+        self._footers[shard.path] = footer  # two threads may have read it; they find the same
+        image[-len(footer) :] = np.frombuffer(footer, np.uint8)
+        with pq.ParquetFile(pa.BufferReader(image), page_checksum_verification=True) as file:
+            if file.num_row_groups != shard.groups:
+                raise ValueError(f"{file.num_row_groups} row groups, the manifest says {shard.groups}")
+            start, stop = _pixel_range(file.metadata, index)
+            if not 0 <= start < stop <= shard.bytes:
+                raise ValueError(f"row group {index} lies beyond the file's end")
+            image[start:stop] = np.frombuffer(self._read_range(shard, start, stop - start), np.uint8)
+            table = file.read_row_group(index, columns=["lr", "hr"], use_threads=False)
+        group = SampleGroup(pixels(table, "lr"), pixels(table, "hr"))
         rows = min(shard.group_rows, shard.rows - index * shard.group_rows)
-        lr_shape = (rows, self._manifest.frames, shard.height, shard.width, 3)
-        hr_shape = (rows, shard.height * self._manifest.scale, shard.width * self._manifest.scale, 3)
-        start, stop = min(lr.start, hr.start), max(lr.start + lr.length, hr.start + hr.length)
-        data = memoryview(self._read_range(shard, start, stop - start))
+        lr, hr = self._manifest.shapes(shard)
+        if (group.lr.shape, group.hr.shape) != ((rows, *lr), (rows, *hr)):
+            raise ValueError(f"row group {index} holds lr {group.lr.shape}, the manifest says {(rows, *lr)}")
+        return group
 
-        def pixels(chunk: ChunkLocation, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-            part = data[chunk.start - start : chunk.start - start + chunk.length]
-            return read_pixels(part, chunk.level_blocks, math.prod(shape)).reshape(shape)
-
-        return SampleGroup(pixels(lr, lr_shape), pixels(hr, hr_shape))
-
-    def _read_layout(self, shard: Shard) -> _Layout:
+    def _read_footer(self, shard: Shard) -> bytes:
         length = min(_FOOTER_BYTES, shard.bytes)
         tail = self._read_range(shard, shard.bytes - length, length)
         footer = int.from_bytes(tail[-_TRAILER:-4], "little") + _TRAILER
         if length < footer <= shard.bytes:
             tail = self._read_range(shard, shard.bytes - footer, footer)
-        try:
-            metadata = pq.read_metadata(pa.BufferReader(tail))
-        except OSError as error:  # these bytes are in memory: the storage is not to blame
-            raise PageDamagedError(str(error)) from error
-        names = [metadata.schema.column(column).path for column in range(metadata.num_columns)]
-        columns = [names.index(f"{name}.list.element") for name in ("lr", "hr")]
-        if metadata.num_row_groups != shard.groups:
-            raise PageDamagedError(f"{metadata.num_row_groups} row groups, the manifest says {shard.groups}")
-        return _Layout(
-            tuple(
-                _GroupLocation(*(locate(metadata, group, column) for column in columns))
-                for group in range(metadata.num_row_groups)
-            )
-        )
+        return tail[-footer:]
 
     def _read_range(self, shard: Shard, start: int, length: int) -> bytes:
         def attempt() -> bytes:
@@ -143,7 +114,7 @@ class ShardReader:
                 return file
         file = self._filesystem.open_input_file(storage.join(self._root, shard.path))
         if file.size() != shard.bytes:
-            raise PageDamagedError(f"{file.size()} bytes long, the manifest says {shard.bytes}")
+            raise ValueError(f"{file.size()} bytes long, the manifest says {shard.bytes}")
         with self._lock:
             self._files[shard.path] = file
             while len(self._files) > _OPEN_FILES:
@@ -180,3 +151,12 @@ class ShardReader:
 
 def _line(error: BaseException) -> str:
     return one_line(error)[:300] or type(error).__name__
+
+
+def _pixel_range(metadata: pq.FileMetaData, index: int) -> tuple[int, int]:
+    """Return the first byte of row group ``index``'s pixels, and the byte after the last."""
+    group = metadata.row_group(index)
+    chunks = [group.column(metadata.schema.names.index(name)) for name in ("lr", "hr")]
+    starts = [chunk.dictionary_page_offset or chunk.data_page_offset for chunk in chunks]
+    stops = [start + chunk.total_compressed_size for start, chunk in zip(starts, chunks, strict=True)]
+    return min(starts), max(stops)

@@ -16,6 +16,7 @@ from mana_dist import pictures, storage
 from mana_dist.data.config import SCALE
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.data.manifest import Manifest
+from mana_dist.data.samples import pixels
 from mana_dist.errors import UserError
 from mana_dist.pictures import Frame, Panel
 
@@ -84,11 +85,11 @@ def _cells(uri: str, places: Sequence[_Place]) -> Iterator[Frame]:
     filesystem, path = storage.filesystem(name)
     columns = ["lr", "hr", "clip", "centre", "flow"]
     try:
-        with pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True) as file:
+        with pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True) as file:
             table = file.read_row_group(places[0].group, columns=columns, use_threads=False)
-    except (OSError, ArrowException) as error:
+        lr, hr = pixels(table, "lr"), pixels(table, "hr")
+    except (OSError, ValueError, ArrowException) as error:
         raise UserError(f"{name}: cannot be read ({error}); python -m pipelines.ingest --verify {uri}") from error
-    lr, hr = (table[column].combine_chunks().to_numpy_ndarray() for column in ("lr", "hr"))
     clip, centre, flow = (table[column].to_pylist() for column in columns[2:])
     for place in places:
         row = place.row

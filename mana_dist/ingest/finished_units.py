@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pyarrow import fs
 
 from mana_dist import storage
-from mana_dist.data.manifest import Shard
+from mana_dist.data.manifest import SCHEMA_VERSION, Shard
 from mana_dist.errors import UserError
 from mana_dist.ingest.units import UnitResult
 from mana_dist.video import READER_VERSION
@@ -15,7 +15,7 @@ from mana_dist.video.strict import Segment
 
 FOLDER = ".work"
 _DONE, _PLAN = ".json", ".plan"
-_READER = "reader-"
+_MARK = f"reader-{READER_VERSION}-schema-{SCHEMA_VERSION}"
 _READERS = 16
 
 
@@ -33,22 +33,23 @@ class Ledger:
         self._folder = storage.join(out, FOLDER)
 
     def begin(self, *, overwrite: bool) -> None:
-        """Check that what is recorded was read by this version's reader of video, and say so for later runs.
+        """Check that what is recorded was read and written as this version does it, and say so for later runs.
 
         Args:
-            overwrite: forget what another reader's run left.
+            overwrite: forget what another version's run left.
 
         Raises:
-            UserError: another reader's run began here and did not end.
+            UserError: a run began here and did not end whose version takes other pixels from a video, or writes
+                shards of another layout.
         """
-        mark = storage.join(self._folder, f"{_READER}{READER_VERSION}")
+        mark = storage.join(self._folder, _MARK)
         if storage.exists(mark):
             return
         if self._recorded():
             if not overwrite:
                 raise UserError(
-                    f"{self._out}: an ingest was begun there by a mana_dist that reads other pixels from the same "
-                    "videos; name another --out, or begin anew with --overwrite"
+                    f"{self._out}: an ingest was begun there by a mana_dist that reads videos or writes shards in "
+                    "another way; name another --out, or begin anew with --overwrite"
                 )
             self.clear()
         storage.write_bytes(mark, b"")

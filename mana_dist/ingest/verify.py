@@ -18,6 +18,7 @@ from pyarrow import fs
 
 from mana_dist import storage
 from mana_dist.data.manifest import Manifest, Shard, load_manifest
+from mana_dist.data.samples import schema_of
 from mana_dist.errors import UserError, one_line, redacted
 from mana_dist.ingest import sources_table
 from mana_dist.ingest.sources_table import SourceRow
@@ -85,7 +86,7 @@ def verify(uri: str, stream: TextIO | None = None) -> list[str]:
     sizes = _sizes(uri)
     present = [shard for shard in manifest.shards if sizes.get(shard.path) == shard.bytes]
     problems = [*_manifest_problems(manifest, mends), *_file_problems(manifest, sizes, mends)]
-    read = _report(_read(uri, present, manifest.frames, mends), present, stream or sys.stderr)
+    read = _report(_read(uri, present, manifest, mends), present, stream or sys.stderr)
     checked = sorted(read, key=lambda one: one.shard.path)
     problems += [problem for one in checked for problem in one.problems]
     places = [(one.shard, one.places) for one in checked if one.places is not None]
@@ -133,21 +134,21 @@ def _file_problems(manifest: Manifest, sizes: Mapping[str, int], mends: _Mends) 
         )
 
 
-def _read(uri: str, shards: Sequence[Shard], frames: int, mends: _Mends) -> Iterator[_Checked]:
+def _read(uri: str, shards: Sequence[Shard], manifest: Manifest, mends: _Mends) -> Iterator[_Checked]:
     """Check all ``shards``; they come as they are done."""
     pool = ThreadPoolExecutor(max(_LEAST_READERS, os.cpu_count() or 1))
     try:
-        pending = [pool.submit(_check_shard, uri, shard, frames, mends) for shard in shards]
+        pending = [pool.submit(_check_shard, uri, shard, manifest, mends) for shard in shards]
         yield from (future.result() for future in as_completed(pending))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _check_shard(uri: str, shard: Shard, frames: int, mends: _Mends) -> _Checked:
+def _check_shard(uri: str, shard: Shard, manifest: Manifest, mends: _Mends) -> _Checked:
     filesystem, path = storage.filesystem(storage.join(uri, shard.path))
     try:
         with pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True) as file:
-            problem = _layout_problem(file, shard, frames)
+            problem = _layout_problem(file, shard, manifest)
             if problem:
                 return _Checked(shard, (f"{shard.path}: {problem}; {mends.delete}",), None)
             return _check_groups(file, shard, mends)
@@ -155,7 +156,7 @@ def _check_shard(uri: str, shard: Shard, frames: int, mends: _Mends) -> _Checked
         return _Checked(shard, (f"{shard.path}: cannot be read ({one_line(error)}); {mends.delete}",), None)
 
 
-def _layout_problem(file: pq.ParquetFile, shard: Shard, frames: int) -> str:
+def _layout_problem(file: pq.ParquetFile, shard: Shard, manifest: Manifest) -> str:
     """How a shard's rows, row groups or columns differ from the manifest; empty where they do not."""
     metadata = file.metadata
     groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
@@ -163,22 +164,16 @@ def _layout_problem(file: pq.ParquetFile, shard: Shard, frames: int) -> str:
     if groups != [shard.group_rows] * full + [rest] * (rest > 0):
         told = f"{shard.rows} rows in groups of {shard.group_rows}"
         return f"holds {metadata.num_rows} rows in {len(groups)} groups, not {told} as the manifest tells"
-    h, w = shard.height, shard.width
-    expected = {
-        "lr": pa.fixed_shape_tensor(pa.uint8(), (frames, h, w, 3)),
-        "hr": pa.fixed_shape_tensor(pa.uint8(), (4 * h, 4 * w, 3)),
-        "clip": pa.string(),
-        "source": pa.string(),
-        "centre": pa.int64(),
-        "flow": pa.float32(),
-        "top": pa.int32(),
-        "left": pa.int32(),
-    }
-    types = {field.name: field.type for field in file.schema_arrow}
-    for name, type_ in expected.items():
-        if types.get(name) != type_:
-            return f"column {name} is {types.get(name, 'missing')}, not {type_}"
+    columns = {field.name: _described(field) for field in file.schema_arrow}
+    for field in schema_of(*manifest.shapes(shard)):
+        if (found := columns.get(field.name, "missing")) != _described(field):
+            return f"column {field.name} is {found}, not {_described(field)}"
     return ""
+
+
+def _described(field: pa.Field) -> str:
+    layout = field.metadata or {}
+    return " ".join([str(field.type), *(layout[key].decode() for key in (b"dtype", b"shape") if key in layout)])
 
 
 def _check_groups(file: pq.ParquetFile, shard: Shard, mends: _Mends) -> _Checked:

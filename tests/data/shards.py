@@ -1,11 +1,15 @@
 """Datasets of noise for the tests of reading, and a storage that counts and fails."""
 
 import dataclasses
+import json
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 from pyarrow import fs
 
 from mana_dist.data.config import SampleSettings
@@ -34,6 +38,17 @@ def noise_dataset(
     manifest = dataclasses.replace(empty, samples=samples, clips=1, shards=shards)
     save_manifest(folder, manifest)
     return manifest
+
+
+def plain_array(table: pa.Table, column: str) -> NDArray[np.uint8]:
+    """A column of pictures as a stranger reads it."""
+    return shaped(table[column].to_pylist(), table.schema.field(column))
+
+
+def shaped(values: Iterable[bytes], field: pa.Field) -> NDArray[np.uint8]:
+    """Pictures from the bytes that any reader of Parquet gives of each row, in the shape that the metadata say."""
+    shape, dtype = json.loads(field.metadata[b"shape"]), field.metadata[b"dtype"].decode()
+    return np.stack([np.frombuffer(value, dtype).reshape(shape) for value in values])
 
 
 class Storage:

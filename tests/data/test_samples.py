@@ -5,14 +5,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mana_dist import storage
+from mana_dist import ray_runtime
 from mana_dist.data.degradation import Degradation
 from mana_dist.data.manifest import Manifest, Rejected, Shard, find_manifest, load_manifest, save_manifest
-from mana_dist.data.samples import Sample, ShardWriter, read_row_group, write_dataset
+from mana_dist.data.samples import Sample, ShardWriter, pixels, write_dataset
 from mana_dist.errors import UserError
+from tests.data.shards import plain_array, shaped
 from tests.video.videos import noise_frames
 
 RAW_BYTES = 7 * 8 * 12 * 3 + 32 * 48 * 3  # of one sample below
@@ -39,10 +41,10 @@ def test_plain_pyarrow_reads_what_was_written(tmp_path: Path) -> None:
     (shard,) = write(tmp_path, samples)
     table = pq.read_table(tmp_path / shard.path)
     assert table.column_names == ["lr", "hr", "clip", "centre", "source", "flow", "top", "left"]
-    lr, hr = (table[name].combine_chunks().to_numpy_ndarray() for name in ("lr", "hr"))
-    assert lr.dtype == hr.dtype == np.uint8
-    np.testing.assert_array_equal(lr, [sample.lr for sample in samples])
-    np.testing.assert_array_equal(hr, [sample.hr for sample in samples])
+    assert table.schema.field("lr").type == pa.binary(7 * 8 * 12 * 3)
+    assert table.schema.field("hr").metadata == {b"shape": b"[32, 48, 3]", b"dtype": b"uint8"}
+    np.testing.assert_array_equal(plain_array(table, "lr"), [sample.lr for sample in samples])
+    np.testing.assert_array_equal(plain_array(table, "hr"), [sample.hr for sample in samples])
     assert table["clip"].to_pylist() == ["bunny"] * 3
     assert table["source"].to_pylist() == ["s3://b/bunny.mp4"] * 3
     assert table["centre"].to_pylist() == [3, 5, 7]
@@ -74,7 +76,7 @@ def test_a_sample_of_another_size_begins_a_shard(tmp_path: Path) -> None:
     assert [shard.path for shard in shards] == [f"clip-{i:05d}.parquet" for i in range(3)]
     for shard in shards:
         table = pq.read_table(tmp_path / shard.path)
-        assert table["lr"].combine_chunks().to_numpy_ndarray().shape == (shard.rows, 7, 8, shard.width, 3)
+        assert plain_array(table, "lr").shape == (shard.rows, 7, 8, shard.width, 3)
 
 
 def test_shards_fill_up_and_say_what_they_hold(tmp_path: Path) -> None:
@@ -98,27 +100,52 @@ def test_a_sample_larger_than_a_group_is_a_group(tmp_path: Path) -> None:
     assert (shard.group_rows, shard.groups) == (1, 3)
 
 
-def test_row_group_reads_back(tmp_path: Path) -> None:
+def test_pixels_of_several_row_groups_and_of_parts_of_one(tmp_path: Path) -> None:
+    samples = some_samples(6)
+    (shard,) = write(tmp_path, samples)
+    file = pq.ParquetFile(tmp_path / shard.path)
+    table = pa.concat_tables([file.read_row_group(index) for index in range(3)])
+    assert table["lr"].num_chunks == 3
+    for name in ("lr", "hr"):
+        expected = np.stack([getattr(sample, name) for sample in samples])
+        np.testing.assert_array_equal(pixels(table, name), expected)
+        np.testing.assert_array_equal(pixels(table.slice(1, 4), name), expected[1:5])
+        np.testing.assert_array_equal(pixels(table.combine_chunks().slice(1, 4), name), expected[1:5])
+
+
+def test_a_column_that_is_none_of_pictures_is_refused(tmp_path: Path) -> None:
+    (shard,) = write(tmp_path, some_samples(1))
+    with pytest.raises(ValueError, match="column clip does not say that it holds pictures"):
+        pixels(pq.read_table(tmp_path / shard.path), "clip")
+
+
+def test_duckdb_reads_the_pictures(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
     samples = some_samples(5)
     (shard,) = write(tmp_path, samples)
-    filesystem, folder = storage.filesystem(str(tmp_path))
-    for index, part in enumerate((samples[0:2], samples[2:4], samples[4:5])):
-        group = read_row_group(filesystem, f"{folder}/{shard.path}", index)
-        np.testing.assert_array_equal(group.lr, [sample.lr for sample in part])
-        np.testing.assert_array_equal(group.hr, [sample.hr for sample in part])
-
-
-def test_a_byte_gone_wrong_is_found_when_asked_for(tmp_path: Path) -> None:
-    (shard,) = write(tmp_path, some_samples(2))
     path = tmp_path / shard.path
-    data = bytearray(path.read_bytes())
-    place = pq.ParquetFile(path).metadata.row_group(0).column(1).data_page_offset + 2000  # noise does not compress
-    data[place] ^= 4
-    path.write_bytes(data)
-    filesystem, folder = storage.filesystem(str(tmp_path))
-    read_row_group(filesystem, f"{folder}/{shard.path}", 0)  # wrong pixels, and nobody says so
-    with pytest.raises(OSError, match=r"(?i)crc"):
-        read_row_group(filesystem, f"{folder}/{shard.path}", 0, verify=True)
+    rows = duckdb.sql(f"SELECT lr, hr, clip, centre, flow FROM '{path}' ORDER BY centre").fetchall()
+    for column, name in enumerate(("lr", "hr")):
+        found = shaped([row[column] for row in rows], pq.read_schema(path).field(name))
+        np.testing.assert_array_equal(found, [getattr(sample, name) for sample in samples])
+    assert [row[2:] for row in rows] == [("bunny", sample.centre, sample.flow) for sample in samples]
+
+
+@pytest.mark.slow
+def test_ray_data_reads_the_pictures(tmp_path: Path) -> None:
+    samples = some_samples(15)
+    shards = write(tmp_path, samples)
+    ray_runtime.start_ray(1)
+    import ray.data
+
+    try:
+        dataset = ray.data.read_parquet([str(tmp_path / shard.path) for shard in shards])
+        schema, rows = dataset.schema().base_schema, dataset.sort("centre").take_all()
+    finally:
+        ray.shutdown()
+    for name in ("lr", "hr"):
+        found = shaped([row[name] for row in rows], schema.field(name))
+        np.testing.assert_array_equal(found, [getattr(sample, name) for sample in samples])
 
 
 def test_neighbouring_samples_share_the_bytes_of_their_common_frames(tmp_path: Path) -> None:
@@ -161,7 +188,7 @@ def test_dataset_made_in_python_is_whole(tmp_path: Path) -> None:
     assert (manifest.degradation, manifest.frames, manifest.scale, manifest.samples) == ("BD", 7, 4, 3)
     assert [(shard.rows, shard.group_rows, shard.height, shard.width) for shard in manifest.shards] == [(3, 2, 8, 12)]
     table = pq.read_table(tmp_path / "made" / manifest.shards[0].path)
-    np.testing.assert_array_equal(table["hr"].combine_chunks().to_numpy_ndarray(), [one.hr for one in samples])
+    np.testing.assert_array_equal(plain_array(table, "hr"), [one.hr for one in samples])
     assert table["clip"].to_pylist() == ["renders/take 1"] * 3
     with pytest.raises(UserError, match="holds a sample dataset already"):
         write_dataset(folder, samples, clip="again")
@@ -200,7 +227,7 @@ def test_manifest_round_trip(tmp_path: Path) -> None:
     assert load_manifest(str(tmp_path)) == some_manifest()
     assert load_manifest(f"file://{tmp_path}/") == some_manifest()
     plain = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
-    assert (plain["schema_version"], plain["degradation"], plain["degradation_version"]) == (2, "BI", 1)
+    assert (plain["schema_version"], plain["degradation"], plain["degradation_version"]) == (3, "BI", 1)
     assert plain["shards"][0]["rows"] == 3
     assert plain["rejected"] == [{"source": "notes.txt", "reason": "not a video"}]
 
@@ -213,18 +240,19 @@ def test_missing_manifest_names_the_command_that_makes_one(tmp_path: Path) -> No
 
 
 def test_newer_schema_is_refused(tmp_path: Path) -> None:
-    save_manifest(str(tmp_path), dataclasses.replace(some_manifest(), schema_version=3))
+    save_manifest(str(tmp_path), dataclasses.replace(some_manifest(), schema_version=4))
     with pytest.raises(UserError, match="newer mana_dist"):
         load_manifest(str(tmp_path))
 
 
-def test_older_schema_says_how_to_go_on(tmp_path: Path) -> None:
-    save_manifest(str(tmp_path), dataclasses.replace(some_manifest(), schema_version=1))
-    with pytest.raises(UserError, match="older mana_dist .* --overwrite"):
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_schema_says_how_to_convert(tmp_path: Path, version: int) -> None:
+    save_manifest(str(tmp_path), dataclasses.replace(some_manifest(), schema_version=version))
+    with pytest.raises(UserError, match=rf"older mana_dist .schema {version}.*convert it by ingesting.*--overwrite"):
         load_manifest(str(tmp_path))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema_version": 2}', '{"schema_version": 2, "shards": [3]}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema_version": 3}', '{"schema_version": 3, "shards": [3]}'])
 def test_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(UserError, match=r"manifest\.json"):

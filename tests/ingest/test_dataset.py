@@ -247,10 +247,15 @@ def test_a_damaged_table_of_sources_says_so(tmp_path: Path, clips: list[Path]) -
         ingest(tmp_path / "out", clips[1])
 
 
-def test_manifest_of_a_newer_version_is_left_alone(tmp_path: Path, clips: list[Path]) -> None:
-    save_manifest(str(tmp_path), dataclasses.replace(SampleSettings().empty_manifest(), schema_version=99))
-    with pytest.raises(UserError, match="newer"):
+@pytest.mark.parametrize(("version", "what"), [(99, "newer"), (2, "older .* the same ingest with --overwrite")])
+def test_a_dataset_of_another_schema_is_left_alone(tmp_path: Path, clips: list[Path], version: int, what: str) -> None:
+    save_manifest(str(tmp_path), dataclasses.replace(SampleSettings().empty_manifest(), schema_version=version))
+    before = mtimes(tmp_path)
+    with pytest.raises(UserError, match=what):
         ingest(tmp_path, clips[0])
+    assert mtimes(tmp_path) == before
+    ingest(tmp_path, clips[0], options=("--overwrite",))
+    assert load_manifest(str(tmp_path)).samples
 
 
 def test_long_videos_are_split_and_small_ones_are_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -489,8 +494,8 @@ def test_what_another_reader_of_video_read_is_not_added_to(tmp_path: Path, clips
     assert load_manifest(str(out)).reader == READER_VERSION
 
 
-@pytest.mark.parametrize("mark", [None, "reader-1", "reader-999"])
-def test_an_ingest_that_another_reader_of_video_began_is_not_continued(
+@pytest.mark.parametrize("mark", [None, "reader-1", f"reader-{READER_VERSION}", "reader-999-schema-3"])
+def test_an_ingest_that_another_reader_or_writer_began_is_not_continued(
     tmp_path: Path, clips: list[Path], mark: str | None
 ) -> None:
     out = tmp_path / "out"
@@ -499,7 +504,7 @@ def test_an_ingest_that_another_reader_of_video_began_is_not_continued(
     record.write_text("{}")
     if mark:
         (out / ".work" / mark).touch()
-    with pytest.raises(UserError, match="an ingest was begun there by a mana_dist that reads other pixels"):
+    with pytest.raises(UserError, match="an ingest was begun there by a mana_dist that reads videos or writes shards"):
         ingest(out, *clips)
     assert record.exists()
     ingest(out, *clips, options=("--overwrite",))

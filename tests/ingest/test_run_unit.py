@@ -8,17 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mana_dist import storage
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.data.manifest import Rejected
-from mana_dist.data.samples import read_row_group
 from mana_dist.footage.expand import Clip, expand
 from mana_dist.ingest import run_unit as module
 from mana_dist.ingest import units
 from mana_dist.ingest.finished_units import Ledger
 from mana_dist.ingest.units import UnitResult
 from mana_dist.video.strict import numbered_frames, plan_segments
+from tests.data.shards import plain_array
 from tests.ingest.datasets import clip_at, run, tree
 from tests.video.videos import moving_frames, noise_frames, write_pictures, write_video
 
@@ -43,14 +42,12 @@ def test_clip_becomes_shards_of_its_windows(tmp_path: Path) -> None:
     (shard,) = result.shards
     assert shard.path.startswith("my_clip-")
     assert shard.unit == result.group == result.name
-    filesystem, folder = storage.filesystem(str(tmp_path / "out"))
-    group = read_row_group(filesystem, f"{folder}/{shard.path}", 0)
     table = pq.read_table(tmp_path / "out" / shard.path)
     assert table["clip"].to_pylist() == ["my clip"] * 3
     assert table["source"].to_pylist() == [str(tmp_path / "my clip.mp4")] * 3
     assert table["centre"].to_pylist() == [3, 5, 7]
-    np.testing.assert_array_equal(group.hr, frames[[3, 5, 7], :68])
-    np.testing.assert_array_equal(group.lr[1], degrade(frames[2:9, :68], Degradation.BI))
+    np.testing.assert_array_equal(plain_array(table, "hr"), frames[[3, 5, 7], :68])
+    np.testing.assert_array_equal(plain_array(table, "lr")[1], degrade(frames[2:9, :68], Degradation.BI))
 
 
 def test_frame_range_limits_the_clip_and_keeps_its_numbers(tmp_path: Path) -> None:
@@ -100,7 +97,7 @@ def test_truncated_clip_gives_what_can_be_decoded_and_says_so(tmp_path: Path) ->
     (clip,) = result.clips
     assert 10 < clip.frames < 20
     table = pq.read_table(tmp_path / "out" / result.shards[0].path)
-    hr = table["hr"].combine_chunks().to_numpy_ndarray()
+    hr = plain_array(table, "hr")
     np.testing.assert_array_equal(hr, frames[table["centre"].to_pylist()])
     assert clip.note
 
@@ -122,7 +119,7 @@ def test_damage_in_the_middle_leaves_out_what_it_touches(tmp_path: Path) -> None
     assert 80 <= damaged.samples < 114 - 10
     table = pa.concat_tables([pq.read_table(tmp_path / "out" / shard.path) for shard in result.shards])
     of_damaged = [row for row, source in enumerate(table["source"].to_pylist()) if source == str(video)]
-    hr = table["hr"].combine_chunks().to_numpy_ndarray()[of_damaged]
+    hr = plain_array(table, "hr")[of_damaged]
     np.testing.assert_array_equal(hr, frames[table["centre"].take(of_damaged).to_pylist()])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from mana_dist.data.degradation import Degradation, degrade
+from tests.data.shards import plain_array
 from tests.s3.commands import Command, refusal
 from tests.s3.conftest import Clip, ingest
 from tests.s3.seaweedfs import OWNER, SeaweedFS
@@ -57,7 +58,7 @@ def test_samples_are_the_frames_that_were_uploaded(server: SeaweedFS, clips: lis
     found: dict[tuple[str, str], set[int]] = {key: set() for key in expected}
     for shard in manifest["shards"]:
         table = pq.read_table(io.BytesIO(server.read("samples", f"undisturbed/{shard['path']}")))
-        lr, hr = (table[name].combine_chunks().to_numpy_ndarray() for name in ("lr", "hr"))
+        lr, hr = (plain_array(table, name) for name in ("lr", "hr"))
         rows = zip(*(table[name].to_pylist() for name in ("source", "clip", "centre")), strict=True)
         for row, (source, clip, centre) in enumerate(rows):
             found[source, clip].add(centre)

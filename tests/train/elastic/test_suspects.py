@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -11,6 +10,7 @@ from mana_dist.config import Config, DataConfig, RunConfig
 from mana_dist.data.feed import Feed
 from mana_dist.data.manifest import load_manifest
 from mana_dist.train.elastic import suspects
+from tests.data.shards import plain_array
 from tests.train.datasets import make_dataset
 
 
@@ -38,7 +38,7 @@ def test_names_the_very_samples_that_the_workers_had(config: Config, tmp_path: P
             delivered += [float(hr.float().mean()) for hr in next(feed).hr]
     for sample, mean in zip(content["samples"], delivered, strict=True):
         table = pq.read_table(sample["shard"])
-        hr = np.asarray(table["hr"].combine_chunks().to_numpy_ndarray()[sample["row"]])
+        hr = plain_array(table, "hr")[sample["row"]]
         assert hr.mean() == pytest.approx(mean, abs=1e-3)
         assert (sample["clip"], sample["centre"]) == ("noise", table["centre"][sample["row"]].as_py())
 

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mana_dist.ops.shifts import empty_innermost, empty_result
+
 # Tiles to choose from: elements (positions x channels) of a program, and its warps; the first without tuning. Chosen by
 # the code that Triton 3.6 and 3.9 make for compute capability 9.0 and 64 channels: no barrier in the loop over shifts,
 # registers for many programs on an SM. For a key and value: one warp, for which barriers cost nothing.
@@ -53,8 +55,8 @@ def forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Ten
         raise ValueError("the GPU kernels compute in float32; one_hot_attention sends float64 elsewhere")
     from mana_dist.ops import triton_kernels
 
-    batch, frames, channels, height, width = key.shape
-    output = query.new_empty(batch, height, width, frames, channels).permute(0, 3, 4, 1, 2)
+    batch, frames, _, height, width = key.shape
+    output = empty_result(value, query.dtype)
     score = query.new_empty((batch, frames, height, width), dtype=torch.float32)
     index = query.new_empty((batch, frames, height, width), dtype=torch.int32)
     features = (query, key, value, output)
@@ -93,9 +95,9 @@ def backward(
 
     needs_query, needs_key, needs_value = needs
     batch, frames = key.shape[:2]
-    grad_query = _channels_last_like(query) if needs_query else None
-    grad_key = _channels_last_like(key) if needs_key else None
-    grad_value = _channels_last_like(value) if needs_value else None
+    grad_query = empty_innermost(query) if needs_query else None
+    grad_key = empty_innermost(key) if needs_key else None
+    grad_value = empty_innermost(value) if needs_value else None
     grad_score = torch.empty_like(score) if needs_query or needs_key else score
     # The kernels do not touch the gradients that are not needed: the inputs stand in for them.
     if needs_query or needs_key:
@@ -112,12 +114,6 @@ def backward(
         constants |= {"NEEDS_KEY": needs_key, "NEEDS_VALUE": needs_value}
         _launch(triton_kernels.key_value_kernel, _CHOSEN_TILES, batch * frames, key, arguments, **constants)
     return grad_query, grad_key, grad_value
-
-
-def _channels_last_like(tensor: Tensor) -> Tensor:
-    """An empty tensor of the same shape whose channels (third from the end) are contiguous."""
-    *outer, channels, height, width = tensor.shape
-    return tensor.new_empty(*outer, height, width, channels).movedim(-1, -3)
 
 
 def _strides(tensor: Tensor) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ beyond inputs and output is a few copies of ``key``; windows are never materiali
 import torch
 from torch import Tensor
 
-from mana_dist.ops.shifts import shifts
+from mana_dist.ops.shifts import empty_innermost, empty_result, shifts
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -20,11 +20,12 @@ def forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Ten
         window: side of the search window, odd and positive.
 
     Returns:
-        The output (B, T, C, H, W) in the dtype of ``query``; the winning score (B, T, H, W), float32 or wider; its
-        flat position y * W + x in the frame, (B, T, H, W), int64.
+        The output (B, T, C, H, W) in the dtype of ``query``, in memory (B, H, W, T, C); the winning score (B, T, H, W),
+        float32 or wider; its flat position y * W + x in the frame, (B, T, H, W), int32.
     """
     score, index = _best_match(_widened(query), _widened(key), window)
-    return (score.unsqueeze(2) * _gather(value, index)).to(query.dtype), score, index
+    output = empty_result(value, query.dtype).copy_(score.unsqueeze(2) * _gather(value, index))
+    return output, score, index.int()
 
 
 def backward(
@@ -37,18 +38,21 @@ def backward(
     window: int,  # for the fused kernels
     needs: tuple[bool, bool, bool] = (True, True, True),
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of query, key and value, None where ``needs`` does not ask for one."""
+    """Gradients of query, key and value, channels innermost in memory; None where ``needs`` does not ask for one."""
+    index = index.long()
     grad_output = _widened(grad_output)
     grad_query = grad_key = grad_value = None
     if needs[2]:
-        grad_value = _scatter(score.unsqueeze(2) * grad_output, index).to(value.dtype)
+        grad_value = _scatter(score.unsqueeze(2) * grad_output, index)
     if needs[0] or needs[1]:
         grad_score = (grad_output * _gather(value, index)).sum(2, keepdim=True)
         if needs[0]:
-            grad_query = (grad_score * _gather(key, index)).sum(1).to(query.dtype)
+            grad_query = (grad_score * _gather(key, index)).sum(1)
         if needs[1]:
-            grad_key = _scatter(grad_score * query.unsqueeze(1), index).to(key.dtype)
-    return grad_query, grad_key, grad_value
+            grad_key = _scatter(grad_score * query.unsqueeze(1), index)
+    query_key_value = zip((query, key, value), (grad_query, grad_key, grad_value), strict=True)
+    first, second, third = (None if grad is None else empty_innermost(of).copy_(grad) for of, grad in query_key_value)
+    return first, second, third
 
 
 def _widened(tensor: Tensor) -> Tensor:

@@ -1,14 +1,15 @@
 """One-hot attention inside a spatial window (paper section 3.2, equations 1 and 2)."""
 
+import math
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import register_flop_formula
 
 from mana_dist.ops import fused_cpu, fused_gpu, loops
-from mana_dist.ops.shifts import check_shapes, check_window
+from mana_dist.ops.shifts import check_shapes, check_window, empty_innermost, empty_result, pairs_inside
 
 _GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _CPU_DTYPES = (torch.float32, torch.bfloat16)
@@ -44,28 +45,81 @@ def one_hot_attention(query: Tensor, key: Tensor, value: Tensor, window: int = 9
     """
     check_window(window)
     check_shapes(query, key, value)
-    output: Tensor = _OneHotAttention.apply(query, key, value, window)
+    output, _, _ = _attend(query, key, value, window)
     return output
 
 
-class _OneHotAttention(torch.autograd.Function):
-    """Saves the winning index and score only; the windows are never materialised."""
+@torch.library.custom_op("mana::one_hot_attention", mutates_args=())
+def _attend(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The output with the winning scores and positions, which the backward pass needs; windows are never made."""
+    return _implementation(query).forward(query, key, value, window)
 
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
-        output, score, index = _implementation(query).forward(query, key, value, window)
-        ctx.save_for_backward(query, key, value, score, index)
-        ctx.window = window
-        return output
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        query, key, value, score, index = ctx.saved_tensors
-        gradients = _implementation(query).backward(
-            grad_output, query, key, value, score, index, ctx.window, tuple(ctx.needs_input_grad[:3])
-        )
-        return *gradients, None
+@torch.library.custom_op("mana::one_hot_attention_backward", mutates_args=())
+def _gradients(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score: Tensor,
+    index: Tensor,
+    window: int,
+    needs: list[bool],
+) -> list[Tensor]:
+    """The gradients of query, key and value, those that ``needs`` asks for."""
+    gradients = _implementation(query).backward(
+        grad_output, query, key, value, score, index, window, (needs[0], needs[1], needs[2])
+    )
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+@_attend.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
+    places = key.shape[:2] + key.shape[3:]
+    score = key.new_empty(places, dtype=torch.promote_types(query.dtype, torch.float32))
+    return empty_result(value, query.dtype), score, key.new_empty(places, dtype=torch.int32)
+
+
+@_gradients.register_fake
+def _(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score: Tensor,
+    index: Tensor,
+    window: int,
+    needs: list[bool],
+) -> list[Tensor]:
+    return [empty_innermost(tensor) for tensor, need in zip((query, key, value), needs, strict=True) if need]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, ctx.window = inputs
+    ctx.save_for_backward(*tensors, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _differentiate(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    needs = list(ctx.needs_input_grad[:3])
+    found = iter(_gradients(grad_output, *ctx.saved_tensors, ctx.window, needs))
+    return *(next(found) if need else None for need in needs), None
+
+
+_attend.register_autograd(_differentiate, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.mana.one_hot_attention)
+def _forward_flops(query: torch.Size, key: torch.Size, value: torch.Size, window: int, **_: Any) -> int:
+    """A product of C channels for each pixel, frame and position inside the frame, and a scaling of the winner."""
+    return math.prod(key[:3]) * (2 * pairs_inside(window, *key[3:]) + math.prod(key[3:]))
+
+
+@register_flop_formula(torch.ops.mana.one_hot_attention_backward)
+def _backward_flops(grad_output: torch.Size, query: torch.Size, key: torch.Size, *arguments: Any, **_: Any) -> int:
+    """For the winner alone: a scaling for the value; for query and key a product each, and one for the score's."""
+    for_query, for_key, for_value = arguments[-1]
+    return math.prod(key) * (for_value + 2 * (for_query or for_key) + 2 * for_query + 2 * for_key)
 
 
 def _implementation(query: Tensor) -> ModuleType:

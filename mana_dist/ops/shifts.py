@@ -1,9 +1,11 @@
-"""What the attentions share: the checks of their inputs, and a window as shifts of the whole frame."""
+"""What the attentions share: checks of their inputs, a window as shifts of the whole frame, and layouts in memory."""
 
+import math
 from collections.abc import Iterator
 from types import EllipsisType
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 Place = tuple[EllipsisType, slice, slice]
@@ -29,6 +31,30 @@ def shifts(window: int, height: int, width: int) -> Iterator[Shift]:
         for dx in range(-min(reach, width - 1), min(reach, width - 1) + 1):
             columns, target_columns = _overlap(dx, width)
             yield Shift((..., rows, columns), (..., target_rows, target_columns))
+
+
+def pairs_inside(window: int, height: int, width: int) -> int:
+    """Count the pairs of a pixel and a position that lies in its window and in the frame."""
+    reach = window // 2
+    along = (
+        sum(size - abs(shift) for shift in range(-reach, reach + 1) if abs(shift) < size) for size in (height, width)
+    )
+    return math.prod(along)
+
+
+def empty_result(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """An empty (B, T, C, H, W) tensor, in memory (B, H, W, T, C).
+
+    So ``flatten(1, 2)`` is a view with the channels innermost, as the convolution that follows is fastest with.
+    """
+    batch, frames, channels, height, width = value.shape
+    return value.new_empty(batch, height, width, frames, channels, dtype=dtype).permute(0, 3, 4, 1, 2)
+
+
+def empty_innermost(tensor: Tensor) -> Tensor:
+    """An empty tensor of the same shape and type whose channels (third from the end) are contiguous."""
+    *outer, channels, height, width = tensor.shape
+    return tensor.new_empty(*outer, height, width, channels).movedim(-1, -3)
 
 
 def check_window(window: int) -> None:

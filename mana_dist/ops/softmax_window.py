@@ -1,13 +1,22 @@
 """Softmax attention inside a spatial window: what one-hot attention is compared with (paper section 3.2)."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import register_flop_formula
 
-from mana_dist.ops.shifts import Shift, check_shapes, check_window, shifts
+from mana_dist.ops.shifts import (
+    Shift,
+    check_shapes,
+    check_window,
+    empty_innermost,
+    empty_result,
+    pairs_inside,
+    shifts,
+)
 
 
 def softmax_window_attention(query: Tensor, key: Tensor, value: Tensor, window: int = 9) -> Tensor:
@@ -43,43 +52,94 @@ def softmax_window_attention(query: Tensor, key: Tensor, value: Tensor, window: 
     """
     check_window(window)
     check_shapes(query, key, value)
-    output: Tensor = _SoftmaxWindowAttention.apply(query, key, value, window)
+    output, _ = _attend(query, key, value, window)
     return output
 
 
-class _SoftmaxWindowAttention(torch.autograd.Function):
-    """Saves the output and the logarithm of the softmax's denominator; weights are computed again from that."""
+@torch.library.custom_op("mana::softmax_window_attention", mutates_args=())
+def _attend(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """The output, and the logarithm of the softmax's denominator, from which its weights are computed again."""
+    output, denominator = _forward(_prepared(query.unsqueeze(1)), _prepared(key), _prepared(value), window)
+    return output.to(query.dtype), denominator
 
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
-        output, denominator = _forward(_prepared(query.unsqueeze(1)), _prepared(key), _prepared(value), window)
-        output = output.to(query.dtype)
-        ctx.save_for_backward(query, key, value, output, denominator)
-        ctx.window = window
-        return output
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        query, key, value, output, denominator = ctx.saved_tensors
-        grad_output = _prepared(grad_output)
-        widened = (_prepared(query.unsqueeze(1)), _prepared(key), _prepared(value))
-        needs: tuple[bool, bool, bool] = ctx.needs_input_grad[:3]
-        # Of the softmax's Jacobian: the part that all positions of a window share.
-        shared = (grad_output * output).sum(2, keepdim=True)
-        gradients = _backward(grad_output, shared, *widened, denominator, ctx.window, needs)
-        grad_query, grad_key, grad_value = (
-            None if gradient is None else gradient.to(tensor.dtype)
-            for gradient, tensor in zip(gradients, (query, key, value), strict=True)
-        )
-        return (None if grad_query is None else grad_query.squeeze(1)), grad_key, grad_value, None
+@torch.library.custom_op("mana::softmax_window_attention_backward", mutates_args=())
+def _gradients(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    denominator: Tensor,
+    window: int,
+    needs: list[bool],
+) -> list[Tensor]:
+    """The gradients of query, key and value, those that ``needs`` asks for."""
+    grad_output = _prepared(grad_output)
+    widened = (_prepared(query.unsqueeze(1)), _prepared(key), _prepared(value))
+    # The part of the softmax's Jacobian that all positions of a window share.
+    shared = (grad_output * output).sum(2, keepdim=True)
+    found = _backward(grad_output, shared, *widened, denominator, window, (needs[0], needs[1], needs[2]))
+    return [
+        gradient.view(tensor.shape).to(tensor.dtype)
+        for gradient, tensor in zip(found, (query, key, value), strict=True)
+        if gradient is not None
+    ]
+
+
+@_attend.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(query.dtype, torch.float32)
+    return empty_result(value, query.dtype), torch.empty_like(key[:, :, :1], dtype=wide)
+
+
+@_gradients.register_fake
+def _(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    denominator: Tensor,
+    window: int,
+    needs: list[bool],
+) -> list[Tensor]:
+    return [empty_innermost(tensor) for tensor, need in zip((query, key, value), needs, strict=True) if need]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.window = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _differentiate(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    needs = list(ctx.needs_input_grad[:3])
+    found = iter(_gradients(grad_output, *ctx.saved_tensors, ctx.window, needs))
+    return *(next(found) if need else None for need in needs), None
+
+
+_attend.register_autograd(_differentiate, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.mana.softmax_window_attention)
+def _forward_flops(query: torch.Size, key: torch.Size, value: torch.Size, window: int, **_: Any) -> int:
+    """For each pixel, frame and position inside the frame: a product of C channels, and a weighted value added."""
+    return math.prod(key[:3]) * 4 * pairs_inside(window, *key[3:])
+
+
+@register_flop_formula(torch.ops.mana.softmax_window_attention_backward)
+def _backward_flops(grad_output: torch.Size, query: torch.Size, key: torch.Size, *arguments: Any, **_: Any) -> int:
+    """For each position a product for each gradient, and one for the weight's; the scores made again do not count."""
+    for_query, for_key, for_value = arguments[-1]
+    for_weight = for_query or for_key
+    products = 2 * (for_value + for_weight + for_query + for_key)
+    return math.prod(key[:3]) * (products * pairs_inside(arguments[-2], *key[3:]) + 2 * math.prod(key[3:]))
 
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor]:
     """The output (B, T, C, H, W), and the logarithm of the softmax's denominator (B, T, 1, H, W)."""
-    batch, frames, channels, height, width = value.shape
-    # So that ``output.flatten(1, 2)`` is a view, contiguous in channels_last, for the convolution that follows.
-    output = value.new_zeros(batch, height, width, frames, channels).permute(0, 3, 4, 1, 2)
+    output = empty_result(value, value.dtype).zero_()
     # Not -inf: exp(-inf - -inf) is NaN, and would stay in a sum that later, finite scores should make.
     highest = torch.full_like(key[:, :, :1], torch.finfo(key.dtype).min)
     total = torch.zeros_like(highest)

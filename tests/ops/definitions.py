@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._library.custom_ops import OPDEFS
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -61,7 +62,7 @@ class LiveMemory(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        func: Callable[..., Any],
+        func: Any,
         types: object,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
@@ -69,7 +70,11 @@ class LiveMemory(TorchDispatchMode):
         del types
         # Whatever an operation is given was made before, here or by the caller.
         given = {arg.untyped_storage().data_ptr() for arg in args if isinstance(arg, Tensor)}
-        results = func(*args, **(kwargs or {}))
+        if custom := OPDEFS.get(func._schema.name):  # an operator of ours: what it makes inside counts too
+            with self:
+                results = custom._init_fn(*args)
+        else:
+            results = func(*args, **(kwargs or {}))
         for result in results if isinstance(results, tuple | list) else (results,):
             if isinstance(result, Tensor) and result.untyped_storage().data_ptr() not in given | self._known:
                 self._count(result.untyped_storage())

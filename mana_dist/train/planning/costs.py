@@ -1,16 +1,17 @@
 """What a training costs, by arithmetic: floating-point operations, memory for activations, and a device's peak.
 
-Operations are counted by torch's FlopCounterMode over one training step on the meta device, which allocates and
-computes nothing; the cross-frame attention, which that counter cannot see, by formula.
+Operations are counted by torch's FlopCounterMode over one training step on fake tensors, which allocate and compute
+nothing; the attentions of :mod:`mana_dist.ops` bring their own formulas to that counter.
 """
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mana_dist.model import Mana, ModelConfig
@@ -66,46 +67,20 @@ def sample_cost(
     model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool = False
 ) -> SampleCost:
     """The cost of training a sample of ``crop`` x ``crop`` LR pixels in a stage."""
-    traced = _traceable(model_config)
-    kept = _bytes_kept(traced, stage, crop, precision, checkpoint_activations=checkpoint_activations)
-    with FlopCounterMode(display=False) as counter:
-        _loss(traced, stage, crop, precision, checkpoint_activations=False).backward()
-    attention = 0 if stage.trains_memory_only else attention_flops(model_config, crop)
-    return SampleCost(counter.get_total_flops() + attention, kept)
-
-
-def attention_flops(config: ModelConfig, crop: int) -> int:
-    """Of the cross-frame attention over one sample, forward and backward; what is computed again is not counted.
-
-    One-hot, forward: a product of C' channels for each pixel, frame and shift inside the frame, and one scaling of the
-    winner. Backward: three products and a scaling of C' channels for each pixel and frame, for the winner alone.
-
-    Softmax over a window or a frame, for each pixel, frame and position: forward a product of C' channels and an
-    addition of a weighted value; backward twice as much, for the gradients of the weight, the value, the query and the
-    key. Of the softmax itself, the product of output and gradient that all positions share.
-    """
-    inner, reach = config.channels // 2, crop if config.attention == "dense" else config.window // 2
-    along = sum(min(place + reach, crop - 1) - max(place - reach, 0) + 1 for place in range(crop))
-    pairs, pixels = along**2, crop**2
-    if config.attention == "one_hot":
-        return config.frames * inner * (2 * pairs + (1 + 7) * pixels)
-    return config.frames * inner * ((4 + 8) * pairs + 2 * pixels)
-
-
-def _traceable(config: ModelConfig) -> ModelConfig:
-    """A network with the same costs on the meta device, its attention's operations left out.
-
-    For a ``dense`` attention torch has no fused kernel there, and would count the matrix that the fused ones never
-    make; they keep what ``softmax_window`` keeps: inputs, output, and a number for each pixel and frame.
-    """
-    return dataclasses.replace(config, attention="softmax_window", window=1) if config.attention == "dense" else config
+    kept = _bytes_kept(model_config, stage, crop, precision, checkpoint_activations=checkpoint_activations)
+    # torch's formulas for its fused attentions count the scores again that their backward pass computes again.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        _loss(model_config, stage, crop, precision, checkpoint_activations=False).backward()
+    return SampleCost(counter.get_total_flops(), kept)
 
 
 def _loss(
     model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool
 ) -> Tensor:
-    with torch.device("meta"):
-        model = Mana(model_config).to(torch.bfloat16 if precision == "bf16" else torch.float32)
+    with FakeTensorMode():
+        model = Mana(model_config)
+        for parameter in model.parameters():  # Module.to would swap tensors, which fake ones refuse
+            parameter.data = parameter.data.to(torch.bfloat16 if precision == "bf16" else torch.float32)
         model.checkpoint_activations = checkpoint_activations
         lr = torch.empty(1, model_config.frames, 3, crop, crop, dtype=torch.uint8)
         hr = torch.empty(1, 3, model_config.scale * crop, model_config.scale * crop, dtype=torch.uint8)

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from mana_dist.model import Attention, Mana, ModelConfig
-from mana_dist.ops import one_hot_attention, softmax_window_attention
-from mana_dist.train.planning.costs import Peak, attention_flops, device_peak, memory, sample_cost, trained_parameters
+from mana_dist.train.planning.costs import Peak, device_peak, memory, sample_cost, trained_parameters
 from mana_dist.train.schedule import Stage, StageObjective
 
 MODEL = ModelConfig(channels=16, encoder_blocks=2, decoder_blocks=3, frames=3, window=5, memory_slots=6)
@@ -69,31 +68,16 @@ def pairs_inside(crop: int, reach: int) -> int:
     )
 
 
-def test_attention_counts_the_shifts_inside_the_frame() -> None:
-    crop, inner = 7, MODEL.channels // 2
-    per_frame = 2 * inner * pairs_inside(crop, MODEL.window // 2) + inner * crop**2 + 7 * inner * crop**2
-    assert attention_flops(MODEL, crop) == MODEL.frames * per_frame
+def attention_flops(config: ModelConfig, crop: int) -> int:
+    """The cross-frame attention's operations, forward and backward, by hand.
 
-
-def test_softmax_attention_counts_two_products_forward_and_four_backward_for_each_pair() -> None:
-    crop, inner = 7, MODEL.channels // 2
-    for config, pairs in ((SOFTMAX, pairs_inside(crop, MODEL.window // 2)), (DENSE, crop**4)):
-        per_frame = 6 * 2 * inner * pairs + 2 * inner * crop**2
-        assert attention_flops(config, crop) == MODEL.frames * per_frame
-
-
-def test_dense_attention_counts_what_torch_counts_where_it_makes_the_matrix() -> None:
-    """But for the product of output and gradient, which is no matrix product."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from mana_dist.ops import dense_attention
-
-    crop, inner = 6, DENSE.channels // 2
-    query, key, value = (torch.zeros(1, n, inner, crop, crop, requires_grad=True) for n in (1, 3, 3))
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        dense_attention(query[:, 0], key, value).sum().backward()
-    assert counter.get_total_flops() == attention_flops(DENSE, crop) - 3 * 2 * inner * crop**2
+    One-hot: a product for each pair and a scaling of the winner; backward three products and a scaling of the winner.
+    Softmax: two products for each pair forward and four backward; and, where torch makes no matrix, one of output and
+    gradient.
+    """
+    pairs = crop**4 if config.attention == "dense" else pairs_inside(crop, config.window // 2)
+    pair, pixel = {"one_hot": (2, 8), "softmax_window": (12, 2), "dense": (12, 0)}[config.attention]
+    return config.frames * (config.channels // 2) * (pair * pairs + pixel * crop**2)
 
 
 def kept_for_backward(config: ModelConfig, number: int, crop: int, dtype: torch.dtype) -> int:
@@ -124,7 +108,9 @@ def test_activations_are_what_torch_keeps(
 ) -> None:
     config = dataclasses.replace(MODEL, attention=attention)
     expected = kept_for_backward(config, number, 16, dtype)
-    assert sample_cost(config, stage(number), 16, precision).activation_bytes == pytest.approx(expected, rel=0.02)
+    # torch's fake kernel of the dense attention keeps its output in another layout, and so a copy of it.
+    rel = 0.03 if attention == "dense" else 0.02
+    assert sample_cost(config, stage(number), 16, precision).activation_bytes == pytest.approx(expected, rel=rel)
 
 
 def test_checkpointing_keeps_less_and_costs_the_same_useful_work() -> None:
@@ -192,15 +178,3 @@ def test_known_gpus(
 
 def test_a_peak_in_words() -> None:
     assert str(Peak(6.5e10, "here")) == "0.065 TFLOP/s (here)"
-
-
-def test_the_attention_of_the_cost_is_the_attention_of_the_model() -> None:
-    """The counter sees nothing of it on any device, so adding the formula counts it once."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    q, k = torch.zeros(1, 4, 6, 6, requires_grad=True), torch.zeros(1, 3, 4, 6, 6)
-    with FlopCounterMode(display=False) as counter:
-        one_hot_attention(q, k, k, 3).sum().backward()
-        one_hot_attention(q.detach().to("meta"), k.to("meta"), k.to("meta"), 3)
-        softmax_window_attention(q, k, k, 3).sum().backward()
-    assert counter.get_total_flops() == 0

@@ -1,7 +1,7 @@
 """The MANA network (paper sections 3.1 to 3.4); imports torch alone."""
 
-from mana_dist.model.config import Attention, ModelConfig
+from mana_dist.model.config import ModelConfig
 from mana_dist.model.mana import FrameEmbedding, Mana
 from mana_dist.model.window import Padding, window_indices
 
-__all__ = ["Attention", "FrameEmbedding", "Mana", "ModelConfig", "Padding", "window_indices"]
+__all__ = ["FrameEmbedding", "Mana", "ModelConfig", "Padding", "window_indices"]

@@ -2,9 +2,8 @@
 
 import difflib
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-Attention = Literal["one_hot", "softmax_window", "dense"]
+from mana_dist.model.alignment import KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +30,7 @@ class ModelConfig:
     window: int = 9
     memory_slots: int = 256
     scale: int = 4
-    attention: Attention = "one_hot"
+    attention: str = "one_hot"
 
     def __post_init__(self) -> None:
         if self.channels < 2 or self.channels % 2:
@@ -44,9 +43,8 @@ class ModelConfig:
                 raise ValueError(f"model.{name} must be odd and positive, got {getattr(self, name)}")
         if self.scale != 4:
             raise ValueError(f"model.scale must be 4 (the paper's network has two 2x pixel shuffles), got {self.scale}")
-        known = get_args(Attention)
-        if self.attention not in known:
-            nearest = difflib.get_close_matches(str(self.attention), known, n=1, cutoff=0.0)[0]
+        if self.attention not in KINDS:
+            nearest = difflib.get_close_matches(str(self.attention), KINDS, n=1, cutoff=0.0)[0]
             raise ValueError(
-                f"model.attention must be one of {', '.join(known)}, got {self.attention}; did you mean {nearest}?"
+                f"model.attention must be one of {', '.join(KINDS)}, got {self.attention}; did you mean {nearest}?"
             )

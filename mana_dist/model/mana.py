@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mana_dist.model.alignment import KINDS, Sizes
 from mana_dist.model.config import ModelConfig
-from mana_dist.ops import dense_attention, one_hot_attention, softmax_window_attention
 
 LEAKY_SLOPE = 0.1
 
@@ -47,15 +47,20 @@ class CrossFrameAttention(nn.Module):
 
     One GroupNorm (32 groups, or the largest divisor of C below that) serves query, key and value. The T frames'
     results are concatenated to T*C' channels and projected to C by a 1x1 convolution that starts at zero. What is
-    taken from a frame, ``config.attention`` says: the parameters are the same, so that the paper's one-hot attention
-    can be compared with what it replaces.
+    taken from a frame, ``config.attention`` says (:mod:`mana_dist.model.alignment`); all else is the same, so that the
+    paper's one-hot attention can be compared with what it replaces.
+
+    Attributes:
+        reach: LR pixels around a pixel that its result depends on; None: it looks at the whole frame.
+        attend: Q (B, C', H, W), K and V (B, T, C', H, W) -> what is taken from each frame, (B, T, C', H, W).
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         channels, inner = config.channels, config.channels // 2
-        self.kind = config.attention
-        self.window = config.window
+        kind = KINDS[config.attention]
+        sizes = Sizes(channels=inner, frames=config.frames, window=config.window)
+        self.reach = kind.reach(sizes)
         self.norm = nn.GroupNorm(max(g for g in range(1, 33) if channels % g == 0), channels)
         self.to_query = nn.Conv2d(channels, inner, 1)
         self.to_key = nn.Conv2d(channels, inner, 1)
@@ -63,6 +68,7 @@ class CrossFrameAttention(nn.Module):
         self.project = nn.Conv2d(config.frames * inner, channels, 1)
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
+        self.attend = kind.build(sizes)
 
     def key_value(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """K and V of frames: (B, C, H, W) -> two (B, C', H, W)."""
@@ -83,16 +89,6 @@ class CrossFrameAttention(nn.Module):
         """Q (B, C', H, W), K and V (B, T, C', H, W) -> the projected X, (B, C, H, W)."""
         projected: Tensor = self.project(self.attend(query, key, value).flatten(1, 2))
         return projected
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Q (B, C', H, W), K and V (B, T, C', H, W) -> what is taken from each frame, (B, T, C', H, W)."""
-        match self.kind:
-            case "one_hot":
-                return one_hot_attention(query, key, value, self.window)
-            case "softmax_window":
-                return softmax_window_attention(query, key, value, self.window)
-            case "dense":
-                return dense_attention(query, key, value)
 
 
 class MemoryAttention(nn.Module):

@@ -1,9 +1,9 @@
 """Frames of any size in bounded memory: the convolutions run tile by tile, the rest over the whole frame.
 
 What looks at the whole frame stays whole, so that tiles cannot disagree: the statistics of the GroupNorm, Q, K and V
-with them, and the ``dense`` attention, which needs no more memory than K where torch has a fused kernel for it. The
-encoder's tiles overlap by its exact receptive field. The other attentions' tiles are cut from the whole K and V, window
-included. Only the decoder's tiles may overlap by less than its receptive field (which is 82 pixels at the paper's 40
+with them, and an attention without a reach; ``dense`` needs no more memory than K where torch has a fused kernel for
+it. The encoder's tiles overlap by its exact receptive field. The other attentions' tiles are cut from the whole K and
+V, reach included. Only the decoder's tiles may overlap by less than its receptive field (82 pixels at the paper's 40
 blocks): :data:`DECODER_HALO` pixels, beyond which a pixel's influence is far below one grey level.
 """
 
@@ -77,11 +77,12 @@ def embed(model: Mana, frames: Tensor, tiling: Tiling) -> FrameEmbedding:
 def reconstruct(model: Mana, centre: Tensor, feature: Tensor, key: Tensor, value: Tensor, tiling: Tiling) -> Tensor:
     """:meth:`Mana.reconstruct`, attention and decoder tile by tile."""
     query = model.attention.query(feature)
-    reach = model.config.window // 2
-    whole = model.attention(query, key, value) if model.config.attention == "dense" else None
+    reach = model.attention.reach
+    whole = model.attention(query, key, value) if reach is None else None
 
     def attended(rows: slice, columns: slice) -> Tensor:
-        if whole is not None:
+        if reach is None:
+            assert whole is not None
             return whole[..., rows, columns]
         # The attention sees `reach` more on each side, so that windows at the tile's border are whole.
         wide_rows, inner_rows = _widen(rows, reach, feature.shape[-2])

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from mana_dist.model import Attention, Mana, ModelConfig, Padding, window_indices
+from mana_dist.model import Mana, ModelConfig, Padding, window_indices
 from mana_dist.model.inference import Frame, super_resolve, super_resolve_window, to_frame, to_tensor
 
 PADDINGS: tuple[Padding, ...] = ("reflection", "replicate", "reflection_circle", "circle")
 
 
-def random_model(frames: int = 5, attention: Attention = "one_hot") -> Mana:
+def random_model(frames: int = 5, attention: str = "one_hot") -> Mana:
     """A tiny model whose attention projections are not zero, so that every frame of the window matters."""
     torch.manual_seed(0)
     small = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, window=3, memory_slots=4)
@@ -51,14 +51,14 @@ def test_streaming_equals_plain_forward_for_every_length_and_padding(length: int
 
 
 @pytest.mark.parametrize("attention", ["softmax_window", "dense"])
-def test_streaming_equals_plain_forward_for_other_attentions(attention: Attention) -> None:
+def test_streaming_equals_plain_forward_for_other_attentions(attention: str) -> None:
     model, frames = random_model(attention=attention), clip(8)
     for frame, expected in zip(super_resolve(model, frames), plain(model, frames, "reflection"), strict=True):
         assert np.abs(frame - expected.clamp(0, 1).permute(1, 2, 0).numpy() * 255).max() <= 0.5 + 255e-5
 
 
 @pytest.mark.parametrize("attention", ["one_hot", "softmax_window", "dense"])
-def test_a_small_memory_budget_gives_the_same_frames_in_tiles(attention: Attention) -> None:
+def test_a_small_memory_budget_gives_the_same_frames_in_tiles(attention: str) -> None:
     model = random_model(attention=attention)
     frames = clip(6, height=70, width=50)
     whole, tiled = list(super_resolve(model, iter(frames))), list(super_resolve(model, iter(frames), memory=1))
@@ -68,7 +68,7 @@ def test_a_small_memory_budget_gives_the_same_frames_in_tiles(attention: Attenti
 
 @pytest.mark.parametrize("attention", ["one_hot", "softmax_window", "dense"])
 @pytest.mark.parametrize("memory", [None, 1])
-def test_bf16_is_close_and_leaves_autocast_off(memory: int | None, attention: Attention) -> None:
+def test_bf16_is_close_and_leaves_autocast_off(memory: int | None, attention: str) -> None:
     model = random_model(attention=attention)
     with torch.no_grad():
         model.upsampler.to_rgb.weight.mul_(0.1)  # a residual of the size that a trained network's has

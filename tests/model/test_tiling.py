@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from mana_dist.model import Attention, Mana, ModelConfig, tiling
+from mana_dist.model import Mana, ModelConfig, tiling
 from mana_dist.model.tiling import Tiling, decoder_reach, encoder_reach, tiling_for
 
 CONFIG = ModelConfig(channels=8, encoder_blocks=2, decoder_blocks=3, frames=3, window=5, memory_slots=4)
@@ -34,7 +34,7 @@ def whole_and_tiled(model: Mana, height: int, width: int, cut: Tiling) -> tuple[
 @pytest.mark.parametrize(("height", "width"), [(40, 33), (17, 64), (16, 16), (5, 50)])
 @pytest.mark.parametrize("side", [8, 16])
 def test_with_the_whole_receptive_field_as_overlap_tiles_are_exact(
-    height: int, width: int, side: int, attention: Attention
+    height: int, width: int, side: int, attention: str
 ) -> None:
     model = random_model(dataclasses.replace(CONFIG, attention=attention))
     whole, tiled = whole_and_tiled(model, height, width, Tiling(side, decoder_reach(CONFIG)))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from mana_dist import config as configuration
 from mana_dist.config import Config, DataConfig, MlflowConfig, RunConfig, ScheduleConfig, StageConfig
 from mana_dist.errors import UserError
-from mana_dist.model import Attention, Mana, ModelConfig
+from mana_dist.model import Mana, ModelConfig
 from mana_dist.registry import model_folder
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=4))
@@ -60,9 +60,7 @@ def test_weights_are_told_apart_by_their_files_digest(folder: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("slots", [4, 0])
 @pytest.mark.parametrize("attention", ["one_hot", "softmax_window", "dense"])
-def test_the_variants_of_the_network_come_back_with_equal_output(
-    tmp_path: Path, attention: Attention, slots: int
-) -> None:
+def test_the_variants_of_the_network_come_back_with_equal_output(tmp_path: Path, attention: str, slots: int) -> None:
     torch.manual_seed(0)
     model = Mana(dataclasses.replace(CONFIG.model, attention=attention, memory_slots=slots))
     torch.nn.init.normal_(model.attention.project.weight)

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 import torch
 
-from mana_dist.model import Attention, Mana, ModelConfig
+from mana_dist.model import Mana, ModelConfig
 from mana_dist.train.planning.costs import Peak, device_peak, memory, sample_cost, trained_parameters
 from mana_dist.train.schedule import Stage, StageObjective
 
@@ -104,7 +104,7 @@ def kept_for_backward(config: ModelConfig, number: int, crop: int, dtype: torch.
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_activations_are_what_torch_keeps(
-    number: int, precision: Literal["fp32", "bf16"], dtype: torch.dtype, attention: Attention
+    number: int, precision: Literal["fp32", "bf16"], dtype: torch.dtype, attention: str
 ) -> None:
     config = dataclasses.replace(MODEL, attention=attention)
     expected = kept_for_backward(config, number, 16, dtype)

@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mana_dist import ray_runtime
 from mana_dist.config import DataConfig
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import BI, degrade
 from mana_dist.data.feed import Feed, augment
 from mana_dist.data.manifest import Manifest, load_manifest
 from mana_dist.data.order import augmentation
@@ -305,10 +305,10 @@ def make_samples(folder: str, size: str, samples: int) -> str:
 
     def made() -> Iterator[Sample]:
         frames = [frame(number) for number in range(FRAMES - 1)]
-        lrs = [degrade(one, Degradation.BI) for one in frames]
+        lrs = [degrade(one, BI) for one in frames]
         for number in range(FRAMES - 1, samples + FRAMES - 1):
             frames.append(frame(number))
-            lrs.append(degrade(frames[-1], Degradation.BI))
+            lrs.append(degrade(frames[-1], BI))
             yield Sample(np.stack(lrs[-FRAMES:]), frames[-1 - FRAMES // 2], number - FRAMES // 2, 0.0)
             frames, lrs = frames[1:], lrs[1:]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mana_dist.data.degradation import Degradation
+from mana_dist.data.degradation import BI, Degradation
 from mana_dist.data.manifest import Manifest
 from mana_dist.video import READER_VERSION
 from mana_dist.video.shots import CUT_DETECTOR
@@ -27,7 +27,7 @@ class SampleSettings:
         min_detail: least detail of a sample's HR centre (see :func:`mana_dist.data.sampling.detail`), grey levels.
     """
 
-    degradation: Degradation = Degradation.BI
+    degradation: Degradation = BI
     frames_per_sample: int = 7
     stride: int = 1
     patch: int = 0
@@ -39,7 +39,7 @@ class SampleSettings:
         """The manifest of a dataset of such samples that holds none yet."""
         return Manifest(
             reader=READER_VERSION,
-            degradation=self.degradation.value,
+            degradation=self.degradation.name,
             degradation_version=self.degradation.version,
             scale=SCALE,
             frames=self.frames_per_sample,

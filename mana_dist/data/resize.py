@@ -10,6 +10,10 @@ from scipy import sparse
 BICUBIC_A = -0.5
 """Free parameter of Keys's cubic kernel in MATLAB's ``imresize`` (OpenCV and PyTorch's plain bicubic use -0.75)."""
 
+IMRESIZE = f"MATLAB's imresize, bicubic (Keys, a = {BICUBIC_A})"
+ROUNDED = "computed in float64, rounded once to uint8, halves up"
+"""How both are written beside the numbers that rest on them."""
+
 
 def imresize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Resize as MATLAB's ``im2uint8(imresize(im2double(image), [height width], "bicubic"))`` does.

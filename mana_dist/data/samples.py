@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mana_dist import storage
 from mana_dist.data.config import SCALE, SampleSettings
-from mana_dist.data.degradation import Degradation
+from mana_dist.data.degradation import BI, Degradation
 from mana_dist.data.manifest import Manifest, Shard, find_manifest, save_manifest
 from mana_dist.errors import UserError
 
@@ -92,7 +92,7 @@ def write_dataset(
     clip: str,
     frames: int = 7,
     group_bytes: int = GROUP_BYTES,
-    degradation: Degradation = Degradation.BI,
+    degradation: Degradation = BI,
 ) -> Manifest:
     """Write ``samples``, however they came about, as a whole dataset to train on: shards, then the manifest.
 

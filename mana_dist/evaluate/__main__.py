@@ -37,6 +37,8 @@ def show_what_the_console_can() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line's options, with the paper's protocol for defaults."""
+    from mana_dist.data.degradation import DEGRADATIONS
+
     made = Parser(prog="python -m mana_dist.evaluate", description="Measure super-resolution methods on clips.")
     what = made.add_argument_group("what").add_argument
     what("--data", required=True, nargs="+", action="extend", metavar="URI", help="the ground truth, each a dataset: "
@@ -48,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     what("--out", required=True, metavar="DIR", help="folder for metrics.json and the report")
     what("--overwrite", action="store_true", help="replace another evaluation's files in --out")
     how = made.add_argument_group("protocol (the defaults are the paper's)").add_argument
-    how("--degradation", choices=["BI", "BD"], default="BI", help="of the LR frames (default %(default)s)")
+    how("--degradation", choices=list(DEGRADATIONS), default="BI", help="of the LR frames (default %(default)s)")
     how("--lr", choices=["made", "given", "auto"], default="auto", help="make the LR frames, use those of the "
         "dataset, or use them where it has them (default %(default)s)")  # fmt: skip
     how("--frames", metavar="START:STOP", default=":", help="which frames of each clip are used at all (default all)")

@@ -190,7 +190,7 @@ def _plain(place: _Place, found: Sequence[FoundClip], previews: Sequence[str]) -
     if place.lr == "given":
         raise UserError(
             f"--lr given: {uri} has no folder of {place.degradation} LR frames "
-            f"({BESIDE[0].lr(place.degradation)[0]} beside GT, for one); use --lr made"
+            f"({place.degradation.lr_folders[0]} beside GT, for one); use --lr made"
         )
     notes = [f"{below(uri, path)}: pictures beside or below videos are previews, left out" for path in previews[:1]]
     return _dataset(place, PLAIN, None, ALL, [_pair(place.root, clip) for clip in found], notes)
@@ -229,8 +229,9 @@ def _vimeo(place: _Place, names: Iterable[str]) -> Dataset:
             f"--data {uri}: {below(hr, alone.path)} holds {alone.files[0]} alone; put all seven HR frames there "
             "(im1 to im7): the centre is scored, but frames are matched by their order"
         )
-    beside = f"../{root.rpartition('/')[2]}{VIMEO_BESIDE}/{vimeo.SEQUENCES}"
-    candidates = VIMEO.lr(place.degradation) + ((beside,) if place.degradation is Degradation.BI else ())
+    candidates = VIMEO.lr(place.degradation)
+    if ending := VIMEO_BESIDE.get(place.degradation.name):
+        candidates += (f"../{root.rpartition('/')[2]}{ending}/{vimeo.SEQUENCES}",)
     dataset = _paired(place, VIMEO.name, CENTRE, hr, found, _given_folder(place, candidates))
     return replace(dataset, named_by_path=True)
 

@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mana_dist import storage
@@ -86,7 +86,7 @@ class Tracking:
         if promotion is not None:
             tags |= {"mana_dist.promoted": str(promotion.promoted).lower(), "mana_dist.promotion": str(promotion)}
         protocol = evaluation.protocol
-        parameters = {entry.name: getattr(protocol, entry.name) for entry in fields(protocol)}
+        parameters = protocol.entries()
         try:
             client = MlflowClient(self.uri)
             run = client.create_run(experiment_id(client, self.experiment), run_name="evaluation").info.run_id
@@ -196,7 +196,7 @@ def _key(name: str) -> str:
 
 def values(scores: Scores) -> Iterator[tuple[str, float]]:
     """The finite numbers among some scores, by name."""
-    for name, value in asdict(scores).items():
+    for name, value in scores.plain().items():
         if value is not None and math.isfinite(value):
             yield name, float(value)
 

@@ -32,7 +32,7 @@ def to_json(
         JSON without NaN and infinities: an infinite PSNR is null, as the protocol says.
     """
     content: dict[str, Any] = {
-        "protocol": asdict(evaluation.protocol),
+        "protocol": evaluation.protocol.entries(),
         "methods": {name: _method(evaluation, index) for index, name in enumerate(evaluation.methods)},
     }
     if top is not None:
@@ -46,7 +46,7 @@ def to_json(
         content["promotion"] = asdict(promotion)
     if unfinished:
         content["unfinished"] = list(unfinished)
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    return json.dumps(content, indent=2, allow_nan=False, default=asdict) + "\n"
 
 
 def is_of(data: bytes, protocol: Protocol, top: TopMotion | None) -> bool:
@@ -55,7 +55,7 @@ def is_of(data: bytes, protocol: Protocol, top: TopMotion | None) -> bool:
     def without_digests(values: dict[str, Any]) -> dict[str, Any]:
         return values | {"datasets": [entry | {"digest": ""} for entry in values["datasets"]]}
 
-    asked: dict[str, Any] = json.loads(json.dumps(asdict(protocol)))
+    asked: dict[str, Any] = json.loads(json.dumps(protocol.entries(), default=asdict))
     try:
         content = json.loads(data)
         known = without_digests(content["protocol"])
@@ -91,4 +91,4 @@ def _means(evaluation: Evaluation, clips: Iterable[ClipScores]) -> dict[str, Any
 
 
 def _plain(scores: Scores) -> dict[str, Any]:
-    return {key: None if value == math.inf else value for key, value in asdict(scores).items()}
+    return {key: None if value == math.inf else value for key, value in scores.plain().items()}

@@ -9,11 +9,11 @@ from types import MappingProxyType
 from mana_dist.errors import UserError
 from mana_dist.evaluate.methods import BICUBIC, Wanted
 from mana_dist.evaluate.results import Evaluation
+from mana_dist.metrics import METRICS, Metric
 from mana_dist.registry.model_folder import REGISTRY_SCHEME
 from mana_dist.registry.names import check_alias
 from mana_dist.registry.versions import Registered
 
-METRICS = ("psnr_rgb", "ssim_rgb", "lpips", "psnr_y", "ssim_y")
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
 _EXPRESSION = re.compile(
     rf"(?P<metric>\w+)\s*(?P<operator>>=|<=|>|<)\s*"
@@ -30,14 +30,14 @@ class Condition:
 
     Attributes:
         text: as the user wrote it.
-        metric: one of :data:`METRICS`.
+        metric: which is compared.
         operator: ``>``, ``>=``, ``<`` or ``<=``.
         alias: of the model to compare with, or None.
         number: what to compare with where there is no alias, else what is added to the alias' value.
     """
 
     text: str
-    metric: str
+    metric: Metric
     operator: str
     alias: str | None
     number: float
@@ -107,7 +107,7 @@ def parse_condition(text: str) -> Condition:
     if match["alias"]:
         check_alias(match["alias"], f'--promote-if "{text}": alias')
     number = float(match["number"] or match["margin"] or 0) * (-1 if match["sign"] == "-" else 1)
-    return Condition(text.strip(), match["metric"], match["operator"], match["alias"], number)
+    return Condition(text.strip(), METRICS[match["metric"]], match["operator"], match["alias"], number)
 
 
 def alias_of(conditions: Sequence[Condition]) -> str:
@@ -196,12 +196,12 @@ def _judge(condition: Condition, contest: Contest, evaluation: Evaluation) -> tu
     mine = _value(evaluation, contest.candidate, condition.metric)
     # Also of a first champion: a condition that cannot be judged is a mistake, which should not pass in silence.
     if mine is None:
-        return False, f"{condition.text} is open: {condition.metric} was not computed"
+        return False, f"{condition.text} is open: {condition.metric.name} was not computed"
     if condition.alias and contest.champion is None:
         return True, f"there is no @{condition.alias} yet"
     theirs = 0.0 if not condition.alias else _value(evaluation, str(contest.champion), condition.metric)
     if theirs is None:
-        return False, f"{condition.text} is open: {condition.metric} was not computed"
+        return False, f"{condition.text} is open: {condition.metric.name} was not computed"
     holds = _OPERATORS[condition.operator](mine, theirs + condition.number)
     against = f"{theirs:.6g} of {contest.champion}" if condition.alias else f"{condition.number:g}"
     return holds, f"{condition.text} {'holds' if holds else 'does not hold'}: {mine:.6g} against {against}"
@@ -215,9 +215,8 @@ def _floor(condition: Condition, contest: Contest, evaluation: Evaluation) -> tu
     theirs = _value(evaluation, BICUBIC, condition.metric)
     if theirs is not None and _OPERATORS[condition.operator[0]](mine, theirs):
         return True, ""
-    return False, f"{condition.metric} is no better than bicubic's: {mine:.6g} against {theirs}"
+    return False, f"{condition.metric.name} is no better than bicubic's: {mine:.6g} against {theirs}"
 
 
-def _value(evaluation: Evaluation, method: str, metric: str) -> float | None:
-    value: float | None = getattr(evaluation.mean(evaluation.methods.index(method)), metric)
-    return value
+def _value(evaluation: Evaluation, method: str, metric: Metric) -> float | None:
+    return evaluation.mean(evaluation.methods.index(method))[metric]

@@ -1,24 +1,12 @@
 """Every choice that moves a number, as data; written beside every number."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from mana_dist.data.degradation import BD_RADIUS, BD_SIGMA, Degradation
-from mana_dist.data.resize import BICUBIC_A
+from mana_dist.data.resize import IMRESIZE, ROUNDED
+from mana_dist.metrics import METRICS
 from mana_dist.video import READER_VERSION
-
-_IMRESIZE = f"MATLAB's imresize, bicubic (Keys, a = {BICUBIC_A})"
-_ROUNDED = "computed in float64, rounded once to uint8, halves up"
-_SIDE = 2 * BD_RADIUS + 1
-
-
-def definition(degradation: Degradation) -> str:
-    """In one line, all that somebody needs to make the same LR frames."""
-    if degradation is Degradation.BI:
-        return f"{_IMRESIZE}, antialiased; borders mirrored, the edge pixel repeated; {_ROUNDED}"
-    return (
-        f"Gaussian {_SIDE}x{_SIDE}, sigma {BD_SIGMA}, sum 1; LR pixel (i, j) is the blurred HR pixel (4i, 4j); "
-        f"borders mirrored, the edge pixel not repeated; {_ROUNDED}"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +107,7 @@ class Protocol:
         infinite_psnr: how it is written.
         motion: how clips are ranked by motion.
         mana_dist: this package's version.
+        metrics: definitions of further metrics, by name.
     """
 
     data: list[str]
@@ -132,7 +121,7 @@ class Protocol:
     mana_dist: str
     datasets: tuple[DatasetProtocol, ...] = field(default=())
     models: tuple[MethodSource, ...] = ()
-    bicubic: str = f"{_IMRESIZE}, by 4; borders mirrored, the edge pixel repeated; {_ROUNDED}"
+    bicubic: str = f"{IMRESIZE}, by 4; borders mirrored, the edge pixel repeated; {ROUNDED}"
     lr: str = "auto"
     frame_subset: str = "all; of Vimeo90K's septuplets the centre frame"
     border_crop: int = 0
@@ -145,9 +134,15 @@ class Protocol:
     scale: int = 4
     size: str = "HR cropped to multiples of 4 at the bottom and the right"
     quantised: str = "uint8, clamped, rounded half up"
-    psnr: str = "RGB: one MSE over all pixels and channels, peak 255"
-    ssim: str = "RGB: mean of channels; Gaussian 11x11, sigma 1.5, K1 0.01, K2 0.03, L 255, valid region"
-    luma: str = "MATLAB rgb2ycbcr (BT.601, 16..235), not rounded, peak 255"
+    psnr: str = METRICS["psnr_rgb"].definition
+    ssim: str = METRICS["ssim_rgb"].definition
+    luma: str = METRICS["psnr_y"].definition
     mean: str = "over frames, then over clips"
     infinite_psnr: str = "null (some frame equals the ground truth)"
     motion: str = "mean length of Farneback's optical flow between neighbouring LR frames (luma), LR pixels per frame"
+    metrics: Mapping[str, str] = field(default_factory=dict)
+
+    def entries(self) -> dict[str, Any]:
+        """Every choice by name, as files and reports list them."""
+        named = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "metrics"}
+        return named | dict(self.metrics)

@@ -1,33 +1,54 @@
 """What an evaluation found: plain values, which the reports, MLflow and the sweeps read."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from mana_dist.evaluate.protocol import Protocol
+from mana_dist.metrics import PSNR, Metric
 from mana_dist.model.inference import Frame
 from mana_dist.pictures import Region
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Scores:
     """Means over some frames.
 
     Attributes:
-        psnr_rgb: dB; infinite where some frame equals the ground truth.
-        ssim_rgb: at most 1.
-        lpips: 0 is best; None where it was not computed.
-        psnr_y: dB, on luma.
-        ssim_y: at most 1, on luma.
+        values: by a metric's name; infinite PSNR where some frame equals the ground truth; None where it was not
+            computed.
         frames: how many.
     """
 
-    psnr_rgb: float
-    ssim_rgb: float
-    lpips: float | None
-    psnr_y: float
-    ssim_y: float
+    values: Mapping[str, float | None]
     frames: int
+
+    def __getitem__(self, metric: Metric) -> float | None:
+        return self.values.get(metric.name)
+
+    @property
+    def psnr_rgb(self) -> float:
+        """PSNR over RGB, by which methods and models are compared: always computed."""
+        value = self[PSNR]
+        assert value is not None
+        return value
+
+    def plain(self) -> dict[str, Any]:
+        """The values and the number of frames side by side, as files have them."""
+        return {**self.values, "frames": self.frames}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The scores that a file has; a metric may be of another version of this package, or missing.
+
+        Raises:
+            KeyError: the number of frames is missing.
+            TypeError: something is no number.
+            ValueError: likewise.
+        """
+        values = {name: None if value is None else float(value) for name, value in plain.items() if name != "frames"}
+        return cls(values, int(plain["frames"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,20 +131,17 @@ class Evaluation:
 
 
 def mean(scores: Sequence[Scores]) -> Scores:
-    """The plain mean of each metric, whatever the number of frames of each; LPIPS only if all have it.
+    """The plain mean of each metric, whatever the number of frames of each; None unless all have it.
 
     ``math.fsum`` makes it independent of the order, so of the number of workers too.
     """
-    distances = [entry.lpips for entry in scores if entry.lpips is not None]
-    return Scores(
-        psnr_rgb=_average([entry.psnr_rgb for entry in scores]),
-        ssim_rgb=_average([entry.ssim_rgb for entry in scores]),
-        lpips=_average(distances) if scores and len(distances) == len(scores) else None,
-        psnr_y=_average([entry.psnr_y for entry in scores]),
-        ssim_y=_average([entry.ssim_y for entry in scores]),
-        frames=sum(entry.frames for entry in scores),
-    )
+    names = dict.fromkeys(name for entry in scores for name in entry.values)
+    values = {name: _average([entry.values.get(name) for entry in scores]) for name in names}
+    return Scores(values, sum(entry.frames for entry in scores))
 
 
-def _average(values: Sequence[float]) -> float:
-    return math.inf if math.inf in values else math.fsum(values) / len(values)
+def _average(values: Sequence[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        return None
+    return math.inf if math.inf in numbers else math.fsum(numbers) / len(numbers)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from mana_dist import __version__, storage
 from mana_dist.config import MlflowConfig
-from mana_dist.data.degradation import Degradation
+from mana_dist.data.degradation import DEGRADATIONS
 from mana_dist.errors import UserError, one_line, redacted
 from mana_dist.evaluate import metrics_file, promote, report, score_tasks
 from mana_dist.evaluate.datasets import Dataset, find_datasets
@@ -18,13 +18,13 @@ from mana_dist.evaluate.methods import Method, Wanted, load_methods, source
 from mana_dist.evaluate.motion import TopMotion, parse_top_motion, top_motion
 from mana_dist.evaluate.output_folder import OutputFolder
 from mana_dist.evaluate.promote import Contest, Promotion
-from mana_dist.evaluate.protocol import DatasetProtocol, Protocol, definition
+from mana_dist.evaluate.protocol import DatasetProtocol, Protocol
 from mana_dist.evaluate.results import ClipScores, Evaluation
 from mana_dist.evaluate.score_tasks import score_clips
 from mana_dist.evaluate.scored_clips import Clip, find_clips
 from mana_dist.evaluate.scoring import DIGEST_BYTES, ScoredClip, Settings
 from mana_dist.evaluate.subset import parse_subset
-from mana_dist.metrics.lpips import Lpips, Unavailable, load_lpips
+from mana_dist.metrics import METRICS, PAPERS, Measure, Unavailable, load_all
 from mana_dist.model.inference import choose_device
 from mana_dist.progress import Progress
 from mana_dist.registry.model_folder import REGISTRY_SCHEME
@@ -117,7 +117,7 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
         raise UserError(f"--border-crop {options.border_crop}: give a number of pixels, 0 or more")
     out = OutputFolder(storage.resolve(options.out))
     start, stop = parse_frame_range(options.frames)
-    degradation = Degradation(options.degradation)
+    degradation = DEGRADATIONS[options.degradation]
 
     datasets = find_datasets(options.data, degradation, options.lr, out.uri)
     clips = tuple(find_clips(datasets, start, stop, subset))
@@ -130,18 +130,18 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
     registry = resolve_tracking_uri(options.tracking_uri)
     wanted, contest = _wanted(options.method, conditions, registry)
     methods = load_methods(wanted, clips, options.padding, registry, out.uri)
-    lpips = load_lpips(options.lpips_trunk)
+    measures = load_all({"lpips": options.lpips_trunk})
     settings = Settings(
         methods=methods,
         degradation=degradation,
-        lpips=lpips if isinstance(lpips, Lpips) else None,
+        measures={name: measure for name, measure in measures.items() if not isinstance(measure, Unavailable)},
         border_crop=options.border_crop,
         device=device,
     )
     return _Prepared(
         clips=clips,
         settings=settings,
-        protocol=_protocol(options, datasets, clips, tuple(zip(wanted, methods, strict=True)), lpips, device),
+        protocol=_protocol(options, datasets, clips, tuple(zip(wanted, methods, strict=True)), measures, device),
         workers=workers,
         out=out,
         top=top,
@@ -247,18 +247,20 @@ def _protocol(
     datasets: Sequence[Dataset],
     clips: Sequence[Clip],
     methods: Sequence[tuple[Wanted, Method]],
-    lpips: Lpips | Unavailable,
+    measures: Mapping[str, Measure | Unavailable],
     device: str,
 ) -> Protocol:
-    degradation = Degradation(options.degradation)
+    degradation = DEGRADATIONS[options.degradation]
     subsets = {clip.dataset: str(clip.subset) for clip in clips}
+    definitions = {name: METRICS[name].described(measure) for name, measure in measures.items()}
     return Protocol(
         data=[redacted(uri) for uri in options.data],
         degradation=degradation.name,
-        degradation_definition=definition(degradation),
+        degradation_definition=degradation.definition,
         degradation_version=degradation.version,
         frames="all" if options.frames == ":" else options.frames,
-        lpips=f"v0.1 AlexNet, trunk {lpips.source}" if isinstance(lpips, Lpips) else f"not available: {lpips.reason}",
+        lpips=definitions.pop("lpips"),
+        metrics={name: text for name, text in definitions.items() if name not in PAPERS},
         padding=options.padding,
         device=device,
         mana_dist=__version__,

@@ -21,6 +21,7 @@ from mana_dist import ray_runtime
 from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.scored_clips import Clip
 from mana_dist.evaluate.scoring import ScoredClip, Settings, score_clip
+from mana_dist.metrics import Network
 from mana_dist.progress import duration
 
 RETRIES = 2
@@ -258,7 +259,11 @@ def _result(reference: Any) -> ScoredClip | None:
 
 
 def _placed(settings: Settings) -> Settings:
-    return replace(settings, lpips=None if settings.lpips is None else settings.lpips.on(settings.device))
+    placed = {
+        name: measure.on(settings.device) if isinstance(measure, Network) else measure
+        for name, measure in settings.measures.items()
+    }
+    return replace(settings, measures=placed)
 
 
 @contextlib.contextmanager

@@ -2,12 +2,11 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from mana_dist import metrics
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.given_lr import GivenLr
@@ -15,8 +14,7 @@ from mana_dist.evaluate.methods import Method
 from mana_dist.evaluate.motion import Motion
 from mana_dist.evaluate.results import ClipScores, Example, Scores, mean
 from mana_dist.evaluate.scored_clips import SCALE, Clip, LrFrame, cropped
-from mana_dist.metrics.lpips import SMALLEST_SIDE as LPIPS_SMALLEST_SIDE
-from mana_dist.metrics.lpips import Lpips
+from mana_dist.metrics import METRICS, Measure
 from mana_dist.metrics.psnr_ssim import SSIM_SIZE
 from mana_dist.model.inference import Frame
 from mana_dist.pictures import most_different_region
@@ -33,16 +31,16 @@ class Settings:
     Attributes:
         methods: at least one.
         degradation: makes the LR frames that are not given.
-        lpips: None leaves that column empty.
+        measures: by the metric's name; those that are left out leave their columns empty.
         border_crop: HR pixels left out along each border before frames are compared.
-        device: where methods and LPIPS run.
+        device: where methods and metrics with networks run.
         threads: of torch and OpenCV; None: as many as they like. The same wherever the clips of an evaluation are
             scored: what a sum comes to may depend on how it was shared out.
     """
 
     methods: tuple[Method, ...]
     degradation: Degradation
-    lpips: Lpips | None = None
+    measures: Mapping[str, Measure]
     border_crop: int = 0
     device: str = "cpu"
     threads: int | None = None
@@ -220,15 +218,12 @@ def _more_telling(best: Example | None, clip: Clip, number: int, pair: _Pair, fr
 
 def _score(frame: Frame, hr: Frame, settings: Settings) -> Scores:
     frame, hr = (_inside(image, settings.border_crop) for image in (frame, hr))
-    lpips = settings.lpips if min(hr.shape[:2]) >= LPIPS_SMALLEST_SIDE else None
-    return Scores(
-        psnr_rgb=metrics.psnr(frame, hr),
-        ssim_rgb=metrics.ssim(frame, hr),
-        lpips=None if lpips is None else lpips(frame, hr),
-        psnr_y=metrics.psnr_y(frame, hr),
-        ssim_y=metrics.ssim_y(frame, hr),
-        frames=1,
-    )
+    side = min(hr.shape[:2])
+    values = {
+        name: settings.measures[name](frame, hr) if name in settings.measures and side >= metric.smallest_side else None
+        for name, metric in METRICS.items()
+    }
+    return Scores(values, frames=1)
 
 
 def _inside(frame: Frame, border: int) -> Frame:
@@ -249,8 +244,11 @@ def _notes(pair: _Pair, settings: Settings) -> tuple[str, ...]:
     if pair.hr.shape != pair.whole:
         notes.append(f"cropped from {_size(pair.whole)} to {_size(pair.hr.shape)}")
     smallest = min(pair.hr.shape[:2]) - 2 * settings.border_crop
-    if settings.lpips is not None and smallest < LPIPS_SMALLEST_SIDE:
-        notes.append(f"no LPIPS: it needs {LPIPS_SMALLEST_SIDE}x{LPIPS_SMALLEST_SIDE}")
+    notes += [
+        f"no {metric.label}: it needs {metric.smallest_side}x{metric.smallest_side}"
+        for metric in (METRICS[name] for name in settings.measures)
+        if smallest < metric.smallest_side
+    ]
     return tuple(notes)
 
 

@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mana_dist.data.degradation import Degradation
+from mana_dist.data.degradation import BD, BI, DEGRADATIONS, Degradation
+from mana_dist.data.degradation.bi import UNSAID
 from mana_dist.errors import UserError
 from mana_dist.footage import vimeo
 from mana_dist.footage.found import FoundClip
@@ -20,42 +21,36 @@ class Layout:
     Attributes:
         name: for the protocol.
         hr: the HR folder.
-        bi: LR folders of BI.
-        bd: LR folders of BD.
+        own: LR folders of degradations, by name, for which this layout has others than the degradation says.
     """
 
     name: str
     hr: str
-    bi: tuple[str, ...]
-    bd: tuple[str, ...]
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def lr(self, degradation: Degradation) -> tuple[str, ...]:
         """The LR folders of a degradation."""
-        return self.bi if degradation is Degradation.BI else self.bd
+        return self.own.get(degradation.name, degradation.lr_folders)
 
-
-# What people call LR frames without saying how they were made, which mostly was by bicubic interpolation.
-_LR = ("LR_bicubic/X4", "LRx4", "LR_x4", "LR/X4", "LR/x4", "LR", "X4", "x4", "lr/x4", "lr")
 
 # mmagic's Vid4, UDM10, SPMCS and REDS4; HR and LR; REDS as it is distributed.
 BESIDE = (
-    Layout("GT, BIx4, BDx4 (Vid4, UDM10, REDS4)", "GT", ("BIx4", "sharp_bicubic", *_LR), ("BDx4",)),
-    Layout("HR, LR", "HR", ("BIx4", *_LR), ("BDx4",)),
-    Layout("hr, lr", "hr", ("BIx4", *_LR), ("BDx4",)),
-    Layout("REDS, training", "train_sharp", ("train_sharp_bicubic/X4",), ()),
-    Layout("REDS, validation", "val_sharp", ("val_sharp_bicubic/X4",), ()),
+    Layout("GT, BIx4, BDx4 (Vid4, UDM10, REDS4)", "GT", {BI.name: ("BIx4", "sharp_bicubic", *UNSAID)}),
+    Layout("HR, LR", "HR"),
+    Layout("hr, lr", "hr"),
+    Layout("REDS, training", "train_sharp", {BI.name: ("train_sharp_bicubic/X4",), BD.name: ()}),
+    Layout("REDS, validation", "val_sharp", {BI.name: ("val_sharp_bicubic/X4",), BD.name: ()}),
 )
 # The same within each clip; first SPMCS as it is distributed; PFNL's test sets have the same with blur4.
+_TRUTH = {BI.name: ("input4",), BD.name: ("blur4",)}
+_IN_CLIP = {BI.name: ("BIx4", "input4", "LRx4", "LR", "X4", "x4", "lr")}
 WITHIN = (
-    Layout("truth, input4 (SPMCS) or blur4 in each clip", "truth", ("input4",), ("blur4",)),
-    *(
-        Layout(f"{hr}, BIx4 or LR in each clip", hr, ("BIx4", "input4", "LRx4", "LR", "X4", "x4", "lr"), ("BDx4",))
-        for hr in ("GT", "HR", "hr")
-    ),
+    Layout("truth, input4 (SPMCS) or blur4 in each clip", "truth", _TRUTH),
+    *(Layout(f"{hr}, BIx4 or LR in each clip", hr, _IN_CLIP) for hr in ("GT", "HR", "hr")),
 )
-VIMEO = Layout("Vimeo90K, test list", vimeo.SEQUENCES, ("BIx4", "sequences_LR"), ("BDx4",))
-VIMEO_BESIDE = "_matlabLRx4"
-"""Ends the name of the folder beside Vimeo90K's that has the LR frames, as BasicSR has it."""
+VIMEO = Layout("Vimeo90K, test list", vimeo.SEQUENCES, {BI.name: ("BIx4", "sequences_LR")})
+VIMEO_BESIDE = {BI.name: "_matlabLRx4"}
+"""Ends, by degradation, the name of the folder beside Vimeo90K's that has the LR frames, as BasicSR has it."""
 
 _LR_NAME = re.compile(
     r"x[2348]|lr([_-]?(x?[2348]|bicubic|bi|bd|unknown|mild|wild))?|.*(lr[_-]?x[2348]|[2348]x[_-]?lr|x[2348][_-]?lr)"
@@ -115,19 +110,20 @@ def truths_of(uri: str, *, is_video: bool) -> Iterator[Truth]:
     if not any(map(is_lr_name, path.split("/"))):
         return
     for layout in (*BESIDE, *WITHIN, VIMEO):
-        for name in (*layout.bi, *layout.bd):
+        for name in (name for kind in DEGRADATIONS.values() for name in layout.lr(kind)):
             before, found, after = path.rpartition(f"/{name}/")
             if found:
                 hr = f"{before}/{layout.hr}"
                 yield Truth(f"{before}/{name}", hr, f"{hr}/{after}".rstrip("/"))
-    before, found, after = path.rpartition(f"{VIMEO_BESIDE}/")
-    if found:
-        yield Truth(f"{before}{VIMEO_BESIDE}", before, f"{before}/{after}".rstrip("/"))
+    for beside in VIMEO_BESIDE.values():
+        before, found, after = path.rpartition(f"{beside}/")
+        if found:
+            yield Truth(f"{before}{beside}", before, f"{before}/{after}".rstrip("/"))
 
 
 def is_lr_name(name: str) -> bool:
     """Whether a folder of this name holds LR frames, or what was made of them."""
-    return _LR_NAME.fullmatch(name) is not None
+    return _LR_NAME.fullmatch(name) is not None or any(name in kind.lr_folders for kind in DEGRADATIONS.values())
 
 
 def check_numbers(hr: str, hr_clip: FoundClip, lr: str, lr_clip: FoundClip) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mana_dist import storage
-from mana_dist.data.degradation import Degradation, crop_to_multiple, degrade
+from mana_dist.data.degradation import BI, crop_to_multiple, degrade
 from mana_dist.errors import UserError
 from mana_dist.video import reading
 from mana_dist.video.colours import Frame
@@ -90,7 +90,7 @@ def _picture(clip: Seen, pictures: dict[tuple[str, bool], Frame | None], *, shri
         except UserError:
             pictures[key] = None
         else:
-            pictures[key] = degrade(crop_to_multiple(frame, _SCALE), Degradation.BI) if shrink else frame
+            pictures[key] = degrade(crop_to_multiple(frame, _SCALE), BI) if shrink else frame
     return pictures[key]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from mana_dist import storage
 from mana_dist.arguments import Parser
 from mana_dist.data.config import MIN_LR_SIDE, SCALE, SampleSettings
-from mana_dist.data.degradation import Degradation
+from mana_dist.data.degradation import DEGRADATIONS
 from mana_dist.errors import UserError
 from mana_dist.video.frame_folders import parse_frame_range
 
@@ -65,7 +65,7 @@ def parse(argv: list[str]) -> Options | Verify:
     start, stop = parse_frame_range(values.frames)
     _check_numbers(vars(values))
     settings = SampleSettings(
-        degradation=Degradation(values.degradation),
+        degradation=DEGRADATIONS[values.degradation],
         frames_per_sample=values.frames_per_sample,
         stride=values.stride,
         patch=values.patch,
@@ -102,7 +102,7 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--source", nargs="+", metavar="URI", help="videos, frame folders, folders of them, globs; .txt, .csv lists")
     add("--out", metavar="URI", help="folder of the dataset")
-    add("--degradation", choices=[kind.value for kind in Degradation], default="BI", help="how LR is made")
+    add("--degradation", choices=list(DEGRADATIONS), default="BI", help="how LR is made")
     add("--frames", default=":", metavar="START:STOP", help="the frames to use of every source")
     add("--frames-per-sample", type=int, default=7, metavar="T", help="LR frames per sample, odd (7)")
     add("--stride", type=int, default=1, metavar="N", help="at most one sample per N frames (1)")

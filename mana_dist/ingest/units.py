@@ -202,7 +202,7 @@ def unit_name(clips: Sequence[Clip], settings: SampleSettings, segments: Sequenc
         "cuts": CUT_DETECTOR,
         "schema": SCHEMA_VERSION,
     }
-    of_settings = {**dataclasses.asdict(settings), **versions}
+    of_settings = {**vars(settings), "degradation": settings.degradation.name, **versions}
     sources = [dataclasses.astuple(dataclasses.replace(clip, uri=clip.source)) for clip in clips]
     identity = json.dumps([of_settings, sources, [dataclasses.astuple(segment) for segment in segments]])
     return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"

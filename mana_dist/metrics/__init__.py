@@ -1,5 +1,44 @@
-"""Full-reference image quality: PSNR, SSIM and LPIPS, with every choice that moves a number stated."""
+"""Full-reference image quality, with every choice that moves a number stated: a table of metrics.
 
-from mana_dist.metrics.psnr_ssim import luma, psnr, psnr_y, ssim, ssim_y
+A new metric is a :class:`Metric` in a new module here; tables, ``metrics.json``, ``--promote-if`` and MLflow then have
+it.
+"""
 
-__all__ = ["luma", "psnr", "psnr_y", "ssim", "ssim_y"]
+from collections.abc import Mapping
+
+from mana_dist.kinds import Table
+from mana_dist.metrics.metric import Measure, Metric, Network, Unavailable
+from mana_dist.metrics.psnr_ssim import PSNR, SSIM, luma, psnr, psnr_y, ssim, ssim_y
+
+PAPERS = ("psnr_rgb", "ssim_rgb", "lpips", "psnr_y", "ssim_y")
+"""Names of the metrics whose definitions have places of their own in the protocol."""
+METRICS = Table(Metric, __name__, __path__, first=PAPERS)
+
+__all__ = [
+    "METRICS",
+    "PAPERS",
+    "PSNR",
+    "SSIM",
+    "Measure",
+    "Metric",
+    "Network",
+    "Unavailable",
+    "load_all",
+    "luma",
+    "psnr",
+    "psnr_y",
+    "ssim",
+    "ssim_y",
+]
+
+
+def load_all(weights: Mapping[str, str | None]) -> dict[str, Measure | Unavailable]:
+    """Load every metric.
+
+    Args:
+        weights: files of weights that were named, by metric.
+
+    Raises:
+        UserError: such a file cannot be used; what is missing otherwise comes back as a reason.
+    """
+    return {name: metric.load(weights.get(name)) for name, metric in METRICS.items()}

@@ -5,7 +5,6 @@ import io
 import socket
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from mana_dist import storage
 from mana_dist.errors import UserError
+from mana_dist.metrics.metric import Metric, Unavailable
 
 SMALLEST_SIDE = 32  # pixels; the trunk's last layers have nothing left of a smaller frame
 DOWNLOAD_TIMEOUT = 15.0  # seconds
@@ -32,17 +32,6 @@ _NORMS = {
     10: (20.5031, 5.7020),
 }
 _NORM_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Unavailable:
-    """LPIPS cannot be computed here.
-
-    Attributes:
-        reason: why, and what would mend it.
-    """
-
-    reason: str
 
 
 class Lpips:
@@ -155,3 +144,17 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+LPIPS = Metric(
+    name="lpips",
+    label="LPIPS",
+    unit="",
+    what="learned perceptual distance",
+    definition="v0.1 AlexNet",
+    digits=4,
+    larger_is_better=False,
+    smallest_side=SMALLEST_SIDE,
+    in_sweeps=True,
+    load=load_lpips,
+)

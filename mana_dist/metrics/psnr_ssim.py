@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mana_dist.metrics.metric import Metric
+
 PEAK = 255.0
 SSIM_SIZE = 11  # side of the Gaussian window, pixels
 SSIM_SIGMA = 1.5
@@ -104,3 +106,55 @@ def _window_mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
     blurred = cv2.GaussianBlur(image, (SSIM_SIZE, SSIM_SIZE), SSIM_SIGMA)
     inside: NDArray[np.float64] = blurred[margin:-margin, margin:-margin]
     return inside
+
+
+_LUMA_DEFINITION = "MATLAB rgb2ycbcr (BT.601, 16..235), not rounded, peak 255"
+
+PSNR = Metric(
+    name="psnr_rgb",
+    label="PSNR",
+    unit="dB",
+    what="peak signal-to-noise ratio over RGB",
+    definition="RGB: one MSE over all pixels and channels, peak 255",
+    digits=2,
+    larger_is_better=True,
+    smallest_side=1,
+    in_sweeps=True,
+    load=lambda _: psnr,
+)
+SSIM = Metric(
+    name="ssim_rgb",
+    label="SSIM",
+    unit="",
+    what="structural similarity, mean of R, G and B",
+    definition="RGB: mean of channels; Gaussian 11x11, sigma 1.5, K1 0.01, K2 0.03, L 255, valid region",
+    digits=4,
+    larger_is_better=True,
+    smallest_side=SSIM_SIZE,
+    in_sweeps=True,
+    load=lambda _: ssim,
+)
+PSNR_Y = Metric(
+    name="psnr_y",
+    label="PSNR-Y",
+    unit="dB",
+    what="peak signal-to-noise ratio of luma",
+    definition=_LUMA_DEFINITION,
+    digits=2,
+    larger_is_better=True,
+    smallest_side=1,
+    in_sweeps=False,
+    load=lambda _: psnr_y,
+)
+SSIM_Y = Metric(
+    name="ssim_y",
+    label="SSIM-Y",
+    unit="",
+    what="structural similarity of luma",
+    definition=_LUMA_DEFINITION,
+    digits=4,
+    larger_is_better=True,
+    smallest_side=SSIM_SIZE,
+    in_sweeps=False,
+    load=lambda _: ssim_y,
+)

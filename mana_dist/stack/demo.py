@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import BI, degrade
 from mana_dist.errors import UserError, run_command
 from mana_dist.video.reading import read_frames
 
@@ -101,7 +101,7 @@ def write_small_video(clip: str, path: Path) -> None:
     """The held-out frames, degraded as in training, as a lossless video; whole under its name or not there."""
     import av
 
-    small = (degrade(frame, Degradation.BI) for frame in read_frames(clip, HELD_OUT))
+    small = (degrade(frame, BI) for frame in read_frames(clip, HELD_OUT))
     first = next(small)
     partial = path.with_name(f".{path.name}")
     with av.open(str(partial), "w", format="matroska") as container:

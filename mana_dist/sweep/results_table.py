@@ -4,17 +4,19 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mana_dist.evaluate.report.metrics_table import COLUMNS, NOTHING, Cell, Column, Mark, marked
+from mana_dist.evaluate.report.metrics_table import NOTHING, Cell, Mark, marked
 from mana_dist.evaluate.report.text import counted, to_html, to_markdown
 from mana_dist.evaluate.results import Scores
+from mana_dist.metrics import METRICS, Metric
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import Plan, Trial
 from mana_dist.sweep.variations import Setting, Sweep
 
-METRICS = COLUMNS[:3]  # PSNR, SSIM and LPIPS over RGB, as in the paper
+COLUMNS = tuple(metric for metric in METRICS.values() if metric.in_sweeps)
+"""Of each dataset: PSNR, SSIM and LPIPS over RGB, as in the paper."""
 ALL = "mean over all clips"
 
 
@@ -99,8 +101,8 @@ def best(table: Table, outcomes: Mapping[str, Outcome]) -> Trial | None:
 def cells(table: Table) -> list[tuple[Cell, ...]]:
     """Each row's cells of the datasets' columns; places are told by means as shown, of rows with all their seeds."""
     columns: list[list[Cell]] = []
-    for number in range(len(table.datasets) * len(METRICS)):
-        metric = METRICS[number % len(METRICS)]
+    for number in range(len(table.datasets) * len(COLUMNS)):
+        metric = COLUMNS[number % len(COLUMNS)]
         values = [row.values[number] for row in table.rows]
         whole = [len(row.trials) == table.seeds for row in table.rows]
         means = [value.mean if is_whole else None for value, is_whole in zip(values, whole, strict=True)]
@@ -113,7 +115,7 @@ def cells(table: Table) -> list[tuple[Cell, ...]]:
 
 def to_markdown_text(table: Table) -> str:
     """A Markdown table, as Table 3 but for the cost behind it; failures below."""
-    head = ["", *(f"{to_markdown(name)} {column.heading}" for name in table.datasets for column in METRICS)]
+    head = ["", *(f"{to_markdown(name)} {column.heading}" for name in table.datasets for column in COLUMNS)]
     head += ["s / step", "GiB / worker"]
     sign = {Mark.BEST: "**", Mark.SECOND: "_", Mark.NONE: ""}
     lines = [head, ["---"] * len(head)]
@@ -129,7 +131,7 @@ def to_csv(table: Table) -> str:
     """The same for machines: numbers in full, spreads in columns of their own."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    keys = [f"{name} {column.name}" for name in table.datasets for column in METRICS]
+    keys = [f"{name} {column.title}" for name in table.datasets for column in COLUMNS]
     keys += ["seconds per step", "bytes per worker"]
     writer.writerow(["setting", "seeds", *(part for key in keys for part in (key, f"{key} spread")), "note"])
     for row in table.rows:
@@ -141,8 +143,8 @@ def to_csv(table: Table) -> str:
 
 def to_html_table(table: Table) -> str:
     """The table's element of a page."""
-    groups = "".join(f'<th colspan="{len(METRICS)}">{to_html(name)}</th>' for name in table.datasets)
-    heads = "".join(f'<th title="{column.what}">{column.heading}</th>' for _ in table.datasets for column in METRICS)
+    groups = "".join(f'<th colspan="{len(COLUMNS)}">{to_html(name)}</th>' for name in table.datasets)
+    heads = "".join(f'<th title="{column.what}">{column.heading}</th>' for _ in table.datasets for column in COLUMNS)
     kinds = {Mark.BEST: ("<strong>", "</strong>"), Mark.SECOND: ("<em>", "</em>"), Mark.NONE: ("", "")}
     body = []
     for row, shown in zip(table.rows, cells(table), strict=True):
@@ -183,9 +185,9 @@ def _row(setting: Setting, plan: Plan, outcomes: Mapping[str, Outcome], datasets
     done = tuple(trial for trial in trials if _is_scored(outcomes.get(trial.name)))
     found = [outcomes[trial.name] for trial in done]
     values = [
-        _over_seeds([_scores(outcome, dataset) for outcome in found], column.of)
+        _over_seeds([_scores(outcome, dataset) for outcome in found], column)
         for dataset in datasets
-        for column in METRICS
+        for column in COLUMNS
     ]
     notes = [f"failed: {setting.problem}"] if setting.problem else []
     for trial in trials:
@@ -212,8 +214,8 @@ def _scores(outcome: Outcome, dataset: str) -> Scores | None:
     return next((each.scores for each in outcome.scores if each.dataset == dataset), None)
 
 
-def _over_seeds(scores: Sequence[Scores | None], of: Callable[[Scores], float | None]) -> Value:
-    return _value([None if each is None else of(each) for each in scores])
+def _over_seeds(scores: Sequence[Scores | None], metric: Metric) -> Value:
+    return _value([None if entry is None else entry[metric] for entry in scores])
 
 
 def _value(numbers: Sequence[float | None]) -> Value:
@@ -225,7 +227,7 @@ def _value(numbers: Sequence[float | None]) -> Value:
     return Value(statistics.fmean(known), statistics.stdev(known) if has_spread else None)
 
 
-def _with_spread(cell: Cell, value: Value, metric: Column) -> Cell:
+def _with_spread(cell: Cell, value: Value, metric: Metric) -> Cell:
     if value.spread is None:
         return cell
     return Cell(f"{cell.text} ± {value.spread:.{metric.digits}f}", cell.value, cell.mark)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from mana_dist import ray_runtime, storage
 from mana_dist.config import Config
-from mana_dist.data.degradation import Degradation
+from mana_dist.data.degradation import BI
 from mana_dist.errors import UserError
 from mana_dist.evaluate.datasets import find_datasets
 from mana_dist.evaluate.scored_clips import find_clips
-from mana_dist.metrics.lpips import Unavailable, load_lpips
+from mana_dist.metrics import METRICS, PSNR, SSIM, Unavailable, load_all
 from mana_dist.progress import duration
 from mana_dist.registry import versions
 from mana_dist.registry.tracking_uri import experiment_id, failures, quiet_mlflow, resolve_tracking_uri
@@ -115,12 +115,12 @@ def _prepared(config: Config, sweep: Sweep, options: Options) -> Config:
     check_inputs(config)
     warn_of_loss(config, uri)
     judging = options.judging
-    lpips = load_lpips(judging.lpips_trunk)
-    if isinstance(lpips, Unavailable):
-        print(f"warning: the table will be without LPIPS: {lpips.reason}")
+    for name, measure in load_all({"lpips": judging.lpips_trunk}).items():
+        if isinstance(measure, Unavailable):
+            print(f"warning: the table will be without {METRICS[name].label}: {measure.reason}")
     try:
         start, stop = parse_frame_range(judging.frames)
-        find_clips(find_datasets(list(judging.data), Degradation.BI, "auto"), start, stop, None)
+        find_clips(find_datasets(list(judging.data), BI, "auto"), start, stop, None)
     except UserError as error:
         text = str(error).replace("--data", "--evaluate-on").replace("frame range", "--evaluate-frames")
         raise UserError(text) from error
@@ -327,7 +327,8 @@ def _register(best: Trial, outcome: Outcome, known: Record, held: Lease, judging
         return known
     if best.config.mlflow.registered_model is None:
         return dataclasses.replace(known, best=best.name)
-    metrics = {} if outcome.mean is None else {"psnr_rgb": outcome.mean.psnr_rgb, "ssim_rgb": outcome.mean.ssim_rgb}
+    mean = {} if outcome.mean is None else outcome.mean.values
+    metrics = {metric.name: value for metric in (PSNR, SSIM) if (value := mean.get(metric.name)) is not None}
     version = versions.log_and_register(
         outcome.model, best.config, outcome.mlflow_run_id, known.tracking_uri, metrics=metrics
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from mana_dist.evaluate.report import svg_plots
 from mana_dist.evaluate.report.svg_plots import Axis, Point
-from mana_dist.sweep.results_table import METRICS, Row, Table
+from mana_dist.sweep.results_table import COLUMNS, Row, Table
 
 _BOTTOM = 300
 _LEFT = 72  # room for ticks like 24.775 beside the axis's label
@@ -45,7 +45,7 @@ def _psnr(table: Table, cost: Callable[[Row], float | None]) -> list[list[Point]
     """The points of each series."""
     names = _series(table)
     found: list[list[Point]] = [[] for _ in names]
-    position = (len(table.datasets) - 1) * len(METRICS)
+    position = (len(table.datasets) - 1) * len(COLUMNS)
     for row in table.rows:
         psnr = row.values[position].mean if row.values else None
         x = cost(row)

@@ -66,7 +66,10 @@ class Outcome:
 
 def write(sweep_folder: str, trial: str, outcome: Outcome) -> None:
     """Note what came of a trial; an infinite PSNR is written as JavaScript's ``Infinity``."""
-    text = redacted(json.dumps(dataclasses.asdict(outcome), indent=2))
+    values = dataclasses.asdict(outcome)
+    values["scores"] = [{"dataset": entry.dataset, "scores": entry.scores.plain()} for entry in outcome.scores]
+    values["mean"] = None if outcome.mean is None else outcome.mean.plain()
+    text = redacted(json.dumps(values, indent=2))
     persistently(storage.write_bytes, _uri(sweep_folder, trial), text.encode())
 
 
@@ -79,8 +82,8 @@ def read(sweep_folder: str, trial: str) -> Outcome | None:
     uri = _uri(sweep_folder, trial)
     try:
         values = json.loads(persistently(storage.read_bytes, uri))
-        scores = tuple(DatasetScores(each["dataset"], Scores(**each["scores"])) for each in values["scores"])
-        mean = None if values["mean"] is None else Scores(**values["mean"])
+        scores = tuple(DatasetScores(each["dataset"], Scores.from_plain(each["scores"])) for each in values["scores"])
+        mean = None if values["mean"] is None else Scores.from_plain(values["mean"])
         known = {"status": Status(values["status"]), "scores": scores, "mean": mean}
         return Outcome(**{**values, **known, "judging": from_json(values["judging"])})
     except (FileNotFoundError, NotADirectoryError):

@@ -5,16 +5,16 @@ import pytest
 import torch
 from scipy import ndimage
 
-from mana_dist.data.degradation import Degradation, bicubic_upsample, crop_to_multiple, degrade
+from mana_dist.data.degradation import BD, BI, DEGRADATIONS, Degradation, bicubic_upsample, crop_to_multiple, degrade
 from mana_dist.data.resize import imresize
 from tests.video.videos import noise_frames
 
-BOTH = list(Degradation)
+BOTH = list(DEGRADATIONS.values())
 
 
 def test_bi_is_imresize_of_every_frame() -> None:
     frames = noise_frames(2, 16, 24)
-    lr = degrade(frames, Degradation.BI)
+    lr = degrade(frames, BI)
     assert lr.shape == (2, 4, 6, 3)
     for frame, result in zip(frames, lr, strict=True):
         np.testing.assert_array_equal(result, imresize(frame, 4, 6))
@@ -25,7 +25,7 @@ def test_bd_is_scipys_gaussian_then_every_fourth_pixel(size: tuple[int, int]) ->
     frame = noise_frames(1, *size)[0]
     # SciPy cuts the kernel at 4 sigma, here 6 pixels: 13 taps; its "mirror" does not repeat the edge pixel.
     blurred = ndimage.gaussian_filter(frame.astype(np.float64), (1.6, 1.6, 0), mode="mirror", truncate=4)
-    np.testing.assert_array_equal(degrade(frame, Degradation.BD), np.floor(blurred[::4, ::4] + 0.5))
+    np.testing.assert_array_equal(degrade(frame, BD), np.floor(blurred[::4, ::4] + 0.5))
 
 
 def test_bd_has_the_phase_and_border_of_padded_strided_convolution() -> None:
@@ -36,15 +36,15 @@ def test_bd_has_the_phase_and_border_of_padded_strided_convolution() -> None:
     planes = torch.from_numpy(frame).permute(2, 0, 1)[:, None].double()
     padded = torch.nn.functional.pad(planes, (6, 6, 6, 6), "reflect")
     expected = torch.nn.functional.conv2d(padded, torch.from_numpy(kernel)[None, None], stride=4)
-    lr = degrade(frame, Degradation.BD).transpose(2, 0, 1)
+    lr = degrade(frame, BD).transpose(2, 0, 1)
     assert np.abs(lr - expected[:, 0].numpy()).max() <= 0.5 + 1e-9
 
 
 def test_bd_samples_pixel_zero_and_bi_the_middle_of_four() -> None:
     step = np.zeros((16, 16, 3), np.uint8)
     step[:, 8:] = 255
-    assert (degrade(step, Degradation.BI)[0, :, 0] + degrade(step, Degradation.BI)[0, ::-1, 0] == 255).all()
-    assert degrade(step, Degradation.BD)[0, 2, 0] > 128  # LR pixel 2 lies on HR pixel 8, the first bright one
+    assert (degrade(step, BI)[0, :, 0] + degrade(step, BI)[0, ::-1, 0] == 255).all()
+    assert degrade(step, BD)[0, 2, 0] > 128  # LR pixel 2 lies on HR pixel 8, the first bright one
 
 
 @pytest.mark.parametrize("degradation", BOTH)
@@ -62,12 +62,12 @@ def test_leading_dimensions_are_kept(degradation: Degradation) -> None:
 
 def test_sides_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="10x8 must be cropped to multiples of 4"):
-        degrade(np.zeros((8, 10, 3), np.uint8), Degradation.BI)
+        degrade(np.zeros((8, 10, 3), np.uint8), BI)
 
 
 def test_bd_is_for_scale_four_alone() -> None:
     with pytest.raises(ValueError, match="scale 4"):
-        degrade(np.zeros((8, 8, 3), np.uint8), Degradation.BD, scale=2)
+        degrade(np.zeros((8, 8, 3), np.uint8), BD, scale=2)
 
 
 def test_upsampling_is_imresize() -> None:

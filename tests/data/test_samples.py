@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mana_dist import ray_runtime
-from mana_dist.data.degradation import Degradation
+from mana_dist.data.degradation import BD
 from mana_dist.data.manifest import Manifest, Rejected, Shard, find_manifest, load_manifest, save_manifest
 from mana_dist.data.samples import Sample, ShardWriter, pixels, write_dataset
 from mana_dist.errors import UserError
@@ -181,9 +181,7 @@ def test_unfinished_shards_never_have_their_name(tmp_path: Path) -> None:
 def test_dataset_made_in_python_is_whole(tmp_path: Path) -> None:
     samples = some_samples(3)
     folder = str(tmp_path / "made")
-    manifest = write_dataset(
-        folder, iter(samples), clip="renders/take 1", group_bytes=2 * RAW_BYTES, degradation=Degradation.BD
-    )
+    manifest = write_dataset(folder, iter(samples), clip="renders/take 1", group_bytes=2 * RAW_BYTES, degradation=BD)
     assert load_manifest(folder) == manifest
     assert (manifest.degradation, manifest.frames, manifest.scale, manifest.samples) == ("BD", 7, 4, 3)
     assert [(shard.rows, shard.group_rows, shard.height, shard.width) for shard in manifest.shards] == [(3, 2, 8, 12)]

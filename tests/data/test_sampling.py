@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mana_dist.data.config import SampleSettings
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import BD, BI, degrade
 from mana_dist.data.resize import imresize
 from mana_dist.data.samples import Sample
 from mana_dist.data.sampling import Sampler, Tally, detail, flow_magnitude, greatest_change
@@ -39,7 +39,7 @@ def centres(samples: list[Sample]) -> list[int]:
 )
 def test_centres_have_their_whole_window_in_the_clip(window: int, stride: int, expected: list[int]) -> None:
     frames = noise_frames(10)
-    lr = degrade(frames, Degradation.BI)
+    lr = degrade(frames, BI)
     wanted = SampleSettings(frames_per_sample=window, stride=stride, detect_cuts=False, min_change=0.5, min_detail=0.25)
     samples = make(frames, wanted)
     assert centres(samples) == expected
@@ -60,9 +60,9 @@ def test_clip_shorter_than_a_window_gives_nothing() -> None:
 
 def test_odd_sizes_are_cropped_at_the_bottom_and_right() -> None:
     frames = noise_frames(7, 67, 98)
-    (sample,) = make(frames, SampleSettings(degradation=Degradation.BD, detect_cuts=False))
+    (sample,) = make(frames, SampleSettings(degradation=BD, detect_cuts=False))
     np.testing.assert_array_equal(sample.hr, frames[3, :64, :96])
-    np.testing.assert_array_equal(sample.lr, degrade(frames[:, :64, :96], Degradation.BD))
+    np.testing.assert_array_equal(sample.lr, degrade(frames[:, :64, :96], BD))
 
 
 def test_frames_are_shrunk_before_they_are_taken_as_hr() -> None:
@@ -70,7 +70,7 @@ def test_frames_are_shrunk_before_they_are_taken_as_hr() -> None:
     (sample,) = make(frames, downscale=3)
     shrunk = np.stack([imresize(frame[:201, :300], 67, 100) for frame in frames])[:, :64, :100]
     np.testing.assert_array_equal(sample.hr, shrunk[3])
-    np.testing.assert_array_equal(sample.lr, degrade(shrunk, Degradation.BI))
+    np.testing.assert_array_equal(sample.lr, degrade(shrunk, BI))
 
 
 def test_frames_that_are_too_small_are_left_out_and_counted() -> None:
@@ -94,7 +94,7 @@ def test_frames_that_repeat_are_left_out_of_windows() -> None:
     sampler = Sampler(SampleSettings())
     samples = list(sampler.samples(enumerate(frames[shown])))
     assert centres(samples) == [shown.index(picture) for picture in (3, 4, 5)]
-    np.testing.assert_array_equal(samples[0].lr, degrade(frames[:7], Degradation.BI))
+    np.testing.assert_array_equal(samples[0].lr, degrade(frames[:7], BI))
     assert sampler.tally == Tally(frames=21, duplicates=12, samples=3)
     assert len(make(frames[shown], SampleSettings(min_change=0))) == 15
 
@@ -139,7 +139,7 @@ def test_flow_is_the_motion_in_lr_pixels_per_frame() -> None:
 
 def test_flow_is_averaged_over_the_windows_pairs() -> None:
     frames = moving_frames(9, 128, 192)
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in degrade(frames, Degradation.BI)]
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in degrade(frames, BI)]
     pairs = [float(np.mean(flow_magnitude(before, after))) for before, after in itertools.pairwise(grey)]
     assert [sample.flow for sample in make(frames)] == pytest.approx([np.mean(pairs[i : i + 6]) for i in range(3)])
 
@@ -153,7 +153,7 @@ def test_patches_cover_the_frame_each_with_its_own_detail_and_flow() -> None:
     places = [(sample.top, sample.left) for sample in samples]
     assert places == [(top, left) for top in (0, 16, 24) for left in (0, 16, 32, 40) if top or left]
     assert sampler.tally == Tally(frames=7, flat=1, samples=11)
-    lr = degrade(frames, Degradation.BI)
+    lr = degrade(frames, BI)
     for sample in samples:
         top, left = sample.top, sample.left
         np.testing.assert_array_equal(sample.lr, lr[:, top : top + 16, left : left + 16])

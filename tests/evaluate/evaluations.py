@@ -4,6 +4,7 @@ import numpy as np
 
 from mana_dist.evaluate.protocol import Protocol
 from mana_dist.evaluate.results import ClipScores, Evaluation, Example, Scores
+from mana_dist.metrics import psnr, psnr_y, ssim, ssim_y
 from mana_dist.pictures import Region
 
 PROTOCOL = Protocol(
@@ -17,13 +18,16 @@ PROTOCOL = Protocol(
     device="cpu",
     mana_dist="0.0.0",
 )
+MEASURES = {"psnr_rgb": psnr, "ssim_rgb": ssim, "psnr_y": psnr_y, "ssim_y": ssim_y}
 HOSTILE = "<script>alert(1)</script>\" onload='x' & | `*é漢\x01\udcff $style"
 
 
 def scores(psnr: float, lpips: float | None = None, frames: int = 3, ssim: float | None = None) -> Scores:
     """SSIM is a hundredth of PSNR if not given, luma 1 dB and 0.01 above RGB."""
     ssim = psnr / 100 if ssim is None else ssim
-    return Scores(psnr_rgb=psnr, ssim_rgb=ssim, lpips=lpips, psnr_y=psnr + 1, ssim_y=ssim + 0.01, frames=frames)
+    return Scores(
+        {"psnr_rgb": psnr, "ssim_rgb": ssim, "lpips": lpips, "psnr_y": psnr + 1, "ssim_y": ssim + 0.01}, frames=frames
+    )
 
 
 def clip(name: str, *found: Scores, dataset: str = "vid4", motion: float | None = 1.0, note: str = "") -> ClipScores:

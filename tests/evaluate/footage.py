@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mana_dist.config import Config
-from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
+from mana_dist.data.degradation import BI, Degradation, bicubic_upsample, degrade
 from mana_dist.evaluate.__main__ import main
 from mana_dist.model import ModelConfig
 
@@ -34,7 +34,7 @@ def write_folder(folder: Path, frames: Frames, name: str = "{:04}.png", first: i
     return folder
 
 
-def write_pair(root: Path, hr: str, lr: str, frames: Frames, degradation: Degradation = Degradation.BI) -> None:
+def write_pair(root: Path, hr: str, lr: str, frames: Frames, degradation: Degradation = BI) -> None:
     """The frames, and their LR frames, in two folders below ``root``."""
     write_folder(root / hr, frames)
     write_folder(root / lr, degrade(frames, degradation))

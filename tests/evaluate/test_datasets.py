@@ -5,15 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import BD, BI, Degradation, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.datasets import Dataset, LrSource, find_datasets
 from mana_dist.evaluate.scored_clips import find_clips
 from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder, write_pair
 from tests.video.videos import write_video
 from tests.web_server import web_server
-
-BI, BD = Degradation.BI, Degradation.BD
 
 
 def find(root: Path, degradation: Degradation = BI, lr: LrSource = "auto") -> Dataset:

@@ -14,7 +14,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from mana_dist import metrics
-from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
+from mana_dist.data.degradation import BD, BI, bicubic_upsample, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.__main__ import main
 from mana_dist.model import inference
@@ -36,7 +36,7 @@ def test_means_over_frames_then_clips_equal_scores_by_hand(tmp_path: Path, model
     for method in ("bicubic", model):
         per_clip = []
         for row, (name, frames) in zip(report["methods"][method]["clips"], clips.items(), strict=True):
-            lr = degrade(frames, Degradation.BI)
+            lr = degrade(frames, BI)
             outputs = bicubic_upsample(lr) if method == "bicubic" else list(inference.super_resolve(network, lr))
             pairs = list(zip(outputs, frames, strict=True))
             assert row["name"] == name
@@ -57,7 +57,7 @@ def test_protocol_names_every_choice_and_why_lpips_is_missing(tmp_path: Path) ->
     report = evaluate(tmp_path / "out", *arguments)
     protocol = report["protocol"]
     assert protocol["degradation"] == "BD"
-    assert protocol["degradation_version"] == Degradation.BD.version
+    assert protocol["degradation_version"] == BD.version
     assert protocol["frames"] == "1:"
     assert protocol["border_crop"] == 0
     assert "untagged: BT.709 from 720 lines" in protocol["colour"]

@@ -10,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import BD, BI, Degradation, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.datasets import find_datasets
 from mana_dist.evaluate.methods import Bicubic
 from mana_dist.evaluate.scored_clips import find_clips
 from mana_dist.evaluate.scoring import Settings, score_clip
+from tests.evaluate.evaluations import MEASURES
 from tests.evaluate.footage import evaluate, write_folder
 
 Frames = NDArray[np.uint8]
@@ -45,12 +46,12 @@ def notes(
     hr: Frames,
     lr: Frames,
     layout: tuple[str, str] = ("HR", "LR"),
-    degradation: Degradation = Degradation.BI,
+    degradation: Degradation = BI,
 ) -> tuple[str, ...]:
     write_folder(tmp_path / "set" / layout[0], hr)
     write_folder(tmp_path / "set" / layout[1], lr)
     (clip,) = find_clips(find_datasets([str(tmp_path / "set")], degradation, "given"))
-    return score_clip(clip, Settings(methods=(Bicubic(),), degradation=degradation)).scores.notes
+    return score_clip(clip, Settings(methods=(Bicubic(),), degradation=degradation, measures=MEASURES)).scores.notes
 
 
 def resized(kind: int) -> Callable[[Frames], Frames]:
@@ -59,7 +60,7 @@ def resized(kind: int) -> Callable[[Frames], Frames]:
 
 def jpeg(frame: Frames) -> Frames:
     stream = io.BytesIO()
-    Image.fromarray(degrade(frame, Degradation.BI)).save(stream, "JPEG", quality=50)
+    Image.fromarray(degrade(frame, BI)).save(stream, "JPEG", quality=50)
     return np.asarray(Image.open(stream))
 
 
@@ -75,7 +76,7 @@ def test_other_kernels_of_the_same_phase_are_passed(tmp_path: Path, kernel: Call
 
 @pytest.mark.parametrize(("right", "down"), [(0.25, 0), (-0.5, 0.5), (1, -0.375), (0, 0.1)])
 def test_a_shift_is_named(tmp_path: Path, right: float, down: float) -> None:
-    lr = degrade(frames(4, 4 * right, 4 * down), Degradation.BI)
+    lr = degrade(frames(4, 4 * right, 4 * down), BI)
     (note,) = notes(tmp_path, frames(), lr, ("c/truth", "c/input4"))
     assert note.endswith("than our BI's; --lr made has no shift")
     for shift, names in ((right, ("right", "left")), (down, ("down", "up"))):
@@ -90,7 +91,7 @@ def test_a_shift_is_named(tmp_path: Path, right: float, down: float) -> None:
 
 def test_bd_taken_for_bi_is_named(tmp_path: Path) -> None:
     """By the definitions BD's pixel i lies at HR 4i, BI's at 4i + 1.5: 0.375 LR pixels."""
-    lr = degrade(frames(), Degradation.BD)
+    lr = degrade(frames(), BD)
     (note,) = notes(tmp_path, frames(), lr, ("GT/c", "BIx4/c"))
     told = [float(part.split()[-1]) for part in note.split(" LR pixels")[:2]]
     assert told == pytest.approx([0.375, 0.375], abs=0.03)
@@ -99,13 +100,13 @@ def test_bd_taken_for_bi_is_named(tmp_path: Path) -> None:
 
 
 def test_bd_as_such_and_our_own_bi_have_no_shift(tmp_path: Path) -> None:
-    assert notes(tmp_path, frames(), degrade(frames(), Degradation.BI)) == ()
-    low = degrade(frames(), Degradation.BD)
-    assert notes(tmp_path / "bd", frames(), low, ("GT/c", "BDx4/c"), Degradation.BD) == ()
+    assert notes(tmp_path, frames(), degrade(frames(), BI)) == ()
+    low = degrade(frames(), BD)
+    assert notes(tmp_path / "bd", frames(), low, ("GT/c", "BDx4/c"), BD) == ()
 
 
 @pytest.mark.parametrize("offset", [-1, 1])
-@pytest.mark.parametrize("kernel", [lambda frame: degrade(frame, Degradation.BI), jpeg])
+@pytest.mark.parametrize("kernel", [lambda frame: degrade(frame, BI), jpeg])
 def test_an_offset_in_time_is_refused(tmp_path: Path, offset: int, kernel: Callable[[Frames], Frames]) -> None:
     lr = np.stack([kernel(frame) for frame in frames(first=offset)])
     with pytest.raises(
@@ -115,15 +116,15 @@ def test_an_offset_in_time_is_refused(tmp_path: Path, offset: int, kernel: Calla
 
 
 def test_another_clip_is_refused_and_lr_made_does_without_it(tmp_path: Path) -> None:
-    lr = degrade(frames(first=90), Degradation.BI)
+    lr = degrade(frames(first=90), BI)
     with pytest.raises(UserError, match=r"LR: LR frame 1 does not show what frame 1 of .*HR shows \(correlation"):
         notes(tmp_path, frames(), lr)
-    (clip,) = find_clips(find_datasets([str(tmp_path / "set")], Degradation.BI, "made"))
-    assert score_clip(clip, Settings(methods=(Bicubic(),), degradation=Degradation.BI)).scores.notes == ()
+    (clip,) = find_clips(find_datasets([str(tmp_path / "set")], BI, "made"))
+    assert score_clip(clip, Settings(methods=(Bicubic(),), degradation=BI, measures=MEASURES)).scores.notes == ()
 
 
 def test_a_shift_of_a_single_frame_stands_in_the_report_and_in_metrics_json(tmp_path: Path) -> None:
-    (note,) = notes(tmp_path, frames(1), degrade(frames(1, 2), Degradation.BI))
+    (note,) = notes(tmp_path, frames(1), degrade(frames(1, 2), BI))
     assert "further right" in note
     report = evaluate(tmp_path / "out", "--data", str(tmp_path / "set"), "--method", "bicubic")
     assert report["methods"]["bicubic"]["clips"][0]["notes"] == [note]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
+from mana_dist.data.degradation import BI, bicubic_upsample, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.datasets import find_datasets
 from mana_dist.evaluate.given_outputs import find as outputs_of
@@ -27,7 +27,7 @@ def data(tmp_path: Path) -> Path:
 def upsampled(frames: Frames) -> Frames:
     """What bicubic gives."""
     cropped = frames[:, : frames.shape[1] // 4 * 4, : frames.shape[2] // 4 * 4]
-    return bicubic_upsample(degrade(np.ascontiguousarray(cropped), Degradation.BI))
+    return bicubic_upsample(degrade(np.ascontiguousarray(cropped), BI))
 
 
 def write_outputs(folder: Path, start: int = 0, stop: int | None = None) -> Path:
@@ -152,7 +152,7 @@ def test_a_method_may_not_be_better_than_its_files(tmp_path: Path, data: Path) -
 
 def test_a_report_among_the_outputs_is_none_of_them(tmp_path: Path, data: Path) -> None:
     outputs = write_outputs(tmp_path / "results")
-    clips = find_clips(find_datasets([str(data)], Degradation.BI, "auto"))
+    clips = find_clips(find_datasets([str(data)], BI, "auto"))
     write_folder(outputs / "report" / "walk", frames_of(7))
     write_folder(outputs / "report" / "calendar", frames_of(4))
     for out in ("report", "report/"):
@@ -171,7 +171,7 @@ def test_outputs_are_found_from_another_working_folder(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_outputs(tmp_path / "results")
-    clips = find_clips(find_datasets([str(data)], Degradation.BI, "auto"))
+    clips = find_clips(find_datasets([str(data)], BI, "auto"))
     monkeypatch.chdir(tmp_path)
     method = outputs_of("frames:X=results", clips)
     monkeypatch.chdir("/")
@@ -183,4 +183,4 @@ def test_two_files_for_one_frame_are_refused(tmp_path: Path, data: Path) -> None
     outputs = write_outputs(tmp_path / "results")
     (outputs / "walk" / "00000000_X4.jpg").write_bytes((outputs / "walk" / "00000000_X4.png").read_bytes())
     with pytest.raises(UserError, match="walk: holds both 00000000_X4.(jpg|png) and 00000000_X4.(jpg|png); keep one"):
-        outputs_of(f"frames:X={outputs}", find_clips(find_datasets([str(data)], Degradation.BI, "auto")))
+        outputs_of(f"frames:X={outputs}", find_clips(find_datasets([str(data)], BI, "auto")))

@@ -7,7 +7,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
 from mana_dist import metrics
-from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
+from mana_dist.data.degradation import BI, bicubic_upsample, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.subset import FrameSubset, parse_subset
 from mana_dist.model import Padding, inference
@@ -27,7 +27,7 @@ def test_border_crop_is_of_hr_pixels_along_every_border(tmp_path: Path) -> None:
     frames = frames_of(3)
     write_folder(tmp_path / "clip", frames)
     report = evaluate(tmp_path / "out", "--data", str(tmp_path / "clip"), "--method", "bicubic", "--border-crop", "8")
-    outputs = bicubic_upsample(degrade(frames, Degradation.BI))
+    outputs = bicubic_upsample(degrade(frames, BI))
     mean = mean_of(report)
     assert (mean["psnr_rgb"], mean["ssim_y"]) == pytest.approx(by_hand(outputs, frames, 8))
     assert mean["psnr_rgb"] != pytest.approx(by_hand(outputs, frames)[0], abs=1e-3)
@@ -49,7 +49,7 @@ def test_a_subset_is_scored_while_windows_see_all(
         *["--frames", frames, "--frame-subset", subset],
     )
     start, stop = (1, 5) if frames != ":" else (0, 7)
-    lr = degrade(clip[start:stop], Degradation.BI)
+    lr = degrade(clip[start:stop], BI)
     outputs = list(inference.super_resolve(model_folder.load(model)[0], lr))
     mean = mean_of(report, model)
     expected = by_hand(np.stack([outputs[number - start] for number in scored]), clip[scored])
@@ -64,7 +64,7 @@ def test_padding_is_the_models(tmp_path: Path, model: str, padding: Padding) -> 
     clip = frames_of(5, step=3)
     write_folder(tmp_path / "clip", clip)
     report = evaluate(tmp_path / "out", "--data", str(tmp_path / "clip"), "--method", model, "--padding", padding)
-    lr = degrade(clip, Degradation.BI)
+    lr = degrade(clip, BI)
     outputs = np.stack(list(inference.super_resolve(model_folder.load(model)[0], lr, padding=padding)))
     assert mean_of(report, model)["psnr_rgb"] == pytest.approx(by_hand(outputs, clip)[0])
     assert report["protocol"]["padding"] == padding

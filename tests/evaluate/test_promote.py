@@ -11,6 +11,7 @@ from mana_dist.evaluate.methods import Wanted
 from mana_dist.evaluate.promote import Condition, Contest, arrange, decide, parse_condition
 from mana_dist.evaluate.protocol import Protocol
 from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
+from mana_dist.metrics import METRICS
 from mana_dist.registry.versions import Registered
 
 OLD, NEW = Registered("x4", "2"), Registered("x4", "3")
@@ -22,7 +23,9 @@ PROTOCOL = Protocol(
 
 
 def scores(psnr: float, lpips: float | None = 0.2) -> Scores:
-    return Scores(psnr_rgb=psnr, ssim_rgb=psnr / 100, lpips=lpips, psnr_y=psnr + 2, ssim_y=0.9, frames=1)
+    return Scores(
+        {"psnr_rgb": psnr, "ssim_rgb": psnr / 100, "lpips": lpips, "psnr_y": psnr + 2, "ssim_y": 0.9}, frames=1
+    )
 
 
 def evaluation(*methods: tuple[str, Scores]) -> Evaluation:
@@ -42,11 +45,11 @@ def contest(*texts: str, champion: str | None = CHAMPION) -> Contest:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("psnr_rgb > @champion", Condition("psnr_rgb > @champion", "psnr_rgb", ">", "champion", 0)),
-        (" lpips<=@prod-1 ", Condition("lpips<=@prod-1", "lpips", "<=", "prod-1", 0)),
-        ("ssim_y >= @a_b + 0.05", Condition("ssim_y >= @a_b + 0.05", "ssim_y", ">=", "a_b", 0.05)),
-        ("lpips < @champion - .01", Condition("lpips < @champion - .01", "lpips", "<", "champion", -0.01)),
-        ("psnr_y > 30", Condition("psnr_y > 30", "psnr_y", ">", None, 30)),
+        ("psnr_rgb > @champion", Condition("psnr_rgb > @champion", METRICS["psnr_rgb"], ">", "champion", 0)),
+        (" lpips<=@prod-1 ", Condition("lpips<=@prod-1", METRICS["lpips"], "<=", "prod-1", 0)),
+        ("ssim_y >= @a_b + 0.05", Condition("ssim_y >= @a_b + 0.05", METRICS["ssim_y"], ">=", "a_b", 0.05)),
+        ("lpips < @champion - .01", Condition("lpips < @champion - .01", METRICS["lpips"], "<", "champion", -0.01)),
+        ("psnr_y > 30", Condition("psnr_y > 30", METRICS["psnr_y"], ">", None, 30)),
     ],
 )
 def test_expressions(text: str, expected: Condition) -> None:

@@ -162,7 +162,7 @@ def test_every_choice_is_told() -> None:
         ),
     )
     told = dict(markdown.choices(protocol))
-    assert set(Protocol.__dataclass_fields__) - told.keys() == {"datasets"}
+    assert set(Protocol.__dataclass_fields__) - told.keys() == {"datasets", "metrics"}
     assert told["datasets 2"] == "name two; uri u; layout plain; clips 2; lr made; frame_subset all; digest ab12"
     assert told["data"] == "one, two"
     assert told["models"] == "none"

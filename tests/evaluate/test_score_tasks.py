@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mana_dist.data.degradation import Degradation
+from mana_dist.data.degradation import BI
 from mana_dist.errors import UserError
 from mana_dist.evaluate import score_tasks
 from mana_dist.evaluate.datasets import find_datasets
@@ -21,6 +21,7 @@ from mana_dist.evaluate.methods import Bicubic
 from mana_dist.evaluate.score_tasks import parse_workers, plan
 from mana_dist.evaluate.scored_clips import find_clips
 from mana_dist.evaluate.scoring import Settings
+from tests.evaluate.evaluations import MEASURES
 from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder, write_pair
 
 TRUNK = ["--lpips-trunk", os.environ["MANA_TEST_LPIPS"]] if "MANA_TEST_LPIPS" in os.environ else []
@@ -62,9 +63,13 @@ def test_pictures_of_the_clips_that_differ_most_are_kept(tmp_path: Path, monkeyp
     for seed in range(4):
         frames = frames_of(1, seed)
         write_folder(tmp_path / "data" / f"{seed}", frames // (1 + seed % 3) + 1)  # 0 and 3 have the most contrast
-    clips = find_clips(find_datasets([str(tmp_path / "data")], Degradation.BI, "auto"))
+    clips = find_clips(find_datasets([str(tmp_path / "data")], BI, "auto"))
     scored = score_tasks.score_clips(
-        clips, Settings(methods=(Bicubic(),), degradation=Degradation.BI), 1, lambda *_: None, lambda _: lambda: None
+        clips,
+        Settings(methods=(Bicubic(),), degradation=BI, measures=MEASURES),
+        1,
+        lambda *_: None,
+        lambda _: lambda: None,
     )
     assert [entry.scores.clip for entry in scored] == ["0", "1", "2", "3"]
     assert [entry.example is not None for entry in scored] == [True, False, False, True]

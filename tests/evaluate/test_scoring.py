@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mana_dist.data.degradation import Degradation, bicubic_upsample, degrade
+from mana_dist.data.degradation import BI, bicubic_upsample, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate import scoring
 from mana_dist.evaluate.datasets import find_datasets
@@ -20,6 +20,7 @@ from mana_dist.evaluate.scored_clips import Clip, LrFrame, find_clips
 from mana_dist.evaluate.scoring import Settings, score_clip
 from mana_dist.evaluate.subset import ALL, CENTRE, FrameSubset
 from mana_dist.model.inference import Frame
+from tests.evaluate.evaluations import MEASURES
 from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder
 from tests.video.videos import write_video
 
@@ -81,7 +82,7 @@ def test_memory_does_not_grow_with_the_length(monkeypatch: pytest.MonkeyPatch, s
     clip = Clip(name="c", dataset="d", path="c", uri="c", lr=None, start=0, stop=None, subset=subset, total=LENGTH,
                 exact=True)  # fmt: skip
     methods = (Bicubic(), Deaf(), Ahead(), replace(Ahead(), name="far ahead", frames=20))
-    scored = score_clip(clip, Settings(methods=methods, degradation=Degradation.BI))
+    scored = score_clip(clip, Settings(methods=methods, degradation=BI, measures=MEASURES))
     assert scored.frames == LENGTH
     bicubic, _, ahead, far = scored.scores.scores
     assert bicubic == ahead == far
@@ -105,9 +106,9 @@ def test_a_late_centre_is_that_of_the_clip(tmp_path: Path, model: str) -> None:
 @pytest.mark.parametrize(("height", "width"), [(3, 3), (3, 64), (48, 2), (10, 64), (1, 1)])
 def test_tiny_frames_are_refused(tmp_path: Path, height: int, width: int) -> None:
     write_folder(tmp_path / "tiny", np.zeros((2, height, width, 3), np.uint8))
-    (clip,) = find_clips(find_datasets([str(tmp_path / "tiny")], Degradation.BI, "auto"))
+    (clip,) = find_clips(find_datasets([str(tmp_path / "tiny")], BI, "auto"))
     with pytest.raises(UserError, match=f"tiny: frames of {width}x{height}.* are smaller than SSIM's 11x11"):
-        score_clip(clip, Settings(methods=(Bicubic(),), degradation=Degradation.BI))
+        score_clip(clip, Settings(methods=(Bicubic(),), degradation=BI, measures=MEASURES))
 
 
 def split_in_two(folder: Path, frames: NDArray[np.uint8], split: int) -> Path:
@@ -132,7 +133,7 @@ def test_no_window_spans_a_gap(tmp_path: Path, model: str, gap: str, lr: str) ->
     """The scores are those of the two parts, each a clip of its own, whose oracle is the evaluation of whole clips."""
     frames, split = frames_of(11, step=3), 4
     parts = frames[:split], frames[split + (gap != "missing number") :]
-    lows = [degrade(part, Degradation.BI) for part in (frames, *parts)]
+    lows = [degrade(part, BI) for part in (frames, *parts)]
     if gap == "missing number":
         split_in_two(tmp_path / "whole" / "HR" / "c", frames, split)
         split_in_two(tmp_path / "whole" / "LR" / "c", lows[0], split)

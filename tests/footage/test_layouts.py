@@ -6,15 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import BI, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.datasets import Dataset, find_datasets
 from mana_dist.evaluate.scored_clips import find_clips
 from mana_dist.footage.layouts import is_lr_name
 from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder, write_pair
 from tests.video.videos import write_video
-
-BI = Degradation.BI
 
 
 def find(root: Path, out: str = "") -> Dataset:

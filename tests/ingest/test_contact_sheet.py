@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mana_dist import pictures
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import BI, degrade
 from mana_dist.data.manifest import Manifest, load_manifest
 from mana_dist.data.samples import Sample, write_dataset
 from mana_dist.errors import UserError
@@ -85,7 +85,7 @@ def test_the_same_dataset_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_a_cell_shows_the_frame_and_the_part_that_lost_most_pixel_by_pixel(tmp_path: Path) -> None:
     hr = moving_frames(3, 400, 640)
     hr[:, 40:160, 320:400] = np.random.default_rng(0).integers(0, 256, (120, 80, 3), dtype=np.uint8)
-    lr = degrade(hr, Degradation.BI)
+    lr = degrade(hr, BI)
     manifest = write_dataset(str(tmp_path), [Sample(lr=lr, hr=hr[1], centre=1, flow=1.0)], clip="a", frames=3)
     contact_sheet.write(str(tmp_path), manifest)
     sheet = picture(tmp_path)

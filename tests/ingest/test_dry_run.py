@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mana_dist.data.config import SampleSettings
-from mana_dist.data.degradation import Degradation
+from mana_dist.data.degradation import BD
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError
 from mana_dist.footage.expand import Clip, expand
@@ -212,7 +212,7 @@ def test_real_clips() -> None:
     """Sizes as shown and counts as decoded, measured with ffprobe's packets by others."""
     folder = Path(os.environ["MANA_TEST_CLIPS"])
     names = ["edgetam_01_dog.mp4", "mdn_flower.mp4", "gopro_karma.mp4", "androidx_portrait_4k60.mp4"]
-    told = dry_run.plan(clips_of(*(folder / name for name in names)), SampleSettings(degradation=Degradation.BD))
+    told = dry_run.plan(clips_of(*(folder / name for name in names)), SampleSettings(degradation=BD))
     assert not told.rejected
     assert told.total.clips == 4
     assert told.total.frames == 289 + 150 + 362 + 18

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mana_dist.data.config import SampleSettings
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import BD, BI, degrade
 from mana_dist.data.manifest import Rejected
 from mana_dist.footage.expand import Clip, expand
 from mana_dist.ingest import run_unit as module
@@ -47,11 +47,11 @@ def test_clip_becomes_shards_of_its_windows(tmp_path: Path) -> None:
     assert table["source"].to_pylist() == [str(tmp_path / "my clip.mp4")] * 3
     assert table["centre"].to_pylist() == [3, 5, 7]
     np.testing.assert_array_equal(plain_array(table, "hr"), frames[[3, 5, 7], :68])
-    np.testing.assert_array_equal(plain_array(table, "lr")[1], degrade(frames[2:9, :68], Degradation.BI))
+    np.testing.assert_array_equal(plain_array(table, "lr")[1], degrade(frames[2:9, :68], BI))
 
 
 def test_frame_range_limits_the_clip_and_keeps_its_numbers(tmp_path: Path) -> None:
-    settings = SampleSettings(degradation=Degradation.BD, frames_per_sample=3)
+    settings = SampleSettings(degradation=BD, frames_per_sample=3)
     folder = write_pictures(tmp_path / "frames", noise_frames(20))
     result = ingest_clip(clip_at(folder, start=10, stop=15), tmp_path / "out", settings)
     assert pq.read_table(tmp_path / "out" / result.shards[0].path)["centre"].to_pylist() == [11, 12, 13]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mana_dist.data.config import SampleSettings
-from mana_dist.data.degradation import Degradation
+from mana_dist.data.degradation import BD
 from mana_dist.data.manifest import Shard
 from mana_dist.footage.expand import Clip
 from mana_dist.ingest import units
@@ -80,7 +80,7 @@ def test_a_unit_is_named_after_all_that_its_samples_depend_on() -> None:
     }
     others = [name(dataclasses.replace(video(), **{key: value})) for key, value in changed.items()]
     of_settings: dict[str, Any] = {
-        "degradation": Degradation.BD,
+        "degradation": BD,
         "frames_per_sample": 5,
         "stride": 2,
         "patch": 64,

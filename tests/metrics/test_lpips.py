@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from mana_dist.errors import UserError
-from mana_dist.metrics.lpips import Lpips, Unavailable, load_lpips
+from mana_dist.metrics import Unavailable
+from mana_dist.metrics.lpips import Lpips, load_lpips
 
 TRUNK = os.environ.get("MANA_TEST_LPIPS")
 with_trunk = pytest.mark.skipif(

@@ -20,15 +20,14 @@ from tests.model.test_tiling import CONFIG, random_model, whole_and_tiled
 
 
 class LearnedBlur(nn.Module):
-    """Every channel of a frame's value through a filter of its own, which it learns, times the query."""
+    """Filters over key and value of each frame, which it learns, times the query."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.filters = nn.Parameter(torch.randn(sizes.channels, 1, sizes.window, sizes.window))
+        self.filters = nn.Parameter(torch.randn(sizes.channels, sizes.channels, sizes.window, sizes.window))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        padding, channels = self.filters.shape[-1] // 2, self.filters.shape[0]
-        blurred = F.conv2d(value.flatten(0, 1), self.filters, padding=padding, groups=channels)
+        blurred = F.conv2d((key + value).flatten(0, 1), self.filters, padding=self.filters.shape[-1] // 2)
         return query.unsqueeze(1) * blurred.view_as(value)
 
 
@@ -44,7 +43,7 @@ def test_a_kind_with_parameters_of_its_own_is_configured_tiled_costed_and_traine
     config = dataclasses.replace(CONFIG, attention="blur")
     assert load(to_yaml(Config(model=config)), "config.yaml").model == config
     model = random_model(config)
-    assert model.state_dict()["attention.attend.filters"].shape == (4, 1, 5, 5)
+    assert model.state_dict()["attention.attend.filters"].shape == (4, 4, 5, 5)
 
     cut = Tiling(8, decoder_reach(config))
     whole, tiled = whole_and_tiled(model, 33, 40, cut)
@@ -52,13 +51,13 @@ def test_a_kind_with_parameters_of_its_own_is_configured_tiled_costed_and_traine
     model.attention.reach = 1  # less than its filters' is seen
     assert not torch.allclose(whole_and_tiled(model, 33, 40, cut)[1], whole, rtol=1e-10, atol=1e-10)
 
-    # Three passes over a product of 5x5 for each of 3 x 4 maps; the one-hot attention: test_costs.
+    # For each of 3 x 4 maps: three passes over a product with 4 channels; the one-hot attention's: see test_costs.
     stage, crop = Stage(1, 0, 1, 1e-4), 16
     costs = [
         sample_cost(dataclasses.replace(CONFIG, attention=name, window=1), stage, crop, "fp32").flops
         for name in ("blur", "one_hot")
     ]
-    assert costs[0] - costs[1] == 3 * 4 * crop**2 * (3 * 2 - (2 + 8))
+    assert costs[0] - costs[1] == 3 * 4 * crop**2 * (3 * 2 * 4 - (2 + 8))
 
     objective = StageObjective(Mana(config), stage)
     nn.init.normal_(objective.model.attention.project.weight)

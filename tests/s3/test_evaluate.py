@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import BI, degrade
 from tests.evaluate.footage import frames_of, write_folder
 from tests.s3.commands import Command, refusal
 from tests.s3.seaweedfs import OWNER, READER, SeaweedFS
@@ -23,7 +23,7 @@ def footage(server: SeaweedFS, tmp_path_factory: pytest.TempPathFactory) -> Path
     for seed, (name, length) in enumerate(CLIPS.items()):
         frames = frames_of(length, seed)
         write_folder(folder / "set" / "GT" / name, frames)
-        write_folder(folder / "set" / "BIx4" / name, degrade(np.ascontiguousarray(frames), Degradation.BI))
+        write_folder(folder / "set" / "BIx4" / name, degrade(np.ascontiguousarray(frames), BI))
     client = server.client()
     for path in sorted((folder / "set").rglob("*.png")):
         client.upload_file(str(path), "clips", str(path.relative_to(folder)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import BI, degrade
 from tests.data.shards import plain_array
 from tests.s3.commands import Command, refusal
 from tests.s3.conftest import Clip, ingest
@@ -65,7 +65,7 @@ def test_samples_are_the_frames_that_were_uploaded(server: SeaweedFS, clips: lis
             np.testing.assert_array_equal(hr[row], frames[source][centre])
             if centre % 10 == 0:
                 window = frames[source][centre - 3 : centre + 4]
-                np.testing.assert_array_equal(lr[row], degrade(window, Degradation.BI))
+                np.testing.assert_array_equal(lr[row], degrade(window, BI))
     assert found == expected
 
 

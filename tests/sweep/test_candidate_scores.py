@@ -49,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settled(place: Path, psnr: float) -> Decision:
     uri = f"sqlite:///{place}/mlflow.db"
     MlflowClient(uri).set_registered_model_alias("x", "candidate", "1")
-    mean = Scores(psnr_rgb=psnr, ssim_rgb=0.9, lpips=None, psnr_y=psnr, ssim_y=0.9, frames=2)
+    mean = Scores({"psnr_rgb": psnr, "ssim_rgb": 0.9, "lpips": None, "psnr_y": psnr, "ssim_y": 0.9}, frames=2)
     outcome = Outcome(status=Status.FINISHED, mean=mean)
     judging = Judging(data=(str(place / "set"),))
     return candidate_scores.settle(CONFIG, outcome, judging, Registered("x", "2"), uri, str(place / "runs"))

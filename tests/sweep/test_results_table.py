@@ -113,7 +113,8 @@ def test_the_pareto_front_holds_what_nothing_beats_at_no_more_cost() -> None:
 
 
 def test_the_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:
-    infinite = Scores(psnr_rgb=math.inf, ssim_rgb=1.0, lpips=None, psnr_y=math.inf, ssim_y=1.0, frames=3)
+    values = {"psnr_rgb": math.inf, "ssim_rgb": 1.0, "lpips": None, "psnr_y": math.inf, "ssim_y": 1.0}
+    infinite = Scores(values, frames=3)
     outcome = Outcome(status=Status.FINISHED, scores=(DatasetScores("a", infinite),), mean=infinite, seconds=1.5)
     assert trial_outcomes.read(str(tmp_path), "x") is None
     trial_outcomes.write(str(tmp_path), "x", outcome)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import BI, degrade
 from mana_dist.train.validation import _picture
 
 
@@ -10,7 +10,7 @@ def test_it_shows_the_part_in_which_bicubic_is_farthest_from_hr() -> None:
     """A checkerboard in one corner of a large grey frame: no bicubic upscaling brings it back."""
     hr = np.full((640, 1280, 3), 128, np.uint8)
     hr[400:480, 1000:1080] = 255 * (np.indices((80, 80)).sum(0) % 2)[..., None].astype(np.uint8)
-    lr = degrade(hr, Degradation.BI)
+    lr = degrade(hr, BI)
     picture = _picture(lr, hr, hr)
     height, width = picture.shape[:2]
     assert (height, width) < (420, 1400)

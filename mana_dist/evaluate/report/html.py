@@ -18,6 +18,7 @@ from mana_dist.evaluate.report import markdown, metrics_table, svg_plots
 from mana_dist.evaluate.report.metrics_table import Cell, Group, Mark
 from mana_dist.evaluate.report.text import counted, to_html
 from mana_dist.evaluate.results import ClipScores, Evaluation, Example
+from mana_dist.metrics import METRICS
 
 EXAMPLES_SHOWN = 12
 EXAMPLES_SIZE = 7_000_000
@@ -95,7 +96,7 @@ def _means_table(caption: str, groups: Sequence[Group], methods: Sequence[str]) 
             for name, cells in zip(methods, group.rows, strict=True)
         )
         title = f"<bdi>{to_html(group.title)}</bdi> <small>{group.size}</small>"
-        columns = len(metrics_table.COLUMNS) + 2
+        columns = len(METRICS) + 2
         heading = f'<tr class="group"><th colspan="{columns}" scope="rowgroup">{title}</th></tr>'
         bodies.append(f"<tbody>{heading}{rows}</tbody>")
     return _scrollable(
@@ -227,7 +228,7 @@ def _notes(evaluation: Evaluation) -> str:
 def _headings(names: Sequence[tuple[str, str]], numbers: Sequence[tuple[str, str]] | None = None) -> str:
     """Of columns of text, then of numbers (those of the metrics where not given); each with what it means."""
     if numbers is None:
-        metrics = [(column.heading, column.what) for column in metrics_table.COLUMNS]
+        metrics = [(metric.heading, metric.what) for metric in METRICS.values()]
         numbers = [*metrics, (metrics_table.GAIN, metrics_table.GAIN_MEANING)]
     kinds = [("name", *entry) for entry in names] + [("number", *entry) for entry in numbers]
     return "".join(

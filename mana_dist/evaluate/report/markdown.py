@@ -8,6 +8,7 @@ from mana_dist.evaluate.report import metrics_table
 from mana_dist.evaluate.report.metrics_table import Cell, Group, Mark
 from mana_dist.evaluate.report.text import counted, to_markdown
 from mana_dist.evaluate.results import Evaluation
+from mana_dist.metrics import METRICS
 
 LEGEND = "**best**, _second best_; ↑ larger is better, ↓ smaller is better"
 CLIPS_SHOWN = 200
@@ -53,12 +54,11 @@ def report(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> str:
 def choices(protocol: Protocol) -> list[tuple[str, str]]:
     """Every choice of the protocol: its name and its value as text; what is told of each dataset on its own."""
     rows = []
-    for entry in fields(protocol):
-        value = getattr(protocol, entry.name)
+    for name, value in protocol.entries().items():
         if isinstance(value, list | tuple) and value and is_dataclass(value[0]):
-            rows += [(f"{entry.name} {number}", _told(part)) for number, part in enumerate(value, 1)]
+            rows += [(f"{name} {number}", _told(part)) for number, part in enumerate(value, 1)]
         else:
-            rows.append((entry.name, _told(value)))
+            rows.append((name, _told(value)))
     return rows
 
 
@@ -74,7 +74,7 @@ def _told(value: object) -> str:
 
 
 def _titled(group: Group, methods: Sequence[str], escape: Callable[[str], str]) -> str:
-    head = ["method", *(column.heading for column in metrics_table.COLUMNS), metrics_table.GAIN]
+    head = ["method", *(metric.heading for metric in METRICS.values()), metrics_table.GAIN]
     rows = [[escape(name), *map(_cell, cells)] for name, cells in zip(methods, group.rows, strict=True)]
     return f"{escape(group.title)} ({group.size}):\n\n{_aligned([head, *rows])}"
 
@@ -82,7 +82,7 @@ def _titled(group: Group, methods: Sequence[str], escape: Callable[[str], str]) 
 def _clips(evaluation: Evaluation) -> str:
     shown = metrics_table.most_telling(evaluation, CLIPS_SHOWN)
     several = len(evaluation.datasets) > 1
-    head = ["clip", *(["dataset"] if several else []), "method", *(column.heading for column in metrics_table.COLUMNS)]
+    head = ["clip", *(["dataset"] if several else []), "method", *(metric.heading for metric in METRICS.values())]
     rows = [[*head, metrics_table.GAIN, "motion (LR pixels/frame)", "frames"]]
     for clip in shown:
         names = [to_markdown(name) for name in (clip.clip, *([clip.dataset] if several else []))]

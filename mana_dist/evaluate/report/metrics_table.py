@@ -5,13 +5,14 @@ RGB metrics first.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from mana_dist.evaluate.methods import BICUBIC
 from mana_dist.evaluate.report.text import counted
 from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
+from mana_dist.metrics import METRICS
 
 NOTHING = "\N{EN DASH}"
 
@@ -24,37 +25,6 @@ class Mark(Enum):
     SECOND = "second best"
 
 
-@dataclass(frozen=True)
-class Column:
-    """A metric.
-
-    Attributes:
-        name: its heading, without the arrow.
-        of: its value in some scores.
-        digits: shown behind the point.
-        larger_is_better: False for a distance.
-        what: explains it to a reader.
-    """
-
-    name: str
-    of: Callable[[Scores], float | None]
-    digits: int
-    larger_is_better: bool
-    what: str
-
-    @property
-    def heading(self) -> str:
-        """The name, and which way is better."""
-        return f"{self.name} {'↑' if self.larger_is_better else '↓'}"
-
-
-COLUMNS = (
-    Column("PSNR (dB)", lambda scores: scores.psnr_rgb, 2, True, "peak signal-to-noise ratio over RGB"),
-    Column("SSIM", lambda scores: scores.ssim_rgb, 4, True, "structural similarity, mean of R, G and B"),
-    Column("LPIPS", lambda scores: scores.lpips, 4, False, "learned perceptual distance"),
-    Column("PSNR-Y (dB)", lambda scores: scores.psnr_y, 2, True, "peak signal-to-noise ratio of luma"),
-    Column("SSIM-Y", lambda scores: scores.ssim_y, 4, True, "structural similarity of luma"),
-)
 GAIN = "gain over bicubic (dB)"
 GAIN_MEANING = "PSNR over that of bicubic"
 
@@ -81,7 +51,7 @@ class Group:
     Attributes:
         title: the dataset's, the clip's, or what the rows are the mean of.
         size: how many clips and frames that is.
-        rows: of each method, in the evaluation's order: ``COLUMNS``, then the gain over bicubic.
+        rows: of each method, in the evaluation's order: a metric each, then the gain over bicubic.
     """
 
     title: str
@@ -128,16 +98,19 @@ def footnotes(evaluation: Evaluation) -> list[str]:
     """Why cells of this evaluation's tables are empty or infinite, as plain text; mostly nothing."""
     scores = [entry for clip in evaluation.clips for entry in clip.scores]
     notes = []
-    if all(entry.lpips is None for entry in scores):
-        notes.append(f"LPIPS {NOTHING}: {evaluation.protocol.lpips}")
-    elif any(entry.lpips is None for entry in scores):
-        notes.append(
-            f"LPIPS {NOTHING}: some clip in that mean has none, as its frames are too small for it "
-            f"({evaluation.protocol.lpips})"
-        )
+    for metric in METRICS.values():
+        missing = [entry[metric] is None for entry in scores]
+        definition = evaluation.protocol.metrics.get(metric.name, evaluation.protocol.lpips)
+        if all(missing):
+            notes.append(f"{metric.label} {NOTHING}: {definition}")
+        elif any(missing):
+            notes.append(
+                f"{metric.label} {NOTHING}: some clip in that mean has none, as its frames are too small for it "
+                f"({definition})"
+            )
     if BICUBIC not in evaluation.methods:
         notes.append(f"{GAIN} {NOTHING}: {BICUBIC} is not among the methods")
-    if any(math.isinf(entry.psnr_rgb) or math.isinf(entry.psnr_y) for entry in scores):
+    if any(value == math.inf for entry in scores for value in entry.values.values()):
         notes.append(f"PSNR ∞: some frame equals the ground truth; null in metrics.json, and without a {GAIN}")
     return notes
 
@@ -173,7 +146,8 @@ def marked(values: Sequence[float | None], digits: int, larger_is_better: bool) 
 def _means(evaluation: Evaluation, title: str, clips: Sequence[ClipScores]) -> Group:
     scores = [evaluation.mean(method, clips) for method in range(len(evaluation.methods))]
     columns = [
-        marked([column.of(entry) for entry in scores], column.digits, column.larger_is_better) for column in COLUMNS
+        marked([entry[metric] for entry in scores], metric.digits, metric.larger_is_better)
+        for metric in METRICS.values()
     ]
     columns.append(_gains(evaluation, scores))
     clip_count = "" if len(clips) == 1 and title == clips[0].clip else counted(len(clips), "clip") + ", "

@@ -11,7 +11,7 @@ ARG PYTHON=python:3.11.14-slim-bookworm
 FROM ${PYTHON} AS packages
 WORKDIR /opt/mana
 COPY pyproject.toml constraints.txt cluster/image/requirements.py ./
-RUN python requirements.py gcp > requirements.txt \
+RUN python requirements.py all gcp > requirements.txt \
     && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 
 FROM packages AS caches
@@ -32,8 +32,6 @@ COPY --from=caches --chown=mana /opt/mana/cache cache
 # Into /usr/local, and not into a virtual environment: KubeRay starts Ray from a login shell, which sets PATH anew.
 COPY README.md LICENSE ./
 COPY mana_dist mana_dist
-COPY pipelines pipelines
-COPY tune tune
 RUN pip install --no-cache-dir --no-deps --no-build-isolation . && rm -rf build
 # Where Triton's cache was made for; the path is part of its key, the library itself is found by the loader.
 # Docker does not set HOME by the user, and `ray up` asks it where ~/.ray is.

@@ -17,6 +17,14 @@ from mana_dist.errors import UserError, redacted
 from mana_dist.model.config import ModelConfig
 
 PRESETS = ("tiny", "paper")
+# Options that all commands spell alike, and the keys that they set here.
+_ALIASES = {
+    "--device": "--run.device",
+    "--precision": "--run.precision",
+    "--workers": "--run.workers",
+    "--tracking-uri": "--mlflow.tracking_uri",
+    "--experiment": "--mlflow.experiment",
+}
 _LONGEST_RUN_NAME = 128  # a folder and others below it have it in their names
 
 # What a model tells of itself wherever it goes: what it is and how it was trained. A key that is not here stays with
@@ -215,7 +223,7 @@ class Config:
             )
 
 
-def parse(arguments: Sequence[str], prog: str = "python -m mana_dist.train") -> Config:
+def parse(arguments: Sequence[str], prog: str = "mana train") -> Config:
     """Return the configuration that a command line describes: ``--config PRESET|FILE.yaml``, ``--key.path VALUE``.
 
     Of several ``--config`` each builds on those before it, and single keys win over all of them. Local paths come back
@@ -242,7 +250,18 @@ def parse(arguments: Sequence[str], prog: str = "python -m mana_dist.train") -> 
         raise
     except Exception as error:  # jsonargparse wraps, and dataclasses raise, many kinds; all are the user's input
         raise UserError(f"{where}: {_one_line(error)}") from error
-    return _resolved(config)
+    return resolved(config)
+
+
+def preset(name: str) -> Config:
+    """Return the configuration of a preset, ``tiny`` or ``paper``.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in PRESETS:
+        raise UserError(f"there is no preset {name}; there are {', '.join(PRESETS)}")
+    return load((resources.files("mana_dist") / "presets" / f"{name}.yaml").read_text(encoding="utf-8"), name)
 
 
 def load(text: str, name: str) -> Config:
@@ -267,7 +286,7 @@ def from_mapping(values: Mapping[str, Any], name: str) -> Config:
 
 
 def to_mapping(config: Config) -> dict[str, Any]:
-    """The configuration as nested plain values, for YAML and for crossing process borders."""
+    """The configuration as nested plain values."""
     return dataclasses.asdict(config)
 
 
@@ -320,7 +339,10 @@ def _parser(prog: str) -> ArgumentParser:
 
 
 def _split_assignment(argument: str) -> list[str]:
-    return argument.split("=", 1) if argument.startswith("--") and "=" in argument else [argument]
+    if not argument.startswith("--"):
+        return [argument]
+    name, *value = argument.split("=", 1)
+    return [_ALIASES.get(name, name), *value]
 
 
 def _split_files(command_line: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -397,7 +419,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _resolved(config: Config) -> Config:
+def resolved(config: Config) -> Config:
+    """Return the configuration with absolute local paths, since workers run in other folders."""
     data, run = config.data, config.run
     data = dataclasses.replace(
         data,

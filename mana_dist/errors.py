@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from mana_dist import console
+
 # A password may hold "/" and, with a colon before it, "@" too, as SQLAlchemy takes it; in a path "@" is no secret.
 _USER = re.compile(r"(?<=://)(?:[^\s/:?#@]*:\S*|[^\s/?#@]+)@")
 _NAMES = "password|passwd|pwd|secret|token|signature|sig|credential"
@@ -43,6 +45,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     130: interrupted by Ctrl-C; 143: by SIGTERM, where that is caught. Any other exception is a bug and keeps its
     traceback.
     """
+    console.show()
     try:
         main(sys.argv[1:])
     except UserError as error:

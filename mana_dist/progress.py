@@ -4,6 +4,8 @@ import sys
 import time
 from typing import TextIO
 
+from mana_dist import console
+
 TERMINAL_INTERVAL = 0.2  # seconds between updates of a line that is overwritten
 LOG_INTERVAL = 5.0  # and between lines of a log
 
@@ -17,11 +19,11 @@ class Progress:
         Args:
             label: begins the line.
             total: frames expected, or None if that is not known.
-            stream: where to write; stderr unless given.
+            stream: where to write; unless given stderr, or nowhere where no command shows its lines.
         """
         self._label, self._total = label, total
-        self._stream = stream or sys.stderr
-        self._terminal = self._stream.isatty()
+        self._stream = stream or (sys.stderr if console.is_shown() else None)
+        self._terminal = self._stream is not None and self._stream.isatty()
         self._start = self._said = time.monotonic()
         self.count = 0
 
@@ -39,14 +41,14 @@ class Progress:
         """One frame more is done."""
         self.count += 1
         now = time.monotonic()
-        if now - self._said >= (TERMINAL_INTERVAL if self._terminal else LOG_INTERVAL):
+        if self._stream and now - self._said >= (TERMINAL_INTERVAL if self._terminal else LOG_INTERVAL):
             self._said = now
             self._stream.write(f"\r{self._line()}" if self._terminal else f"{self._line().rstrip()}\n")
             self._stream.flush()
 
     def close(self) -> None:
         """Leave a terminal's line clear for what comes next."""
-        if self._terminal:
+        if self._stream and self._terminal:
             self._stream.write("\r" + " " * len(self._line()) + "\r")
             self._stream.flush()
 

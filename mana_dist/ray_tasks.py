@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from mana_dist.console import log
 from mana_dist.progress import count, duration
 
 Step = Callable[[], None]
@@ -148,7 +149,7 @@ class _Reminder:
                 signs = ray.get(self._desk.signs.remote(), timeout=_SIGN_SECONDS)
             except ray.exceptions.RayError:  # its node may be gone
                 signs = {}
-            print(waiting_line(silent, dict(self._left), signs), flush=True)
+            log.info(waiting_line(silent, dict(self._left), signs))
 
 
 def waiting_line(silent: float, left: dict[int, str], signs: dict[int, tuple[int | None, float]]) -> str:

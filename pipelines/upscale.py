@@ -1,7 +1,6 @@
-"""Runnable entry: ``python -m pipelines.upscale``, upscales many videos on a cluster."""
+"""Runnable entry: ``python -m pipelines.upscale``, the same as ``mana upscale``."""
 
-from mana_dist.errors import run_command
-from mana_dist.upscale.bucket.__main__ import main
+from mana_dist.cli import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("upscale")

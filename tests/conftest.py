@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from mana_dist import console
 from mana_dist.errors import run_command
 
 # Else torch's threads, of several processes on a few cores, spend most of the time in busy waiting for each other.
@@ -20,7 +21,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What a shell starts in the background ignores SIGINT, and so would each command that a test interrupts."""
+    """Show what commands say, as their own processes do.
+
+    And a shell's background jobs ignore SIGINT, and so would each command that a test interrupts.
+    """
+    console.show()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.option.loadscopereorder = False  # xdist's order, files of many tests first, is not that of their lengths
 

@@ -1,12 +1,13 @@
 """``python requirements.py [--only] [EXTRA ...]``: pyproject's dependencies and those of its extras, a line each.
 
 So the image's packages have a layer of their own, which a change of the code leaves as it is. Extras that pyproject
-does not have are left out. ``--only`` leaves out what all need.
+does not XX
 """
 
+import re
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -26,7 +27,17 @@ def requirements(pyproject: str, extras: Sequence[str], only: bool) -> list[str]
     build: list[str] = [] if only else document["build-system"]["requires"]
     base: list[str] = [] if only else project["dependencies"]
     optional = project.get("optional-dependencies", {})
-    return [*build, *base, *(requirement for extra in extras for requirement in optional.get(extra, []))]
+    own = re.compile(rf"{re.escape(project['name'])}\[(.+)\]")
+
+    def lines(extra: str) -> Iterator[str]:
+        for requirement in optional.get(extra, []):
+            if match := own.fullmatch(requirement):
+                for other in match[1].split(","):
+                    yield from lines(other)
+            else:
+                yield requirement
+
+    return list(dict.fromkeys([*build, *base, *(line for extra in extras for line in lines(extra))]))
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def load_manifest(uri: str) -> Manifest:
     if manifest is None:
         raise UserError(
             f"{uri}: no finished sample dataset there (no {MANIFEST_NAME}); "
-            f"make it with: python -m pipelines.ingest --source VIDEO --out {uri}"
+            f"make it with: mana ingest --source VIDEO --out {uri}"
         )
     return manifest
 

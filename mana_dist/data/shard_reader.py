@@ -59,7 +59,7 @@ class ShardReader:
         # What the storage fails with has become a UserError: these come from bytes that it gave.
         except (OSError, pa.ArrowException, ValueError, IndexError, KeyError) as error:
             raise UserError(
-                f"{self._name(shard)}: damaged ({_line(error)}); see what else is with `python -m pipelines.ingest "
+                f"{self._name(shard)}: damaged ({_line(error)}); see what else is with `mana ingest "
                 f"--verify {self._uri}`, and make it again by running its ingest again"
             ) from error
 

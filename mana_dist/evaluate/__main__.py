@@ -1,51 +1,47 @@
-"""``python -m mana_dist.evaluate``: methods against the ground truth, every choice beside every number."""
+"""``mana evaluate``: methods against the ground truth, every choice beside every number."""
 
-import argparse
-import io
-import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mana_dist.arguments import Parser
-from mana_dist.errors import UserError, run_command
-
-# The rest of the package is imported where it is used: it brings torch, and a mistake on the command line should be
-# told at once.
+from mana_dist.errors import UserError
+from mana_dist.evaluate.config import EvaluationOptions
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the command line.
+    """Run ``mana evaluate``.
 
     Raises:
         UserError: bad usage or bad input.
     """
-    options = parser().parse_args(arguments)
-    for key, values in (("--method", options.method), ("--out", [options.out])):
-        # An unset variable of a shell: the working folder would be taken for it.
-        if not all(value.strip() for value in values):
-            raise UserError(f"{key} '': an empty name; say what is meant")
-    from mana_dist.evaluate.run_evaluation import evaluate
+    options = parse(arguments)
+    options.check()
+    from mana_dist.evaluate import evaluate  # brings torch: a mistake on the command line is answered before
 
     evaluate(options)
 
 
-def show_what_the_console_can() -> None:
-    """A character that the console's encoding lacks (an arrow, in ASCII) becomes "?" instead of an exception."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+def parse(arguments: Sequence[str]) -> EvaluationOptions:
+    """Return the options that a command line gives.
+
+    Raises:
+        UserError: unknown, missing or wrong options.
+    """
+    values: dict[str, Any] = vars(_parser().parse_args(arguments))
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return EvaluationOptions(**(values | lists))
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line's options, with the paper's protocol for defaults."""
+def _parser() -> Parser:
     from mana_dist.data.degradation import DEGRADATIONS
 
-    made = Parser(prog="python -m mana_dist.evaluate", description="Measure super-resolution methods on clips.")
+    made = Parser(prog="mana evaluate", description="Measure super-resolution methods on clips.")
     what = made.add_argument_group("what").add_argument
     what("--data", required=True, nargs="+", action="extend", metavar="URI", help="the ground truth, each a dataset: "
          "a video, a folder of frames (PNG, JPEG) or of several of either, Vid4, UDM10, REDS4, SPMCS, or "
          "Vimeo90K")  # fmt: skip
-    what("--method", required=True, nargs="+", action="extend", metavar="METHOD", help="bicubic, a model folder, "
-         "models:/NAME/VERSION, models:/NAME@ALIAS, or frames:NAME=URI for the output of any other "
+    what("--method", dest="methods", required=True, nargs="+", action="extend", metavar="METHOD", help="bicubic, a "
+         "model folder, models:/NAME/VERSION, models:/NAME@ALIAS, or frames:NAME=URI for the output of any other "
          "method")  # fmt: skip
     what("--out", required=True, metavar="DIR", help="folder for metrics.json and the report")
     what("--overwrite", action="store_true", help="replace another evaluation's files in --out")
@@ -65,8 +61,8 @@ def parser() -> argparse.ArgumentParser:
         "a number of clips")  # fmt: skip
     where = made.add_argument_group("where").add_argument
     where("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default %(default)s)")
-    where("--workers", metavar="N", default="auto", help="processes that share the clips; the numbers are the same "
-          "for any (default %(default)s)")  # fmt: skip
+    where("--workers", type=_workers, metavar="N", default="auto", help="processes that share the clips; the "
+          "numbers are the same for any (default %(default)s)")  # fmt: skip
     mlflow = made.add_argument_group("MLflow").add_argument
     mlflow("--tracking-uri", metavar="URI", help="log a run there, and look up models:/ names (default "
            "MLFLOW_TRACKING_URI; without it no run, and names are looked up in this folder's mlflow.db)")  # fmt: skip
@@ -76,6 +72,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _workers(text: str) -> int | None:
+    if text != "auto" and not text.isdecimal():
+        raise UserError(f"--workers {text}: write auto, or a number like 2")
+    return None if text == "auto" else int(text)
+
+
 if __name__ == "__main__":
-    show_what_the_console_can()
-    run_command(main)
+    from mana_dist.cli import run
+
+    run("evaluate")

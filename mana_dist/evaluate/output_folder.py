@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mana_dist import storage
+from mana_dist.console import log
 from mana_dist.errors import UserError
 from mana_dist.evaluate import metrics_file, report
 from mana_dist.evaluate.metrics_file import METRICS_FILE, PARTIAL_FILE
@@ -94,4 +95,4 @@ class OutputFolder:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                print(f"{uri}: cannot be deleted, and may be an earlier evaluation's ({error})", flush=True)
+                log.info(f"{uri}: cannot be deleted, and may be an earlier evaluation's ({error})")

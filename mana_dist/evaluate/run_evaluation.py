@@ -1,17 +1,17 @@
 """An evaluation from its command line to its files."""
 
-import argparse
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mana_dist import __version__, storage
 from mana_dist.config import MlflowConfig
+from mana_dist.console import log
 from mana_dist.data.degradation import DEGRADATIONS
 from mana_dist.errors import UserError, one_line, redacted
-from mana_dist.evaluate import metrics_file, promote, report, score_tasks
+from mana_dist.evaluate import metrics_file, promote, report
+from mana_dist.evaluate.config import EvaluationOptions
 from mana_dist.evaluate.datasets import Dataset, find_datasets
 from mana_dist.evaluate.evaluation_run import Tracking
 from mana_dist.evaluate.methods import Method, Wanted, load_methods, source
@@ -38,7 +38,7 @@ from mana_dist.video.frame_folders import parse_frame_range
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """All that a command line means, checked.
+    """All that the options mean, checked.
 
     Attributes:
         clips: in the data's order.
@@ -63,14 +63,14 @@ class _Prepared:
     tracking: Tracking | None
 
 
-def evaluate(options: argparse.Namespace) -> Evaluation:
-    """Do what a command line says; what can be wrong with it is found before the first clip.
+def evaluate(options: EvaluationOptions) -> Evaluation:
+    """Score the methods and write the report; what can be wrong with the options is found before the first clip.
 
     Returns:
-        What was found; it has been written and told.
+        What was found; ``metrics.json`` and the report are in ``options.out``.
 
     Raises:
-        UserError: bad usage or bad input, or another evaluation is at work on the folder.
+        UserError: bad input, or another evaluation is at work on the folder.
     """
     prepared = _prepare(options)
     out = prepared.out.uri
@@ -82,53 +82,51 @@ def evaluate(options: argparse.Namespace) -> Evaluation:
 
 def _evaluate(prepared: _Prepared, held: Lease) -> Evaluation:
     for told in prepared.protocol.datasets:
-        print(f"data: {told}", flush=True)
+        log.info(f"data: {told}")
     evaluation = _score(prepared, held)
-    print(f"\n{report.table(evaluation)}\n", flush=True)
+    log.info(f"\n{report.table(evaluation)}\n")
     held.check()
     prepared.out.write_metrics(metrics_file.to_json(evaluation, prepared.top))
     held.check_lately()
     files = [prepared.out.metrics, *prepared.out.publish(evaluation)]
     prepared.out.remove_others(files)
-    print("\n".join(files), flush=True)
+    log.info("\n".join(files))
     held.check()
     promotion, failure = _promote(prepared, evaluation)
     if promotion is not None:
         held.check_lately()  # the registry may have taken its time
         prepared.out.write_metrics(metrics_file.to_json(evaluation, prepared.top, promotion))
-        print(f"promotion: {promotion}", flush=True)
+        log.info(f"promotion: {promotion}")
     if prepared.tracking is not None:
         tracking = prepared.tracking
         run = tracking.log(evaluation, prepared.settings.methods, files, promotion)
-        print(f"MLflow run {run} in {tracking.experiment} at {redacted(tracking.uri)}", flush=True)
+        log.info(f"MLflow run {run} in {tracking.experiment} at {redacted(tracking.uri)}")
     if failure is not None:
         raise failure
     return evaluation
 
 
-def _prepare(options: argparse.Namespace) -> _Prepared:
-    workers = score_tasks.parse_workers(options.workers)
+def _prepare(options: EvaluationOptions) -> _Prepared:
+    options.check()
     top = None if options.top_motion is None else parse_top_motion(options.top_motion)
     subset = None if options.frame_subset is None else parse_subset(options.frame_subset)
     conditions = [promote.parse_condition(text) for text in options.promote_if]
     if conditions:
         promote.alias_of(conditions)
-    if options.border_crop < 0:
-        raise UserError(f"--border-crop {options.border_crop}: give a number of pixels, 0 or more")
     out = OutputFolder(storage.resolve(options.out))
     start, stop = parse_frame_range(options.frames)
     degradation = DEGRADATIONS[options.degradation]
 
     datasets = find_datasets(options.data, degradation, options.lr, out.uri)
     clips = tuple(find_clips(datasets, start, stop, subset))
-    device = _device(options.device, elsewhere=len(clips) > 1 and workers != 1)
+    device = _device(options.device, elsewhere=len(clips) > 1 and options.workers != 1)
     storage.check_writable(out.uri, "--out")
     tracking = _tracking(options)
     if tracking is not None:
         check_experiment(tracking.experiment, "--experiment")
         tracking.check()
     registry = resolve_tracking_uri(options.tracking_uri)
-    wanted, contest = _wanted(options.method, conditions, registry)
+    wanted, contest = _wanted(options.methods, conditions, registry)
     methods = load_methods(wanted, clips, options.padding, registry, out.uri)
     measures = load_all({"lpips": options.lpips_trunk})
     settings = Settings(
@@ -142,7 +140,7 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
         clips=clips,
         settings=settings,
         protocol=_protocol(options, datasets, clips, tuple(zip(wanted, methods, strict=True)), measures, device),
-        workers=workers,
+        workers=options.workers,
         out=out,
         top=top,
         contest=contest,
@@ -164,7 +162,8 @@ def _score(prepared: _Prepared, held: Lease) -> Evaluation:
     except UserError as error:
         raise UserError("; ".join([str(error), *_keep(prepared, finished, held)])) from error
     except (Exception, KeyboardInterrupt, SystemExit):
-        print("".join(f"{line}\n" for line in _keep(prepared, finished, held)), end="", file=sys.stderr)
+        for line in _keep(prepared, finished, held):
+            log.warning(line)
         raise
     evaluation = _evaluation(prepared, tuple(entry.scores for entry in scored))
     return replace(
@@ -219,7 +218,7 @@ def _device(name: str, *, elsewhere: bool) -> str:
     return choose_device(name)
 
 
-def _tracking(options: argparse.Namespace) -> Tracking | None:
+def _tracking(options: EvaluationOptions) -> Tracking | None:
     """Where a run was asked for, if it was."""
     if not (options.tracking_uri or options.experiment is not None or os.environ.get("MLFLOW_TRACKING_URI")):
         return None
@@ -243,7 +242,7 @@ def _wanted(
 
 
 def _protocol(
-    options: argparse.Namespace,
+    options: EvaluationOptions,
     datasets: Sequence[Dataset],
     clips: Sequence[Clip],
     methods: Sequence[tuple[Wanted, Method]],
@@ -279,7 +278,7 @@ def _protocol(
         models=tuple(source(method, loaded) for method, loaded in methods),
         lr=options.lr,
         border_crop=options.border_crop,
-        **({} if options.frame_subset is None else {"frame_subset": options.frame_subset}),
+        frame_subset=options.frame_subset or Protocol.frame_subset,
     )
 
 
@@ -317,4 +316,4 @@ class _Lines:
         rate = f", {scored.frames / max(seconds, 1e-9):.2f} frames/s" if self._live is not None else ""
         notes = "".join(f"; {note}" for note in scored.scores.notes)
         name = self._clips[position].name
-        print(f"clip {self._done}/{len(self._clips)} {name}: {scored.frames} frames{rate}{notes}", flush=True)
+        log.info(f"clip {self._done}/{len(self._clips)} {name}: {scored.frames} frames{rate}{notes}")

@@ -18,6 +18,7 @@ import cv2
 import torch
 
 from mana_dist import ray_runtime
+from mana_dist.console import log
 from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.scored_clips import Clip
 from mana_dist.evaluate.scoring import ScoredClip, Settings, score_clip
@@ -53,19 +54,6 @@ class _Mistake:
     """A :class:`UserError` that a worker met, as a value: Ray would wrap the exception."""
 
     text: str
-
-
-def parse_workers(text: str) -> int | None:
-    """What ``--workers`` says; None for ``auto``.
-
-    Raises:
-        UserError: neither ``auto`` nor a positive number.
-    """
-    if text == "auto":
-        return None
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise UserError(f"--workers {text}: write auto, or a number like 2")
 
 
 def plan(clips: int, workers: int | None, places: int, threads: int) -> Plan:
@@ -220,7 +208,7 @@ def _on_ray(
             ready, _ = ray.wait(list(busy), num_returns=1, timeout=_SILENCE)
             if not ready:
                 names = ", ".join(redacted(clips[position].uri) for _, position in busy.values())
-                print(f"no clip scored for {duration(time.monotonic() - came)}; waiting for {names}", flush=True)
+                log.info(f"no clip scored for {duration(time.monotonic() - came)}; waiting for {names}")
                 continue
             came = time.monotonic()
             worker, position = busy.pop(ready[0])

@@ -89,7 +89,7 @@ def _cells(uri: str, places: Sequence[_Place]) -> Iterator[Frame]:
             table = file.read_row_group(places[0].group, columns=columns, use_threads=False)
         lr, hr = pixels(table, "lr"), pixels(table, "hr")
     except (OSError, ValueError, ArrowException) as error:
-        raise UserError(f"{name}: cannot be read ({error}); python -m pipelines.ingest --verify {uri}") from error
+        raise UserError(f"{name}: cannot be read ({error}); mana ingest --verify {uri}") from error
     clip, centre, flow = (table[column].to_pylist() for column in columns[2:])
     for place in places:
         row = place.row

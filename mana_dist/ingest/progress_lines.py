@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Sequence
 
+from mana_dist.console import log
 from mana_dist.data.config import SampleSettings
 from mana_dist.ingest import units
 from mana_dist.ingest.units import ClipResult, Unit, UnitResult
@@ -29,7 +30,7 @@ class Report:
         again = f" ({there} more are there already)" if there else ""
         taken = f"; {len(done)} of {len(planned)} tasks were done before it was stopped" if done else ""
         made = f"{settings.frames_per_sample}-frame samples every {count(settings.stride, 'frame')}"
-        print(f"ingest: {count(clips, 'clip')}{again}, {settings.degradation}, {made}{taken}", flush=True)
+        log.info(f"ingest: {count(clips, 'clip')}{again}, {settings.degradation}, {made}{taken}")
         self._work = {unit.name: units.work(unit) for unit in planned}
         self._names = {clip.source: clip.name for unit in planned for clip in unit.clips}
         self._total, self._number = len(planned), len(done)
@@ -49,7 +50,7 @@ class Report:
         now = time.monotonic()
         noted = any(clip.note or clip.reason for clip in result.clips)
         if self._total <= _EVERY_LINE or noted or now - self._printed > _SECONDS or self._number == self._total:
-            print(f"[{self._number}/{self._total}] {self._news(result)}; {self._rate(now)}", flush=True)
+            log.info(f"[{self._number}/{self._total}] {self._news(result)}; {self._rate(now)}")
             self._printed = now
 
     def _rate(self, now: float) -> str:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 
+from mana_dist.console import log
 from mana_dist.data.config import SampleSettings
 from mana_dist.errors import UserError, one_line
 from mana_dist.footage.expand import Clip
@@ -38,7 +39,7 @@ def plan(clips: Sequence[Clip], out: str, settings: SampleSettings, segment_fram
         else:
             unplanned.append(clip)
     if unplanned:
-        print(f"ingest: reading {count(len(unplanned), 'long video')} to find where to cut", flush=True)
+        log.info(f"ingest: reading {count(len(unplanned), 'long video')} to find where to cut")
     task = functools.partial(_plan_row, out=out, settings=settings, segment_frames=segment_frames)
     for text in map_on_ray([units.whole([clip], settings).to_json() for clip in unplanned], task, _name):
         row = json.loads(text)

@@ -91,7 +91,7 @@ def _decide(
         return Decision(True, "it pointed at no version")
     stays = f"it stays at version {holder.version}"
     by_hand = (
-        f"to move it: python -m mana_dist.evaluate --data HELD_OUT --method {version.uri} --out DIR --tracking-uri "
+        f"to move it: mana evaluate --data HELD_OUT --method {version.uri} --out DIR --tracking-uri "
         f'{redacted(tracking_uri)} --promote-if "psnr_rgb > @{CANDIDATE}"'
     )
     if score is None:

@@ -63,12 +63,17 @@ def app(options: ServeOptions) -> serve.Application:
         click.ClickException: no such model.
     """
     try:
-        return _build(options)
+        return build(options)
     except UserError as error:
         raise _UsageError(one_line(error)) from error
 
 
-def _build(options: ServeOptions) -> serve.Application:
+def build(options: ServeOptions) -> serve.Application:
+    """Build the app.
+
+    Raises:
+        UserError: no such model.
+    """
     tracking_uri = resolve_tracking_uri(options.tracking_uri)
     model = _fixed(options.model, tracking_uri)
     _, config, sha256 = model_folder.load_identified(model, tracking_uri)

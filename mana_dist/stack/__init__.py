@@ -1,1 +1,1 @@
-"""Ray, MLflow, PostgreSQL and an S3 store on this machine, to try all of it: ``python -m cluster.local``."""
+"""Ray, MLflow, PostgreSQL and an S3 store on this machine, to try all of it: ``mana stack``."""

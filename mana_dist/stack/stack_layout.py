@@ -107,7 +107,7 @@ def load(folder: Path) -> Layout:
         UserError: there is none.
     """
     if not exists(folder):
-        raise UserError(f"--folder {folder} holds no local stack; `python -m cluster.local up` makes one")
+        raise UserError(f"--folder {folder} holds no local stack; `mana stack up` makes one")
     values = json.loads((folder / _FILE).read_text(encoding="utf-8"))
     return Layout(folder, values["ports"], values["passwords"])
 
@@ -124,7 +124,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(f"--folder {folder}: another `python -m cluster.local` is at work there; wait for it") from None
+        raise UserError(f"--folder {folder}: another `mana stack` is at work there; wait for it") from None
     try:
         yield
     finally:

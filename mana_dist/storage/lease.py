@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from mana_dist import storage
+from mana_dist.console import log
 from mana_dist.errors import UserError, terminable
 from mana_dist.storage import swap
 from mana_dist.storage.retry import PATIENCE, is_lasting, persistently
@@ -297,7 +298,7 @@ def _taken(folder: str, name: str, other: str, patient: bool, length: float, clo
         else:
             if not is_free and not is_watched:
                 is_watched = True
-                print(f"{name} belongs to another attempt ({owner}); taking it over if that is silent", flush=True)
+                log.info(f"{name} belongs to another attempt ({owner}); taking it over if that is silent")
         clock.sleep(length / _RENEWALS / 5)
 
 

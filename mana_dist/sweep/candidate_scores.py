@@ -4,11 +4,12 @@ import tempfile
 
 from mana_dist import storage
 from mana_dist.config import Config
+from mana_dist.console import log
 from mana_dist.errors import UserError
 from mana_dist.registry import candidate, model_folder
 from mana_dist.registry.candidate import Decision, Scores
 from mana_dist.registry.versions import Registered
-from mana_dist.sweep.judging import Judging, arguments
+from mana_dist.sweep.judging import Judging, options
 from mana_dist.sweep.trial import EVALUATION_FOLDER
 from mana_dist.sweep.trial_outcomes import Outcome
 
@@ -31,16 +32,15 @@ def settle(
     """
 
     def score(holder: Registered) -> Scores:
-        from mana_dist.evaluate.__main__ import parser
-        from mana_dist.evaluate.run_evaluation import evaluate
+        from mana_dist.evaluate import evaluate
 
         if outcome.mean is None:
             raise UserError("the best model has no scores")
-        print(f"comparing with version {holder.version}, which is @{candidate.CANDIDATE}", flush=True)
+        log.info(f"comparing with version {holder.version}, which is @{candidate.CANDIDATE}")
         out = storage.join(folder, EVALUATION_FOLDER, candidate.CANDIDATE)
         with tempfile.TemporaryDirectory(prefix="mana_dist-candidate-") as local:
             model_folder.copy(holder.uri, local, tracking_uri)
-            found = evaluate(parser().parse_args(arguments(judging, config.run, ["bicubic", local], out)))
+            found = evaluate(options(judging, config.run, ["bicubic", local], out))
         bicubic, held = (found.mean(index).psnr_rgb for index in range(2))
         return Scores(outcome.mean.psnr_rgb, held, bicubic)
 

@@ -15,33 +15,33 @@ from mana_dist.sweep.variations import FRAMES, SLOTS, WINDOWS, Sweep, memory_swe
 
 
 def memory_main(arguments: Sequence[str]) -> None:
-    """``python tune/sweep_memory.py``.
+    """Run ``mana sweep memory``.
 
     Raises:
         UserError: bad usage or bad input.
     """
-    parser = _parser("sweep_memory.py", "Train MANA with several numbers of memory slots, and compare (Table 3).")
+    parser = _parser("memory", "Train MANA with several numbers of memory slots, and compare (Table 3).")
     parser.add_argument("--slots", nargs="+", metavar="N", type=_slots, default=list(SLOTS), help="numbers of memory "
         "slots, or none (default none 128 256 512 1024)")  # fmt: skip
     options, keys = parser.parse_known_args(arguments)
-    config = configuration.parse(keys, prog="python tune/sweep_memory.py [OPTIONS]")
+    config = configuration.parse(keys, prog="mana sweep memory")
     _run(config, memory_sweep(config, options.slots), options)
 
 
 def window_main(arguments: Sequence[str]) -> None:
-    """``python tune/sweep_window.py``.
+    """Run ``mana sweep window``.
 
     Raises:
         UserError: bad usage or bad input.
     """
-    parser = _parser("sweep_window.py", "Train MANA with several search windows and numbers of frames, and compare.")
+    parser = _parser("window", "Train MANA with several search windows and numbers of frames, and compare.")
     parser.add_argument("--windows", nargs="+", metavar="SIDE", type=int, default=list(WINDOWS), help="sides, at the "
         "configuration's number of frames (default 5 7 9 11 13)")  # fmt: skip
     parser.add_argument("--lengths", nargs="+", metavar="T", type=int, default=list(FRAMES), help="numbers of frames, "
         "at the configuration's window (default 3 5 7)")  # fmt: skip
     parser.add_argument("--grid", action="store_true", help="every window with every number of frames")
     options, keys = parser.parse_known_args(arguments)
-    config = configuration.parse(keys, prog="python tune/sweep_window.py [OPTIONS]")
+    config = configuration.parse(keys, prog="mana sweep window")
     _run(config, window_sweep(config, options.windows, options.lengths, grid=options.grid), options)
 
 
@@ -49,11 +49,8 @@ def _run(config: Config, sweep: Sweep, options: argparse.Namespace) -> None:
     for name in ("samples", "concurrent"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)}: give a number from 1 on")
-    from mana_dist.evaluate.__main__ import show_what_the_console_can
     from mana_dist.sweep.judging import Judging
     from mana_dist.sweep.run_sweep import Options, run
-
-    show_what_the_console_can()
 
     judging = Judging(
         data=tuple(storage.resolve(uri) for uri in options.evaluate_on),
@@ -65,17 +62,17 @@ def _run(config: Config, sweep: Sweep, options: argparse.Namespace) -> None:
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = Parser(
-        prog=f"python tune/{name}",
+        prog=f"mana sweep {name}",
         description=description,
-        epilog="All else is as for `python -m mana_dist.train`: --config PRESET|FILE.yaml, --key.path VALUE. "
+        epilog="All else is as for `mana train`: --config PRESET|FILE.yaml, --key.path VALUE. "
         "run.name names the sweep; the same again goes on with it.",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("--evaluate-on", required=True, nargs="+", metavar="URI", help="the ground truth that finished models are "
-        "compared on, each a dataset (as mana_dist.evaluate --data)")  # fmt: skip
+        "compared on, each a dataset (as mana evaluate --data)")  # fmt: skip
     add("--evaluate-frames", default=":", metavar="START:STOP", help="which frames of each clip (default all)")
-    add("--lpips-trunk", metavar="FILE", help="as for mana_dist.evaluate")
+    add("--lpips-trunk", metavar="FILE", help="as for mana evaluate")
     add("--samples", type=int, default=1, metavar="N", help="seeds per setting, from run.seed on (default 1)")
     add("--concurrent", type=int, metavar="N", help="most trials at a time (default as many as there is room for)")
     add("--asha", action="store_true", help="stop trials early that validate worse than half of the others")

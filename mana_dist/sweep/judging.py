@@ -6,6 +6,7 @@ from typing import Any
 
 from mana_dist.config import RunConfig
 from mana_dist.errors import redacted
+from mana_dist.evaluate.config import EvaluationOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +14,7 @@ class Judging:
     """How finished models are evaluated.
 
     Attributes:
-        data: URIs of the ground truth, as ``mana_dist.evaluate --data`` takes them.
+        data: URIs of the ground truth, as ``mana evaluate --data`` takes them.
         frames: START:STOP of each clip.
         lpips_trunk: file of AlexNet's weights; None: torchvision's.
     """
@@ -27,18 +28,25 @@ class Judging:
         return replace(self, data=tuple(map(redacted, self.data)))
 
 
-def arguments(judging: Judging, run: RunConfig, methods: Sequence[str], out: str) -> list[str]:
-    """Return the command line that evaluates ``methods`` as ``mana_dist.evaluate`` takes it.
+def options(judging: Judging, run: RunConfig, methods: Sequence[str], out: str) -> EvaluationOptions:
+    """Return the evaluation of ``methods``.
 
     Args:
         judging: what on.
         run: whose workers and device it may take: what a training has just given back.
-        methods: as on the command line.
+        methods: as :class:`EvaluationOptions` has them.
         out: URI of the folder for the files; an earlier evaluation's there are replaced.
     """
-    given = ["--data", *judging.data, "--method", *methods, "--out", out, "--overwrite", "--frames", judging.frames]
-    given += ["--workers", str(run.worker_range[1]), "--device", run.device]
-    return given if judging.lpips_trunk is None else [*given, "--lpips-trunk", judging.lpips_trunk]
+    return EvaluationOptions(
+        data=judging.data,
+        methods=tuple(methods),
+        out=out,
+        overwrite=True,
+        frames=judging.frames,
+        lpips_trunk=judging.lpips_trunk,
+        device=run.device,
+        workers=run.worker_range[1],
+    )
 
 
 def from_json(values: Mapping[str, Any] | None) -> Judging | None:

@@ -13,14 +13,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mana_dist import storage
+from mana_dist import console, storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError, one_line
-from mana_dist.evaluate.__main__ import show_what_the_console_can
 from mana_dist.registry.tracking_uri import failures
 from mana_dist.storage.lease import LENGTH, Fence, LostError
 from mana_dist.sweep import trial_outcomes
-from mana_dist.sweep.judging import Judging, arguments
+from mana_dist.sweep.judging import Judging, options
 from mana_dist.sweep.trial_messages import Report, Task, from_line, report_line
 from mana_dist.sweep.trial_outcomes import DatasetScores, Outcome, Status
 from mana_dist.sweep.trial_plan import total_steps
@@ -37,7 +36,7 @@ EVALUATION_FOLDER = "evaluations"
 
 def main() -> None:
     """Do the task, and note what came of it; a user's mistake is an outcome too."""
-    show_what_the_console_can()
+    console.show()
     task = from_line(sys.stdin.readline())
     threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
     threading.Thread(target=_end_with_sweep, args=[task.sweep], name="sweep", daemon=True).start()
@@ -76,8 +75,7 @@ def last_stage(
 
 def _do(task: Task, begun: float) -> Outcome:
     from mana_dist.sweep.seeding import seed
-    from mana_dist.train import run_record
-    from mana_dist.train.run_training import Part, train
+    from mana_dist.train import Part, run_record, train
 
     trial, config = task.trial, task.trial.config
     _tell(Report(what="starting", total=total_steps(config), process=os.getpid()))
@@ -115,11 +113,10 @@ def _scores(evaluation: "Evaluation") -> tuple[DatasetScores, ...]:
 
 
 def _evaluate(task: Task, judging: Judging, model: str) -> "Evaluation":
-    from mana_dist.evaluate.__main__ import parser
-    from mana_dist.evaluate.run_evaluation import evaluate
+    from mana_dist.evaluate import evaluate
 
     out = storage.join(task.sweep.folder, EVALUATION_FOLDER, task.trial.name)
-    return evaluate(parser().parse_args(arguments(judging, task.trial.config.run, [model], out)))
+    return evaluate(options(judging, task.trial.config.run, [model], out))
 
 
 def _track(task: Task, run_id: str, evaluation: "Evaluation | None") -> tuple[float | None, int | None]:

@@ -1,12 +1,13 @@
 """What the sweep tells a trial's process, and what that tells back: a line of JSON each."""
 
+import base64
 import dataclasses
 import json
+import pickle
 from dataclasses import dataclass
 
-from mana_dist import config as configuration
 from mana_dist.storage.lease import Fence
-from mana_dist.sweep.judging import Judging, from_json
+from mana_dist.sweep.judging import Judging
 from mana_dist.sweep.trial_plan import Trial
 
 MARK = "@@mana_dist "
@@ -61,37 +62,14 @@ class Report:
 
 
 def to_line(task: Task) -> str:
-    """A task as one line."""
-    trial, base = task.trial, task.trial.base
-    content = {
-        "name": trial.name,
-        "config": configuration.to_mapping(trial.config),
-        "base": None if base is None else {"name": base.name, "config": configuration.to_mapping(base.config)},
-        "sweep": dataclasses.asdict(task.sweep),
-        "parent": task.parent,
-        "tracking_uri": task.tracking_uri,
-        "judging": None if task.judging is None else dataclasses.asdict(task.judging),
-    }
-    return json.dumps(content)
+    """Return a task as one line, which only a process of the same installation reads."""
+    return base64.b64encode(pickle.dumps(task)).decode()
 
 
 def from_line(line: str) -> Task:
-    """What :func:`to_line` wrote; without the setting, which a trial does not need."""
-    values = json.loads(line)
-    base, judging = values["base"], values["judging"]
-    trial = Trial(
-        values["name"],
-        configuration.from_mapping(values["config"], values["name"]),
-        None,
-        None if base is None else Trial(base["name"], configuration.from_mapping(base["config"], base["name"]), None),
-    )
-    return Task(
-        trial=trial,
-        sweep=Fence(**values["sweep"]),
-        parent=values["parent"],
-        tracking_uri=values["tracking_uri"],
-        judging=from_json(judging),
-    )
+    """Return the task that :func:`to_line` wrote."""
+    task: Task = pickle.loads(base64.b64decode(line))  # noqa: S301  # from the process that started this one
+    return task
 
 
 def report_line(report: Report) -> str:

@@ -1,28 +1,32 @@
-"""``python -m mana_dist.train --config tiny|paper|FILE.yaml [--key.path VALUE ...] [--dry-run]``."""
+"""``mana train --config tiny|paper|FILE.yaml [--key.path VALUE ...] [--dry-run]``."""
+
+from collections.abc import Sequence
 
 from mana_dist import config as configuration
-from mana_dist.errors import run_command
+from mana_dist.console import log
 
 DRY_RUN = "--dry-run"
 
 
-def main(arguments: list[str]) -> None:
-    """Train as the command line says, and tell where the model is; with ``--dry-run`` only check and tell the plan."""
+def main(arguments: Sequence[str]) -> None:
+    """Train as the command line says, and say where the model is; with ``--dry-run`` only check and show the plan."""
     keys = [argument for argument in arguments if argument != DRY_RUN]
-    config = configuration.parse(keys, prog=f"python -m mana_dist.train [{DRY_RUN}]")
+    config = configuration.parse(keys, prog=f"mana train [{DRY_RUN}]")
     if DRY_RUN in arguments:
         from mana_dist.train.planning.run_plan import dry_run
 
         dry_run(config)
         return
 
-    from mana_dist.train.run_training import train  # a mistyped key is told before torch is loaded
+    from mana_dist.train import train  # brings torch: a mistyped key is answered before
 
     trained = train(config)
-    print(f"model: {trained.model}")
+    log.info(f"model: {trained.model}")
     if trained.registered:
-        print(f"registered as {trained.registered} {trained.candidate or ''}".rstrip())
+        log.info(f"registered as {trained.registered} {trained.candidate or ''}".rstrip())
 
 
 if __name__ == "__main__":
-    run_command(main)
+    from mana_dist.cli import run
+
+    run("train")

@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
-from mana_dist import config as configuration
 from mana_dist import ray_runtime, storage
 from mana_dist.config import Config
+from mana_dist.console import log
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
 from mana_dist.storage.lease import Fence, Lease
@@ -115,7 +115,7 @@ def _fit_again(
                 raise mistake or error from error
             if not config.run.max_failures or _saved(checkpoints) <= before:
                 raise too_many(config, error) from error
-            print("run.max_failures is reached, but there is a newer checkpoint: counting anew", flush=True)
+            log.info("run.max_failures is reached, but there is a newer checkpoint: counting anew")
     return None
 
 
@@ -135,7 +135,7 @@ def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Order
     run = config.run
     low, high = run.worker_range
     use_gpu = _use_gpu(config)
-    task = WorkerTask(configuration.to_mapping(config), manifest, events.put, orders, fence)
+    task = WorkerTask(config, manifest, events.put, orders, fence)
     return TorchTrainer(
         lambda: train_worker(task),
         torch_config=TorchConfig(timeout_s=int(collective_timeout(config))),
@@ -166,7 +166,7 @@ def _wait(done: "Future[Any]", held: Lease, interrupts: Interrupts, orders: "Ord
         held.heed()
         wait([done], timeout=0.2)
     if not done.done():
-        print(f"{interrupts.reason}: saving and stopping; once more stops at once", flush=True)
+        log.info(f"{interrupts.reason}: saving and stopping; once more stops at once")
         orders.leave("driver")
         wait([done], timeout=GRACE)
 
@@ -245,12 +245,12 @@ def _use_gpu(config: Config) -> bool:
     least, gpus = run.worker_range[0], int(have.get("GPU", 0))
     use_gpu = run.device == "cuda" or (run.device == "auto" and gpus >= least)
     if gpus and not use_gpu and run.device == "auto":
-        print(f"training on CPU: run.workers {run.workers}, but {gpus} GPU(s); lower run.workers to train on GPU")
+        log.info(f"training on CPU: run.workers {run.workers}, but {gpus} GPU(s); lower run.workers to train on GPU")
     elif run.device == "auto" and "RAY_ADDRESS" in os.environ:
         if use_gpu:
-            print(f"training on GPU: the cluster has {gpus}", flush=True)
+            log.info(f"training on GPU: the cluster has {gpus}")
         else:
-            print("training on CPU: the cluster has no GPU now; --run.device cuda waits for some", flush=True)
+            log.info("training on CPU: the cluster has no GPU now; --run.device cuda waits for some")
     need = {"CPU": run.cpus_per_worker * least} | ({"GPU": least} if use_gpu else {})
     for resource, amount in need.items():
         if have.get(resource, 0) >= amount:
@@ -258,7 +258,7 @@ def _use_gpu(config: Config) -> bool:
         shortage = f"{least} worker(s) need {amount} {resource}(s), there are {have.get(resource, 0):g}"
         if "RAY_ADDRESS" not in os.environ:
             raise UserError(f"{shortage}; lower run.workers or change run.device")
-        print(f"waiting: {shortage} in the cluster now; without an autoscaler, lower run.workers", flush=True)
+        log.info(f"waiting: {shortage} in the cluster now; without an autoscaler, lower run.workers")
     return use_gpu
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from mana_dist import config as configuration
 from mana_dist import storage
 from mana_dist.config import Config
+from mana_dist.console import log
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
 from mana_dist.model.mana import parameter_count
@@ -70,12 +72,15 @@ def train(config: Config, part: Part | None = None) -> Trained:
         config: the run.
         part: what it is a part of, if it is; the model then is not registered.
 
+    Returns:
+        Where the model is.
+
     Raises:
         UserError: the configuration, the data, the storage or the tracking server cannot be used, or another attempt
             is at work on the run; found out before Ray is started wherever that is possible.
     """
     with Interrupts() as interrupts:
-        config = _named(config)
+        config = configuration.resolved(_named(config))
         manifest = check_inputs(config)
         folder, name = run_record.run_folder(config), f"run {config.run.name}"
         # The training that a sweep's trial replaces may be about to end.
@@ -92,7 +97,7 @@ def _train_named(config: Config, manifest: Manifest, held: Lease, interrupts: In
     if record:
         run_record.check_same_training(config, manifest, record)
         if record.registered and _is_registered_in(record, tracking_uri, config) and _is_finished(model):
-            print(f"run {config.run.name} is finished already")
+            log.info(f"run {config.run.name} is finished already")
             return Trained(model, record.registered, record.candidate)
     _print_plan(config, manifest, tracking_uri, resumed=record is not None)
 
@@ -120,7 +125,7 @@ def _train_named(config: Config, manifest: Manifest, held: Lease, interrupts: In
     except (KeyboardInterrupt, Terminated):
         held.heed()
         tracker.close("KILLED", _AT_ONCE)
-        print(f"\nrun {config.run.name} stopped; the same command with --run.name {config.run.name} goes on with it")
+        log.info(f"\nrun {config.run.name} stopped; the same command with --run.name {config.run.name} goes on with it")
         raise
     except BaseException:
         held.heed()
@@ -196,12 +201,12 @@ def _print_plan(config: Config, manifest: Manifest, tracking_uri: str, *, resume
     data, run = config.data, config.run
     planned = ", ".join(f"stage {stage.number}: {stage.stop - stage.start}" for stage in stages(config))
     epochs = stages(config)[-1].stop * data.batch_size / manifest.samples
-    print(f"run {run.name} in {run_record.run_folder(config)}{' (exists: resuming)' if resumed else ''}")
-    print(f"model: {parameter_count(config.model):,} parameters; steps: {planned}")
-    print(f"data: {manifest.samples} samples, batch {data.batch_size}, so {epochs:.1f} passes over them", flush=True)
+    log.info(f"run {run.name} in {run_record.run_folder(config)}{' (exists: resuming)' if resumed else ''}")
+    log.info(f"model: {parameter_count(config.model):,} parameters; steps: {planned}")
+    log.info(f"data: {manifest.samples} samples, batch {data.batch_size}, so {epochs:.1f} passes over them")
     wanted, there = run.worker_range[1] * run.cpus_per_worker, os.cpu_count() or 1
     if not os.environ.get("RAY_ADDRESS") and wanted > there:  # in a cluster they wait for CPUs, here they share them
-        print(f"note: {run.workers} workers ask for {wanted} CPUs and share the {there} of this machine: no faster")
+        log.info(f"note: {run.workers} workers ask for {wanted} CPUs and share the {there} of this machine: no faster")
     warn_of_loss(config, tracking_uri)
 
 
@@ -211,4 +216,6 @@ def warn_of_loss(config: Config, tracking_uri: str) -> None:
         lost = {"run.storage": config.run.storage, "mlflow.tracking_uri": sqlite_file(tracking_uri) or ""}
         for key, path in lost.items():
             if path.startswith(os.getcwd() + os.sep):
-                print(f"warning: {key} ({path}) lies in this Ray job's temporary folder and goes with it; name another")
+                log.info(
+                    f"warning: {key} ({path}) lies in this Ray job's temporary folder and goes with it; name another"
+                )

@@ -7,6 +7,7 @@ import torch
 
 from mana_dist import ray_runtime, storage
 from mana_dist.config import Config
+from mana_dist.console import log
 from mana_dist.data.feed import check_dataset
 from mana_dist.errors import UserError, one_line
 from mana_dist.model import Mana, ModelConfig
@@ -33,7 +34,7 @@ def settle(config: Config, model: str, version: Registered, tracking_uri: str, i
     """
 
     def score(holder: Registered) -> Scores:
-        print(f"comparing with version {holder.version}, which is @{candidate.CANDIDATE}", flush=True)
+        log.info(f"comparing with version {holder.version}, which is @{candidate.CANDIDATE}")
         models = model_folder.load(model)[0], _comparable(config, holder, tracking_uri)
         return _on_ray(config, *models, interrupts)
 

@@ -4,15 +4,14 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Never
+from typing import Never
 
 import ray.train
 import ray.train.torch
 import torch
 
-from mana_dist import config as configuration
 from mana_dist.config import Config
 from mana_dist.data.feed import Feed
 from mana_dist.data.manifest import Manifest
@@ -49,14 +48,14 @@ class WorkerTask:
     """What the driver hands to every worker.
 
     Attributes:
-        config: the run's configuration, nested plain values.
+        config: the run's configuration.
         data: the training data's manifest, as it was when the run was started.
         send: takes events to the driver.
         orders: what the driver wants.
         fence: tells whether the run's folder is the driver's still.
     """
 
-    config: Mapping[str, Any]
+    config: Config
     data: Manifest
     send: Callable[[Event], None]
     orders: Orders
@@ -69,9 +68,8 @@ def train_worker(task: WorkerTask) -> int:
     Returns:
         The global steps done; all of them are in a checkpoint.
     """
-    config = configuration.from_mapping(task.config, "run")
-    with told_as_mistakes(config):
-        return Worker(config, task).train()
+    with told_as_mistakes(task.config):
+        return Worker(task.config, task).train()
 
 
 class Worker:

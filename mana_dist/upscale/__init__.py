@@ -1,1 +1,29 @@
-"""A video file in, a 4x video file out."""
+"""A video file in, a 4x video file out.
+
+>>> from mana_dist.upscale import Settings, upscale
+>>> summary = upscale("in.mp4", "out.mp4", "models:/mana-x4@champion", Settings(codec="hevc"))
+"""
+
+from typing import TYPE_CHECKING
+
+from mana_dist.lazy import lazily
+
+if TYPE_CHECKING:
+    from mana_dist.upscale.bucket.config import BucketOptions
+    from mana_dist.upscale.bucket.run_bucket import upscale_all
+    from mana_dist.upscale.config import Settings
+    from mana_dist.upscale.join import Summary
+    from mana_dist.upscale.run_upscale import upscale
+
+__all__ = ["BucketOptions", "Settings", "Summary", "upscale", "upscale_all"]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "BucketOptions": "mana_dist.upscale.bucket.config",
+        "Settings": "mana_dist.upscale.config",
+        "Summary": "mana_dist.upscale.join",
+        "upscale": "mana_dist.upscale.run_upscale",
+        "upscale_all": "mana_dist.upscale.bucket.run_bucket",
+    },
+)

@@ -1,51 +1,100 @@
-"""``python -m mana_dist.upscale SRC DST --model MODEL``: a video file in, a 4x video file out."""
+"""``mana upscale SRC DST --model MODEL``, or ``--source URI ... --out URI`` for many videos on a cluster."""
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import fields
 
 from mana_dist.arguments import Parser
-from mana_dist.errors import run_command
-from mana_dist.upscale.config import CODECS, SEGMENT_FRAMES, Settings
+from mana_dist.errors import UserError
+from mana_dist.upscale.bucket.config import MEMORY, SUFFIXES, BucketOptions
+from mana_dist.upscale.config import CODECS, SEGMENT_FRAMES, MemoryLimit, Settings
 
 # The rest of the package is imported where it is used: it brings torch, and a mistake on the command line should be
-# told at once.
+# answered at once.
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the command line.
+    """Run ``mana upscale``.
 
     Raises:
         UserError: bad usage or bad input.
     """
-    options = _parser().parse_args(arguments)
-    settings = settings_of(options)
-    from mana_dist.upscale.run_upscale import run
+    values = _parser().parse_args(arguments)
+    if values.source or values.out:
+        options = _bucket_options(values)
+        from mana_dist.upscale.bucket.run_bucket import upscale_all
 
-    run(
-        options.source,
-        options.destination,
-        options.model,
-        settings,
-        options.tracking_uri,
-        overwrite=options.overwrite,
+        upscale_all(options)
+        return
+    for name, value in (("SRC", values.src), ("DST", values.dst)):
+        if value is None:
+            raise UserError(f"{name} is missing; see mana upscale --help")
+    for name in ("suffix", "workers", "cpus_per_worker"):
+        if getattr(values, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} goes with --source and --out; leave it out")
+    settings = _settings(values)
+    settings.check()
+    from mana_dist.upscale import upscale
+
+    upscale(values.src, values.dst, values.model, settings, values.tracking_uri, overwrite=values.overwrite)
+
+
+def parse_bucket(arguments: Sequence[str]) -> BucketOptions:
+    """Return the options of a command line with ``--source`` and ``--out``.
+
+    Raises:
+        UserError: unknown, missing or wrong options.
+    """
+    return _bucket_options(_parser().parse_args(arguments))
+
+
+def _bucket_options(values: argparse.Namespace) -> BucketOptions:
+    for name in ("source", "out"):
+        if not getattr(values, name):
+            raise UserError(f"--{name} is missing; see mana upscale --help")
+    if values.src is not None:
+        raise UserError(f"{values.src}: give SRC and DST, or --source and --out, not both")
+    return BucketOptions(
+        sources=tuple(values.source),
+        out=values.out,
+        model=values.model,
+        tracking_uri=values.tracking_uri,
+        settings=_settings(values),
+        suffix=values.suffix,
+        workers=values.workers,
+        cpus=1 if values.cpus_per_worker is None else values.cpus_per_worker,
+        overwrite=values.overwrite,
+    ).checked()
+
+
+def _settings(values: argparse.Namespace) -> Settings:
+    return Settings(**{setting.name: getattr(values, setting.name) for setting in fields(Settings)})
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mana upscale",
+        usage="mana upscale SRC DST --model MODEL [OPTIONS]\n"
+        "       mana upscale --source URI [URI ...] --out URI --model MODEL [OPTIONS]",
+        description="Upscale a video four times per side, or many on a Ray cluster. Killed at any moment, the same "
+        "command goes on.",
+        allow_abbrev=False,
     )
-
-
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add the options that :func:`settings_of` reads."""
     add = parser.add_argument
     defaults = ", ".join(f"{traits.crf} for {name}" for name, traits in CODECS.items() if traits.crf is not None)
-    add("--codec", choices=[*CODECS], default="h264", help="ffv1 and png are lossless; with png DST is a folder of "
-        "frames (default %(default)s)")  # fmt: skip
+    add("src", nargs="?", metavar="SRC", help="a video file")
+    add("dst", nargs="?", metavar="DST", help="the file to write: .mp4, .mov, .m4v or .mkv; with --codec png a folder")
+    add("--model", required=True, help="a model folder, models:/NAME/VERSION or models:/NAME@ALIAS")
+    add("--overwrite", action="store_true", help="replace what is there, if it is not this very result")
+    add("--codec", choices=[*CODECS], default="h264", help="ffv1 and png are lossless (default %(default)s)")
     add("--crf", type=int, help=f"quality; less is better and larger (default {defaults})")
     add("--preset", help="the encoder's speed: ultrafast to placebo, for av1 13 to 0 (default medium, 8)")
     add("--bits", type=int, choices=[8, 10], default=10, help="10 keeps 10 bits where the source has more than 8 "
         "(default %(default)s)")  # fmt: skip
     add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 on a GPU, else fp32")
     add("--memory", type=_memory, default="auto", metavar="MIB", help="memory for the network's activations; a frame "
-        "that needs more is done in overlapping tiles. auto: half of what is free; none: never tiled "
-        "(default %(default)s)")  # fmt: skip
+        f"that needs more is done in overlapping tiles. auto: half of what is free, on a cluster {MEMORY}; none: never "
+        "tiled (default %(default)s)")  # fmt: skip
     add("--keep-gaps", action="store_true", help="keep jumps ahead of the source's clock, and its late beginning, "
         "instead of closing them")  # fmt: skip
     add("--compare", action="store_true", help="also write DST.compare.mp4, bicubic | MANA side by side, and "
@@ -55,35 +104,19 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "(default: all cores, or OMP_NUM_THREADS)")  # fmt: skip
     add("--segment", type=int, default=SEGMENT_FRAMES, metavar="FRAMES", help="what a kill loses at most; the same "
         "command goes on after it (default %(default)s)")  # fmt: skip
-
-
-def settings_of(options: argparse.Namespace) -> Settings:
-    """The settings that the options of :func:`add_settings` say.
-
-    Raises:
-        UserError: a value that makes no sense.
-    """
-    names = ("codec", "crf", "preset", "bits", "precision", "memory", "compare", "device", "segment", "threads",
-        "keep_gaps")  # fmt: skip
-    settings = Settings(**{name: getattr(options, name) for name in names})
-    settings.check()
-    return settings
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m mana_dist.upscale", description="Upscale a video four times per side.")
-    add = parser.add_argument
-    add("source", metavar="SRC", help="a video file")
-    add("destination", metavar="DST", help="the file to write: .mp4, .mov, .m4v or .mkv")
-    add("--model", required=True, help="a model folder, models:/NAME/VERSION or models:/NAME@ALIAS")
-    add("--overwrite", action="store_true", help="replace what is at DST, if it is not this very result")
-    add_settings(parser)
     add("--tracking-uri", metavar="URI", help="MLflow, for models:/ names (default MLFLOW_TRACKING_URI, else mlflow.db "
         "in this folder)")  # fmt: skip
+    many = parser.add_argument_group("many videos").add_argument
+    many("--source", nargs="+", metavar="URI", help="videos, folders of them, globs; .txt, .csv lists")
+    many("--out", metavar="URI", help="folder of the results, which keep the sources' relative names")
+    many("--suffix", choices=SUFFIXES, help="of the results (default .mp4; .mkv for ffv1)")
+    many("--workers", type=int, metavar="N", help="copies of the model (default one a GPU; without GPUs what the CPUs "
+         "allow)")  # fmt: skip
+    many("--cpus-per-worker", type=int, metavar="N", help="CPU cores of a worker without a GPU (default 1)")
     return parser
 
 
-def _memory(text: str) -> Any:
+def _memory(text: str) -> MemoryLimit:
     if text in ("auto", "none"):
         return "auto" if text == "auto" else None
     try:
@@ -93,4 +126,6 @@ def _memory(text: str) -> Any:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    from mana_dist.cli import run
+
+    run("upscale")

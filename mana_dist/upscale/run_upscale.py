@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 
 import av
 
+from mana_dist.console import log
 from mana_dist.errors import UserError, terminable
 from mana_dist.progress import Progress, count
 from mana_dist.registry import model_folder
@@ -21,18 +21,20 @@ from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.source_video import Survey, check_size, segments_of, survey
 from mana_dist.upscale.upscale_segments import Network, network, upscale_segments
 
+_USUAL = Settings()
+
 
 @terminable()
-def run(
+def upscale(
     source: str,
     destination: str,
     model: str,
-    settings: Settings,
+    settings: Settings = _USUAL,
     tracking_uri: str | None = None,
     *,
     overwrite: bool = False,
-) -> None:
-    """Upscale ``source`` into ``destination``, and say what became of it.
+) -> Summary | None:
+    """Upscale ``source`` into ``destination``.
 
     Segments that an earlier run of the same job finished are taken over.
 
@@ -40,13 +42,17 @@ def run(
         source: URI of a video file.
         destination: URI of the file to write, of a folder with codec png.
         model: as for :func:`mana_dist.registry.model_folder.load`.
-        settings: checked already.
+        settings: how to upscale and write.
         tracking_uri: of MLflow, for names in its registry.
         overwrite: whether what is there, and is not this very result, may be replaced.
+
+    Returns:
+        What was written; None where this very result was there already.
 
     Raises:
         UserError: a mistake of the user's, or the source or the destination fail.
     """
+    settings.check()
     check_destination(destination, source, settings)
     with _errors(f"{source}: cannot be read"):
         surveyed = survey(source, keep_gaps=settings.keep_gaps)
@@ -55,8 +61,8 @@ def run(
     marked = mark.mark(loaded.sha256, surveyed.bytes, settings)
     with _errors(f"{destination}: cannot be looked at"):
         if is_done(destination, marked, surveyed.modified, settings, overwrite=overwrite):
-            print(f"{destination}: is done already, by the same command")
-            return
+            log.info(f"{destination}: is done already, by the same command")
+            return None
     folder = work_folder.work_folder(destination)
     placed, identity = _placed(loaded, surveyed, settings, folder)
     segments = segments_of(surveyed, placed.frames, settings.segment)
@@ -66,7 +72,7 @@ def run(
         missing = [segment for segment in segments if segment_record.read(folder, segment, sizes) is None]
         begin = missing[0].start if missing else surveyed.frames
         if len(missing) < len(segments):
-            print(f"going on: {len(segments) - len(missing)} of {len(segments)} segments were finished before")
+            log.info(f"going on: {len(segments) - len(missing)} of {len(segments)} segments were finished before")
         progress = Progress(os.path.basename(destination.rstrip("/")), max(surveyed.frames - begin, 0))
         place = ""
         try:
@@ -81,10 +87,11 @@ def run(
                 summary = join(surveyed, segments, folder, destination, settings, marked=marked)
         except (KeyboardInterrupt, SystemExit):
             place = place or f"at frame {begin + progress.count} of about {surveyed.frames}"
-            print(f"stopped {place}; {stays}", file=sys.stderr)
+            log.warning(f"stopped {place}; {stays}")
             raise
         work_folder.finish(folder)
-    _tell(destination, summary, progress, placed.device, settings)
+    _say(destination, summary, progress, placed.device, settings)
+    return summary
 
 
 def _placed(
@@ -114,16 +121,16 @@ def _stretches(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
         yield [segment for _, segment in group]
 
 
-def _tell(destination: str, summary: Summary, progress: Progress, device: str, settings: Settings) -> None:
+def _say(destination: str, summary: Summary, progress: Progress, device: str, settings: Settings) -> None:
     shots = f", {summary.cuts + 1} shots" if summary.cuts else ""
     speed = f"in {progress.seconds:.1f} s ({progress.rate:.2f} frames/s on {device})"
     frames = count(summary.frames, "frame")
-    print(f"{destination}: {frames} {speed}; {summary.width}x{summary.height}, {settings.codec}{shots}")
+    log.info(f"{destination}: {frames} {speed}; {summary.width}x{summary.height}, {settings.codec}{shots}")
     for extra in summary.extras:
-        print(extra)
+        log.info(extra)
     if summary.note:
-        print(summary.note)
+        log.info(summary.note)
     if summary.left_out:
-        print(f"not carried over: {', '.join(summary.left_out)}")
+        log.info(f"not carried over: {', '.join(summary.left_out)}")
     if summary.stopped:
-        print(summary.stopped)
+        log.info(summary.stopped)

@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from mana_dist import __version__, storage
+from mana_dist.console import log
 from mana_dist.errors import UserError, redacted
 from mana_dist.storage.file_names import partial_prefix
 from mana_dist.upscale.config import Settings
@@ -101,7 +102,7 @@ def opened(folder: str, wanted: Mapping[str, Any]) -> Iterator[None]:
             finished = sum(name.startswith("segment-") and name.endswith(".json") for name in os.listdir(folder))
             if finished:
                 reasons = ", ".join(_differences(found, wanted)) if isinstance(found, dict) else f"no {JOB_FILE}"
-                print(f"beginning anew: the {finished} segments in {folder} are of another job; differs: {reasons}")
+                log.info(f"beginning anew: the {finished} segments in {folder} are of another job; differs: {reasons}")
             _clear(folder, everything=True)
             storage.write_bytes(os.path.join(folder, JOB_FILE), json.dumps(wanted, indent=1).encode())
         _clear(folder, everything=False)

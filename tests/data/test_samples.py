@@ -233,7 +233,7 @@ def test_manifest_round_trip(tmp_path: Path) -> None:
 def test_missing_manifest_names_the_command_that_makes_one(tmp_path: Path) -> None:
     assert find_manifest(str(tmp_path)) is None
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match=rf"python -m pipelines.ingest --source VIDEO --out {folder}"):
+        with pytest.raises(UserError, match=rf"mana ingest --source VIDEO --out {folder}"):
             load_manifest(str(folder))
 
 

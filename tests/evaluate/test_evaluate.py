@@ -336,9 +336,7 @@ def test_exit_code_2_with_one_line_and_before_torch_is_imported(tmp_path: Path) 
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert done.returncode == 2
-    assert said == [
-        "error: the following arguments are required: --method, --out; see python -m mana_dist.evaluate --help"
-    ]
+    assert said == ["error: the following arguments are required: --method, --out; see mana evaluate --help"]
     assert " torch\n" not in done.stderr
 
 

@@ -16,9 +16,10 @@ from PIL import Image
 from mana_dist.data.degradation import BI
 from mana_dist.errors import UserError
 from mana_dist.evaluate import score_tasks
+from mana_dist.evaluate.__main__ import parse
 from mana_dist.evaluate.datasets import find_datasets
 from mana_dist.evaluate.methods import Bicubic
-from mana_dist.evaluate.score_tasks import parse_workers, plan
+from mana_dist.evaluate.score_tasks import plan
 from mana_dist.evaluate.scored_clips import find_clips
 from mana_dist.evaluate.scoring import Settings
 from tests.evaluate.evaluations import MEASURES
@@ -51,11 +52,12 @@ def test_threads_depend_on_the_clips_alone() -> None:
 
 
 def test_numbers_of_workers() -> None:
-    assert parse_workers("auto") is None
-    assert parse_workers("3") == 3
+    least = ["--data", "a", "--method", "bicubic", "--out", "b", "--workers"]
+    assert parse([*least, "auto"]).workers is None
+    assert parse([*least, "3"]).workers == 3
     for text in ("0", "-1", "two", "1.5", ""):
-        with pytest.raises(UserError, match="write auto, or a number"):
-            parse_workers(text)
+        with pytest.raises(UserError, match="write auto, or a number|expected one argument"):
+            parse([*least, text]).check()
 
 
 def test_pictures_of_the_clips_that_differ_most_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,7 @@ def test_end_to_end_on_ray(tmp_path: Path, clips: list[Path]) -> None:
     assert result.stderr.splitlines() == [
         f"rejected: {bad}: not a video that can be read (Invalid data found when processing input)"
     ]
-    assert f"train on them: python -m mana_dist.train --config tiny --data.path {out}" in result.stdout
+    assert f"train on them: mana train --config tiny --data.path {out}" in result.stdout
     manifest = load_manifest(str(out))
     assert [(row.clip, row.samples) for row in rows(out) if row.samples] == [("a", 3), ("b", 3), ("one", 2)]
     assert sum(pq.read_table(out / shard.path).num_rows for shard in manifest.shards) == manifest.samples == 8

@@ -10,10 +10,10 @@ import yaml
 
 from mana_dist import config as configuration
 from mana_dist.errors import UserError
-from mana_dist.evaluate.__main__ import parser as evaluate_parser
-from mana_dist.ingest import config as ingest_options
+from mana_dist.evaluate.__main__ import parse as parse_evaluation
+from mana_dist.ingest.__main__ import parse as parse_ingest
 from mana_dist.serve import ServeOptions
-from mana_dist.upscale.bucket import config as upscale_options
+from mana_dist.upscale.__main__ import parse_bucket
 from tests.k8s.manifests import (
     JOBS,
     OVERLAYS,
@@ -38,18 +38,17 @@ def arguments(overlay: str, job: str) -> list[str]:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_ingest(overlay: str) -> None:
-    program, values = arguments(overlay, "ingest")[:3], settings(overlay)
-    asked = ingest_options.parse(arguments(overlay, "ingest")[3:])
-    assert program == ["python", "-m", "pipelines.ingest"]
-    assert isinstance(asked, ingest_options.Options)
+    line, values = arguments(overlay, "ingest"), settings(overlay)
+    assert line[:2] == ["mana", "ingest"]
+    asked = parse_ingest(line[2:])
     assert (asked.sources, asked.out) == ((values["MANA_SOURCE"],), values["MANA_SAMPLES"])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_train_uses_all_of_its_cluster(overlay: str) -> None:
     line, values = arguments(overlay, "train"), settings(overlay)
-    assert line[:3] == ["python", "-m", "mana_dist.train"]
-    config = configuration.parse(line[3:])
+    assert line[:2] == ["mana", "train"]
+    config = configuration.parse(line[2:])
     assert config.data.path == values["MANA_SAMPLES"]
     assert (config.run.name, config.run.storage) == (values["MANA_RUN"], values["MANA_RUNS"])
     group = worker_group(overlay, "train")
@@ -63,12 +62,11 @@ def test_train_uses_all_of_its_cluster(overlay: str) -> None:
 def test_sweep(overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr("mana_dist.sweep.command._run", lambda config, sweep, options: asked.append((config, options)))
-    from mana_dist.sweep.command import memory_main
+    from mana_dist.sweep.__main__ import main
 
     line, values = arguments(overlay, "sweep"), settings(overlay)
-    assert line[0] == "python"
-    assert (REPOSITORY / line[1].removeprefix("/opt/mana/")).is_file()
-    memory_main(line[2:])
+    assert line[:3] == ["mana", "sweep", "memory"]
+    main(line[2:])
     ((config, options),) = asked
     assert (config.run.name, config.data.path) == (values["MANA_SWEEP"], values["MANA_SAMPLES"])
     assert options.evaluate_on == [values["MANA_EVALUATE_ON"]]
@@ -77,10 +75,10 @@ def test_sweep(overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_evaluate(overlay: str) -> None:
     line, values = arguments(overlay, "evaluate"), settings(overlay)
-    assert line[:3] == ["python", "-m", "mana_dist.evaluate"]
-    asked = evaluate_parser().parse_args(line[3:])
-    assert asked.data == [values["MANA_EVALUATE_ON"]]
-    assert asked.method == ["bicubic", values["MANA_MODEL"]]
+    assert line[:2] == ["mana", "evaluate"]
+    asked = parse_evaluation(line[2:])
+    assert asked.data == (values["MANA_EVALUATE_ON"],)
+    assert asked.methods == ("bicubic", values["MANA_MODEL"])
     assert asked.out == values["MANA_RESULTS"]
     assert asked.device == ("auto" if overlay == "dev" else "cuda")  # the head, where it begins, has no GPU
 
@@ -88,12 +86,12 @@ def test_evaluate(overlay: str) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_upscale(overlay: str) -> None:
     line, values = arguments(overlay, "upscale"), settings(overlay)
-    assert line[:3] == ["python", "-m", "pipelines.upscale"]
-    asked = upscale_options.parse(line[3:])
+    assert line[:2] == ["mana", "upscale"]
+    asked = parse_bucket(line[2:])
     assert (asked.sources, asked.out) == ((values["MANA_UPSCALE_SOURCE"],), values["MANA_UPSCALED"])
     assert asked.model == values["MANA_MODEL"]
     with pytest.raises(UserError, match="--modell"):
-        upscale_options.parse([*line[3:], "--modell", "x"])
+        parse_bucket([*line[2:], "--modell", "x"])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -205,4 +203,4 @@ def test_a_condition_for_promotion_passes_through_the_shell() -> None:
     """As k8s/README.md writes it: no quotes, no blanks, and no file named "@champion"."""
     appended = {"MANA_EVALUATE_ARGS": "--device cuda --promote-if psnr_rgb>@champion"}
     line = words(entrypoint("gpu", "evaluate"), settings("gpu") | appended)
-    assert evaluate_parser().parse_args(line[3:]).promote_if == ["psnr_rgb>@champion"]
+    assert parse_evaluation(line[2:]).promote_if == ("psnr_rgb>@champion",)

@@ -72,7 +72,7 @@ def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", other, str(tmp_path / "s")], capture_output=True, text=True, check=False
         )
-        assert "another `python -m cluster.local` is at work there" in done.stderr
+        assert "another `mana stack` is at work there" in done.stderr
     with stack_layout.locked(tmp_path / "s"):
         pass
 
@@ -81,7 +81,7 @@ def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
 def test_without_a_stack_there_is_nothing_to_end(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stack_layout, "_LONGEST", 1000)
-    with pytest.raises(UserError, match="holds no local stack; `python -m cluster.local up` makes one"):
+    with pytest.raises(UserError, match="holds no local stack; `mana stack up` makes one"):
         main([command])
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""The whole of ``python -m mana_dist.train``, in processes of its own, on a private Ray cluster."""
+"""The whole of ``mana train``, in processes of its own, on a private Ray cluster."""
 
 import functools
 import os
@@ -172,7 +172,7 @@ def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
         (["--model.chanels", "3"], "unknown key model.chanels; did you mean model.channels?"),
         (["--model.window", "4", *DATA], "model.window must be odd and positive, got 4"),
         (["--data.crop", "large", *DATA], "data.crop: expected int, got value: large"),
-        ([], "data.path is missing; make samples with `python -m pipelines.ingest"),
+        ([], "data.path is missing; make samples with `mana ingest"),
         (["--data.path", "nowhere"], "no finished sample dataset there"),
         ([*DATA, "--data.crop", "17"], "LR frames of 16x16, smaller than data.crop 17; lower data.crop to 16"),
         ([*DATA, "--model.frames", "9"], "samples in"),

@@ -246,5 +246,5 @@ def test_exit_code_2_and_one_line_within_a_second_of_import_time(tmp_path: Path)
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ})
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert done.returncode == 2
-    assert said == ["error: the following arguments are required: DST, --model; see python -m mana_dist.upscale --help"]
+    assert said == ["error: the following arguments are required: --model; see mana upscale --help"]
     assert " torch\n" not in done.stderr  # what would make the user wait

@@ -19,7 +19,7 @@ def check_inputs(config: Config) -> Manifest:
     """
     data, run = config.data, config.run
     if not data.path:
-        raise UserError("data.path is missing; make samples with `python -m pipelines.ingest --source … --out PATH`")
+        raise UserError("data.path is missing; make samples with `mana ingest --source … --out PATH`")
     if not stages(config):
         raise UserError("schedule: all stages have 0 steps; give at least one of them some")
     manifest = check_dataset(data.path, "data.path", config.model.frames, data.crop)

@@ -2,6 +2,7 @@
 
 import contextlib
 
+from mana_dist.console import log
 from mana_dist.progress import duration
 from mana_dist.train.tracking.events import (
     Checkpointed,
@@ -19,7 +20,7 @@ from mana_dist.train.tracking.events import (
 def say(text: str) -> None:
     """Print lines; never fails: MLflow shall hear of the training behind a closed pipe or a full disk too."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: closed, or not in the terminal's encoding
-        print(text, flush=True)
+        log.info(text)
 
 
 def line(event: Event) -> str:  # noqa: PLR0911  # one for each kind

@@ -1,1 +1,1 @@
-"""``python -m pipelines.upscale``: videos in, 4x videos out, on Ray Data."""
+"""Many videos upscaled on Ray: ``mana upscale --source URI ... --out URI``."""

@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
 from mana_dist import __version__, storage
+from mana_dist.console import log
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError, redacted
 from mana_dist.progress import count, duration
@@ -42,7 +42,7 @@ class Progress:
         now = time.monotonic()
         if self._total <= _EVERY_LINE or now - self._printed > _SECONDS or self._number == self._total:
             part = f" segment {segment.number + 1}/{len(video.segments)}" if len(video.segments) > 1 else ""
-            print(f"[{self._number}/{self._total}] {video.output.name}{part}; {self._rate(now)}", flush=True)
+            log.info(f"[{self._number}/{self._total}] {video.output.name}{part}; {self._rate(now)}")
             self._printed = now
 
     def _rate(self, now: float) -> str:
@@ -77,7 +77,7 @@ def say_result(output: Output, summary: Summary) -> None:
     left_out = f"; left out: {', '.join(summary.left_out)}" if summary.left_out else ""
     stopped = "".join(f"; {line}" for line in (summary.note, summary.stopped) if line)
     size = f"{summary.width}x{summary.height}"
-    print(f"{output.uri}: {count(summary.frames, 'frame')}, {size}{left_out}{stopped}", flush=True)
+    log.info(f"{output.uri}: {count(summary.frames, 'frame')}, {size}{left_out}{stopped}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,13 +118,13 @@ class Report:
         """The summary; ``there`` results were there before."""
         for what, items in (("rejected", self.rejected), ("failed", self.failed)):
             for item in items[:_LISTED]:
-                print(f"{what}: {item.source}: {item.reason}", file=sys.stderr)
+                log.warning(f"{what}: {item.source}: {item.reason}")
             if len(items) > _LISTED:
-                print(f"... and {len(items) - _LISTED} more: see {REPORT_NAME}", file=sys.stderr)
+                log.warning(f"... and {len(items) - _LISTED} more: see {REPORT_NAME}")
         frames = sum(summary.frames for _, summary in self.results)
         before = f" ({there} there before)" if there else ""
         failed = f", {len(self.failed)} failed" if self.failed else ""
-        print(
+        log.info(
             f"{out}: {count(len(self.results), 'video')}{before}, {count(frames, 'frame')}; "
             f"{len(self.rejected)} rejected{failed}; {seconds:.1f} s"
         )

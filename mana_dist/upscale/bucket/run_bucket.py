@@ -9,6 +9,7 @@ import av
 import torch
 
 from mana_dist import __version__, storage
+from mana_dist.console import log
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError
 from mana_dist.footage.expand import Clip, expand
@@ -20,7 +21,7 @@ from mana_dist.storage.lease import Lease
 from mana_dist.upscale import mark
 from mana_dist.upscale.bucket import stages
 from mana_dist.upscale.bucket.bucket_report import Progress, Report, check_free, say_result
-from mana_dist.upscale.bucket.config import Options
+from mana_dist.upscale.bucket.config import BucketOptions
 from mana_dist.upscale.bucket.finished import Ledger
 from mana_dist.upscale.bucket.output_names import Output, outputs_of, without_results
 from mana_dist.upscale.bucket.segment_tasks import Failure, Recipe, Video
@@ -31,13 +32,23 @@ from mana_dist.upscale.segments import Segment
 from mana_dist.video import READER_VERSION
 
 
-def run(asked: Options) -> None:
+def upscale_all(asked: BucketOptions) -> Report:
     """Bring the results up to the sources: what is there stays, what is unfinished goes on.
+
+    Returns:
+        What was made, and what was refused and why.
 
     Raises:
         UserError: nothing is usable, not all could be finished, or another attempt is at work on the results.
-        OSError: the storage of the results failed.
     """
+    asked = asked.checked()
+    try:
+        return _upscale_all(asked)
+    except OSError as error:  # those of sources are in the results
+        raise UserError(f"{asked.out}: its storage failed ({error}); run the same command again") from error
+
+
+def _upscale_all(asked: BucketOptions) -> Report:
     begun = time.monotonic()
     outputs, rejected = _sources(asked)
     if not outputs:
@@ -47,10 +58,12 @@ def run(asked: Options) -> None:
     if not asked.overwrite:
         check_free(asked.out)
     with lease.hold(asked.out, f"--out {asked.out}", "name another --out") as held:
-        _run(asked, outputs, rejected, held, begun)
+        return _run(asked, outputs, rejected, held, begun)
 
 
-def _run(asked: Options, outputs: Sequence[Output], rejected: Sequence[Rejected], held: Lease, begun: float) -> None:
+def _run(
+    asked: BucketOptions, outputs: Sequence[Output], rejected: Sequence[Rejected], held: Lease, begun: float
+) -> Report:
     recipe = dataclasses.replace(_recipe(asked), fence=held.fence)
     ledger = Ledger(asked.out)
     keyed = [output.keyed(_decisive(recipe)) for output in outputs]
@@ -59,9 +72,7 @@ def _run(asked: Options, outputs: Sequence[Output], rejected: Sequence[Rejected]
     todo = [output for output in keyed if output.key not in finished]
     _check_free([output for output in todo if ledger.is_occupied(output)], recipe, asked)
     again = f" ({len(there)} more are there already)" if there else ""
-    print(
-        f"upscale: {count(len(todo), 'video')}{again}, {asked.settings.codec}, on {recipe.settings.device}", flush=True
-    )
+    log.info(f"upscale: {count(len(todo), 'video')}{again}, {asked.settings.codec}, on {recipe.settings.device}")
     made, refused, failed = _work(todo, ledger, recipe, asked, held)
     held.check()
     report = Report([*there, *made], [*rejected, *refused], failed)
@@ -74,9 +85,10 @@ def _run(asked: Options, outputs: Sequence[Output], rejected: Sequence[Rejected]
             f"{len(failed)} of {len(outputs)} videos are not finished; the first: {failed[0].source}: "
             f"{failed[0].reason}; run the same command again"
         )
+    return report
 
 
-def _check_free(occupied: Sequence[Output], recipe: Recipe, asked: Options) -> None:
+def _check_free(occupied: Sequence[Output], recipe: Recipe, asked: BucketOptions) -> None:
     """Check that nothing is lost where results go; what may be replaced is that of the same job, killed too early.
 
     Raises:
@@ -90,14 +102,14 @@ def _check_free(occupied: Sequence[Output], recipe: Recipe, asked: Options) -> N
             clear_comparison(output.uri, marked)
 
 
-def _check_destination(uri: str, source: str, asked: Options) -> None:
+def _check_destination(uri: str, source: str, asked: BucketOptions) -> None:
     check_destination(uri if asked.suffix else f"{uri}/", source, asked.settings)
 
 
-def _sources(asked: Options) -> tuple[list[Output], list[Rejected]]:
+def _sources(asked: BucketOptions) -> tuple[list[Output], list[Rejected]]:
     found, rejected, notes, _ = expand(asked.sources)
     for note in notes:
-        print(note, flush=True)
+        log.info(note)
     clips = []
     for clip in without_results(found, asked.sources, asked.out):
         if reason := _refusal(clip):
@@ -105,7 +117,7 @@ def _sources(asked: Options) -> tuple[list[Output], list[Rejected]]:
         else:
             clips.append(clip)
     outputs = []
-    for output in outputs_of(clips, asked.sources, asked.out, asked.suffix):
+    for output in outputs_of(clips, asked.sources, asked.out, str(asked.suffix)):
         written = (output.uri, *(comparison_of(output.uri) if asked.settings.compare else ()))
         if reason := next(filter(None, map(storage.name_problem, written)), ""):
             rejected.append(Rejected(output.source, f"{reason}, as its result {output.name}; rename it"))
@@ -123,7 +135,7 @@ def _refusal(clip: Clip) -> str:
     return ""
 
 
-def _recipe(asked: Options) -> Recipe:
+def _recipe(asked: BucketOptions) -> Recipe:
     tracking_uri = resolve_tracking_uri(asked.tracking_uri)
     model = asked.model
     if not model.startswith(model_folder.REGISTRY_SCHEME):
@@ -144,7 +156,7 @@ def _decisive(recipe: Recipe) -> dict[str, Any]:
 
 
 def _work(
-    todo: Sequence[Output], ledger: Ledger, recipe: Recipe, asked: Options, held: Lease
+    todo: Sequence[Output], ledger: Ledger, recipe: Recipe, asked: BucketOptions, held: Lease
 ) -> tuple[list[tuple[Output, Summary]], list[Rejected], list[Rejected]]:
     """Upscale ``todo``: the results, what was refused, and what failed."""
     if not todo:
@@ -180,7 +192,7 @@ def _look(todo: Sequence[Output], ledger: Ledger, recipe: Recipe, failures: dict
 
 
 def _made(
-    videos: Sequence[Video], ledger: Ledger, recipe: Recipe, asked: Options
+    videos: Sequence[Video], ledger: Ledger, recipe: Recipe, asked: BucketOptions
 ) -> Iterator[tuple[Video, Summary | Failure]]:
     """All videos as they are finished, or failed."""
     if not videos:
@@ -193,7 +205,7 @@ def _made(
     jobs = [(video, segment) for video in videos for segment in missing[video.output.key]]
     total = sum(len(video.segments) for video in videos)
     if len(jobs) < total:
-        print(f"going on: {total - len(jobs)} of {total} segments were finished before", flush=True)
+        log.info(f"going on: {total - len(jobs)} of {total} segments were finished before")
     joins = stages.Joins(recipe)
     for video in videos:
         if not missing[video.output.key]:

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+from mana_dist.console import log
 from mana_dist.errors import UserError
 from mana_dist.ray_tasks import Step, map_on_ray
 from mana_dist.upscale.bucket import segment_tasks
@@ -121,7 +122,7 @@ class Joins:
             if not ready and not wait:
                 return
             if not ready:
-                print(f"joining {', '.join(video.output.name for video in self._running.values())}", flush=True)
+                log.info(f"joining {', '.join(video.output.name for video in self._running.values())}")
 
 
 def _look(item: str, _: Step, recipe: Recipe) -> str:

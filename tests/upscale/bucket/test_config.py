@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from mana_dist.errors import UserError
-from mana_dist.upscale.bucket.__main__ import main
-from mana_dist.upscale.bucket.config import parse
+from mana_dist.upscale.__main__ import main
+from mana_dist.upscale.__main__ import parse_bucket as parse
 from tests.conftest import RunHere
 from tests.upscale.bucket.runs import run_command_line, write_film
 
@@ -23,12 +23,15 @@ LEAST = ["--source", "a", "--out", "b", "--model", "m"]
         ([*LEAST, "--codec", "vp9"], "vp9"),
         ([*LEAST, "--codec", "ffv1", "--crf", "3"], "--crf 3: ffv1 is lossless"),
         ([*LEAST, "--crf", "52"], "--crf must be from 0"),
-        ([*LEAST, "--memory", "auto"], "--memory must be a number of MiB or none"),
+        ([*LEAST, "--memory", "much"], "'much' is neither a number of MiB nor auto nor none"),
+        ([*LEAST, "--threads", "2"], "--threads: on a cluster --cpus-per-worker says it"),
         ([*LEAST, "--memory", "0"], "--memory"),
         ([*LEAST, "--segment", "3"], "--segment"),
         ([*LEAST, "--workers", "0"], "--workers must be at least 1"),
         ([*LEAST, "--codec", "png", "--suffix", ".mp4"], "--suffix: --codec png writes folders"),
         ([*LEAST, "--worker", "2"], "--worker"),
+        (["a.mp4", *LEAST], "a.mp4: give SRC and DST, or --source and --out, not both"),
+        (["a.mp4", "b.mp4", "--model", "m", "--workers", "2"], "--workers goes with --source and --out"),
     ],
 )
 def test_wrong_options_say_which(arguments: list[str], message: str) -> None:
@@ -40,6 +43,11 @@ def test_suffixes_fit_the_codec() -> None:
     suffixes = {codec: parse([*LEAST, "--codec", codec]).suffix for codec in ("h264", "hevc", "av1", "ffv1", "png")}
     assert suffixes == {"h264": ".mp4", "hevc": ".mp4", "av1": ".mp4", "ffv1": ".mkv", "png": ""}
     assert parse([*LEAST, "--suffix", ".mkv"]).suffix == ".mkv"
+
+
+def test_memory_is_a_figure_unless_told_otherwise() -> None:
+    memory = {text: parse([*LEAST, "--memory", text]).settings.memory for text in ("auto", "none", "7")}
+    assert memory == {"auto": 4096, "none": None, "7": 7}
 
 
 def test_mistakes_leave_with_one_line_and_nothing_made(tmp_path: Path, run_here: RunHere) -> None:

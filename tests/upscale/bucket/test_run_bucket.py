@@ -14,8 +14,8 @@ import pytest
 
 from mana_dist.errors import UserError
 from mana_dist.storage import lease
+from mana_dist.upscale.__main__ import main
 from mana_dist.upscale.bucket import segment_tasks, stages
-from mana_dist.upscale.bucket.__main__ import main
 from mana_dist.upscale.bucket.segment_tasks import Failure, Recipe, Upscaler, Video
 from mana_dist.upscale.join import Summary
 from mana_dist.upscale.segments import Segment

@@ -1,0 +1,86 @@
+"""``mana COMMAND ...``: everything that can be done, under one name."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from mana_dist import __version__
+from mana_dist.arguments import Parser
+from mana_dist.errors import UserError, run_command
+
+
+@dataclass(frozen=True)
+class Command:
+    """What ``mana NAME`` runs.
+
+    Attributes:
+        summary: one line for the list of commands.
+        module: holds ``main(arguments)``; imported only when the command is called.
+        extra: the optional dependencies that it cannot do without; empty where it can.
+    """
+
+    summary: str
+    module: str
+    extra: str = ""
+
+
+COMMANDS = {
+    "ingest": Command("videos, frame folders or Vimeo90K into training samples", "mana_dist.ingest.__main__", "ray"),
+    "train": Command("the three training stages, to a registered model", "mana_dist.train.__main__", "train"),
+    "evaluate": Command("models against bicubic, by the paper's protocol", "mana_dist.evaluate.__main__"),
+    "upscale": Command("a video four times per side; or many, on a cluster", "mana_dist.upscale.__main__"),
+    "sweep": Command("memory|window: a training per setting, compared", "mana_dist.sweep.__main__", "train"),
+    "serve": Command("a model behind HTTP", "mana_dist.serve.__main__", "serve"),
+    "stack": Command("up|down|status: all servers on this machine, for trying it", "mana_dist.stack.__main__", "all"),
+}
+
+_EXTRAS = {"ray": "ray", "mlflow": "mlflow", "deepspeed": "train", "fastapi": "serve", "starlette": "serve",
+    "python_multipart": "serve", "pydantic": "serve"}  # fmt: skip
+"""Which extra of this package installs a library, for commands that need it only for some of their work."""
+
+
+def run(name: str, arguments: Sequence[str] = ()) -> None:
+    """Run a command and leave the process with its exit code; ``arguments`` come before those of the command line."""
+    command = COMMANDS[name]
+
+    def main(given: list[str]) -> None:
+        try:
+            import_module(command.module).main([*arguments, *given])
+        except ModuleNotFoundError as error:
+            library = (error.name or "").partition(".")[0]
+            if library not in _EXTRAS:
+                raise
+            extra = command.extra or _EXTRAS[library]
+            raise UserError(
+                f"mana {name} needs {library} here, which is not installed; pip install 'mana-dist[{extra}]'"
+            ) from error
+
+    run_command(main)
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        name = sys.argv.pop(1)
+        run(name)
+    else:
+        run_command(_help)
+
+
+def _help(arguments: list[str]) -> None:
+    listed = "\n".join(f"  {name:10}{command.summary}" for name, command in COMMANDS.items())
+    parser = Parser(
+        prog="mana",
+        usage="mana COMMAND ...",
+        description=f"Video super-resolution with MANA.\n\ncommands:\n{listed}\n\nmana COMMAND --help says more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

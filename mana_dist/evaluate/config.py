@@ -1,0 +1,69 @@
+"""What decides an evaluation."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mana_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from mana_dist.model import Padding
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """What is measured, on what, and how; the defaults are the paper's protocol.
+
+    Attributes:
+        data: URIs of the ground truth, each a dataset: a video, a folder of frames or of several of either, or one of
+            the field's datasets.
+        methods: ``bicubic``, model folders, ``models:/`` names, or ``frames:NAME=URI`` for the output of any other
+            method.
+        out: URI of the folder for ``metrics.json`` and the report.
+        overwrite: replace another evaluation's files there.
+        degradation: of the LR frames: ``BI`` or ``BD``.
+        lr: ``made``: by the degradation; ``given``: those of the dataset; ``auto``: those, where it has them.
+        frames: ``START:STOP`` of every clip, the frames used at all.
+        frame_subset: which of those are scored: ``all``, ``inner:N`` or ``centre``; None: all, of Vimeo90K the centre.
+        border_crop: pixels left out along each border.
+        padding: windows beyond a clip's ends.
+        lpips_trunk: URI of AlexNet's convolutions (safetensors); None: torchvision's.
+        top_motion: report the clips with the largest motion too: a share like ``6%``, or a number of clips.
+        device: where models compute.
+        workers: processes that share the clips; None: as many as there is work and room for.
+        tracking_uri: MLflow's, where a run is logged and ``models:/`` names are looked up.
+        experiment: of that run.
+        promote_if: conditions like ``psnr_rgb > @champion`` under which the alias moves to the registered model.
+    """
+
+    data: tuple[str, ...]
+    methods: tuple[str, ...]
+    out: str
+    overwrite: bool = False
+    degradation: str = "BI"
+    lr: Literal["made", "given", "auto"] = "auto"
+    frames: str = ":"
+    frame_subset: str | None = None
+    border_crop: int = 0
+    padding: "Padding" = "reflection"
+    lpips_trunk: str | None = None
+    top_motion: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | None = None
+    tracking_uri: str | None = None
+    experiment: str | None = None
+    promote_if: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Look at what can be seen without a file.
+
+        Raises:
+            UserError: a value that makes no sense, named by its option.
+        """
+        for key, values in (("--method", self.methods), ("--out", [self.out])):
+            # An unset variable of a shell: the working folder would be taken for it.
+            if not all(value.strip() for value in values):
+                raise UserError(f"{key} '': an empty name; say what is meant")
+        if self.border_crop < 0:
+            raise UserError(f"--border-crop {self.border_crop}: give a number of pixels, 0 or more")
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"--workers {self.workers}: write auto, or a number like 2")

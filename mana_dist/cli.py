@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 
 from mana_dist import __version__
 from mana_dist.arguments import Parser
@@ -19,43 +20,47 @@ class Command:
         summary: one line for the list of commands.
         module: holds ``main(arguments)``; imported only when the command is called.
         extra: the optional dependencies that it cannot do without; empty where it can.
+        needs: the libraries that these bring.
     """
 
     summary: str
     module: str
     extra: str = ""
+    needs: tuple[str, ...] = ()
 
 
+_TRAINING = ("train", ("ray", "deepspeed", "mlflow"))
 COMMANDS = {
-    "ingest": Command("videos, frame folders or Vimeo90K into training samples", "mana_dist.ingest.__main__", "ray"),
-    "train": Command("the three training stages, to a registered model", "mana_dist.train.__main__", "train"),
+    "ingest": Command("videos, frame folders or Vimeo90K into samples", "mana_dist.ingest.__main__", "ray", ("ray",)),
+    "train": Command("the three training stages, to a registered model", "mana_dist.train.__main__", *_TRAINING),
     "evaluate": Command("models against bicubic, by the paper's protocol", "mana_dist.evaluate.__main__"),
     "upscale": Command("a video four times per side; or many, on a cluster", "mana_dist.upscale.__main__"),
-    "sweep": Command("memory|window: a training per setting, compared", "mana_dist.sweep.__main__", "train"),
-    "serve": Command("a model behind HTTP", "mana_dist.serve.__main__", "serve"),
-    "stack": Command("up|down|status: all servers on this machine, for trying it", "mana_dist.stack.__main__", "all"),
+    "sweep": Command("memory or window: a training per setting, compared", "mana_dist.sweep.__main__", *_TRAINING),
+    "serve": Command("a model behind HTTP", "mana_dist.serve.__main__", "serve", ("ray", "fastapi", "pydantic")),
+    "stack": Command("up, down, status: all servers on this machine, for trying it", "mana_dist.stack.__main__"),
 }
 
-_EXTRAS = {"ray": "ray", "mlflow": "mlflow", "deepspeed": "train", "fastapi": "serve", "starlette": "serve",
-    "python_multipart": "serve", "pydantic": "serve"}  # fmt: skip
-"""Which extra of this package installs a library, for commands that need it only for some of their work."""
+_EXTRAS = {"ray": "ray", "mlflow": "mlflow", "psutil": "all"}
+"""Which extra installs a library, where a command needs it for some of its work only."""
 
 
 def run(name: str, arguments: Sequence[str] = ()) -> None:
     """Run a command and leave the process with its exit code; ``arguments`` come before those of the command line."""
     command = COMMANDS[name]
 
+    def missing(library: str, extra: str) -> UserError:
+        return UserError(f"mana {name} needs {library} here, which is missing; pip install 'mana-dist[{extra}]'")
+
     def main(given: list[str]) -> None:
+        for library in command.needs:
+            if find_spec(library) is None:
+                raise missing(library, command.extra)
         try:
             import_module(command.module).main([*arguments, *given])
         except ModuleNotFoundError as error:
-            library = (error.name or "").partition(".")[0]
-            if library not in _EXTRAS:
+            if error.name not in _EXTRAS:
                 raise
-            extra = command.extra or _EXTRAS[library]
-            raise UserError(
-                f"mana {name} needs {library} here, which is not installed; pip install 'mana-dist[{extra}]'"
-            ) from error
+            raise missing(error.name, _EXTRAS[error.name]) from error
 
     run_command(main)
 

@@ -25,6 +25,7 @@ _ALIASES = {
     "--tracking-uri": "--mlflow.tracking_uri",
     "--experiment": "--mlflow.experiment",
 }
+_ALSO = f"As in other commands, {', '.join(_ALIASES)} are taken too, for the keys of that name."
 _LONGEST_RUN_NAME = 128  # a folder and others below it have it in their names
 
 # What a model tells of itself wherever it goes: what it is and how it was trained. A key that is not here stays with
@@ -331,7 +332,7 @@ def _chosen(values: Mapping[str, Any], keys: tuple[str, ...], prefix: str = "") 
 
 
 def _parser(prog: str) -> ArgumentParser:
-    parser = ArgumentParser(prog=prog, exit_on_error=False, description=Config.__doc__)
+    parser = ArgumentParser(prog=prog, exit_on_error=False, description=f"{Config.__doc__} {_ALSO}")
     parser.add_argument("--config", action="config", help=f"a preset ({', '.join(PRESETS)}) or a YAML file")
     for section in dataclasses.fields(Config):
         parser.add_class_arguments(get_type_hints(Config)[section.name], section.name)

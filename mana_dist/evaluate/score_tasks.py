@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import cv2
@@ -86,7 +87,8 @@ def score_clips(
     Args:
         clips: at least one.
         settings: what is done to each; its threads are set here.
-        workers: processes; None: as many as there is work and room for. One clip, and one worker, need no Ray.
+        workers: processes; None: as many as there is work and room for, one where Ray is not installed. One clip, and
+            one worker, need no Ray.
         told: of each clip's results, as they come.
         progress: gives what is called after each frame of the clip of that position; for clips scored in this process.
 
@@ -96,6 +98,8 @@ def score_clips(
     Raises:
         UserError: a mistake in some clip, or its worker died again and again.
     """
+    if workers is None and find_spec("ray") is None:
+        workers = 1
     places = torch.cuda.device_count() if settings.device == "cuda" else os.cpu_count() or 1
     shared = plan(len(clips), workers, places, torch.get_num_threads())
     settings = replace(settings, threads=shared.threads)

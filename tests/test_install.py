@@ -1,0 +1,173 @@
+"""The wheel holds all that the commands need, and the light install what upscaling and evaluating need."""
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from mana_dist.cli import COMMANDS
+from mana_dist.registry import model_folder
+from tests.evaluate.footage import CONFIG, frames_of, write_folder
+from tests.serve.models import tiny_model
+from tests.test_api import write_video
+from tests.train.trainings import environment
+
+REPOSITORY = Path(__file__).parents[1]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SWEEPS = [["sweep", "memory"], ["sweep", "window"]]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from what git has, so that nothing else gets in."""
+    folder = tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    for name in listed.splitlines():
+        if not name.startswith("tests/") and (REPOSITORY / name).is_file():
+            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / "source" / name)
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "source"))
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("installed")
+    pip("install", "--no-deps", "--target", str(folder), str(wheel))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def light(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that has the package, and links to its base dependencies and theirs, and nothing else."""
+    folder = tmp_path_factory.mktemp("light")
+    shutil.copytree(installed / "mana_dist", folder / "mana_dist")
+    for name in closure(PROJECT["dependencies"]):
+        distribution = importlib.metadata.distribution(name)
+        for top in {file.parts[0] for file in distribution.files or [] if file.parts[0] not in ("..", "__pycache__")}:
+            link = folder / top
+            if not link.exists():
+                link.symlink_to(str(distribution.locate_file(top)))
+    return folder
+
+
+def pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def closure(requirements: list[str]) -> set[str]:
+    """The names of all distributions that these requirements bring with them."""
+    found: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    todo = [Requirement(text) for text in requirements]
+    while todo:
+        one = todo.pop()
+        name = canonicalize_name(one.name)
+        for extra in {"", *one.extras}:
+            if (name, extra) in seen or (one.marker and not one.marker.evaluate({"extra": extra})):
+                continue
+            seen.add((name, extra))
+            found.add(name)
+            inner = [Requirement(text) for text in importlib.metadata.distribution(name).requires or []]
+            todo += [
+                Requirement(str(need).partition(";")[0])
+                for need in inner
+                if need.marker is None or need.marker.evaluate({"extra": extra})
+            ]
+    return found
+
+
+def mana(packages: Path, folder: Path, *arguments: str, alone: bool = False) -> "subprocess.CompletedProcess[str]":
+    """The command from ``packages``; ``alone``: without the packages of the environment that runs the tests."""
+    command = [sys.executable, *(["-S"] if alone else []), "-W", "ignore", "-m", "mana_dist.cli", *arguments]
+    env = environment() | {"PYTHONPATH": str(packages), "COLUMNS": "100", "TORCH_HOME": str(folder / "torch")}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_wheel_is_one_package_with_all_that_it_reads(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"mana_dist"}
+    listed = subprocess.run(
+        ["git", "ls-files", "mana_dist"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert {"mana_dist/ops/fused_cpu.c", "mana_dist/presets/tiny.yaml", "mana_dist/evaluate/report/page.js"} <= {
+        *listed
+    }
+    assert {name for name in listed if (REPOSITORY / name).is_file()} <= names
+    (scripts,) = [name for name in names if name.endswith("entry_points.txt")]
+    with zipfile.ZipFile(wheel) as archive:
+        assert "mana = mana_dist.cli:main" in archive.read(scripts).decode()
+
+
+@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS), *SWEEPS], ids=" ".join)
+def test_help_from_another_folder(installed: Path, tmp_path: Path, words: list[str]) -> None:
+    done = mana(installed, tmp_path, *words, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {' '.join(['mana', *words])}")
+    if not words:
+        assert all(re.search(rf"^  {name} +\w", done.stdout, re.MULTILINE) for name in COMMANDS)
+
+
+def test_no_help_waits_for_torch(tmp_path: Path) -> None:
+    code = "import sys; from mana_dist.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    for words in [["train"], ["sweep"], ["upscale"]]:
+        command = [sys.executable, "-c", code, *words, "--help"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+        modules = set(done.stdout.splitlines()[-1].split())
+        assert "mana_dist.cli" in modules
+        assert not {"torch", "ray", "mlflow", "deepspeed"} & modules, words
+
+
+def test_the_light_install_upscales_and_evaluates(light: Path, tmp_path: Path) -> None:
+    assert not {"ray", "mlflow", "deepspeed", "fastapi"} & {path.name for path in light.iterdir()}
+    for seed, name in enumerate(("a", "b")):
+        write_folder(tmp_path / "data" / name, frames_of(4, seed))
+    write_video(tmp_path / "in.mp4", frames_of(4))
+    model_folder.save(str(tmp_path / "model"), tiny_model().state_dict(), CONFIG)
+    done = mana(light, tmp_path, "upscale", "in.mp4", "out.mp4", "--model", "model", alone=True)
+    assert done.returncode == 0, done.stderr
+    assert "out.mp4: 4 frames" in done.stdout
+    done = mana(
+        *[light, tmp_path, "evaluate", "--data", "data", "--method", "bicubic", "model", "--out", "results"], alone=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "library", "extra"),
+    [
+        (["ingest", "--source", "in.mp4", "--out", "samples"], "ray", "ray"),
+        (["train", "--config", "tiny"], "ray", "train"),
+        (["sweep", "memory", "--evaluate-on", "in.mp4"], "ray", "train"),
+        (["serve", "--model", "model"], "ray", "serve"),
+        (["evaluate", "--data", "in.mp4", "--method", "models:/x/1", "--out", "out"], "mlflow", "mlflow"),
+        (["upscale", "in.mp4", "out.mp4", "--model", "models:/x/1"], "mlflow", "mlflow"),
+        (["upscale", "--source", "in.mp4", "--out", "out", "--model", "model"], "ray", "ray"),
+        (["stack", "status"], "psutil", "all"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else value,
+)
+def test_a_command_says_which_extra_it_lacks(
+    light: Path, tmp_path: Path, arguments: list[str], library: str, extra: str
+) -> None:
+    write_video(tmp_path / "in.mp4", frames_of(4))
+    (tmp_path / "mlflow.db").touch()
+    model_folder.save(str(tmp_path / "model"), tiny_model().state_dict(), CONFIG)
+    done = mana(light, tmp_path, *arguments, alone=True)
+    command = arguments[0]
+    expected = f"error: mana {command} needs {library} here, which is missing; pip install 'mana-dist[{extra}]'\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+    assert extra in PROJECT["optional-dependencies"]

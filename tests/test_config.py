@@ -1,12 +1,13 @@
 """One typed configuration: presets, files, command line, and errors that name the mend."""
 
 import dataclasses
+import pickle
 import re
 from pathlib import Path
 
 import pytest
 
-from mana_dist.config import Config, flatten, from_mapping, load, parse, to_mapping, to_yaml
+from mana_dist.config import PRESETS, Config, flatten, from_mapping, load, parse, preset, resolved, to_mapping, to_yaml
 from mana_dist.errors import UserError
 
 # CONTRACT: every documented key with the paper's value.
@@ -155,3 +156,29 @@ def test_print_config_prints_a_configuration_that_reads_back(capsys: pytest.Capt
 def test_an_empty_file_is_the_papers_configuration(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("")
     assert parse(["--config", str(tmp_path / "empty.yaml")]).model == Config().model
+
+
+def test_options_that_all_commands_have_set_the_keys_of_that_name() -> None:
+    config = parse(
+        [
+            *["--device", "cpu", "--tracking-uri", "http://a", "--experiment=b"],
+            *["--workers", "2-3", "--precision", "fp32"],
+        ]
+    )
+    assert (config.run.device, config.run.workers, config.run.precision) == ("cpu", "2-3", "fp32")
+    assert (config.mlflow.tracking_uri, config.mlflow.experiment) == ("http://a", "b")
+    assert parse(["--device", "cpu", "--run.device", "cuda"]).run.device == "cuda"  # the last one wins
+    with pytest.raises(UserError, match="run.device"):
+        parse(["--device", "tpu"])
+
+
+def test_presets_are_those_of_the_command_line() -> None:
+    for name in PRESETS:
+        assert resolved(preset(name)) == parse(["--config", name])
+    with pytest.raises(UserError, match="there is no preset huge; there are tiny, paper"):
+        preset("huge")
+
+
+def test_a_configuration_crosses_processes_as_it_is() -> None:
+    config = parse(["--config", "tiny", "--run.workers", "2-4"])
+    assert pickle.loads(pickle.dumps(config)) == config

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import socket
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
 from mana_dist import storage
+from mana_dist.console import log
 from mana_dist.errors import UserError
 from mana_dist.metrics.metric import Metric, Unavailable
 
@@ -86,8 +88,10 @@ def load_lpips(trunk: str | None, device: str | torch.device = "cpu") -> Lpips |
     from torchvision.models import AlexNet_Weights
 
     weights = AlexNet_Weights.IMAGENET1K_V1
+    if not os.path.exists(os.path.join(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])):
+        log.info(f"LPIPS: downloading {weights.url}")
     try:
-        with _socket_timeout(DOWNLOAD_TIMEOUT):
+        with _socket_timeout(DOWNLOAD_TIMEOUT), contextlib.redirect_stdout(io.StringIO()):  # torch says it too
             state = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         return Unavailable(

@@ -1,0 +1,41 @@
+"""The library says nothing by itself; a command shows its lines, warnings on stderr."""
+
+import subprocess
+import sys
+
+SAY = """
+from mana_dist.console import log, show
+from mana_dist.progress import Progress
+if {shown}:
+    show()
+    show()
+log.info("100% done")
+log.warning("left out: a")
+line = Progress("frames", 3)
+line._said -= 60
+line.step()
+"""
+
+
+def say(*, shown: bool) -> tuple[str, str]:
+    done = subprocess.run([sys.executable, "-c", SAY.format(shown=shown)], capture_output=True, text=True, check=True)
+    return done.stdout, done.stderr
+
+
+def test_the_library_is_silent() -> None:
+    assert say(shown=False) == ("", "")
+
+
+def test_a_command_shows_each_line_once_and_as_it_is() -> None:
+    out, err = say(shown=True)
+    assert out == "100% done\n"
+    first, second = err.splitlines()
+    assert first == "left out: a"
+    assert second.startswith("frames: frame 1/3")
+
+
+def test_a_closed_pipe_is_an_error_for_the_caller_as_with_print() -> None:
+    code = "import os; from mana_dist.console import log, show; show(); os.close(1); log.info('a')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "OSError: [Errno 9]" in done.stderr
+    assert "Logging error" not in done.stderr

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from mana_dist.data.degradation import BI, degrade
-from mana_dist.errors import UserError, run_command
+from mana_dist.errors import UserError
 from mana_dist.video.reading import read_frames
 
 FOLDER = Path("demo")
@@ -34,11 +34,11 @@ def main(arguments: list[str]) -> None:
     print(f"The clip: {clip} (Big Buck Bunny, 1280x720, CC-BY 3.0, Blender Foundation).")
     print(f"Frames 0 to {HELD_OUT - 1} train, the others are held out. Everything goes to {FOLDER}/.")
     step("1. Samples: decode, degrade, cut into 7-frame windows (Ray Data)")
-    run("pipelines.ingest", "--source", clip, "--out", str(train), "--frames", f":{HELD_OUT}")
-    run("pipelines.ingest", "--source", clip, "--out", str(held_out), "--frames", f"{HELD_OUT}:")
+    run("ingest", "--source", clip, "--out", str(train), "--frames", f":{HELD_OUT}")
+    run("ingest", "--source", clip, "--out", str(held_out), "--frames", f"{HELD_OUT}:")
     step("2. The paper's three stages, two workers (Ray Train, DeepSpeed); tracked and registered (MLflow)")
     run(
-        *["mana_dist.train", "--config", "tiny", "--run.name", RUN, "--run.storage", str(runs)],
+        *["train", "--config", "tiny", "--run.name", RUN, "--run.storage", str(runs)],
         *["--data.path", str(train), "--data.validation_path", str(held_out), "--mlflow.tracking_uri", tracking],
     )
     step("3. Held-out frames: bicubic against the trained model")
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
         print(f"done before: {compared}")
     else:
         run(
-            *["mana_dist.evaluate", "--data", clip, "--frames", f"{HELD_OUT}:"],
+            *["evaluate", "--data", clip, "--frames", f"{HELD_OUT}:"],
             *["--method", "bicubic", model, "--out", str(compared)],
         )
     step("4. A low-resolution video of the held-out frames, upscaled")
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
         print(f"done before: {upscaled}")
     else:
         write_small_video(clip, small)
-        run("mana_dist.upscale", str(small), str(upscaled), "--model", model)
+        run("upscale", str(small), str(upscaled), "--model", model)
     print_summary(compared, small, upscaled)
 
 
@@ -78,14 +78,14 @@ def step(title: str) -> None:
     print(f"\n== {title}", flush=True)
 
 
-def run(module: str, *arguments: str) -> None:
+def run(*arguments: str) -> None:
     """Print a command and run it; it must succeed.
 
     On Ctrl-C the command gets the signal too (it is in the same process group) and is waited for, so that nothing is
     left behind.
     """
-    print(f"$ python -m {module} {shlex.join(arguments)}", flush=True)
-    with subprocess.Popen([sys.executable, "-m", module, *arguments]) as process:
+    print(f"$ mana {shlex.join(arguments)}", flush=True)
+    with subprocess.Popen([sys.executable, "-m", "mana_dist.cli", *arguments]) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:
@@ -134,10 +134,6 @@ runs and curves     `mlflow ui` in this folder, then open the address that it pr
 
 Next, on your own videos (a file, a folder of videos, or s3://bucket/prefix):
   . .venv/bin/activate
-  python -m pipelines.ingest --source VIDEOS --out samples
-  python -m mana_dist.train --config tiny --data.path samples --run.name first    # --config paper on GPUs
-  python -m mana_dist.upscale VIDEO OUT.mp4 --model models:/mana-x4@candidate""")
-
-
-if __name__ == "__main__":
-    run_command(main)
+  mana ingest --source VIDEOS --out samples
+  mana train --config tiny --data.path samples --run.name first    # --config paper on GPUs
+  mana upscale VIDEO OUT.mp4 --model models:/mana-x4@candidate""")

@@ -1,6 +1,6 @@
 """``python -m mana_dist.sweep.trial``: one trial in a process of its own, started by the sweep.
 
-It is a driver like ``python -m mana_dist.train``: Ray frees all that it holds when it dies, however that happens. The
+It is a driver like ``mana train``: Ray frees all that it holds when it dies, however that happens. The
 task comes as a line on stdin, which the sweep then holds open: its end means that nobody waits for this trial any more.
 """
 

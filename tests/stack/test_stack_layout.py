@@ -66,7 +66,10 @@ def test_what_was_cut_off_while_it_was_made_is_gone_on_with(tmp_path: Path, monk
 
 def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
     with stack_layout.locked(tmp_path / "s"):
-        other = "import sys, pathlib; from mana_dist.stack import stack_layout as layout\nwith layout.locked(pathlib.Path(sys.argv[1])): pass"
+        other = (
+            "import sys, pathlib; from mana_dist.stack import stack_layout\n"
+            "with stack_layout.locked(pathlib.Path(sys.argv[1])): pass"
+        )
         done = subprocess.run(
             [sys.executable, "-c", other, str(tmp_path / "s")], capture_output=True, text=True, check=False
         )

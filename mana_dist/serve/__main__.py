@@ -1,6 +1,7 @@
 """``mana serve --model MODEL``: the app on this machine, or on the cluster that ``RAY_ADDRESS`` names."""
 
 import argparse
+import threading
 from collections.abc import Sequence
 
 from docstring_parser import parse as parse_docstring
@@ -38,8 +39,9 @@ def main(arguments: Sequence[str]) -> None:
         serve.start(http_options={"host": host, "port": port})
         serve.run(application)
         log.info(f"serving {options.model} at http://{host}:{port}; Ctrl-C ends it")
-        serve.run(application, blocking=True)
+        threading.Event().wait()
     finally:
+        serve.shutdown()
         ray.shutdown()
 
 

@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
+from mana_dist.errors import UserError
 from mana_dist.model.inference import Frames, super_resolve_window
 from mana_dist.serve import ServeOptions
+from mana_dist.serve.__main__ import main
 from tests.ports import free_ports
 from tests.serve.models import register, tiny_model, window
 from tests.serve.test_windows import npy, picture
+from tests.train.trainings import environment
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +153,33 @@ def test_serve_run_ends_with_one_line_for_a_wrong_model(tracking_uri: str) -> No
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("Error: model models:/nobody@champion: not in the MLflow registry")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--model"),
+        (["--model", "x", "--max-batch", "0"], "--max-batch: Input should be greater than or equal to 1, got 0"),
+        (["--model", "x", "--device", "tpu"], "--device: Input should be 'auto', 'cpu' or 'cuda', got tpu"),
+        (["--model", "x", "--replica", "2", "3"], "unrecognized arguments: 3"),
+    ],
+)
+def test_wrong_options_of_the_command_are_named(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        main(arguments)
+
+
+@pytest.mark.slow
+def test_the_command_answers_until_it_is_interrupted(tracking_uri: str) -> None:
+    (port,) = free_ports(1)
+    words = ["serve", "--model", "models:/tiny-x4@champion", "--tracking-uri", tracking_uri, "--port", str(port)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mana_dist.cli", *words], stdout=subprocess.PIPE, text=True, env=environment()
+    ) as command:
+        assert command.stdout is not None
+        line = next(text for text in command.stdout if text.startswith("serving"))
+        assert line == f"serving models:/tiny-x4@champion at http://127.0.0.1:{port}; Ctrl-C ends it\n"
+        expected = super_resolve_window(tiny_model(), window())
+        np.testing.assert_array_equal(pixels(post(f"http://127.0.0.1:{port}", window())), expected)
+        command.send_signal(signal.SIGINT)
+        assert command.wait(60) == 130

@@ -139,9 +139,8 @@ def test_the_light_install_upscales_and_evaluates(light: Path, tmp_path: Path) -
     done = mana(light, tmp_path, "upscale", "in.mp4", "out.mp4", "--model", "model", alone=True)
     assert done.returncode == 0, done.stderr
     assert "out.mp4: 4 frames" in done.stdout
-    done = mana(
-        *[light, tmp_path, "evaluate", "--data", "data", "--method", "bicubic", "model", "--out", "results"], alone=True
-    )
+    words = ["evaluate", "--data", "data", "--method", "bicubic", "model", "--out", "results"]
+    done = mana(light, tmp_path, *words, alone=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results" / "report.html").is_file()
 

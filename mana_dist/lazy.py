@@ -10,12 +10,13 @@ def lazily(package: str, modules: dict[str, str]) -> Callable[[str], Any]:
 
     Args:
         package: its ``__name__``.
-        modules: the module that holds each public name.
+        modules: the public names, with blanks between them, by the module that holds them: ``.config``, ``..errors``.
     """
+    homes = {name: module for module, names in modules.items() for name in names.split()}
 
     def find(name: str) -> Any:
-        if name not in modules:
+        if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(modules[name]), name)
+        return getattr(import_module(homes[name], package), name)
 
     return find

@@ -17,10 +17,5 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "EvaluationOptions", "evaluate"]
 
 __getattr__ = lazily(
-    __name__,
-    {
-        "Evaluation": "mana_dist.evaluate.results",
-        "EvaluationOptions": "mana_dist.evaluate.config",
-        "evaluate": "mana_dist.evaluate.run_evaluation",
-    },
+    __name__, {".config": "EvaluationOptions", ".results": "Evaluation", ".run_evaluation": "evaluate"}
 )

@@ -20,9 +20,9 @@ __all__ = ["IngestOptions", "Manifest", "SampleSettings", "ingest"]
 __getattr__ = lazily(
     __name__,
     {
-        "IngestOptions": "mana_dist.ingest.config",
-        "Manifest": "mana_dist.data.manifest",
-        "SampleSettings": "mana_dist.data.config",
-        "ingest": "mana_dist.ingest.run_ingest",
+        ".config": "IngestOptions",
+        ".run_ingest": "ingest",
+        "..data.config": "SampleSettings",
+        "..data.manifest": "Manifest",
     },
 )

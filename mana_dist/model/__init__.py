@@ -12,12 +12,5 @@ if TYPE_CHECKING:
 __all__ = ["FrameEmbedding", "Mana", "ModelConfig", "Padding", "window_indices"]
 
 __getattr__ = lazily(
-    __name__,
-    {
-        "FrameEmbedding": "mana_dist.model.mana",
-        "Mana": "mana_dist.model.mana",
-        "ModelConfig": "mana_dist.model.config",
-        "Padding": "mana_dist.model.window",
-        "window_indices": "mana_dist.model.window",
-    },
+    __name__, {".config": "ModelConfig", ".mana": "FrameEmbedding Mana", ".window": "Padding window_indices"}
 )

@@ -17,13 +17,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "Part", "Trained", "preset", "train"]
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "Config": "mana_dist.config",
-        "Part": "mana_dist.train.run_training",
-        "Trained": "mana_dist.train.run_training",
-        "preset": "mana_dist.config",
-        "train": "mana_dist.train.run_training",
-    },
-)
+__getattr__ = lazily(__name__, {"..config": "Config preset", ".run_training": "Part Trained train"})

@@ -20,10 +20,10 @@ __all__ = ["BucketOptions", "Settings", "Summary", "upscale", "upscale_all"]
 __getattr__ = lazily(
     __name__,
     {
-        "BucketOptions": "mana_dist.upscale.bucket.config",
-        "Settings": "mana_dist.upscale.config",
-        "Summary": "mana_dist.upscale.join",
-        "upscale": "mana_dist.upscale.run_upscale",
-        "upscale_all": "mana_dist.upscale.bucket.run_bucket",
+        ".config": "Settings",
+        ".join": "Summary",
+        ".run_upscale": "upscale",
+        ".bucket.config": "BucketOptions",
+        ".bucket.run_bucket": "upscale_all",
     },
 )

@@ -5,15 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from mana_dist import storage
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.degradation import BI, DEGRADATIONS, Degradation
-from mana_dist.data.samples import read_row_group
 from mana_dist.footage.layouts import is_lr_name
-from mana_dist.ingest import config
+from mana_dist.ingest.__main__ import parse
 from mana_dist.ingest.units import unit_name, whole
+from tests.data.shards import plain_array
 from tests.evaluate.footage import evaluate, frames_of, write_folder, write_pair
 from tests.ingest.datasets import clip_at, run
 from tests.video.videos import noise_frames, write_pictures
@@ -33,17 +33,15 @@ def nearest() -> Iterator[Degradation]:
 
 
 def test_ingest_makes_its_lr_frames(tmp_path: Path, nearest: Degradation) -> None:
-    options = config.parse(["--source", "x", "--out", "y", "--degradation", "NN"])
-    assert isinstance(options, config.Options)
+    options = parse(["--source", "x", "--out", "y", "--degradation", "NN"])
     assert options.settings.degradation is nearest
     frames = noise_frames(3)
     clip = clip_at(write_pictures(tmp_path / "clip", frames))
     settings = SampleSettings(degradation=nearest, frames_per_sample=3, detect_cuts=False)
     assert unit_name([clip], settings) != unit_name([clip], replace(settings, degradation=BI))
     (shard,) = run(whole([clip], settings), tmp_path / "out", settings).shards
-    filesystem, folder = storage.filesystem(str(tmp_path / "out"))
-    group = read_row_group(filesystem, f"{folder}/{shard.path}", 0)
-    np.testing.assert_array_equal(group.lr[0], frames[:, ::4, ::4])
+    lr = plain_array(pq.read_table(tmp_path / "out" / shard.path), "lr")
+    np.testing.assert_array_equal(lr[0], frames[:, ::4, ::4])
     manifest = settings.empty_manifest()
     assert (manifest.degradation, manifest.degradation_version) == ("NN", 3)
 

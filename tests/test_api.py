@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import BI, degrade
 from mana_dist.registry import model_folder
 from tests.evaluate.footage import CONFIG, frames_of
 from tests.serve.models import tiny_model
@@ -63,7 +63,7 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "videos").mkdir()
     write_video(tmp_path / "videos" / "clip.mp4", frames)
     write_video(tmp_path / "held-out.mp4", frames[:4])
-    write_video(tmp_path / "in.mp4", degrade(frames, Degradation.BI))
+    write_video(tmp_path / "in.mp4", degrade(frames, BI))
     model_folder.save(str(tmp_path / "runs" / "first" / "model"), tiny_model().state_dict(), CONFIG)
     return tmp_path
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from mana_dist.errors import run_command
 from mana_dist.ingest import unit_tasks
@@ -31,19 +32,20 @@ def held(item: str, step: Step, task: Task, folder: Path, count: int) -> str:
     return task(item, step)
 
 
-def hold(folder: Path, count: int) -> None:
+def main_held(folder: Path, count: int) -> None:
     """Hold the units; what plans them is not held."""
+    units_run = unit_tasks.run
 
     def on_ray(items: Sequence[str], task: Task, name: Callable[[str], str]) -> Iterator[str]:
         return map_on_ray(items, functools.partial(held, task=task, folder=folder, count=count), name)
 
     def run(*arguments: Any) -> Iterator[UnitResult]:
-        unit_tasks.map_on_ray = on_ray
-        return units_run(*arguments)
+        with mock.patch.object(unit_tasks, "map_on_ray", on_ray):
+            yield from units_run(*arguments)
 
-    units_run, unit_tasks.run = unit_tasks.run, run
+    with mock.patch.object(unit_tasks, "run", run):
+        run_command(main)
 
 
 if __name__ == "__main__":
-    hold(Path(sys.argv.pop(1)), int(sys.argv.pop(1)))
-    run_command(main)
+    main_held(Path(sys.argv.pop(1)), int(sys.argv.pop(1)))

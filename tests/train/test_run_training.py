@@ -1,0 +1,78 @@
+"""A driver that loses its run to another attempt has the last word about nothing: no model, no version, no alias."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from mana_dist.config import Config, DataConfig, MlflowConfig, RunConfig
+from mana_dist.model import Mana, ModelConfig
+from mana_dist.registry import versions
+from mana_dist.storage.lease import LostError
+from mana_dist.train import run_training, validate_candidate
+from mana_dist.train.checkpoints.checkpoint import TrainState
+from mana_dist.train.checkpoints.history import Checkpoints
+from mana_dist.train.schedule import stages
+from mana_dist.train.tracking.mlflow_run import Tracker
+from tests.train.datasets import make_dataset
+
+MODEL = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, window=3, memory_slots=4)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Of a run that is trained in no time."""
+    make_dataset(str(tmp_path / "samples"), 4)
+    run = Config(
+        model=MODEL,
+        data=DataConfig(path=str(tmp_path / "samples"), crop=12),
+        run=RunConfig(name="one", storage=str(tmp_path / "runs")),
+        mlflow=MlflowConfig(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"),
+    )
+
+    def trained(*_: object) -> None:
+        weights = Mana(MODEL).state_dict()
+        moments = {f"exp_avg.{key}": value for key, value in weights.items()}
+        Checkpoints(run).write(TrainState(stages(run)[-1].stop, weights, moments))
+
+    monkeypatch.setattr(run_training, "_train", trained)
+    return run
+
+
+STEPS: list[tuple[Any, str, list[str]]] = [
+    (run_training, "_train", []),
+    (Tracker, "flush", ["model"]),
+    (versions, "log_and_register", ["model", "version"]),
+    (validate_candidate, "settle", ["model", "version", "alias"]),
+]
+
+
+@pytest.mark.parametrize(("module", "step", "left"), STEPS, ids=[name for _, name, _ in STEPS])
+def test_what_comes_after_the_step_in_which_a_run_was_lost_is_not_done(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str, left: list[str]
+) -> None:
+    done: Callable[..., Any] = getattr(module, step)
+
+    def loses(*arguments: object) -> object:
+        result = done(*arguments)
+        (tmp_path / "runs" / "one" / ".lease").unlink()
+        return result
+
+    monkeypatch.setattr(module, step, loses)
+    with pytest.raises(LostError, match=r"its \.lease is gone"):
+        run_training.train(config)
+    client = MlflowClient(config.mlflow.tracking_uri)
+    versions = client.search_model_versions("")
+    found = {
+        "model": (tmp_path / "runs" / "one" / "model" / "model.safetensors").exists(),
+        "version": bool(versions),
+        "alias": any(client.get_model_version(found.name, found.version).aliases for found in versions),
+    }
+    assert [name for name, is_there in found.items() if is_there] == left
+    assert '"registered": null' in (tmp_path / "runs" / "one" / "run.json").read_text()
+    experiment = client.get_experiment_by_name(config.mlflow.experiment)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "RUNNING"  # how it ends is the other attempt's to say

@@ -13,6 +13,7 @@ from mana_dist.footage.lookalikes import Seen, lr_among
 from mana_dist.model.inference import Frame
 from mana_dist.video import frame_folders, reading
 from mana_dist.video.frame_names import breaks_in, describe_breaks
+from mana_dist.video.header_info import probe_header
 
 SCALE = 4
 
@@ -177,7 +178,10 @@ def find_clips(
     clips = []
     seen: dict[str, list[Seen]] = {}
     for (dataset, pair), name in zip(entries, _unique_names(datasets), strict=True):
-        info = reading.probe(pair.uri) if pair.frames is None else None
+        try:
+            info = probe_header(pair.uri, None) if pair.frames is None else None
+        except OSError as error:
+            raise UserError(f"{pair.uri}: cannot be read ({error})") from error
         total = pair.frames if info is None else info.frames
         size = None if info is None else (info.width, info.height)
         if dataset.layout == PLAIN:  # the others say by their names which folders hold LR frames

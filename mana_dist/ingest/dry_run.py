@@ -14,7 +14,7 @@ from mana_dist.errors import UserError, one_line
 from mana_dist.footage.expand import Clip
 from mana_dist.ingest.run_unit import bare_reason, refusal
 from mana_dist.progress import count, duration
-from mana_dist.video.strict import HeaderInfo, probe_header
+from mana_dist.video.header_info import HeaderInfo, probe_header
 
 LOOKED_AT = 1000
 """Headers read at most; of more clips, a random choice stands for all."""

@@ -10,7 +10,8 @@ from mana_dist.footage.expand import Clip
 from mana_dist.footage.found import below
 from mana_dist.footage.lookalikes import Seen, lr_among
 from mana_dist.ingest.run_unit import bare_reason, refusal
-from mana_dist.video.reading import probe, read_frames
+from mana_dist.video.header_info import probe_header
+from mana_dist.video.reading import read_frames
 
 LOOKED_AT = 200
 """Pictures whose size is read to find LR frames by what they show; each is a request."""
@@ -34,7 +35,7 @@ def look(clip: Clip, settings: SampleSettings) -> str:
     Frames are counted where a video's header tells too few: that of a fragmented mp4 knows its first fragment alone.
     """
     try:
-        info = probe(clip.uri)
+        info = probe_header(clip.uri, clip.files)
         used = None if info.frames is None else _used(info.frames, clip)
         if used is not None and used < settings.frames_per_sample and clip.files is None:
             there = sum(1 for _ in islice(read_frames(clip.uri), clip.start + settings.frames_per_sample))

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mana_dist import storage
 from mana_dist.data.config import MIN_LR_SIDE, SCALE, SampleSettings
 from mana_dist.data.manifest import Shard
@@ -16,8 +19,10 @@ from mana_dist.footage.expand import Clip
 from mana_dist.ingest.finished_units import Ledger
 from mana_dist.ingest.units import ClipResult, Unit, UnitResult
 from mana_dist.storage.lease import LostError
+from mana_dist.video.frame_folders import folder_frames
 from mana_dist.video.frame_names import breaks_in, describe_breaks
-from mana_dist.video.strict import Damage, DamageFound, NumberedFrame, folder_frames, numbered_frames, survey
+from mana_dist.video.frame_stream import NumberedFrame
+from mana_dist.video.strict import Damage, DamageFound, numbered_frames, survey
 
 if TYPE_CHECKING:
     from mana_dist.data.sampling import Tally
@@ -204,20 +209,20 @@ def _no_window(tally: "Tally", settings: SampleSettings, lost: str) -> str:
     return f"no sample in its {tally.frames} frames: {'; '.join(filter(None, [found or needed + ' in a row', lost]))}"
 
 
-class _Watched(Iterator[NumberedFrame]):
-    """Passes frames on, counts them and remembers the size of the last, width and height."""
+class _Watched(Iterator[tuple[int, NDArray[np.uint8]]]):
+    """Passes numbers and frames on, counts them and remembers the size of the last, width and height."""
 
     def __init__(self, frames: Iterator[NumberedFrame]) -> None:
         self._frames = frames
         self.size = (sys.maxsize, sys.maxsize)
         self.count = 0
 
-    def __next__(self) -> NumberedFrame:
+    def __next__(self) -> tuple[int, NDArray[np.uint8]]:
         frame = next(self._frames)
         height, width = frame.pixels.shape[:2]
         self.size = (width, height)
         self.count += 1
-        return frame
+        return frame.number, frame.pixels
 
 
 class _Writer:

@@ -12,6 +12,7 @@ import av
 
 from mana_dist import storage
 from mana_dist.errors import UserError
+from mana_dist.progress import count
 from mana_dist.upscale import mark, segment_record
 from mana_dist.upscale.comparison import COMPARE_SETTINGS, comparison_of
 from mana_dist.upscale.config import Settings
@@ -81,13 +82,13 @@ def join(
         OSError: a storage failed.
     """
     records = segment_record.read_finished(folder, segments)
-    if not any(each.pts for each in records):
+    if not any(record.pts for record in records):
         raise UserError(f"{survey.uri}: holds no video frame that can be decoded")
     times = times_of(records, survey)
     local = None if storage.is_remote(folder) else storage.resolve(folder)
     scratch = local if local and os.path.dirname(local) == os.path.dirname(storage.resolve(destination)) else None
     names = [pictures_name(segment, settings) for segment in segments]
-    filled = [storage.join(folder, name) for name, each in zip(names, records, strict=True) if each.pts]
+    filled = [storage.join(folder, name) for name, record in zip(names, records, strict=True) if record.pts]
     extras: list[str] = []
     if settings.compare:
         extras = _join_comparison(survey, segments, records, folder, destination, scratch, check, marked)
@@ -96,12 +97,12 @@ def join(
         left_out = join_pictures(survey, filled, times, destination, scratch, check, marked)
     else:
         left_out = _join_video(survey, filled, times, destination, scratch, settings, check, marked, copies=True)
-    shown = next(each for each in records if each.pts)
+    shown = next(record for record in records if record.pts)
     return Summary(
         len(times.pts),
         shown.width,
         shown.height,
-        sum(each.cuts for each in records),
+        sum(record.cuts for record in records),
         tuple(left_out),
         _stopped(survey, records, times),
         tuple(extras),
@@ -202,7 +203,7 @@ def _join_comparison(
     marked: bytes | None,
 ) -> list[str]:
     times = times_of(records, survey, compared=True)
-    filled = [(segment, each) for segment, each in zip(segments, records, strict=True) if each.pts]
+    filled = [(segment, record) for segment, record in zip(segments, records, strict=True) if record.pts]
     video, still = comparison_of(destination)
     files = [storage.join(folder, compare_name(segment)) for segment, _ in filled]
     _join_video(survey, files, times, video, scratch, COMPARE_SETTINGS, check, marked, copies=False)
@@ -226,24 +227,35 @@ def _options(suffix: str, survey: Survey, times: Times) -> dict[str, str]:
 
 
 def _stopped(survey: Survey, records: Sequence[Record], times: Times) -> str:
-    frames = sum(len(each.pts) for each in records)
-    errors = sum(each.errors for each in records)
-    trouble = next((each.trouble for each in records if each.trouble), "")
-    last = max(max(each.pts) for each in records if each.pts)
+    frames = len(times.pts)
+    trouble = next((record.trouble for record in records if record.trouble), "")
+    last = max(max(record.pts) for record in records if record.pts)
     about = max(survey.promised or 0, survey.frames)
     tick = survey.time_base
     unread = survey.last_pts is not None and (survey.last_pts - last) * tick > Fraction(3, 2) / survey.rate
+    damaged: list[int] = []
+    begin = 0
+    for record in records:
+        damaged += [begin + place for place in record.damaged]
+        begin += len(record.pts)
+    lines = []
     if trouble or (survey.promised or 0) > survey.frames or unread:
         seconds = float((times.pts[-1] - times.pts[0]) * tick + 1 / survey.rate)
         of = f" of about {about}" if about > frames else ""
-        return (
+        lines.append(
             f"stopped at frame {frames} ({seconds:.2f} s){of}: the source cannot be decoded beyond; the result holds "
             "what could be"
         )
-    if errors:
-        missing = max(about - frames, 0)
-        return (
-            f"the source is damaged: the decoder met {errors} errors, {missing} of {about} frames are missing; the "
-            "rest is as the decoder gave it"
-        )
-    return ""
+    missing = sum(record.missing for record in records)
+    if (damaged or missing) and not lines:
+        missing = max(missing, about - frames)
+    parts = []
+    if damaged:
+        seconds = float((times.pts[damaged[0]] - times.pts[0]) * tick)
+        where = f"frame {damaged[0]} ({seconds:.2f} s)"
+        parts.append(f"{count(len(damaged), 'frame')} from {where} on cannot be trusted and shown as decoded")
+    if missing:
+        parts.append(f"{count(missing, 'frame')} missing")
+    if parts:
+        lines.append(f"the source is damaged: {', '.join(parts)}")
+    return "; ".join(lines)

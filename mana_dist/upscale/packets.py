@@ -7,11 +7,12 @@ from typing import Any
 import av
 
 from mana_dist.upscale.jumps import JumpScan
-from mana_dist.video.containers import promised_packets
+from mana_dist.video.containers import decoded_at, promised_packets
+from mana_dist.video.keyframes import readable
 
 
 class Packets:
-    """A container whose packets are counted while somebody else reads those of one stream.
+    """The packets of a container, counted while somebody else reads those of one stream.
 
     Attributes:
         shown: packets of the stream that stand for a frame.
@@ -36,20 +37,16 @@ class Packets:
         self._last_decoded: int | None = None
         self._end = Fraction()  # of all streams, seconds
         self._times: tuple[list[int], list[int]] = [], []  # guessed: to show, to decode
-        self._packets: Iterator[Any] = iter(())
 
-    def demux(self, stream: Any) -> Iterator[Any]:
-        """As PyAV's containers do, for the stream that is counted."""
-        self._packets = self._read(stream)
-        return self._packets
-
-    def finish(self) -> None:
-        """Read what the other left."""
-        try:
-            for _ in self._packets:
-                pass
-        except av.FFmpegError:
-            pass
+    def read(self) -> Iterator[Any]:
+        """Read all packets, and give those of the stream that is counted."""
+        for packet in readable(self._container):
+            self._jumps.add(packet)
+            if packet.pts is not None and packet.time_base:
+                self._end = max(self._end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            if packet.stream_index == self._video.index:
+                self._count(packet)
+                yield packet
 
     @property
     def delay(self) -> int | None:
@@ -88,18 +85,6 @@ class Packets:
                 return self.shown + round(missing * rate)
         return None
 
-    def _read(self, stream: Any) -> Iterator[Any]:
-        for packet in self._container.demux():
-            if not packet.size:
-                continue
-            self._jumps.add(packet)
-            if packet.pts is not None and packet.time_base:
-                self._end = max(self._end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-            if packet.stream_index != stream.index:
-                continue
-            self._count(packet)
-            yield packet
-
     def _count(self, packet: Any) -> None:
         if packet.is_discard:
             self._hidden += 1
@@ -115,9 +100,3 @@ class Packets:
             shown, decoding = self._times
             shown += [] if packet.pts is None else [packet.pts]
             decoding += [] if packet.dts is None else [packet.dts]
-
-
-def decoded_at(packet: Any) -> int | None:
-    """When a packet is decoded, in ticks; where that is not told, when it is shown."""
-    time = packet.dts if packet.dts is not None else packet.pts
-    return time if time is None else int(time)

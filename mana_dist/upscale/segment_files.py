@@ -15,7 +15,8 @@ from mana_dist.upscale.config import Settings
 from mana_dist.upscale.encode import Encoder, published, suffix_of
 from mana_dist.upscale.segment_record import PacketOrder, Record
 from mana_dist.upscale.segments import Segment
-from mana_dist.upscale.source_video import Survey, TimedFrame
+from mana_dist.upscale.source_video import Survey
+from mana_dist.video.frame_stream import NumberedFrame
 
 
 def files_of(segment: Segment, settings: Settings) -> list[str]:
@@ -43,7 +44,7 @@ class Writers:
     """The files of the segments, one after the other; a context: left with an exception, the open one is dropped."""
 
     def __init__(self, survey: Survey, segments: Sequence[Segment], settings: Settings, folder: str, bits: int) -> None:
-        """Of segments that follow each other.
+        """Take segments that follow each other.
 
         Args:
             survey: of the source.
@@ -63,8 +64,8 @@ class Writers:
         if self._open is not None:
             self._open.drop()
 
-    def add(self, segment: Segment, frame: TimedFrame, result: Pixels, *, begins_shot: bool) -> None:
-        """Append a frame and what became of it.
+    def add(self, segment: Segment, frame: NumberedFrame, result: Pixels, *, missing: int, begins_shot: bool) -> None:
+        """Append a frame and its upscaled one; ``missing`` frames should stand before it.
 
         Raises:
             OSError: it cannot be written.
@@ -75,13 +76,12 @@ class Writers:
                 while (following := self._waiting.popleft()) != segment:
                     segment_record.write(self._folder, following, Record())
                 self._open = _Open(segment, self._survey, self._settings, self._folder, self._bits)
-            self._open.add(frame, result, begins_shot=begins_shot)
+            self._open.add(frame, result, missing=missing, begins_shot=begins_shot)
 
-    def finish(self, errors: int, trouble: str) -> None:
+    def finish(self, trouble: str) -> None:
         """Finish the last segment.
 
         Args:
-            errors: after the last frame.
             trouble: why the source could not be read on; empty where it was read as far as needed.
 
         Raises:
@@ -89,16 +89,14 @@ class Writers:
         """
         with _write_errors(self._folder):
             last = self._waiting[-1] if self._waiting else None
-            self._close(*((errors, trouble) if last is None else (0, "")))
+            self._close(trouble if last is None else "")
             for segment in self._waiting:
-                segment_record.write(
-                    self._folder, segment, Record(errors=errors, trouble=trouble) if segment == last else Record()
-                )
+                segment_record.write(self._folder, segment, Record(trouble=trouble if segment == last else ""))
             self._waiting.clear()
 
-    def _close(self, errors: int = 0, trouble: str = "") -> None:
+    def _close(self, trouble: str = "") -> None:
         if self._open is not None:
-            self._open.finish(errors, trouble)
+            self._open.finish(trouble)
         self._open = None
 
 
@@ -109,7 +107,8 @@ class _Open:
         self.segment = segment
         self._folder = folder
         self._pts: list[int] = []
-        self._last_duration = self._errors = self._cuts = 0
+        self._damaged: list[int] = []
+        self._last_duration = self._missing = self._cuts = 0
         self._files = ExitStack()
         *self._names, _ = files_of(segment, settings)
         with ExitStack() as opening:  # whatever was opened is dropped where the rest cannot be
@@ -122,16 +121,17 @@ class _Open:
                 self._side_by_side = self._encoder(compare_name(segment), COMPARE_SETTINGS, 8, *look)
             opening.pop_all()
 
-    def add(self, frame: TimedFrame, result: Pixels, *, begins_shot: bool) -> None:
+    def add(self, frame: NumberedFrame, result: Pixels, *, missing: int, begins_shot: bool) -> None:
         self._pictures.add(result)
         if self._comparison is not None:
             self._side_by_side.add(self._comparison.add(frame.pixels, result))
-        self._pts.append(frame.pts)
+        self._damaged += [len(self._pts)] if frame.damaged else []
+        self._pts.append(frame.time)
         self._last_duration = frame.duration
-        self._errors += frame.errors
+        self._missing += missing
         self._cuts += begins_shot
 
-    def finish(self, errors: int, trouble: str) -> None:
+    def finish(self, trouble: str) -> None:
         self._pictures.finish()
         difference, compare_order = 0.0, PacketOrder()
         if self._comparison is not None:
@@ -149,7 +149,8 @@ class _Open:
                 compare_order,
                 self._pictures.width,
                 self._pictures.height,
-                self._errors + errors,
+                tuple(self._damaged),
+                self._missing,
                 trouble,
                 self._cuts,
                 difference,

@@ -37,7 +37,8 @@ class Record:
         compare_order: of the side-by-side's packets.
         width: of the upscaled frames.
         height: of the upscaled frames.
-        errors: packets that the decoder refused, and frames that it had to mend.
+        damaged: places in it of the frames that cannot be trusted.
+        missing: how many frames are missing before those that are there.
         trouble: why the container could not be read on, in the last segment; empty where it could.
         cuts: how many of its frames begin another shot than the one before.
         difference: of the still that ``--compare`` cuts out, between bicubic and MANA.
@@ -50,7 +51,8 @@ class Record:
     compare_order: PacketOrder = _IN_ORDER
     width: int = 0
     height: int = 0
-    errors: int = 0
+    damaged: tuple[int, ...] = ()
+    missing: int = 0
     trouble: str = ""
     cuts: int = 0
     difference: float = 0.0
@@ -94,12 +96,11 @@ def read(folder: str, segment: Segment, found_sizes: Mapping[str, int | None] | 
             there = storage.stat(storage.join(folder, name)).bytes if found_sizes is None else found_sizes.get(name)
             if there != size:
                 return None
-    except FileNotFoundError:
+        places = {name: tuple(found[name]) for name in ("pts", "damaged")}
+        orders = {name: PacketOrder(*found[name]) for name in ("order", "compare_order")}
+    except (FileNotFoundError, ValueError, KeyError):  # the machine lost power; KeyError: an older version wrote it
         return None
-    except (ValueError, KeyError):  # the machine lost power; KeyError: an older version wrote it
-        return None
-    orders = {name: PacketOrder(*found[name]) for name in ("order", "compare_order")}
-    return Record(**{**found, **orders, "pts": tuple(found["pts"])})
+    return Record(**{**found, **orders, **places})
 
 
 def read_finished(folder: str, segments: Iterable[Segment]) -> list[Record]:

@@ -13,8 +13,7 @@ from av.bitstream import BitStreamFilterContext
 
 from mana_dist.upscale.jumps import Clock
 from mana_dist.upscale.left_out import codec_of, tags_of
-from mana_dist.upscale.packets import decoded_at
-from mana_dist.video.containers import open_input
+from mana_dist.video.containers import decoded_at, open_input
 
 MATROSKA = "matroska"
 # What a number of channels means where nothing else is told; mp4 takes no PCM without it.

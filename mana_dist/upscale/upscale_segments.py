@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from mana_dist import storage
+from mana_dist.errors import UserError
 from mana_dist.model import Mana
 from mana_dist.model.inference import Pixels, choose_device, super_resolve
 from mana_dist.model.tiling import Tiling, tiling_for
@@ -17,12 +18,12 @@ from mana_dist.upscale.config import Settings
 from mana_dist.upscale.frame_memory import automatic
 from mana_dist.upscale.segment_files import Writers
 from mana_dist.upscale.segments import Segment
-from mana_dist.upscale.source_video import Source, SourceError, Survey, TimedFrame, context, open_source
+from mana_dist.upscale.source_video import Survey, blamed_on_source, context
 from mana_dist.video.colours import to_8_bits
-from mana_dist.video.gops import UnreachableError
+from mana_dist.video.frame_stream import FrameStream, NumberedFrame, open_frames
 from mana_dist.video.shots import mark_cuts
 
-Each = Callable[[], None]
+Step = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,19 @@ def network(model: Mana, settings: Settings, survey: Survey) -> Network:
     device = choose_device(settings.device)
     if settings.threads is not None and device == "cpu":
         torch.set_num_threads(settings.threads)
-    lean = settings.precision == "bf16" or (settings.precision == "auto" and device == "cuda")
+    half = settings.precision == "bf16" or (settings.precision == "auto" and device == "cuda")
     memory = None if settings.memory is None else 0
     if settings.memory == "auto":
-        memory = automatic(model.config, device, survey.height, survey.width, 2 if lean else 4)
+        memory = automatic(model.config, device, survey.height, survey.width, 2 if half else 4)
     elif settings.memory is not None:
         memory = settings.memory * 2**20
 
     tiling = None
     if memory is not None:
-        tiling = tiling_for(model.config, survey.height, survey.width, memory, 2 if lean else 4)
+        tiling = tiling_for(model.config, survey.height, survey.width, memory, 2 if half else 4)
 
     def upscale(frames: Iterable[Pixels], wanted: Container[int]) -> Iterator[Pixels]:
-        return super_resolve(model, frames, device, memory=memory, precision="bf16" if lean else "fp32", wanted=wanted)
+        return super_resolve(model, frames, device, memory=memory, precision="bf16" if half else "fp32", wanted=wanted)
 
     return Network(model.config.frames, upscale, device, tiling, memory and memory // 2**20)
 
@@ -78,7 +79,7 @@ def upscale_segments(
     network: Network,
     settings: Settings,
     folder: str,
-    each: Each | None = None,
+    step: Step | None = None,
 ) -> None:
     """Make ``segments``, which follow each other: in ``folder`` the files of :func:`.segment_files.files_of`.
 
@@ -90,7 +91,7 @@ def upscale_segments(
         network: see :func:`network`.
         settings: how to write.
         folder: URI; made if it is not there.
-        each: called after every frame.
+        step: called after every frame.
 
     Raises:
         SourceError: frames of several sizes, or encrypted.
@@ -99,13 +100,20 @@ def upscale_segments(
     """
     if not storage.is_remote(folder):
         os.makedirs(storage.resolve(folder), exist_ok=True)
-    entry = segments[0].seek
-    try:
-        _make(survey, segments, network, settings, folder, each, entry_from_start=False)
-    except UnreachableError:  # before the first frame
-        if entry is None:
-            raise
-        _make(survey, segments, network, settings, folder, each, entry_from_start=True)
+    bits = min(survey.bits, settings.bits)
+    with ExitStack() as stack:
+        with blamed_on_source():
+            source = stack.enter_context(open_frames(survey.uri, segments[0].seek, in_turn=survey.in_turn))
+        writers = stack.enter_context(Writers(survey, segments, settings, folder, bits))
+        placed = _placed(_same_size(source, survey, bits), segments, context(network.frames))
+        for shot in _shots(placed):
+            for result in network.upscale(shot, shot):
+                item = shot.next_wanted()
+                assert item.segment is not None
+                writers.add(item.segment, item.frame, result, missing=item.missing, begins_shot=item.begins_shot)
+                if step is not None:
+                    step()
+        writers.finish(source.decoder.cut_off)
 
 
 @dataclass(frozen=True)
@@ -115,11 +123,13 @@ class _Placed:
     Attributes:
         frame: it.
         segment: that it belongs to; None: it is there for the windows of others.
+        missing: how many frames are missing before it.
         begins_shot: whether it is the first after a cut.
     """
 
-    frame: TimedFrame
+    frame: NumberedFrame
     segment: Segment | None
+    missing: int = 0
     begins_shot: bool = False
 
 
@@ -149,31 +159,6 @@ class _Shot:
                 return item
 
 
-def _make(
-    survey: Survey,
-    segments: Sequence[Segment],
-    network: Network,
-    settings: Settings,
-    folder: str,
-    each: Each | None,
-    *,
-    entry_from_start: bool,
-) -> None:
-    bits = min(survey.bits, settings.bits)
-    entry = None if entry_from_start else segments[0].seek
-    with open_source(survey.uri, bits, entry, in_turn=survey.in_turn) as source, ExitStack() as stack:
-        writers = stack.enter_context(Writers(survey, segments, settings, folder, bits))
-        placed = _placed(_same_size(source, survey), segments, context(network.frames))
-        for shot in _shots(placed):
-            for result in network.upscale(shot, shot):
-                item = shot.next_wanted()
-                assert item.segment is not None
-                writers.add(item.segment, item.frame, result, begins_shot=item.begins_shot)
-                if each is not None:
-                    each()
-        writers.finish(source.errors, source.trouble)
-
-
 def _shots(placed: Iterable[_Placed]) -> Iterator[_Shot]:
     """The shots, each to be read to its end before the next."""
     number = 0
@@ -189,24 +174,28 @@ def _shots(placed: Iterable[_Placed]) -> Iterator[_Shot]:
         yield _Shot(shot)
 
 
-def _same_size(source: Source, survey: Survey) -> Iterator[TimedFrame]:
-    for frame in source.read():
-        height, width = frame.pixels.shape[:2]
-        if (height, width) != (survey.height, survey.width):
-            raise SourceError(
-                f"{survey.uri}: frame {frame.number} is {width}x{height}, the first one {survey.width}x"
-                f"{survey.height}; all frames of a video must have one size: split it there first"
-            )
-        yield frame
+def _same_size(source: FrameStream, survey: Survey, bits: int) -> Iterator[NumberedFrame]:
+    with blamed_on_source():
+        for frame in source.frames(bits=bits):
+            height, width = frame.pixels.shape[:2]
+            if (height, width) != (survey.height, survey.width):
+                raise UserError(
+                    f"{survey.uri}: frame {frame.number} is {width}x{height}, the first one {survey.width}x"
+                    f"{survey.height}; all frames of a video must have one size: split it there first"
+                )
+            yield frame
 
 
-def _placed(frames: Iterable[TimedFrame], segments: Sequence[Segment], around: int) -> Iterator[_Placed]:
+def _placed(frames: Iterable[NumberedFrame], segments: Sequence[Segment], around: int) -> Iterator[_Placed]:
     """The segments' frames, and as many as ``around`` before and after them."""
     before: deque[_Placed] = deque(maxlen=around)
     at = 0
     after = 0
     begun = False
+    last: int | None = None
     for frame in frames:
+        missing = 0 if last is None else max(frame.number - last - 1, 0)
+        last = frame.number
         while at < len(segments) and _is_beyond(frame, segments[at]):
             at += 1
         if at == len(segments):
@@ -220,14 +209,14 @@ def _placed(frames: Iterable[TimedFrame], segments: Sequence[Segment], around: i
             begun = True
             yield from before
             before.clear()
-            yield _Placed(frame, segments[at])
+            yield _Placed(frame, segments[at], missing)
 
 
-def _is_before(frame: TimedFrame, segment: Segment) -> bool:
-    return frame.pts < segment.pts if segment.pts is not None else frame.number < segment.start
+def _is_before(frame: NumberedFrame, segment: Segment) -> bool:
+    return frame.time < segment.pts if segment.pts is not None else frame.number < segment.start
 
 
-def _is_beyond(frame: TimedFrame, segment: Segment) -> bool:
+def _is_beyond(frame: NumberedFrame, segment: Segment) -> bool:
     if segment.pts_stop is not None:
-        return frame.pts >= segment.pts_stop
+        return frame.time >= segment.pts_stop
     return segment.pts is None and segment.stop is not None and frame.number >= segment.stop

@@ -1,4 +1,4 @@
-"""Opening video files by URI: PyAV's containers over any storage, in strict and in plain manner."""
+"""Opening video files by URI: PyAV's containers over any storage."""
 
 import errno
 import os
@@ -105,6 +105,12 @@ def promised_packets(container: Any, stream: Any, packets: int, end: int) -> int
     if container.format.name == "avi":  # its header counts the frames that were never coded too, and so does the time
         return packets + max(0, int(stream.frames) - end)
     return max(packets, int(stream.frames))
+
+
+def decoded_at(packet: Any) -> int | None:
+    """When a packet is decoded, in ticks; where nothing says so, when it is shown."""
+    time = packet.dts if packet.dts is not None else packet.pts
+    return time if time is None else int(time)
 
 
 class _Input:

@@ -1,8 +1,9 @@
-"""Strict decoding of a video by groups of pictures, each of which is either right or known to be damaged.
+"""Decoding of a video by groups of pictures, each of which is either right or marked as damaged.
 
 A group (GOP) is a keyframe's packet and those after it, up to the next keyframe. The frames of a group stand together
 in display order as well, so they are numbered by counting. Damage shows as an error of the decoder or the container,
-as a frame that FFmpeg marks as corrupt, or as a part of a frame that was never decoded.
+as a frame that FFmpeg marks as corrupt, or as a part of a frame that was never decoded. From there on the frames of the
+group, and those that refer to them, are given as the decoder makes them, with the mark.
 """
 
 from collections import deque
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import av
 
 from mana_dist.errors import UserError
-from mana_dist.video.containers import check_not_encrypted
+from mana_dist.video.containers import check_not_encrypted, decoded_at
 from mana_dist.video.continuity import Checked, checked
 from mana_dist.video.damage_signs import Holes, NalSyntax, errors_heard
 from mana_dist.video.progressive import NumberedPicture
@@ -34,9 +35,10 @@ class _Origin(NamedTuple):
     """Travels with a packet through the decoder to its frame."""
 
     gop: "_Gop"
-    is_key: bool
-    is_last: bool
-    is_after_gap: bool
+    is_key: bool = False
+    is_last: bool = False
+    is_after_gap: bool = False
+    is_wanted: bool = True
 
 
 class Loss(NamedTuple):
@@ -84,7 +86,7 @@ class _Gop:
     torn: int | None = None
 
     def loss(self, first: int) -> Loss:
-        """Of a damaged group whose first frame has the number ``first``."""
+        """Return what is lost of a damaged group whose first frame has this number."""
         return Loss(first + (self.torn or 0), first + max(self.packets, 1), self.trouble, self.torn is not None)
 
 
@@ -100,10 +102,12 @@ class GopDecoder:
         by_packets: whether frames are numbered by the packets before them, as when parts of a video are read apart;
             else by the frames that an undamaged video shows.
         exact: whether the first keyframe must be the first frame shown.
+        in_turn: whether frames, in the order of display, have the packets' times of decoding, in the packets' order.
         gops: how many groups were begun.
         is_at_end: whether all was read and decoded.
         count: packets read so far that hold a picture.
         end: when the last of these ends, in the stream's units.
+        cut_off: why nothing can be read beyond the last frame; empty where it is the video's, as far as seen.
     """
 
     uri: str
@@ -112,16 +116,19 @@ class GopDecoder:
     first: int = 0
     by_packets: bool = False
     exact: bool = False
+    in_turn: bool = False
     gops: int = field(default=0, init=False)
     is_at_end: bool = field(default=False, init=False)
     count: int = field(default=0, init=False)
     end: int = field(default=0, init=False)
+    cut_off: str = field(default="", init=False)
     _damaged: list[_Gop] = field(default_factory=list, init=False)
     _spoiled: list[_Gop] = field(default_factory=list, init=False)
     _ahead: deque[Checked | str] = field(default_factory=deque, init=False)
     _gop: _Gop | None = field(default=None, init=False)
     _is_new: bool = field(default=True, init=False)
     _gaps: list[Loss] = field(default_factory=list, init=False)
+    _turns: deque[int | None] = field(default_factory=deque, init=False)  # of packets whose frames are to come
 
     def __post_init__(self) -> None:
         """Make the decoder strict."""
@@ -129,11 +136,10 @@ class GopDecoder:
         self._context.thread_type = "NONE"  # errors come up where they are, and always the same
         self._context.thread_count = 1
         self._context.copy_opaque = True
-        # FFmpeg marks the H.264 frames whose errors it conceals. To "explode" it takes also that a picture after an
-        # open group's keyframe discards references from before it, which are not there when decoding begins anew.
+        # FFmpeg marks the H.264 frames whose errors it conceals. In its log are also references from before an open
+        # group's keyframe that a picture after it discards; they are not there when decoding begins anew.
         self._marks_all = self._context.name == "h264"
-        detect = "crccheck+bitstream+buffer+" + ("aggressive" if self._marks_all else "explode")
-        options = {"err_detect": detect, "max_pixels": str(_MOST_PIXELS)}
+        options = {"err_detect": "crccheck+bitstream+buffer+aggressive", "max_pixels": str(_MOST_PIXELS)}
         if "dav1d" in self._context.codec.name:
             options["strict"] = "1"  # makes it look whether the arithmetic decoder ends where it should
         self._context.options = options
@@ -157,26 +163,31 @@ class GopDecoder:
         return sorted(losses + leading + self._gaps)
 
     def read(self) -> Iterator[NumberedPicture]:
-        """The frames in display order; those known by now to be wrong are left out, their numbers too.
+        """Decode the frames in display order; the numbers of those that are missing are left out.
+
+        Those that are not marked as damaged have ascending numbers. A frame before an error of its group has no mark:
+        :meth:`losses` tells of all.
 
         Raises:
             UserError: encrypted, or no keyframe.
             UnreachableError: ``exact``, and the first keyframe is not the first frame shown.
         """
         last = -1
-        for picture in self._shown():
-            if picture.number > last:
-                last = picture.number
-                yield picture
+        for frame in self._shown():
+            if frame.damaged:
+                yield frame
+            elif frame.number > last:
+                last = frame.number
+                yield frame
 
     def _shown(self) -> Iterator[NumberedPicture]:
         while (item := self._next()) is not None:
             if isinstance(item, str):
-                yield from self._tear(item)
+                self._tear(item, self._gop)
                 continue
             check_not_encrypted(item.packet, self.uri)
             if item.lacks_reference:
-                yield from self._tear(GAP)
+                self._tear(GAP, self._gop)
             if item.packet.is_keyframe:
                 yield from self._begin(item.packet)
             if self._gop is not None:
@@ -200,18 +211,20 @@ class GopDecoder:
         return item
 
     def _begin(self, key: Any) -> Iterator[NumberedPicture]:
-        """Open the group of this keyframe; after damage, begin anew and leave out what refers to frames before."""
+        """Open the group of this keyframe; after damage, begin anew: what refers to frames before it is damaged too."""
         before = self._gop
         fresh = before is None or bool(before.trouble)
+        leading = self._leading(key)
         if fresh:
+            skipped = [self._ahead.popleft() for _ in range(leading)]
+            if before is not None and leading:
+                packets = [key, *(item.packet for item in skipped if isinstance(item, Checked))]
+                for packet in packets:  # as they are after the damage; the keyframe's picture comes again, anew
+                    yield from self._show_all(self._decoded(packet, _Origin(before, is_wanted=packet is not key))[-1])
             yield from self._drained()
-        gop = self._gop = _Gop(before, start=self.first if before is None else None, fresh=fresh)
+        gop = self._gop = _Gop(before, start=self.first if before is None else None, fresh=fresh, leading=leading)
         gop.key_shown = key.is_discard  # will not be: an edit list begins after it
-        gop.leading = self._leading(key)
         self.gops += 1
-        if fresh:
-            for _ in range(gop.leading):
-                self._ahead.popleft()
         if before is not None and before.trouble:
             gop.packets = gop.shown = gop.leading
             self._start_of(gop)
@@ -231,53 +244,55 @@ class GopDecoder:
     def _decode(self, item: Checked, gop: _Gop) -> Iterator[NumberedPicture]:
         packet = item.packet
         gop.packets += (not packet.is_discard) + item.is_after_gap
-        if gop.trouble:
-            return
         if packet.is_corrupt:
-            yield from self._tear("a part of it is missing")
-            return
-        if self._syntax is not None and self._syntax.is_broken(bytes(packet)):
+            self._tear("a part of it is missing", gop)
+        elif not gop.trouble and self._syntax is not None and self._syntax.is_broken(bytes(packet)):
             self._fail(gop, "it holds bytes that cannot be there")
-            return
         is_last = not self._ahead or isinstance(self._ahead[0], str)
-        packet.opaque = _Origin(gop, packet.is_keyframe, is_last, item.is_after_gap)
+        origin = _Origin(gop, packet.is_keyframe, is_last, item.is_after_gap)
+        trouble, log, pictures = self._decoded(packet, origin)
+        if trouble and is_last:
+            self._tear("its end is cut off", gop)
+        elif any(line.startswith(_NO_REFERENCE) for line in log):
+            self._tear(GAP, gop)
+        elif trouble and not gop.trouble:
+            self._fail(gop, trouble)
+        yield from self._show_all(pictures)
+
+    def _decoded(self, packet: Any, origin: _Origin) -> tuple[str, list[str], list[Any]]:
+        """What is wrong with a packet, all that FFmpeg logs about it, and the pictures that come out after it."""
+        packet.opaque = origin
         self._is_new = False
+        if is_shown := origin.is_wanted and not packet.is_discard:
+            self._turns.append(decoded_at(packet))
         trouble, pictures = "", list[Any]()
         try:
             with errors_heard() as log:
                 pictures = self._context.decode(packet)
         except av.FFmpegError as error:
             trouble = error.strerror
+            if is_shown:
+                self._turns.pop()
         if log and not self._marks_all:
             trouble = trouble or log[0]
-        if trouble and is_last:
-            yield from self._tear("its end is cut off")
-        elif any(line.startswith(_NO_REFERENCE) for line in log):
-            yield from self._tear(GAP)
-        elif trouble:
-            self._fail(gop, trouble)
-        yield from self._show_all(pictures)
+        return trouble, log, pictures
 
-    def _tear(self, reason: str) -> Iterator[NumberedPicture]:
-        """The file has a hole here: what was shown is right, what is still in the decoder may have gaps."""
-        gop = self._gop
+    def _tear(self, reason: str, gop: _Gop | None) -> None:
+        """Mark that the file has a hole here: what was shown is right, what is still in the decoder may have gaps."""
+        if not self._ahead:
+            self.cut_off = self.cut_off or reason
         if gop is not None and not gop.trouble:
-            self._mark_torn(gop, reason)
-            yield from self._drained()
-
-    def _mark_torn(self, gop: _Gop, reason: str) -> None:
-        gop.trouble, gop.torn = reason, gop.shown
-        gop.packets = max(gop.packets, gop.shown + 1)  # something is missing: no frame may follow the last one shown
-        self._damaged.append(gop)
+            gop.trouble, gop.torn = reason, gop.shown
+            gop.packets = max(gop.packets, gop.shown + 1)  # something is missing: no frame may follow the last shown
+            self._damaged.append(gop)
 
     def _fail(self, gop: _Gop, reason: str) -> None:
-        """The whole group is damaged."""
-        if not gop.trouble:
-            self._damaged.append(gop)
-        gop.trouble, gop.torn = gop.trouble or reason, None
+        """Mark the whole group, which has no mark yet, as damaged."""
+        gop.trouble, gop.torn = reason, None
+        self._damaged.append(gop)
 
     def _drained(self) -> Iterator[NumberedPicture]:
-        """What the decoder still holds; it is as new then."""
+        """Take out what the decoder still holds; it is as new then."""
         if self._is_new:
             return
         try:
@@ -288,12 +303,13 @@ class GopDecoder:
         self._context.flush_buffers()
         self._is_new = True
         yield from self._show_all(pictures)
+        self._turns.clear()
 
     def _show_all(self, pictures: list[Any]) -> Iterator[NumberedPicture]:
         for picture in pictures:
             origin = picture.opaque
-            if isinstance(origin, _Origin) and origin.is_last and not origin.gop.trouble and self._flaw(picture):
-                self._mark_torn(origin.gop, "its end is cut off")  # so that what else comes at the end may have gaps
+            if isinstance(origin, _Origin) and origin.is_last and self._flaw(picture):
+                self._tear("its end is cut off", origin.gop)  # so what else comes at the end may have gaps
         for picture in pictures:
             yield from self._show(picture)
 
@@ -302,7 +318,7 @@ class GopDecoder:
         if not isinstance(origin, _Origin):  # a decoder that does not pass it on
             if self._gop is None:
                 return
-            origin = _Origin(self._gop, is_key=True, is_last=False, is_after_gap=False)
+            origin = _Origin(self._gop, is_key=True)
         gop = origin.gop
         start = self._start_of(gop)
         if origin.is_after_gap:
@@ -312,12 +328,15 @@ class GopDecoder:
         number = start + gop.shown
         gop.shown += 1
         gop.key_shown = gop.key_shown or origin.is_key
-        if self.exact and self.gops == 1 and not gop.key_shown:
+        if self.exact and self.gops == 1 and not (gop.key_shown or gop.trouble):
             raise UnreachableError(f"{self.uri}: frame {number} cannot be the first to be decoded")
         if not gop.trouble and (flaw := self._flaw(picture)):
             self._fail(gop, flaw)
-        if not gop.trouble and (gop.key_shown or not (gop.fresh or gop in self._spoiled)):
-            yield NumberedPicture(number, picture)
+        is_right = not gop.trouble and (gop.key_shown or not (gop.fresh or gop in self._spoiled))
+        if origin.is_wanted:
+            turn = self._turns.popleft() if self._turns else None
+            time = turn if self.in_turn else picture.pts
+            yield NumberedPicture(number, picture, not is_right, time, picture.duration or 0)
         if self._holes is not None:
             self._holes.retire(picture)
 
@@ -333,14 +352,14 @@ class GopDecoder:
         unknown = [gop]
         while unknown[-1].start is None and unknown[-1].before is not None:
             unknown.append(unknown[-1].before)
-        for each in reversed(unknown):
-            before = each.before
-            if each.start is None and before is not None and before.start is not None:
+        for group in reversed(unknown):
+            before = group.before
+            if group.start is None and before is not None and before.start is not None:
                 by_packets = self.by_packets or bool(before.trouble)
-                each.start = before.start + (max(before.packets, 1) if by_packets else before.shown)
+                group.start = before.start + (max(before.packets, 1) if by_packets else before.shown)
                 if before.trouble:
-                    self._spoiled.append(each)
-            each.before = None
+                    self._spoiled.append(group)
+            group.before = None
         if gop.start is None:
             raise AssertionError("the first group's start is known")
         return gop.start

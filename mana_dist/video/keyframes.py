@@ -1,6 +1,6 @@
 """Keyframes at which a video can be cut, and reading on from one of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -50,14 +50,14 @@ class _Group:
         return [Cut(self.key, self.first + self.leading)] if self.can_cut and apart else []
 
 
-def scan(container: Any, stream: Any) -> Scan:
-    """Read all packets, decoding none. What is shown before the first keyframe is shown does not count."""
+def scan(packets: Iterable[Any]) -> Scan:
+    """Find the keyframes among a stream's packets. What is shown before the first keyframe is shown does not count."""
     cuts: list[Cut] = []
     frames = 0
     group: _Group | None = None
     seen: set[int] = set()  # in this group; groups that overlap are not cut apart
     highest: int | None = None
-    for packet in _readable(container, stream):
+    for packet in packets:
         pts = packet.pts
         if group is None and not packet.is_keyframe:
             continue
@@ -107,9 +107,9 @@ def _first_key(packets: Iterator[Any], pts: int) -> Any | None:
         return None
 
 
-def _readable(container: Any, stream: Any) -> Iterator[Any]:
-    """All packets up to the first that cannot be read."""
+def readable(container: Any, *streams: Any) -> Iterator[Any]:
+    """Read the packets of ``streams``, or of all streams, up to the first that cannot be read."""
     try:
-        yield from (packet for packet in container.demux(stream) if packet.size)
+        yield from (packet for packet in container.demux(*streams) if packet.size)
     except av.FFmpegError:
         return

@@ -8,10 +8,21 @@ import av
 
 
 class NumberedPicture(NamedTuple):
-    """A decoded PyAV frame and its place in display order."""
+    """A decoded PyAV frame and its place in display order.
+
+    Attributes:
+        number: the place, from 0.
+        picture: PyAV's.
+        damaged: whether the picture cannot be trusted.
+        time: when it is shown, in the stream's units; None where nothing says so.
+        duration: how long, in the same; 0 where nothing says so.
+    """
 
     number: int
     picture: Any
+    damaged: bool = False
+    time: int | None = None
+    duration: int = 0
 
 
 def progressive(frames: Iterable[NumberedPicture]) -> Iterator[NumberedPicture]:
@@ -56,13 +67,13 @@ class _Bwdif:
         source.link_to(deinterlace)
         deinterlace.link_to(sink)
         self._graph.configure()
-        self._numbers: deque[int] = deque()
+        self._waiting: deque[NumberedPicture] = deque()
         self._given = before.number if before is not None else -1  # passed on already
         if before is not None:
             list(self.put(before))
 
     def put(self, frame: NumberedPicture) -> Iterator[NumberedPicture]:
-        self._numbers.append(frame.number)
+        self._waiting.append(frame)
         self._graph.vpush(frame.picture)
         yield from self._ready()
 
@@ -76,6 +87,6 @@ class _Bwdif:
                 picture = self._graph.vpull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
-            number = self._numbers.popleft()
-            if number > self._given:
-                yield NumberedPicture(number, picture)
+            frame = self._waiting.popleft()
+            if frame.number > self._given:
+                yield frame._replace(picture=picture)

@@ -1,52 +1,15 @@
 """Reading video files and folders of frames as streams of RGB frames."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from fractions import Fraction
 from itertools import islice, repeat
 
 import av
 
 from mana_dist.errors import UserError
 from mana_dist.video.colours import Frame
-from mana_dist.video.containers import DEFAULT_RATE, open_input
-from mana_dist.video.frame_folders import frame_files, is_folder
+from mana_dist.video.frame_folders import folder_frames, frame_files, is_folder
 from mana_dist.video.frame_names import few
-from mana_dist.video.strict import Damage, folder_frames, numbered_frames, survey
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a video's header and first frame tell.
-
-    Attributes:
-        width: pixels, as shown (rotation applied).
-        height: pixels, as shown.
-        frames: the header's count; None where the header has none. A damaged file may hold fewer.
-        rate: frames per second.
-    """
-
-    width: int
-    height: int
-    frames: int | None
-    rate: Fraction
-
-
-def probe(uri: str) -> VideoInfo:
-    """Size, length and rate of the video file or folder of frames at ``uri``; decodes one frame.
-
-    Raises:
-        UserError: missing, unreadable, no video stream, no frame decodes, or an empty folder.
-        OSError: the storage failed once the frame was read.
-    """
-    first = next(read_frames(uri))
-    height, width = first.shape[:2]
-    if is_folder(uri):
-        return VideoInfo(width, height, len(frame_files(uri)), DEFAULT_RATE)
-    with open_input(uri) as (_, stream):
-        return VideoInfo(
-            width, height, stream.frames or None, stream.average_rate or stream.guessed_rate or DEFAULT_RATE
-        )
+from mana_dist.video.strict import Damage, numbered_frames, survey
 
 
 def read_frames(
@@ -140,10 +103,10 @@ def _folder_places(uri: str, start: int, stop: int | None, damaged: Callable[[st
         names = [file.rpartition("/")[2] for file in frame_files(uri)]
         if not names:
             raise UserError(f"{uri}: a folder without PNG or JPEG frames")
-        for number, pixels in folder_frames(uri, names, start, stop, lost.append):
-            yield from repeat(None, number - place)
-            yield pixels
-            place = number + 1
+        for frame in folder_frames(uri, names, start, stop, lost.append):
+            yield from repeat(None, frame.number - place)
+            yield frame.pixels
+            place = frame.number + 1
     except OSError as error:
         raise UserError(f"{uri}: cannot be read ({error})") from error
     yield from repeat(None, len(names[:stop]) - place)

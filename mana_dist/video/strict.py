@@ -1,50 +1,24 @@
-"""Decoding for the ingest: numbered frames, parts of long videos, damage, and what headers tell.
+"""Decoding for the ingest and the evaluation: numbered frames, parts of long videos, and what damage takes.
 
 Damage never passes as a frame where it can be seen: a group of pictures (keyframe to keyframe) in which an error comes
 up is left out whole, and so are frames that refer to it. Where such groups are many, the clip's others are not trusted
 either: a wrong bit often decodes to a wrong picture without an error.
 """
 
-import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from itertools import islice
-from typing import Any, NamedTuple
 
-import av
-
-from mana_dist import storage
 from mana_dist.errors import UserError
-from mana_dist.video.colours import Frame, rgb_of
-from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input, promised_packets
-from mana_dist.video.gops import GAP, GopDecoder, Loss, UnreachableError
-from mana_dist.video.keyframes import Cut, packets_from, scan
-from mana_dist.video.orientation import shown_size
-from mana_dist.video.picture_files import shown_size as picture_size
-from mana_dist.video.picture_files import to_frame
-from mana_dist.video.progressive import NumberedPicture, progressive
-from mana_dist.video.stream_tags import shown
+from mana_dist.video.containers import open_input, promised_packets
+from mana_dist.video.frame_stream import FrameStream, NumberedFrame, open_frames
+from mana_dist.video.gops import GAP, Loss
+from mana_dist.video.keyframes import Cut, readable, scan
+from mana_dist.video.progressive import NumberedPicture
 
 _DENSE = 10
 """Where more than one group of pictures in this many has errors, no other is trusted."""
-_FIRST_PACKETS = 32  # within these a decoder gives its first frame
-
-_logger = logging.getLogger(__name__)
-
-
-class NumberedFrame(NamedTuple):
-    """A frame and its place in its source.
-
-    Attributes:
-        number: place in display order, from 0.
-        pixels: uint8 (H, W, 3), RGB, as :func:`mana_dist.video.colours.pixels_of` makes it.
-    """
-
-    number: int
-    pixels: Frame
 
 
 @dataclass(frozen=True)
@@ -87,25 +61,6 @@ class DamageFound(Exception):  # noqa: N818  (not a mistake of anybody's: the ca
     """The video is damaged: frames already delivered may be wrong. Call :func:`survey`, then decode again."""
 
 
-@dataclass(frozen=True)
-class HeaderInfo:
-    """What a clip's header tells.
-
-    Attributes:
-        width: pixels, as shown (rotation applied).
-        height: pixels, as shown.
-        frames: counted by the header, or duration times rate; None where it tells neither.
-        rate: frames per second.
-        codec: FFmpeg's name of it; of a folder's pictures their suffix.
-    """
-
-    width: int
-    height: int
-    frames: int | None
-    rate: Fraction
-    codec: str
-
-
 def numbered_frames(
     uri: str,
     segment: Segment | None = None,
@@ -131,11 +86,13 @@ def numbered_frames(
         UserError: missing, no video, encrypted, not one frame can be decoded.
         OSError: the storage failed.
     """
-    wanted = segment or Segment(None, start, None if stop is None else stop - start)
-    try:
-        yield from _frames(uri, wanted, damage, in_parts=segment is not None)
-    except UnreachableError:  # before the first frame: read the video from its beginning, as slow as that may be
-        yield from _frames(uri, Segment(None, wanted.first, wanted.frames), damage, in_parts=True)
+    with _opened(uri, segment) as video:
+        wanted = _range(segment, start, stop)
+        yield from video.frames(_trusted(video, damage, wanted.stop), wanted=wanted)
+        if damage is None and (video.decoder.damaged or _missing_at_end(video)):
+            raise DamageFound(uri)
+    if damage is None and not video.has_begun:
+        raise UserError(f"{uri}: holds no video frame that can be decoded")
 
 
 def survey(uri: str, segment: Segment | None = None, *, start: int = 0, stop: int | None = None) -> Damage:
@@ -145,76 +102,16 @@ def survey(uri: str, segment: Segment | None = None, *, start: int = 0, stop: in
         UserError: as there.
         OSError: as there.
     """
-    wanted = segment or Segment(None, start, None if stop is None else stop - start)
-    try:
-        return _survey(uri, wanted, in_parts=segment is not None)
-    except UnreachableError:
-        return _survey(uri, Segment(None, wanted.first, wanted.frames), in_parts=True)
-
-
-def folder_frames(
-    uri: str,
-    files: Sequence[str],
-    start: int = 0,
-    stop: int | None = None,
-    lost: Callable[[str], None] = lambda _: None,
-) -> Iterator[NumberedFrame]:
-    """The frames of a folder, numbered by their place among ``files``.
-
-    A picture that is missing or cannot be read is left out, with a line in the log. Sizes may change.
-
-    Args:
-        uri: the folder.
-        files: the pictures' names in it, in order.
-        start: first frame, from 0.
-        stop: first frame not wanted any more.
-        lost: called with the name of each picture that is left out.
-
-    Raises:
-        UserError: not one of them can be read.
-        OSError: the storage failed.
-    """
-    trouble: UserError | None = None
-    count = 0
-    for number, file in list(enumerate(files))[start:stop]:
-        picture = storage.join(uri, file)
-        try:
-            frame = to_frame(storage.read_bytes(picture), picture)
-        except FileNotFoundError:
-            trouble = UserError(f"{picture}: no such file")
-        except UserError as error:
-            trouble = error
-        else:
-            yield NumberedFrame(number, frame)
-            count += 1
-            continue
-        _logger.warning("%s", trouble)
-        lost(file)
-    if trouble is not None and count == 0:
-        raise trouble
-
-
-def probe_header(uri: str, files: Sequence[str] | None) -> HeaderInfo:
-    """What the header of a video (``files`` None) or of a folder's first picture that can be read tells.
-
-    The rotation stands nowhere but on a decoded frame, so one is decoded if that can be done.
-
-    Raises:
-        UserError: missing, no video or picture, encrypted, no decoder for it.
-        OSError: the storage failed.
-    """
-    if files is not None:
-        return _folder_header(uri, files)
-    with open_input(uri) as (container, stream):
-        codec, rate = stream.codec_context, _rate(stream)
-        crop = shown(stream).crop
-        width, height = crop.size(codec.width, codec.height)
-        first = _first_frame(uri, container.demux(stream))
-        if first is not None:
-            width, height = shown_size(first, crop)
-        if not width or not height:
-            raise UserError(f"{uri}: its header tells no size, and its first frame cannot be decoded")
-        return HeaderInfo(width, height, _header_frames(container, stream), rate, codec.name)
+    with _opened(uri, segment) as video:
+        end = _range(segment, start, stop).stop
+        for frame in video.pictures():
+            if not frame.damaged and frame.number >= end:
+                break
+        damage = _damage_of(video.decoder.losses(), video.decoder.gops)
+        missing = _missing_at_end(video)
+    if not missing:
+        return damage
+    return replace(damage, reason=f"{damage.reason}; {missing}" if damage.reason else missing)
 
 
 def plan_segments(uri: str, length: int, overlap: int, start: int = 0, stop: int | None = None) -> list[Segment]:
@@ -234,7 +131,7 @@ def plan_segments(uri: str, length: int, overlap: int, start: int = 0, stop: int
     """
     whole = [Segment(None, start, None if stop is None else stop - start)]
     with open_input(uri) as (container, stream):
-        scanned = scan(container, stream)
+        scanned = scan(readable(container, stream))
     end = scanned.frames if stop is None else min(stop, scanned.frames)
     chosen: list[Cut] = []
     for cut in scanned.cuts[1:]:
@@ -257,77 +154,47 @@ def plan_segments(uri: str, length: int, overlap: int, start: int = 0, stop: int
 
 def _is_reached(uri: str, cut: Cut, *, in_order: bool) -> bool:
     """Whether seeking to a keyframe gives it first; ``in_order``: and reading up to it counts to its number."""
-    segments = [Segment(cut.pts, cut.number, None), *([Segment(None, cut.number, None)] if in_order else [])]
-    try:
-        for segment in segments:
-            with _decoder(uri, segment, in_parts=segment.pts is not None) as decoder:
-                found = next((frame for frame in decoder.read() if frame.number >= cut.number), None)
-            if found is None or found.number != cut.number or found.picture.pts != cut.pts or decoder.damaged:
-                return False
-    except UnreachableError:
-        return False
+    for entry in [cut, None] if in_order else [cut]:
+        with open_frames(uri, entry, by_packets=entry is not None) as video:
+            found = next((frame for frame in video.pictures() if frame.number >= cut.number), None)
+        if found is None or (found.number, found.picture.pts) != (cut.number, cut.pts) or video.decoder.damaged:
+            return False
+        if video.entry != entry:
+            return False
     return True
 
 
-@contextmanager
-def _decoder(uri: str, segment: Segment, *, in_parts: bool) -> Iterator[GopDecoder]:
-    with open_input(uri) as (container, stream):
-        if segment.pts is None:
-            packets, key = container.demux(stream), 0
-        else:
-            packets, key = packets_from(container, stream, segment.pts), segment.first - segment.skip
-        yield GopDecoder(
-            uri,
-            stream,
-            packets,
-            key,
-            by_packets=in_parts,
-            exact=segment.pts is not None,
-        )
+def _opened(uri: str, segment: Segment | None) -> AbstractContextManager[FrameStream]:
+    entry = None
+    if segment is not None and segment.pts is not None:
+        entry = Cut(segment.pts, segment.first - segment.skip)
+    return open_frames(uri, entry, by_packets=segment is not None)
 
 
-def _frames(uri: str, segment: Segment, damage: Damage | None, *, in_parts: bool) -> Iterator[NumberedFrame]:
-    end = sys.maxsize if segment.frames is None else segment.first + segment.frames
-    count = 0
-    with _decoder(uri, segment, in_parts=in_parts) as decoder:
-        view = shown(decoder.stream)
-        for number, picture in progressive(_trusted(decoder, damage, end)):
-            count += 1
-            if segment.first <= number < end:
-                yield NumberedFrame(number, rgb_of(uri, number, picture, 8, view))
-        if damage is None and (decoder.damaged or _missing_at_end(decoder, segment)):
-            raise DamageFound(uri)
-    if damage is None and count == 0:
-        raise UserError(f"{uri}: holds no video frame that can be decoded")
+def _range(segment: Segment | None, start: int, stop: int | None) -> range:
+    """Numbers of the frames asked for."""
+    if segment is not None:
+        start, stop = segment.first, None if segment.frames is None else segment.first + segment.frames
+    return range(start, sys.maxsize if stop is None else stop)
 
 
-def _trusted(decoder: GopDecoder, damage: Damage | None, end: int) -> Iterator[NumberedPicture]:
+def _trusted(video: FrameStream, damage: Damage | None, end: int) -> Iterator[NumberedPicture]:
     """Frames up to ``end`` and one more, which deinterlacing the last may need."""
-    for frame in decoder.read():
-        if damage is None and decoder.damaged:
+    for frame in video.pictures():
+        if damage is None and video.decoder.damaged:
             return
+        if frame.damaged:
+            continue
         if damage is None or not damage.spoils(frame.number):
             yield frame
         if frame.number >= end:
             return
 
 
-def _survey(uri: str, segment: Segment, *, in_parts: bool) -> Damage:
-    end = sys.maxsize if segment.frames is None else segment.first + segment.frames
-    with _decoder(uri, segment, in_parts=in_parts) as decoder:
-        for frame in decoder.read():
-            if frame.number >= end:
-                break
-        damage = _damage_of(decoder.losses(), decoder.gops)
-        missing = _missing_at_end(decoder, segment)
-    if not missing:
-        return damage
-    return replace(damage, reason=f"{damage.reason}; {missing}" if damage.reason else missing)
-
-
-def _missing_at_end(decoder: GopDecoder, segment: Segment) -> str:
+def _missing_at_end(video: FrameStream) -> str:
     """What is missing at the end of a video that was read as a whole; empty where nothing is, as far as seen."""
-    if segment.pts is not None or not decoder.is_at_end:
+    decoder = video.decoder
+    if video.entry is not None or not decoder.is_at_end:
         return ""
     promised = promised_packets(decoder.stream.container, decoder.stream, decoder.count, decoder.end)
     if promised == decoder.count:
@@ -355,45 +222,3 @@ def _damage_of(losses: Sequence[Loss], groups: int) -> Damage:
     more = f" and {len(ranges) - 3} more stretches" if len(ranges) > 3 else ""
     gaps = tuple(loss.first for loss in losses if loss.is_gap)
     return Damage(tuple(ranges), f"damaged ({reason}): left out frames {where}{more}", gaps)
-
-
-def _first_frame(uri: str, packets: Iterator[Any]) -> Any | None:
-    """The first frame, if it can be decoded."""
-    try:
-        for packet in islice(packets, _FIRST_PACKETS):
-            check_not_encrypted(packet, uri)
-            for frame in packet.decode():
-                return frame
-    except av.FFmpegError:
-        pass
-    return None
-
-
-def _header_frames(container: Any, stream: Any) -> int | None:
-    counts = [int(stream.frames)]
-    if stream.duration is not None:
-        counts.append(round(stream.duration * stream.time_base * _rate(stream)))
-    elif container.duration is not None:
-        counts.append(round(Fraction(container.duration, av.time_base) * _rate(stream)))
-    # A fragmented mp4 counts the frames of its first fragment alone.
-    counted_short = 2 * counts[0] < counts[-1]
-    return (counts[-1] if counted_short else counts[0]) or None
-
-
-def _rate(stream: Any) -> Fraction:
-    return Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
-
-
-def _folder_header(uri: str, files: Sequence[str]) -> HeaderInfo:
-    trouble: UserError | None = None
-    for file in files:
-        picture = storage.join(uri, file)
-        try:
-            width, height = picture_size(storage.read_bytes(picture), picture)  # EXIF may stand at the end
-        except FileNotFoundError:
-            trouble = trouble or UserError(f"{picture}: no such file")
-        except UserError as error:
-            trouble = trouble or error
-        else:
-            return HeaderInfo(width, height, len(files), DEFAULT_RATE, file.rpartition(".")[2].lower())
-    raise trouble or UserError(f"{uri}: a folder without PNG or JPEG frames")

@@ -13,7 +13,7 @@ from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError
 from mana_dist.footage.expand import Clip, expand
 from mana_dist.ingest import dry_run
-from mana_dist.video.strict import HeaderInfo
+from mana_dist.video.header_info import HeaderInfo
 from tests.video.videos import noise_frames, write_pictures, write_video
 
 SETTINGS = SampleSettings()

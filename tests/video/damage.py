@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mana_dist.errors import UserError
-from mana_dist.video.strict import Damage, DamageFound, NumberedFrame, numbered_frames, survey
+from mana_dist.video.frame_stream import NumberedFrame
+from mana_dist.video.strict import Damage, DamageFound, numbered_frames, survey
 
 SECONDS = 60
 """That decoding one damaged file may take."""
@@ -86,7 +87,7 @@ def judge(path: Path, whole: Path) -> Verdict:
         frames, damage = _decode(path)
     except UserError as error:
         return Verdict(0, (), str(error))
-    for number, frame in frames:
+    for number, frame, *_ in frames:
         place = places.get(_digest(frame), -1)
         if may_shift and place >= 0 and number > last + 1:
             shift = place - number

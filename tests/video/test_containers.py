@@ -8,8 +8,9 @@ import pytest
 
 from mana_dist.errors import UserError
 from mana_dist.upscale.source_video import survey
+from mana_dist.video.header_info import probe_header
 from mana_dist.video.reading import read_frames
-from mana_dist.video.strict import numbered_frames, probe_header
+from mana_dist.video.strict import numbered_frames
 from tests.video.videos import noise_frames, write_video
 
 HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nsecret.ts\n#EXT-X-ENDLIST\n"

@@ -16,9 +16,10 @@ import pytest
 
 from mana_dist.upscale.priority import no_real_time
 from mana_dist.video.colours import pixels_of
+from mana_dist.video.frame_stream import NumberedFrame
 from mana_dist.video.reading import read_frames
 from mana_dist.video.stream_tags import shown
-from mana_dist.video.strict import Damage, DamageFound, NumberedFrame, numbered_frames, survey
+from mana_dist.video.strict import Damage, DamageFound, numbered_frames, survey
 from tests.video.videos import Frames, moving_frames, write_coded
 
 FRAMES = 40
@@ -85,7 +86,7 @@ def assert_whole_and_in_a_row(frames: Sequence[NumberedFrame], whole: Frames) ->
     """Each is a frame of ``whole``, and those whose numbers follow each other do so there."""
     places = {frame.tobytes(): place for place, frame in enumerate(whole)}
     assert len(places) == len(whole)
-    found = [(number, places.get(pixels.tobytes(), -1)) for number, pixels in frames]
+    found = [(number, places.get(pixels.tobytes(), -1)) for number, pixels, *_ in frames]
     assert -1 not in [place for _, place in found]
     for (number, place), (following, its_place) in pairwise(found):
         assert its_place > place
@@ -131,7 +132,7 @@ def test_nothing_wrong_is_taken_where_packets_are_lost(tmp_path: Path, name: str
     whole = plain(whole_path)
     frames, damage = taken(whole_path)
     assert damage == Damage((), "")
-    assert [number for number, _ in frames] == list(range(FRAMES))
+    assert [number for number, *_ in frames] == list(range(FRAMES))
     losses = [{5}, {GROUP}, {8, 9}, {1}, {13}, {16}, {3, 28}]
     for lost in losses[:2] if codec_is_slow(name) else losses:
         path = coded.write(tmp_path / f"lost-{name}", lost)
@@ -145,7 +146,7 @@ def test_a_packet_of_a_recording_is_lost(cases: Path) -> None:
     whole = plain(cases / "clean.mp4")
     frames, damage = taken(cases / "lost_packet.mp4")
     assert_whole_and_in_a_row(frames, whole)
-    assert [number for number, _ in frames if number < 30] == list(range(30))
+    assert [number for number, *_ in frames if number < 30] == list(range(30))
     assert len(frames) >= 130
     assert "frames are missing" in damage.reason
     said: list[str] = []
@@ -164,7 +165,7 @@ def test_frames_that_a_camera_left_out_are_not_missing(tmp_path: Path, name: str
     path = Coded(codec, options, pts).write(tmp_path / name)
     frames, damage = taken(path)
     assert damage == Damage((), "")
-    np.testing.assert_array_equal(np.stack([pixels for _, pixels in frames]), plain(path))
+    np.testing.assert_array_equal(np.stack([pixels for _, pixels, *_ in frames]), plain(path))
 
 
 @pytest.mark.parametrize("name", ["open.ts", "hevc.mp4", "mpeg2.ts"])
@@ -174,7 +175,7 @@ def test_a_video_cut_at_an_open_group_is_whole(tmp_path: Path, name: str) -> Non
     frames, damage = taken(coded.write(tmp_path / f"cut-{name}", range(GROUP + 1)))
     assert damage == Damage((), "")
     assert len(frames) >= 14
-    np.testing.assert_array_equal(np.stack([pixels for _, pixels in frames]), whole[-len(frames) :])
+    np.testing.assert_array_equal(np.stack([pixels for _, pixels, *_ in frames]), whole[-len(frames) :])
 
 
 def test_a_lost_frame_that_no_other_refers_to_costs_no_other(tmp_path: Path) -> None:

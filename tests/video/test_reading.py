@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -11,9 +10,11 @@ import pytest
 from PIL import Image
 
 from mana_dist.errors import UserError
-from mana_dist.upscale.source_video import TimedFrame, open_source, survey
+from mana_dist.upscale.source_video import survey
 from mana_dist.video.frame_folders import clip_name, parse_frame_range
-from mana_dist.video.reading import VideoInfo, probe, read_frames, read_places
+from mana_dist.video.frame_stream import open_frames
+from mana_dist.video.header_info import probe_header
+from mana_dist.video.reading import read_frames, read_places
 from mana_dist.video.strict import numbered_frames
 from tests.video.videos import (
     moving_frames,
@@ -48,15 +49,6 @@ def test_range_beyond_the_end_gives_nothing(tmp_path: Path) -> None:
     assert list(read_frames(str(write_video(tmp_path / "a.mp4", noise_frames(3))), 3)) == []
 
 
-def test_probe(tmp_path: Path) -> None:
-    video = write_video(tmp_path / "a.mp4", noise_frames(9), rate=30)
-    assert probe(str(video)) == VideoInfo(width=96, height=64, frames=9, rate=Fraction(30))
-    stream = write_video(tmp_path / "a.h264", noise_frames(9))
-    assert probe(str(stream)).frames is None  # a raw stream has no header to tell
-    folder = write_pictures(tmp_path / "f", noise_frames(4))
-    assert probe(str(folder)) == VideoInfo(width=96, height=64, frames=4, rate=Fraction(25))
-
-
 @pytest.mark.parametrize(
     ("matrix", "quarter_turns_left"),
     [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1), ((1, 0, 0, 1), 0), ((0, 0, 0, 0), 0)],
@@ -69,7 +61,8 @@ def test_rotation_in_the_header_is_applied(
     turn_header(video, matrix)
     expected = np.rot90(frames, quarter_turns_left, axes=(1, 2))
     np.testing.assert_array_equal(read(video), expected)
-    assert (probe(str(video)).height, probe(str(video)).width) == expected.shape[1:3]
+    header = probe_header(str(video), None)
+    assert (header.height, header.width) == expected.shape[1:3]
 
 
 @pytest.mark.parametrize(
@@ -132,8 +125,8 @@ def test_colours_are_as_tagged_or_by_the_number_of_lines(
     path = write_flat_yuv(tmp_path / "a.mp4", YUV, height, matrix, value_range)
     expected = analytic_rgb(weights, full_range=value_range == 2)
     assert np.abs(read(path) - expected).max() <= 2
-    with open_source(str(path)) as source:  # the upscaler's reader
-        pixels = [item.pixels for item in source.read() if isinstance(item, TimedFrame)]
+    with open_frames(str(path)) as source:  # the upscaler's reader
+        pixels = [frame.pixels for frame in source.frames()]
     np.testing.assert_array_equal(pixels, read(path))
 
 
@@ -363,7 +356,6 @@ def test_an_unreadable_picture_is_left_out_and_told(tmp_path: Path) -> None:
     places = list(read_places(str(folder), 0, 5, told.append))
     assert [frame is None for frame in places] == [True, False, False, True, False]
     assert told == ["2 of its pictures cannot be read: im1.png, im4.png"]
-    assert probe(str(folder)) == VideoInfo(96, 64, 6, Fraction(25))
 
 
 @pytest.mark.parametrize(
@@ -392,5 +384,5 @@ def test_real_clips_stand_upright() -> None:
     folder = Path(os.environ["MANA_TEST_CLIPS"])
     # The second was filmed sideways: 3840x2160 with a quarter turn in its header.
     for name, size in {"flutter_bee.mp4": (1280, 720), "androidx_portrait_4k60.mp4": (2160, 3840)}.items():
-        info = probe(str(folder / name))
+        info = probe_header(str(folder / name), None)
         assert (info.width, info.height) == size

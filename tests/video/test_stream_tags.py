@@ -12,12 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from mana_dist.errors import UserError
-from mana_dist.upscale.source_video import open_source, survey
+from mana_dist.upscale.source_video import survey
 from mana_dist.video.containers import open_input
+from mana_dist.video.frame_stream import open_frames
+from mana_dist.video.header_info import probe_header
 from mana_dist.video.orientation import Crop
-from mana_dist.video.reading import probe, read_frames
+from mana_dist.video.reading import read_frames
 from mana_dist.video.stream_tags import Shown, shown
-from mana_dist.video.strict import numbered_frames, probe_header
+from mana_dist.video.strict import numbered_frames
 from tests.video.videos import noise_frames, turn_header, write_video
 from tests.video.yuv import Tags, rgb
 
@@ -90,8 +92,8 @@ def test_all_readers_take_chroma_from_where_it_lies(tmp_path: Path, name: str, a
     assert np.abs(error).max() <= 1
     assert np.abs(error.mean(axis=(0, 1))).max() <= 0.1
     np.testing.assert_array_equal(next(numbered_frames(str(path))).pixels, found)
-    with open_source(str(path)) as source:
-        np.testing.assert_array_equal(next(source.read()).pixels, found)
+    with open_frames(str(path)) as source:
+        np.testing.assert_array_equal(next(source.frames()).pixels, found)
 
 
 @needs_ffmpeg
@@ -135,11 +137,11 @@ def shown_by_all(path: Path) -> NDArray[np.uint8]:
     """The frames, the same of all three readers, and of the size that all headers tell."""
     frames = np.stack(list(read_frames(str(path))))
     np.testing.assert_array_equal([frame.pixels for frame in numbered_frames(str(path))], frames)
-    with open_source(str(path)) as source:
-        np.testing.assert_array_equal([frame.pixels for frame in source.read()], frames)
+    with open_frames(str(path)) as source:
+        np.testing.assert_array_equal([frame.pixels for frame in source.frames()], frames)
     found = survey(str(path))
-    header, info = probe_header(str(path), None), probe(str(path))
-    sizes = {(found.width, found.height), (header.width, header.height), (info.width, info.height)}
+    header = probe_header(str(path), None)
+    sizes = {(found.width, found.height), (header.width, header.height)}
     assert sizes == {(frames.shape[2], frames.shape[1])}
     return frames
 

@@ -13,19 +13,18 @@ import pytest
 from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.video.colours import pixels_of
+from mana_dist.video.frame_folders import folder_frames
+from mana_dist.video.frame_stream import NumberedFrame
+from mana_dist.video.header_info import HeaderInfo, probe_header
 from mana_dist.video.progressive import NumberedPicture, progressive
 from mana_dist.video.reading import read_frames
 from mana_dist.video.stream_tags import shown
 from mana_dist.video.strict import (
     Damage,
     DamageFound,
-    HeaderInfo,
-    NumberedFrame,
     Segment,
-    folder_frames,
     numbered_frames,
     plan_segments,
-    probe_header,
     survey,
 )
 from tests.video.videos import (
@@ -55,7 +54,7 @@ def everything(path: Path) -> list[NumberedFrame]:
     with av.open(str(path)) as container:
         view = shown(container.streams.video[0])
         counted = (NumberedPicture(number, frame) for number, frame in enumerate(container.decode(video=0)))
-        return [NumberedFrame(number, pixels_of(picture, 8, view)) for number, picture in progressive(counted)]
+        return [NumberedFrame(number, pixels_of(picture, 8, view)) for number, picture, *_ in progressive(counted)]
 
 
 def keyframes(path: Path) -> list[tuple[int, int]]:

@@ -62,10 +62,11 @@ def _ingest(asked: Options) -> None:
     there = len({clip.uri for clip in clips} - {clip.uri for clip in todo})
     if asked.dry_run:
         print(dry_run.plan(todo, asked.settings, rejected=rejected, segment_frames=asked.segment_frames))
-        print(f"{count(there, 'clip')} there already; nothing was written")
-        return
     _check_usable(todo, rejected, asked, anything_there=there > 0)
     storage.check_writable(asked.out, "--out")
+    if asked.dry_run:
+        print(f"{count(there, 'clip')} there already; nothing was written")
+        return
     with lease.hold(asked.out, f"--out {asked.out}", "name another --out") as held:
         before = dataset.open_dataset(
             asked.out, asked.settings, overwrite=asked.overwrite

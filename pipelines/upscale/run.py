@@ -41,10 +41,10 @@ def run(asked: Options) -> None:
     if not outputs:
         raise UserError(_nothing_usable(rejected))
     storage.check_writable(asked.out, "--out")
-    _check_destination(storage.join(asked.out, f"NAME{asked.suffix}"), outputs[0].source, asked)
     if not asked.overwrite:
         check_free(asked.out)
     with lease.hold(asked.out, f"--out {asked.out}", "name another --out") as held:
+        _check_destination(storage.join(asked.out, f"NAME{asked.suffix}"), outputs[0].source, asked)
         _run(asked, outputs, rejected, held, begun)
 
 

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
     from mana_dist.ingest.run_ingest import dry_run, ingest  # a mistake on the command line is answered before
 
     if values.dry_run:
-        log.info(dry_run(options))
+        dry_run(options)
     else:
         ingest(options)
 

@@ -38,8 +38,8 @@ def ingest(asked: IngestOptions) -> Manifest:
         return _ingest(asked)
 
 
-def dry_run(asked: IngestOptions) -> str:
-    """Return what :func:`ingest` would do, in lines for people, from headers alone.
+def dry_run(asked: IngestOptions) -> None:
+    """Log what :func:`ingest` would do, from headers alone, and refuse what it would refuse.
 
     Raises:
         UserError: as :func:`ingest`.
@@ -47,8 +47,12 @@ def dry_run(asked: IngestOptions) -> str:
     asked = asked.checked()
     with _storage_errors(asked):
         found = _look(asked)
-        plan = estimate.plan(found.todo, asked.settings, rejected=found.rejected, segment_frames=asked.segment_frames)
-        return f"{plan}\n{count(found.there, 'clip')} there already; nothing was written"
+        log.info(
+            estimate.plan(found.todo, asked.settings, rejected=found.rejected, segment_frames=asked.segment_frames)
+        )
+        _check_usable(found.todo, found.rejected, asked, anything_there=found.there > 0)
+        storage.check_writable(asked.out, "--out")
+        log.info(f"{count(found.there, 'clip')} there already; nothing was written")
 
 
 @contextmanager

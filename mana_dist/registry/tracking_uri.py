@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
+_UNENCODED = re.compile(r"(?i)https?://.*[/?#].*@")
 
 
 def resolve_tracking_uri(value: str | None = None) -> str:
@@ -24,8 +26,17 @@ def resolve_tracking_uri(value: str | None = None) -> str:
 
     Returns:
         The URI; a sqlite file's path comes back absolute, since workers run in other folders.
+
+    Raises:
+        UserError: a server's URI with a password that holds ``/``, ``?`` or ``#`` as they are: MLflow would take part
+            of it for the server's name or a path, and tell it in its errors.
     """
     uri = value or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    if _UNENCODED.match(uri):
+        raise UserError(
+            "mlflow.tracking_uri: write / ? # @ as %2F %3F %23 %40 in its user and password, or "
+            "give them in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
     path = sqlite_file(uri)
     return uri if path is None else sqlite_uri(path) + "".join(uri.partition("?")[1:])
 
@@ -116,6 +127,8 @@ def quiet_mlflow() -> None:
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # It would print a run's address at its end, with the user and password of the tracking URI.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     # MLflow's own 7 retries take four minutes to tell that there is no server.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds for each; 120 otherwise

@@ -153,12 +153,17 @@ def delete(uri: str) -> None:
 def check_writable(uri: str, key: str) -> None:
     """Write and delete a small file in the folder ``uri``, below which there must be room for longer names too.
 
+    A local folder that is not there is not made: the file is written where it would be.
+
     Raises:
         UserError: it cannot be written; names ``key``, the configuration key to mend.
     """
     if problem := name_problem(join(uri, "x" * _BELOW_BYTES)):
         raise UserError(f"{key}: {uri}: what lies below is too deep ({problem}); name a shorter one")
-    probe = join(resolve(uri), f".mana_dist-write-test-{uuid.uuid4().hex[:8]}")
+    folder = resolve(uri)
+    while not is_remote(folder) and not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    probe = join(folder, f".mana_dist-write-test-{uuid.uuid4().hex[:8]}")
     try:
         write_bytes(probe, b"ok")
         delete(probe)

@@ -175,7 +175,7 @@ class Hosts:
             start_new_session=True,
             preexec_fn=_die_with_parent,  # noqa: PLW1509  (nothing else runs yet)
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while not ready.exists():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"host {name} did not come up")

@@ -41,7 +41,7 @@ def last_step(output: str) -> int:
     return max(int(step) for step in re.findall(r"step +(\d+)/", output))
 
 
-def wait_for_start(training: Training, workers: int, after: int, seconds: float) -> int:
+def wait_for_start(training: Training, workers: int, after: int, seconds: float = 600) -> int:
     """Step after which that many workers start, later than the first ``after`` starts, once they have done a step."""
     deadline = time.monotonic() + seconds
     while True:
@@ -58,27 +58,30 @@ def test_hosts_die_are_cut_off_and_come_back(hosts: Hosts, tmp_path: Path) -> No
     whole = train(workplace, *TINY, *DATA, *RUN, "--run.workers", "2", "--run.name", "whole")
     assert whole.returncode == 0, whole.stderr
     arguments = [*TINY, *DATA, *RUN, "--run.name", "hosts"]
+    begun = time.monotonic()
     with Training(workplace, *arguments, extra=hosts.driver_environment, within=hosts.on_head()) as training:
-        wait_for_start(training, 2, 0, 120)
+        wait_for_start(training, 2, 0)
+        start = time.monotonic() - begun
         training.wait_for_step(training.step + CHECKPOINT + 10)
         before, died, at = len(starts(training.output)), time.monotonic(), training.step
         hosts.kill("w2")
-        assert wait_for_start(training, 1, before, 120) >= at - CHECKPOINT
+        assert wait_for_start(training, 1, before) >= at - CHECKPOINT
         after_death = time.monotonic() - died
         hosts.start_ray("w2")
-        resumed = wait_for_start(training, 2, before, 120)
+        resumed = wait_for_start(training, 2, before)
         alone = training.output.split(": 1 worker(s)")[-1].split(": 2 worker(s)")[0]
         assert resumed >= last_step(alone)  # nothing done twice: it saved before it grew
         training.wait_for_step(training.step + CHECKPOINT + 10)
         before, cut, at = len(starts(training.output)), time.monotonic(), training.step
         hosts.cut("w1")
-        assert wait_for_start(training, 1, before, 180) >= at - CHECKPOINT
+        assert wait_for_start(training, 1, before) >= at - CHECKPOINT
         after_cut = time.monotonic() - cut
         hosts.heal("w1")
-        assert training.finish(400) == 0, training.output
-    # Generous: beside another test the starts alone take half a minute. docs/training.md has what was measured.
-    assert after_death < 90
-    assert after_cut < 120
+        assert training.finish(1200) == 0, training.output
+    # Generous, and the more so the busier the machine: a start of its own takes ten seconds on a quiet one, and more
+    # than half a minute beside another test. docs/training.md has what was measured.
+    assert after_death < 60 + 2 * start
+    assert after_cut < 90 + 2 * start
     print(f"training again {after_death:.1f} s after a host's death, {after_cut:.1f} s after its link was cut")
     expected, found = history(workplace, "whole"), history(workplace, "hosts")
     assert sorted(found) == list(range(1, STEPS + 1))  # no step missing, none twice

@@ -186,3 +186,29 @@ def test_a_picture_that_no_ingest_wrote_is_left_alone(tmp_path: Path, clips: lis
         with pytest.raises(UserError, match=r"contact_sheet\.png: is there already, and no dataset that it could show"):
             main(["--source", str(clips[0]), "--out", str(tmp_path / "out"), *more])
     assert sheet.read_text() == "mine"
+
+
+@pytest.mark.parametrize("bad", ["no such source", "no video", "too small", "out is a file", "out below a file"])
+def test_what_the_ingest_refuses_its_dry_run_refuses_alike(
+    tmp_path: Path, clips: list[Path], capsys: pytest.CaptureFixture[str], bad: str
+) -> None:
+    (tmp_path / "file.mp4").write_text("no video")
+    source = {"no such source": tmp_path / "gone.mp4", "no video": tmp_path / "file.mp4"}.get(bad, clips[0])
+    out = {"out is a file": "file.mp4", "out below a file": "file.mp4/new"}.get(bad, "new/out")
+    before = sorted(tmp_path.rglob("*"))
+    arguments = ["--source", str(source), "--out", str(tmp_path / out), *(["--patch", "999"] * (bad == "too small"))]
+    told = []
+    for more in (["--dry-run"], []):
+        with pytest.raises(UserError) as refused:
+            main([*arguments, *more])
+        told.append(str(refused.value))
+    assert told[0] == told[1]
+    assert "nothing was written" not in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, clips: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    main(["--source", str(clips[0]), "--out", str(tmp_path / "new" / "out"), "--dry-run"])
+    assert capsys.readouterr().out.endswith("0 clips there already; nothing was written\n")
+    assert sorted(tmp_path.rglob("*")) == before

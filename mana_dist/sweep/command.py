@@ -1,4 +1,4 @@
-"""The sweeps' command lines: options of their own, and every key of ``mana_dist.train``."""
+"""The sweeps' command lines: options of their own, and every key of ``mana train``."""
 
 import argparse
 from collections.abc import Sequence

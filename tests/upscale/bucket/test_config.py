@@ -45,7 +45,7 @@ def test_suffixes_fit_the_codec() -> None:
     assert parse([*LEAST, "--suffix", ".mkv"]).suffix == ".mkv"
 
 
-def test_memory_is_a_figure_unless_told_otherwise() -> None:
+def test_memory_is_a_figure_unless_another_is_given() -> None:
     memory = {text: parse([*LEAST, "--memory", text]).settings.memory for text in ("auto", "none", "7")}
     assert memory == {"auto": 4096, "none": None, "7": 7}
 

@@ -13,7 +13,7 @@ from av.bitstream import BitStreamFilterContext
 
 from mana_dist.upscale.jumps import Clock
 from mana_dist.upscale.left_out import codec_of, tags_of
-from mana_dist.video.containers import decoded_at, open_input
+from mana_dist.video.containers import UNREADABLE, decoded_at, open_input
 
 MATROSKA = "matroska"
 # What a number of channels means where nothing else is told; mp4 takes no PCM without it.
@@ -84,7 +84,7 @@ class Copies:
         while True:
             try:
                 packet = next(packets, None)
-            except av.FFmpegError:
+            except UNREADABLE:
                 return
             if packet is None:
                 return
@@ -129,7 +129,7 @@ def samples_of(uri: str) -> dict[int, bytes]:
     """The first packet of each stream of a file, of those that begin early."""
     with open_input(uri) as (source, _):
         samples: dict[int, bytes] = {}
-        with suppress(av.FFmpegError):
+        with suppress(*UNREADABLE):
             for packet in islice(source.demux(), _SAMPLED):
                 if packet.size:
                     samples.setdefault(packet.stream_index, bytes(packet))

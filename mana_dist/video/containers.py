@@ -30,6 +30,10 @@ _CROP = re.compile(rb"\x54[\xaa\xbb\xcc\xdd][\x81-\x84]")  # Matroska's elements
 _HEAD = 1 << 16  # bytes, which hold the description of the tracks as a rule
 
 
+UNREADABLE = (av.FFmpegError, IndexError)
+"""What PyAV raises where no packet can be read; IndexError for one of a stream that came up after the file's header."""
+
+
 class Opened(NamedTuple):
     """An opened video.
 

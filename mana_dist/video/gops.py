@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import av
 
 from mana_dist.errors import UserError
-from mana_dist.video.containers import check_not_encrypted, decoded_at
+from mana_dist.video.containers import UNREADABLE, check_not_encrypted, decoded_at
 from mana_dist.video.continuity import Checked, checked
 from mana_dist.video.damage_signs import Holes, NalSyntax, errors_heard
 from mana_dist.video.progressive import NumberedPicture
@@ -378,8 +378,8 @@ def _packets_of(packets: Iterable[Any]) -> Iterator[Any]:
         try:
             with errors_heard() as log:
                 packet = next(iterator, None)
-        except av.FFmpegError as error:
-            yield error.strerror
+        except UNREADABLE as error:
+            yield error.strerror if isinstance(error, av.FFmpegError) else "a stream comes up late"
             return
         if log:
             yield log[0]

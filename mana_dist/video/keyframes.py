@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import av
 
+from mana_dist.video.containers import UNREADABLE
 from mana_dist.video.gops import UnreachableError
 
 _SEEK_BACK = (0, 1, 10)  # seconds; what lands too late is tried again from further back
@@ -103,7 +104,7 @@ def _first_key(packets: Iterator[Any], pts: int) -> Any | None:
     """The first keyframe at ``pts`` or after."""
     try:
         return next(packet for packet in packets if packet.is_keyframe and packet.pts is not None and packet.pts >= pts)
-    except (StopIteration, av.FFmpegError):
+    except (StopIteration, *UNREADABLE):
         return None
 
 
@@ -111,5 +112,5 @@ def readable(container: Any, *streams: Any) -> Iterator[Any]:
     """Read the packets of ``streams``, or of all streams, up to the first that cannot be read."""
     try:
         yield from (packet for packet in container.demux(*streams) if packet.size)
-    except av.FFmpegError:
+    except UNREADABLE:
         return

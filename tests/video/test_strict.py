@@ -1,10 +1,11 @@
 """Decoding for the ingest: segments equal the whole, damage is left out and nothing else, numbers stay right."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,8 +14,10 @@ import pytest
 from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.video.colours import pixels_of
+from mana_dist.video.containers import open_input
 from mana_dist.video.frame_folders import folder_frames
 from mana_dist.video.frame_stream import NumberedFrame
+from mana_dist.video.gops import GopDecoder
 from mana_dist.video.header_info import HeaderInfo, probe_header
 from mana_dist.video.progressive import NumberedPicture, progressive
 from mana_dist.video.reading import read_frames
@@ -249,6 +252,19 @@ def test_of_a_file_cut_short_the_frames_before_are_taken(tmp_path: Path, name: s
         wrong = [one.number for one, other in pairs if not np.array_equal(one.pixels, other.pixels)]
         # Nothing tells where the last frame of a raw stream should end.
         assert len(wrong) <= (1 if name == "a.h264" else 0)
+
+
+def test_a_file_ends_where_a_stream_comes_up_that_its_header_does_not_name(tmp_path: Path) -> None:
+    """PyAV has no place for it, as in an MPEG-TS with a flipped bit, and raises IndexError."""
+
+    def packets(container: Any, stream: Any) -> Iterator[Any]:
+        yield from islice(container.demux(stream), 12)
+        raise IndexError("list index out of range")
+
+    with open_input(str(write_coded(tmp_path / "a.ts", moving_frames(24)))) as (container, stream):
+        decoder = GopDecoder("a.ts", stream, packets(container, stream))
+        assert 8 <= len(list(decoder.read())) <= 12
+        assert decoder.cut_off == "a stream comes up late"
 
 
 class FailingFile(io.BytesIO):

@@ -48,10 +48,10 @@ class ShardReader:
         self._closed.set()
 
     def read(self, shard: Shard, index: int) -> SampleGroup:
-        """Row group ``index`` of ``shard``.
+        """Return row group ``index`` of ``shard``.
 
         Raises:
-            UserError: the shard is missing, not the one that the manifest tells of or damaged, or could not be read
+            UserError: the shard is missing, damaged or another than the manifest describes, or could not be read
                 for all the patience.
         """
         try:

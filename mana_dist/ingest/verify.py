@@ -157,13 +157,13 @@ def _check_shard(uri: str, shard: Shard, manifest: Manifest, mends: _Mends) -> _
 
 
 def _layout_problem(file: pq.ParquetFile, shard: Shard, manifest: Manifest) -> str:
-    """How a shard's rows, row groups or columns differ from the manifest; empty where they do not."""
+    """Say how a shard's rows, row groups or columns differ from the manifest; empty where they do not."""
     metadata = file.metadata
     groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
     full, rest = divmod(shard.rows, shard.group_rows)
     if groups != [shard.group_rows] * full + [rest] * (rest > 0):
-        told = f"{shard.rows} rows in groups of {shard.group_rows}"
-        return f"holds {metadata.num_rows} rows in {len(groups)} groups, not {told} as the manifest tells"
+        expected = f"{shard.rows} rows in groups of {shard.group_rows}"
+        return f"holds {metadata.num_rows} rows in {len(groups)} groups, not {expected} as the manifest tells"
     columns = {field.name: _described(field) for field in file.schema_arrow}
     for field in schema_of(*manifest.shapes(shard)):
         if (found := columns.get(field.name, "missing")) != _described(field):

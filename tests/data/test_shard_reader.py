@@ -162,7 +162,7 @@ def test_no_flipped_bit_passes_for_pixels(dataset: tuple[str, Manifest]) -> None
     (shard,) = dataset[1].shards
     expected, file = plainly(dataset, 1), shard_file(dataset)
     whole = file.read_bytes()
-    places, told = [], []
+    places, messages = [], []
     for column in (0, 1):
         chunk = pq.read_metadata(file).row_group(1).column(column)
         bits = range(8 * chunk.data_page_offset, 8 * (chunk.data_page_offset + chunk.total_compressed_size))
@@ -174,9 +174,9 @@ def test_no_flipped_bit_passes_for_pixels(dataset: tuple[str, Manifest]) -> None
         try:
             group = ShardReader(*dataset).read(shard, 1)
         except UserError as error:
-            told.append(str(error))
+            messages.append(str(error))
         else:
             assert np.array_equal(group.lr, expected.lr)
             assert np.array_equal(group.hr, expected.hr)
-    assert len(told) > 0.8 * len(places)
-    assert all(line.startswith(f"{file}: damaged (") for line in told)
+    assert len(messages) > 0.8 * len(places)
+    assert all(line.startswith(f"{file}: damaged (") for line in messages)

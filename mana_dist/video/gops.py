@@ -72,6 +72,7 @@ class _Gop:
         fresh: whether decoding began anew here: what is shown before the keyframe refers to frames that are not there.
         key_shown: whether its keyframe has come out of the decoder.
         trouble: what is wrong with it; empty where nothing is.
+        trailing: frames of the next group that come before its keyframe, and are decoded with this damaged one.
         torn: how many of its frames are right nonetheless, if it is cut off; None: none of them.
     """
 
@@ -83,6 +84,7 @@ class _Gop:
     leading: int = 0
     key_shown: bool = False
     trouble: str = ""
+    trailing: int = 0
     torn: int | None = None
 
     def loss(self, first: int) -> Loss:
@@ -218,6 +220,7 @@ class GopDecoder:
         if fresh:
             skipped = [self._ahead.popleft() for _ in range(leading)]
             if before is not None and leading:
+                before.trailing = leading
                 packets = [key, *(item.packet for item in skipped if isinstance(item, Checked))]
                 for packet in packets:  # as they are after the damage; the keyframe's picture comes again, anew
                     yield from self._show_all(self._decoded(packet, _Origin(before, is_wanted=packet is not key))[-1])
@@ -326,6 +329,8 @@ class GopDecoder:
                 self._gaps.append(Loss(start + gop.shown, start + gop.shown + 1, GAP, torn=True, is_gap=True))
             gop.shown += 1
         number = start + gop.shown
+        if gop.trouble:  # a damaged packet may give two frames: none has a number of the group after
+            number = min(number, start + max(gop.packets, 1) + gop.trailing - 1)
         gop.shown += 1
         gop.key_shown = gop.key_shown or origin.is_key
         if self.exact and self.gops == 1 and not (gop.key_shown or gop.trouble):

@@ -174,7 +174,7 @@ def assert_damage_is_the_same_to_all(path: Path, monkeypatch: pytest.MonkeyPatch
         return False
     frames, damage = ingest
     numbers = [frame.number for frame in shown]
-    assert numbers == sorted(set(numbers))
+    assert numbers == sorted(numbers)
     right = [frame for frame in shown if not (frame.damaged or damage.spoils(frame.number))]
     assert [frame[:2] for frame in right] == [frame[:2] for frame in frames]
     if damage.ranges and damage.ranges[0].start == 0:

@@ -3,6 +3,8 @@
 import dataclasses
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -182,3 +184,8 @@ def test_presets_are_those_of_the_command_line() -> None:
 def test_a_configuration_crosses_processes_as_it_is() -> None:
     config = parse(["--config", "tiny", "--run.workers", "2-4"])
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_a_configuration_does_not_wait_for_torch() -> None:
+    program = "import sys, mana_dist.config as c; c.Config(); c.preset('tiny'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

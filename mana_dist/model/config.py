@@ -3,8 +3,6 @@
 import difflib
 from dataclasses import dataclass
 
-from mana_dist.model.alignment import KINDS
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -43,8 +41,12 @@ class ModelConfig:
                 raise ValueError(f"model.{name} must be odd and positive, got {getattr(self, name)}")
         if self.scale != 4:
             raise ValueError(f"model.scale must be 4 (the paper's network has two 2x pixel shuffles), got {self.scale}")
-        if self.attention not in KINDS:
-            nearest = difflib.get_close_matches(str(self.attention), KINDS, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"model.attention must be one of {', '.join(KINDS)}, got {self.attention}; did you mean {nearest}?"
-            )
+        if self.attention != ModelConfig.attention:
+            # The kinds bring torch, for which a command's help should not wait.
+            from mana_dist.model.alignment import KINDS
+
+            if self.attention not in KINDS:
+                nearest = difflib.get_close_matches(str(self.attention), KINDS, n=1, cutoff=0.0)[0]
+                raise ValueError(
+                    f"model.attention must be one of {', '.join(KINDS)}, got {self.attention}; did you mean {nearest}?"
+                )

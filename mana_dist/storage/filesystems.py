@@ -1,4 +1,4 @@
-"""The pyarrow file system of a URI, and how its errors become Python's."""
+"""The pyarrow file system of a URI, and the translation of pyarrow's errors into Python's."""
 
 import contextlib
 import errno
@@ -10,11 +10,11 @@ from mana_dist.errors import UserError, one_line
 from mana_dist.storage import s3
 from mana_dist.storage.uris import is_remote, is_web, resolve, split
 
-_GCS_RETRY_SECONDS = 60  # without a limit a store that is out of reach hangs the program, silently
+_GCS_RETRY_SECONDS = 60  # without a limit the program hangs silently while the store is out of reach
 
 
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
-    """The pyarrow file system of ``uri`` and the path in it.
+    """Return the pyarrow file system of ``uri`` and the path in it.
 
     Credentials and endpoint come from the standard environment variables (``AWS_ENDPOINT_URL`` included).
 
@@ -31,7 +31,7 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
             return s3.filesystem(bucket), path
         if is_web(uri):
             raise NotImplementedError("files on web servers can be read by their URLs, not written or listed")
-        # Only scheme and bucket are parsed as a URI: an object's name may hold spaces, '#', '?' and '%'.
+        # Only scheme and bucket are parsed as a URI: an object's name may contain spaces, '#', '?' and '%'.
         options = f"?retry_limit_seconds={_GCS_RETRY_SECONDS}" if scheme in ("gs", "gcs") else ""
         filesystem_, root = fs.FileSystem.from_uri(f"{scheme}://{bucket}{options}")
         return filesystem_, f"{root}/{key}" if key else root
@@ -41,16 +41,16 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
 
 @contextlib.contextmanager
 def arrow_errors(uri: str) -> Iterator[None]:
-    """Turn pyarrow's own errors into OSError."""
+    """Turn pyarrow's own exceptions into OSError."""
     try:
         yield
-    except ArrowException as error:  # names that pyarrow cannot hold, like 'a//b'
+    except ArrowException as error:  # names that pyarrow cannot represent, like 'a//b'
         raise OSError(errno.EINVAL, one_line(error), uri) from error
 
 
 @contextlib.contextmanager
 def local_errors(path: str) -> Iterator[None]:
-    """Turn Python's error for an impossible name into FileNotFoundError."""
+    """Turn Python's exception for an impossible name into FileNotFoundError."""
     try:
         yield
     except ValueError as error:  # a zero byte or half a character in the name

@@ -1,4 +1,4 @@
-"""What lies where on a storage: one file or folder, and listings."""
+"""What lies at a URI, and listings of folders."""
 
 import contextlib
 import errno
@@ -15,18 +15,18 @@ from mana_dist.storage import filesystems, s3, web
 from mana_dist.storage.filesystems import arrow_errors, local_errors
 from mana_dist.storage.uris import is_remote, is_web, join, resolve, split
 
-_REFUSED = "AWS Error ACCESS_DENIED"  # pyarrow has no other sign of it
+_REFUSED = "AWS Error ACCESS_DENIED"  # pyarrow shows a refusal by this text alone
 
 
 @dataclass(frozen=True)
 class FileStat:
-    """What a storage knows of a file or a folder without reading it.
+    """What a storage reports about a file or a folder without reading it.
 
     Attributes:
         uri: its URI.
         folder: whether it is a folder; then the rest is None.
-        bytes: size; None where a web server does not tell.
-        modified: time of the last change, seconds since the epoch; None where a web server does not tell.
+        bytes: size; None if a web server omits it.
+        modified: time of the last change, seconds since the epoch; None if a web server omits it.
     """
 
     uri: str
@@ -36,7 +36,7 @@ class FileStat:
 
 
 class ListedFile(NamedTuple):
-    """A file in the listing of a folder: its path relative to that, its size, and its last change as FileStat's."""
+    """A file in the listing of a folder: its path relative to the folder, its size, and its last change (FileStat)."""
 
     path: str
     bytes: int | None
@@ -44,11 +44,11 @@ class ListedFile(NamedTuple):
 
 
 def stat(uri: str) -> FileStat:
-    """Whether a file or a folder lies at ``uri``, and what is known of a file: one request, two for a folder.
+    """Return what lies at ``uri``, a file or a folder, by one request, two for a folder.
 
     Raises:
         UserError: nothing here reads this scheme.
-        OSError: it cannot be reached; FileNotFoundError where there is nothing.
+        OSError: it cannot be reached; FileNotFoundError if there is nothing.
     """
     resolved = resolve(uri)
     if not is_remote(uri):
@@ -74,10 +74,10 @@ def stat(uri: str) -> FileStat:
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or a folder lies at ``uri``.
+    """Return whether a file or a folder lies at ``uri``.
 
     Raises:
-        OSError: that cannot be found out.
+        OSError: the storage cannot be reached.
     """
     try:
         stat(uri)
@@ -87,10 +87,10 @@ def exists(uri: str) -> bool:
 
 
 def is_folder(uri: str) -> bool:
-    """Whether ``uri`` is a folder; without a request for a URL of a web server, which never is.
+    """Return whether ``uri`` is a folder; a web server's URL never is, and costs no request.
 
     Raises:
-        OSError: that cannot be found out.
+        OSError: the storage cannot be reached.
     """
     try:
         return not is_web(uri) and stat(uri).folder
@@ -99,7 +99,7 @@ def is_folder(uri: str) -> bool:
 
 
 def list_folder(uri: str) -> list[str]:
-    """The full URIs of everything directly in the folder ``uri``, sorted; folders without a trailing slash.
+    """Return the URIs of everything directly in the folder ``uri``, sorted; folders without a trailing slash.
 
     Raises:
         OSError: it cannot be listed.
@@ -108,7 +108,7 @@ def list_folder(uri: str) -> list[str]:
 
 
 def files_in(uri: str) -> list[str]:
-    """As :func:`list_folder`, without the folders.
+    """Return the URIs of the files directly in the folder ``uri``, sorted.
 
     Raises:
         OSError: it cannot be listed.
@@ -117,14 +117,15 @@ def files_in(uri: str) -> list[str]:
 
 
 def list_files(uri: str, unreadable: Callable[[OSError], None] | None = None) -> list[ListedFile]:
-    """Everything at any depth below the folder ``uri`` that is no folder; in no order.
+    """Return all files at any depth below the folder ``uri``, in no order.
 
-    One listing: an object store is asked once per 1000 objects. Local links are followed, but not into a folder
-    that they lie in, and those that lead nowhere are left out.
+    Makes one listing, which is one request per 1000 objects of an object store. Follows local links, but not into a
+    folder that contains them, and leaves out broken ones.
 
     Args:
         uri: the folder.
-        unreadable: told of a local folder below ``uri`` that cannot be read; without it that is an error.
+        unreadable: called with the error for each local folder below ``uri`` that cannot be read; without it, such a
+            folder is an error.
 
     Raises:
         OSError: it cannot be listed.
@@ -142,8 +143,8 @@ def list_files(uri: str, unreadable: Callable[[OSError], None] | None = None) ->
 
 
 def _entries(uri: str) -> list[tuple[str, bool]]:
-    """Names of everything directly in a folder, and which of it are folders."""
-    if not is_remote(uri):  # pyarrow's listing gives up at a name that is not UTF-8
+    """Return the names directly in a folder, and for each whether it is a folder."""
+    if not is_remote(uri):  # pyarrow's listing fails at a name that is not UTF-8
         folder = resolve(uri)
         with local_errors(folder), os.scandir(folder) as scan:
             return [(entry.name, entry.is_dir()) for entry in scan]
@@ -153,7 +154,7 @@ def _entries(uri: str) -> list[tuple[str, bool]]:
 
 
 def _listed(filesystem_: fs.FileSystem, selector: fs.FileSelector, uri: str) -> list[fs.FileInfo]:
-    """A folder's listing; asked for once more where it is refused, as S3 does under load."""
+    """Return a folder's listing; a refused request is repeated once, because S3 refuses some under load."""
     with arrow_errors(uri):
         try:
             return filesystem_.get_file_info(selector)
@@ -167,7 +168,10 @@ def _listed(filesystem_: fs.FileSystem, selector: fs.FileSelector, uri: str) -> 
 def _walk(
     root: str, relative: str, above: tuple[tuple[int, int], ...], unreadable: Callable[[OSError], None] | None
 ) -> Iterator[ListedFile]:
-    """By hand: pyarrow's listing gives up at a name that is not UTF-8, and goes around a circle of links 40 times."""
+    """Yield the files below a local folder.
+
+    Not by pyarrow, whose listing fails at a name that is not UTF-8 and follows a circle of links 40 times.
+    """
     folder = os.path.join(root, relative)
     try:
         itself = os.stat(folder)
@@ -188,6 +192,6 @@ def _walk(
         if entry.is_dir():
             yield from _walk(root, f"{path}/", (*above, identity), unreadable)
         else:
-            with contextlib.suppress(FileNotFoundError):  # deleted just now
+            with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
                 found = entry.stat()
                 yield ListedFile(path, found.st_size, found.st_mtime)

@@ -1,4 +1,4 @@
-"""Storage that is out of reach for a while: what failed is tried again, for a bounded time."""
+"""Repeat what failed because a storage is out of reach for a while, for a bounded time."""
 
 import errno
 import time
@@ -8,9 +8,9 @@ from typing import TypeVar, TypeVarTuple
 PATIENCE = 60.0
 """Seconds after which an operation that still fails is given up."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
+_FIRST_PAUSE, _MAX_PAUSE = 0.25, 5.0
 
-# Waiting mends none of these.
+# Waiting does not mend these.
 _LASTING = frozenset(
     {
         errno.ENOENT,
@@ -32,16 +32,15 @@ Result = TypeVar("Result")
 
 
 def persistently(call: Callable[[*Arguments], Result], *arguments: *Arguments, patience: float = PATIENCE) -> Result:
-    """The result of ``call``, which reads or writes storage and may be made any number of times.
+    """Return the result of ``call(*arguments)``, repeated while the storage is out of reach.
 
     Args:
-        call: what to do; must leave the storage as it should be however often it failed before.
+        call: reads or writes storage, with the same outcome however often it failed before.
         arguments: of the call.
         patience: seconds after which no new try is begun.
 
     Raises:
-        OSError: what the last try raised; at once if it is of a kind that waiting does not mend (no such file, no
-            permission, no space).
+        OSError: the last try's; at once if waiting does not mend it (no such file, no permission, no space).
     """
     deadline = time.monotonic() + patience
     pause = _FIRST_PAUSE
@@ -52,9 +51,9 @@ def persistently(call: Callable[[*Arguments], Result], *arguments: *Arguments, p
             if is_lasting(error) or time.monotonic() + pause > deadline:
                 raise
         time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause = min(2 * pause, _MAX_PAUSE)
 
 
 def is_lasting(error: OSError) -> bool:
-    """Whether waiting does not mend ``error``: no such file, no permission, no space."""
+    """Return whether waiting does not mend ``error``: no such file, no permission, no space."""
     return error.errno in _LASTING

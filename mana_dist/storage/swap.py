@@ -1,10 +1,9 @@
-"""Small files that many may replace at the same time, of whom one succeeds: compare and swap, on every storage.
+"""Compare and swap for small files, on every storage: of many who replace a file at the same time, one succeeds.
 
-Locally and on network file systems a lock of the kernel's makes it exact, on S3 conditional writes do. Where there is
-neither (``gs://`` through pyarrow, file systems without locks, S3 stores without conditional writes) it is only likely:
-who writes looks again a second later whether the file is still his. Two can both believe that they have succeeded
-there if one of them halts for longer than that between reading and writing; the one who wrote first finds out when he
-looks the next time.
+A lock of the kernel makes it exact on local and network file systems; conditional writes do on S3. Without either
+(``gs://`` through pyarrow, file systems without locks, S3 stores without conditional writes) it is only likely: the
+writer reads the file again a second later. Two writers can both believe that they have succeeded if one of them halts
+for longer than that between reading and writing; the first of them learns of it when it reads the file again.
 """
 
 import contextlib
@@ -17,21 +16,22 @@ from pathlib import Path
 
 from mana_dist import storage
 from mana_dist.storage import s3
+from mana_dist.storage.uris import split
 
 _SETTLED = 1.0  # seconds
-_LOCK_TRIES, _LOCK_PAUSE = 40, 0.05  # the lock is held for as long as a few hundred bytes take
+_LOCK_TRIES, _LOCK_PAUSE = 40, 0.05  # the lock is held while a few hundred bytes are read or written
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 def read(uri: str) -> bytes | None:
-    """The file's content; None where there is none. Gives up early, where :func:`mana_dist.storage.read_bytes` waits.
+    """Return the file's content; None if there is none. Gives up earlier than :func:`mana_dist.storage.read_bytes`.
 
     Raises:
         OSError: it cannot be read now.
     """
     resolved = storage.resolve(uri)
     if resolved.startswith("s3://"):
-        found = s3.read_now(*_bucket_and_key(resolved))
+        found = s3.read_now(*split(resolved)[1:])
         return found and found[0]
     if storage.is_remote(uri):
         return _read_loosely(resolved)
@@ -43,20 +43,20 @@ def read(uri: str) -> bytes | None:
 
 
 def swap(uri: str, old: bytes | None, new: bytes | None) -> bool:
-    """Replace the content ``old`` by ``new``, unless it is another by now; None stands for no file.
+    """Replace the content ``old`` by ``new`` if it is still ``old``; None stands for no file.
 
-    Contents must never come back: each holds something that is in no other.
+    No content may occur twice: each must contain something unique.
 
     Returns:
-        Whether the content is ``new`` now; also where an earlier call did it whose answer was lost.
+        Whether the content is ``new`` now, also if an earlier call whose answer was lost wrote it.
 
     Raises:
-        OSError: it cannot be read or written now; whether it was written is not known then.
+        OSError: it cannot be read or written now; it may have been written nonetheless.
     """
     resolved = storage.resolve(uri)
     try:
         if resolved.startswith("s3://"):
-            return s3.swap(*_bucket_and_key(resolved), old, new)
+            return s3.swap(*split(resolved)[1:], old, new)
         if not storage.is_remote(uri):
             return _swap_file(resolved, old, new)
     except NotImplementedError:
@@ -74,7 +74,7 @@ def _swap_file(path: str, old: bytes | None, new: bytes | None) -> bool:
             return found == new
         if new is None:
             os.unlink(path)
-        else:  # in place, since the lock is the file's: who waits for it must find what it has become
+        else:  # in place, because the lock belongs to this file: whoever waits for it must read the new content
             os.pwrite(file, new, 0)
             os.ftruncate(file, len(new))
     return True
@@ -82,7 +82,7 @@ def _swap_file(path: str, old: bytes | None, new: bytes | None) -> bool:
 
 @contextlib.contextmanager
 def _locked(path: str, flags: int, kind: int) -> Iterator[int | None]:
-    """The open file ``path``, locked; None where there is none.
+    """Open and lock the file ``path``; gives its descriptor, None if there is no file.
 
     Raises:
         NotImplementedError: this file system has no locks.
@@ -103,7 +103,7 @@ def _locked(path: str, flags: int, kind: int) -> Iterator[int | None]:
                     yield file
                     return
             finally:
-                fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked just now has the file open too
+                fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open too
         finally:
             os.close(file)
 
@@ -122,7 +122,7 @@ def _lock(file: int, kind: int, path: str) -> None:
 
 
 def _is_still(file: int, path: str) -> bool:
-    """Whether ``path`` is the open file still: whoever had the lock before may have deleted it."""
+    """Return whether ``path`` is still the open file: the lock's previous holder may have deleted it."""
     try:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:
@@ -130,7 +130,7 @@ def _is_still(file: int, path: str) -> bool:
 
 
 def _content(file: int | None) -> bytes | None:
-    """None for an empty file too: who made it died before he wrote, and holds nothing."""
+    """Return the content; None for an empty file too, whose maker died before it wrote and owns nothing."""
     if file is None:
         return None
     return os.pread(file, os.fstat(file).st_size, 0) or None
@@ -153,8 +153,3 @@ def _read_loosely(uri: str) -> bytes | None:
         return storage.read_bytes(uri) or None
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key

@@ -1,7 +1,7 @@
-"""URIs of files: local paths and anything with a scheme, taken apart and put together; nothing is asked of a storage.
+"""URIs of files, taken apart and put together without a request: local paths and anything with a scheme.
 
-After ``s3://`` and ``gs://`` everything is part of the name as it is: spaces, '#', '?', '%', '..'. Only ``http://`` and
-``https://`` URLs are URLs, with query and escapes.
+After ``s3://`` and ``gs://`` every character is part of the name: spaces, '#', '?', '%', '..'. Only ``http://`` and
+``https://`` URLs have a query and escapes.
 """
 
 import os
@@ -15,17 +15,17 @@ _WILDCARD = re.compile(r"[*?[]")
 
 
 def is_remote(uri: str) -> bool:
-    """Whether ``uri`` has a scheme other than ``file``."""
+    """Return whether ``uri`` has a scheme other than ``file``."""
     return _SCHEME.match(uri) is not None and not uri.startswith("file://")
 
 
 def is_web(uri: str) -> bool:
-    """Whether ``uri`` is a URL of a web server."""
+    """Return whether ``uri`` is a URL of a web server."""
     return uri.startswith(("http://", "https://"))
 
 
 def resolve(uri: str) -> str:
-    """An absolute local path, or the URI unchanged but for slashes at its end (``file://`` becomes a path)."""
+    """Return an absolute local path, also for ``file://``, or the remote URI without slashes at its end."""
     if is_web(uri):
         return uri
     if is_remote(uri):
@@ -34,30 +34,30 @@ def resolve(uri: str) -> str:
 
 
 def join(uri: str, *parts: str) -> str:
-    """``uri`` and ``parts`` with a single slash between them."""
+    """Return ``uri`` and ``parts`` with a single slash between them."""
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
 def split(uri: str) -> tuple[str, str, str]:
-    """Scheme, bucket and key of a remote URI, nothing of it decoded."""
+    """Return scheme, bucket and key of a remote URI, nothing of it decoded."""
     scheme, _, location = uri.partition("://")
     bucket, _, key = location.partition("/")
     return scheme, bucket, key
 
 
 def has_wildcards(uri: str) -> bool:
-    """Whether the path in ``uri`` reads as a pattern: holds '*', '?' or '['. It may be a name nonetheless."""
+    """Return whether the path in ``uri`` has '*', '?' or '[' and so may be a pattern."""
     return not is_web(uri) and _WILDCARD.search(uri) is not None
 
 
 def split_pattern(uri: str) -> tuple[str, re.Pattern[str]]:
-    """The folder in which all that a pattern like ``s3://b/films/*/[ab]?.mp4`` can match lies, and the rest of it.
+    """Return the folder that contains all matches of a pattern like ``s3://b/films/*/[ab]?.mp4``, and the rest of it.
 
     '*' and '?' match within a name, '**' any number of folders. A wildcard matches no name that begins with a dot,
-    unless a dot before it says so.
+    unless the pattern has a dot there.
 
     Returns:
-        The folder's URI, and what matches paths relative to it as a whole (``re.Pattern.fullmatch``).
+        The folder's URI, and an expression that matches whole paths relative to it (``re.Pattern.fullmatch``).
 
     Raises:
         UserError: not a pattern.
@@ -77,7 +77,7 @@ def split_pattern(uri: str) -> tuple[str, re.Pattern[str]]:
 
 
 def name_problem(uri: str) -> str:
-    """Return why nothing can be written at ``uri``, a name that is too long; empty if its length is no hindrance."""
+    """Return why ``uri`` is too long a name to be written; empty if it is not."""
     if is_remote(uri):
         return file_names.key_problem(split(resolve(uri))[2])
     return file_names.path_problem(resolve(uri))

@@ -1,4 +1,4 @@
-"""Files by URI: a local path or anything with a scheme.
+"""Files by URI, which is a local path or anything with a scheme.
 
 ``storage.write_bytes("s3://bucket/folder/file", data)``: readers see the whole file, or none.
 """

@@ -1,4 +1,4 @@
-"""Objects written to S3: nothing can be seen of one before it is whole, and none is copied."""
+"""Uploads to S3: an object is invisible before it is whole, and none is copied."""
 
 import contextlib
 import io
@@ -8,29 +8,29 @@ from typing import IO, Any, cast
 
 from mana_dist.storage import s3
 
-MOST_PARTS = 10_000
-"""Of an upload, by S3's rules."""
+MAX_PARTS = 10_000
+"""Parts that S3 accepts in an upload."""
 
 _PART_BYTES = 16 * 2**20
-_EQUAL_PARTS = 1000  # of one size, which some stores ask for; an object of more than these 16 GiB needs growing ones
+_EQUAL_PARTS = 1000  # some stores need parts of one size; only an object of more than these 16 GiB has growing ones
 _GROWTH_BYTES = 144 * 2**10
-_AT_ONCE = 4  # parts on their way
+_PARALLEL_PARTS = 4
 
 
 def part_bytes(number: int) -> int:
-    """Return the size of part ``number``, from 1: with it an upload has room for 5 TiB, and never much in memory."""
+    """Return the size of part ``number``, counted from 1: an upload has room for 5 TiB, with little of it in memory."""
     return _PART_BYTES + max(0, number - _EQUAL_PARTS) * _GROWTH_BYTES
 
 
 @contextlib.contextmanager
 def open_write(bucket: str, key: str) -> Iterator[IO[bytes]]:
-    """Give a binary stream to an object that appears, whole, when the context is left without an exception.
+    """Open a binary stream to an object that appears, whole, when the context is left without an exception.
 
-    What fits in a part goes up in one request; more is a multipart upload, which is abandoned on failure. A process
-    that is killed leaves an unfinished upload, which no listing shows; a lifecycle rule of the bucket deletes it.
+    Up to one part is sent in one request; more is a multipart upload, which is aborted on failure. A killed process
+    leaves an unfinished upload, which no listing shows and which a lifecycle rule of the bucket deletes.
 
     Raises:
-        OSError: it cannot be written; FileNotFoundError and PermissionError where they are meant.
+        OSError: it cannot be written; FileNotFoundError and PermissionError where they apply.
     """
     upload = _Upload(bucket, key)
     try:
@@ -49,7 +49,7 @@ class _Upload(io.RawIOBase):
         self._position = 0
         self._id: str | None = None
         self._threads: ThreadPoolExecutor | None = None
-        self._parts: list[Future[str]] = []  # their entity tags
+        self._parts: list[Future[str]] = []  # entity tags
 
     def writable(self) -> bool:
         return True
@@ -68,7 +68,7 @@ class _Upload(io.RawIOBase):
         return size
 
     def finish(self) -> None:
-        """Publish the object."""
+        """Complete the upload."""
         if self._id is None:
             self._call("put_object", Body=bytes(self._buffer))
             return
@@ -79,8 +79,8 @@ class _Upload(io.RawIOBase):
         self._end_threads()
 
     def abandon(self) -> None:
-        """Leave nothing, as far as the store can be reached."""
-        self._end_threads()  # a part that arrives after the end would stay
+        """Abort the upload, if the store can be reached."""
+        self._end_threads()  # a part that arrives after the abort would stay
         if self._id is not None:
             with contextlib.suppress(OSError):
                 self._call("abort_multipart_upload", UploadId=self._id)
@@ -88,9 +88,9 @@ class _Upload(io.RawIOBase):
     def _send(self, part: bytes) -> None:
         if self._threads is None:
             self._id = self._call("create_multipart_upload")["UploadId"]
-            self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="s3-upload")
-        if len(self._parts) >= _AT_ONCE:
-            self._parts[-_AT_ONCE].result()  # tells of a failure, and bounds what waits in memory
+            self._threads = ThreadPoolExecutor(_PARALLEL_PARTS, thread_name_prefix="s3-upload")
+        if len(self._parts) >= _PARALLEL_PARTS:
+            self._parts[-_PARALLEL_PARTS].result()  # raises its failure, and bounds what waits in memory
         self._parts.append(self._threads.submit(self._send_now, len(self._parts) + 1, part))
 
     def _send_now(self, number: int, part: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Files read and written by URI, through pyarrow's file systems and smart-open."""
+"""Reading, writing and deleting files by URI."""
 
 import contextlib
 import io
@@ -16,16 +16,16 @@ from mana_dist.storage import file_names, filesystems, s3, s3_upload, web
 from mana_dist.storage.filesystems import arrow_errors, local_errors
 from mana_dist.storage.uris import is_remote, is_web, join, name_problem, resolve, split
 
-_BUFFER_BYTES = 4 * 1024 * 1024  # of files that pyarrow reads: it asks a store for no more than it is asked for
-_BELOW_BYTES = 200  # of the longest name that a command makes below its folder, the folders in it included
+_BUFFER_BYTES = 4 * 1024 * 1024  # size of pyarrow's requests, which are otherwise as small as the reader's
+_BELOW_BYTES = 200  # length of the longest path that a command makes below its folder
 
 
 def open_read(uri: str) -> BinaryIO:
-    """A seekable binary stream of the file at ``uri``. Remote ones outlive an outage of some seconds.
+    """Return a seekable binary stream of the file at ``uri``. Remote ones outlive an outage of some seconds.
 
     Raises:
         UserError: nothing here reads this scheme.
-        OSError: the file cannot be read; FileNotFoundError where there is none. So for all reads of the stream.
+        OSError: the file cannot be read; FileNotFoundError if there is none. Reading from the stream raises the same.
     """
     resolved = resolve(uri)
     if not is_remote(uri):
@@ -45,11 +45,10 @@ def open_read(uri: str) -> BinaryIO:
 
 
 def read_bytes(uri: str) -> bytes:
-    """The whole file at ``uri``.
+    """Return the content of the file at ``uri``.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError: it cannot be read.
+        OSError: it cannot be read; FileNotFoundError if there is none.
     """
     if uri.startswith("s3://"):
         _, bucket, key = split(resolve(uri))
@@ -59,21 +58,21 @@ def read_bytes(uri: str) -> bytes:
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a whole file: readers see the old content or the new, never a part; see :func:`open_write`."""
+    """Write a file: readers see the old content or the new, never a part of it."""
     with open_write(uri) as stream:
         stream.write(data)
 
 
 @contextlib.contextmanager
 def open_write(uri: str, partial_folder: str = "") -> Iterator[IO[bytes]]:
-    """Give a binary stream to a file that appears at ``uri``, whole, when the context is left without an exception.
+    """Open a binary stream to a file that appears at ``uri``, whole, when the context is left without an exception.
 
-    An object of S3 or Google appears by the end of its upload. Elsewhere the data goes to a hidden name, which is moved
-    to ``uri`` at the end and deleted on failure.
+    On S3 and Google the end of the upload makes the object visible. Elsewhere the data is written under a hidden name,
+    which is moved to ``uri`` at the end and deleted on failure.
 
     Args:
         uri: the file.
-        partial_folder: name of a folder beside the file for the hidden name, where there is one.
+        partial_folder: name of a folder beside the file for the hidden name; by default it lies beside the file.
     """
     scheme, bucket, key = split(resolve(uri)) if is_remote(uri) else ("", "", "")
     if scheme == "s3":
@@ -97,7 +96,7 @@ def open_write(uri: str, partial_folder: str = "") -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def _one_call(filesystem_: fs.FileSystem, path: str) -> Iterator[IO[bytes]]:
-    """Gather the data in a temporary file first: pyarrow ends the upload that an exception interrupts as if whole."""
+    """Gather the data in a temporary file first: pyarrow completes an upload that an exception interrupts."""
     with tempfile.TemporaryFile() as stream:
         yield stream
         stream.flush()
@@ -114,7 +113,7 @@ def _partial_object(filesystem_: fs.FileSystem, partial: str, path: str) -> Iter
             yield stream
         filesystem_.move(partial, path)
     except BaseException:
-        with contextlib.suppress(OSError):  # what broke the upload may also keep us from deleting
+        with contextlib.suppress(OSError):  # what broke the upload may also prevent deleting
             filesystem_.delete_file(partial)
         raise
 
@@ -138,9 +137,9 @@ def delete(uri: str) -> None:
     """Delete the file at ``uri``.
 
     Raises:
-        OSError: it cannot be deleted; FileNotFoundError where there is none.
+        OSError: it cannot be deleted; FileNotFoundError if there is none.
     """
-    if not is_remote(uri):  # pyarrow gives up at a name that is not UTF-8
+    if not is_remote(uri):  # pyarrow fails at a name that is not UTF-8
         path = resolve(uri)
         with local_errors(path):
             os.unlink(path)
@@ -151,12 +150,13 @@ def delete(uri: str) -> None:
 
 
 def check_writable(uri: str, key: str) -> None:
-    """Write and delete a small file in the folder ``uri``, below which there must be room for longer names too.
+    """Check that files can be written in the folder ``uri``, by writing and deleting a small one.
 
     A local folder that is not there is not made: the file is written where it would be.
 
     Raises:
-        UserError: it cannot be written; names ``key``, the configuration key to mend.
+        UserError: they cannot, or names below it would be too long; the message begins with ``key``, the configuration
+            key or option to mend.
     """
     if problem := name_problem(join(uri, "x" * _BELOW_BYTES)):
         raise UserError(f"{key}: {uri}: what lies below is too deep ({problem}); name a shorter one")

@@ -1,4 +1,4 @@
-"""Side-by-side pictures for people: labelled panels, and which part of a video to show."""
+"""Comparison pictures: labelled panels side by side, and the part of a frame where two results differ most."""
 
 import base64
 import io
@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 
 LABEL_HEIGHT = 22  # pixels
-LABEL_SIZE = 15
+_FONT_SIZE = 15
 GAP = 4  # pixels between panels
-LEAST_WIDTH = 240  # a panel narrower than this is enlarged, pixel by pixel
+LEAST_WIDTH = 240  # narrower panels are enlarged by a whole factor
 BACKGROUND = (24, 24, 24)
 
 
@@ -23,9 +23,8 @@ class Panel:
     """One picture of a row.
 
     Attributes:
-        label: what it is.
-        image: (H, W, 3) uint8, RGB; the row's tallest image sets its height, smaller ones are enlarged by nearest
-            neighbour to it.
+        label: its caption.
+        image: (H, W, 3) uint8, RGB; enlarged by nearest neighbour to the largest image of the row.
     """
 
     label: str
@@ -33,28 +32,18 @@ class Panel:
 
 
 def side_by_side(lr: Frame, bicubic: Frame, mana: Frame, hr: Frame) -> Frame:
-    """LR | bicubic | MANA | HR, labelled.
-
-    Args:
-        lr: (h, w, 3) uint8 RGB, shown enlarged by nearest neighbour.
-        bicubic: (4h, 4w, 3).
-        mana: (4h, 4w, 3).
-        hr: (4h, 4w, 3).
-
-    Returns:
-        One uint8 RGB picture.
-    """
+    """Return one uint8 RGB picture of LR | bicubic | MANA | HR, labelled; LR has (h, w, 3), the others (4h, 4w, 3)."""
     return row([Panel("LR", lr), Panel("bicubic", bicubic), Panel("MANA", mana), Panel("HR", hr)])
 
 
 def row(panels: Sequence[Panel]) -> Frame:
-    """The panels side by side, each under its label: one uint8 RGB picture."""
+    """Return one uint8 RGB picture of the panels side by side, each under its label."""
     height = max(panel.image.shape[0] for panel in panels)
     width = max(panel.image.shape[1] for panel in panels)
     height, width = (side * -(-LEAST_WIDTH // width) for side in (height, width))
     canvas = Image.new("RGB", (len(panels) * (width + GAP) - GAP, height + LABEL_HEIGHT), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(LABEL_SIZE)
+    font = ImageFont.load_default(_FONT_SIZE)
     for position, panel in enumerate(panels):
         left = position * (width + GAP)
         canvas.paste(
@@ -65,7 +54,7 @@ def row(panels: Sequence[Panel]) -> Frame:
 
 
 def column(rows: Sequence[Frame]) -> Frame:
-    """Rows of equal or different width, one below the other, on the left."""
+    """Return one picture of rows of any width, one below the other, aligned at the left."""
     width = max(picture.shape[1] for picture in rows)
     canvas = Image.new("RGB", (width, sum(picture.shape[0] + GAP for picture in rows) - GAP), BACKGROUND)
     top = 0
@@ -76,27 +65,27 @@ def column(rows: Sequence[Frame]) -> Frame:
 
 
 def to_png(picture: Frame) -> bytes:
-    """The PNG file of a (H, W, 3) uint8 RGB picture."""
+    """Return the PNG file of a (H, W, 3) uint8 RGB picture."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def to_data_uri(picture: Frame) -> str:
-    """A (H, W, 3) uint8 RGB picture as a ``data:`` URI: its PNG file in base64, to stand in a page."""
+    """Return the ``data:`` URI of a (H, W, 3) uint8 RGB picture, for HTML: its PNG file in base64."""
     return "data:image/png;base64," + base64.b64encode(to_png(picture)).decode()
 
 
 @dataclass(frozen=True)
 class Region:
-    """A square part of an HR frame; its sides and position are multiples of 4, so that it has an LR counterpart.
+    """A part of an HR frame; its sides and position are multiples of 4, so that it has an LR counterpart.
 
     Attributes:
         top: first row, HR pixels.
         left: first column.
         height: rows.
         width: columns.
-        difference: mean absolute difference of the two frames in it, of 255.
+        difference: mean absolute difference of the two frames in it, on the scale to 255.
     """
 
     top: int
@@ -106,26 +95,23 @@ class Region:
     difference: float
 
     def of(self, frame: Frame) -> Frame:
-        """This part of an HR frame."""
+        """Return this part of an HR frame."""
         return frame[self.top : self.top + self.height, self.left : self.left + self.width]
 
     def of_lr(self, frame: Frame) -> Frame:
-        """The counterpart in an LR frame."""
+        """Return the corresponding part of an LR frame."""
         return frame[self.top // 4 : (self.top + self.height) // 4, self.left // 4 : (self.left + self.width) // 4]
 
 
 def most_different_region(a: Frame, b: Frame, side: int = 160) -> Region:
-    """Where two HR frames of one size (multiples of 4) differ most.
+    """Return the region where two HR frames have the largest mean absolute difference.
 
     Args:
-        a: (H, W, 3) uint8.
+        a: (H, W, 3) uint8; H and W are multiples of 4.
         b: of the same shape.
-        side: of the region, HR pixels, a multiple of 4; less where the frame is smaller.
-
-    Returns:
-        The region with the largest mean absolute difference among those at multiples of 4.
+        side: side of the region in HR pixels, a multiple of 4; a smaller frame limits it.
     """
-    # Work on the LR grid: sums over 4x4 blocks, then every window of blocks from a summed-area table.
+    # On the LR grid: sums over 4x4 blocks, then every window of blocks from a summed-area table.
     difference = np.abs(a.astype(np.int32) - b).sum(axis=2)
     rows, columns = difference.shape[0] // 4, difference.shape[1] // 4
     blocks = difference.reshape(rows, 4, columns, 4).sum(axis=(1, 3))
@@ -139,7 +125,7 @@ def most_different_region(a: Frame, b: Frame, side: int = 160) -> Region:
 
 
 def _fitting(label: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The label, or its end behind an ellipsis: the end of a checkpoint's path tells more than its beginning."""
+    """Return the label, or an ellipsis and its end, which in a checkpoint's path is the distinctive part."""
     if font.getlength(label) <= width:
         return label
     ends = ("…" + label[start:] for start in range(1, len(label)))

@@ -1,4 +1,4 @@
-"""Tasks on Ray Data, one to an item: however long one takes, whatever becomes of the process that works on it."""
+"""Tasks on Ray Data, one for each item, which may take long and may lose their processes."""
 
 import functools
 import logging
@@ -12,15 +12,16 @@ from mana_dist.console import log
 from mana_dist.progress import count, duration
 
 Step = Callable[[], None]
-"""Is called by a task for every frame that it is done with."""
+"""A function that a task calls after every frame."""
 Task = Callable[[str, Step], str]
+"""A function of an item and a Step that returns a result."""
 
 _BLOCKS = 10_000
 _RETRIES = 2  # of an item whose process died
-_SILENCE = 60.0  # seconds without a result after which it is said what is waited for; then twice as long, and so on
-_LONGEST_SILENCE = 900.0
+_SILENCE = 60.0  # seconds without a result before the first line about it; doubles with each line
+_MAX_SILENCE = 900.0
 _SIGN_SECONDS = 5.0  # between two signs of life of a task
-_NAMED = 4  # tasks
+_NAMED = 4  # tasks in a line
 
 
 def map_on_ray(
@@ -32,40 +33,40 @@ def map_on_ray(
     gpus: int = 0,
     at_once: int | None = None,
 ) -> Iterator[str]:
-    """Give what ``task`` makes of every item, in any order; an item whose process dies again and again gives nothing.
+    """Yield the results of ``task`` for all items, in any order; an item whose process dies every time has none.
 
-    Tasks and no pool of actors: an actor that leaves by itself (``sys.exit``) is not started anew, and Ray Data waits
-    for it for ever (ray#62746). What a task must load once, it may keep in its process, which the next one gets.
+    Uses tasks, not a pool of actors: an actor that calls ``sys.exit`` is not restarted, and Ray Data waits for it
+    forever (ray#62746). A task can cache what it loads in its process, which later tasks use too.
 
     Args:
-        items: what to do.
-        task: takes an item and what to call for each frame.
-        name: of an item, for people.
-        cpus: that a task needs.
-        gpus: that it needs.
-        at_once: tasks that run at a time; None: as many as there is room for.
+        items: one for each task.
+        task: does the work.
+        name: returns an item's name for people.
+        cpus: CPUs that a task needs.
+        gpus: GPUs that it needs.
+        at_once: number of tasks that run at a time; None for as many as the cluster has room for.
     """
     if not items:
         return
-    from mana_dist import ray_runtime  # Ray takes seconds to import: only once there is work for it
+    from mana_dist import ray_runtime  # imports Ray, which takes seconds: only if there is work
 
     ray_runtime.start_ray()
     import ray.data
 
     for handler in logging.getLogger("ray.data").handlers:
         if not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.CRITICAL)  # the console is for our lines; the session's log files keep Ray's
+            handler.setLevel(logging.CRITICAL)  # Ray's lines stay in the log files of its session
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1
-    # Ray Data takes half an hour without a result for a hang; a segment, or a node that is to come, may take longer.
+    # Ray Data counts half an hour without a result as a hang; a segment, or a new node, may take longer.
     context.execution_no_progress_timeout_s = -1
     desk = ray.remote(num_cpus=0)(_Desk).remote()
     rows = [{"number": number, "item": item} for number, item in enumerate(items)]
     work = ray.data.from_items(rows, override_num_blocks=min(len(items), _BLOCKS))
     with warnings.catch_warnings():
-        # Ray Data tries a task whose process dies again for ever; 2.60 has no other way to say how often than this,
-        # which it deprecates.
+        # By default Ray Data retries a task whose process dies forever; 2.60 has no other setting than this deprecated
+        # one.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*ray_remote_args")
         results = work.map(
@@ -73,42 +74,42 @@ def map_on_ray(
             compute=ray.data.TaskPoolStrategy(at_once),
             num_cpus=0 if gpus else cpus,
             num_gpus=gpus,
-            max_calls=0,  # else a process that has a GPU ends with each task
+            max_calls=0,  # by default a process with a GPU ends after each task
             max_retries=_RETRIES,
         )
     left = {number: name(item) for number, item in enumerate(items)}
     with _Reminder(left, desk) as reminder:
         for row in results.iter_rows():
             del left[row["number"]]
-            reminder.has_come()
+            reminder.restart()
             yield row["item"]
 
 
 class _Desk:
-    """An actor to which tasks say that they are at work, and how far."""
+    """An actor to which tasks report their progress."""
 
     def __init__(self) -> None:
         self._signs: dict[int, tuple[int | None, float]] = {}
 
     def sign(self, number: int, frames: int | None) -> None:
-        """Task ``number`` has done so many frames; None: it is done, and its result on its way."""
+        """Record the frames that task ``number`` has done; None if it has ended and its result is on its way."""
         self._signs[number] = frames, time.monotonic()
 
     def signs(self) -> dict[int, tuple[int | None, float]]:
-        """What each task that ever began said last, and how many seconds ago."""
+        """Return the last report of each task that began, and its age in seconds."""
         now = time.monotonic()
         return {number: (frames, now - when) for number, (frames, when) in self._signs.items()}
 
 
 def _run(row: dict[str, Any], task: Task, desk: Any) -> dict[str, Any]:
-    frames, said = 0, time.monotonic()
+    frames, reported = 0, time.monotonic()
     desk.sign.remote(row["number"], frames)
 
     def step() -> None:
-        nonlocal frames, said
+        nonlocal frames, reported
         frames += 1
-        if time.monotonic() - said > _SIGN_SECONDS:
-            said = time.monotonic()
+        if time.monotonic() - reported > _SIGN_SECONDS:
+            reported = time.monotonic()
             desk.sign.remote(row["number"], frames)
 
     done = task(row["item"], step)
@@ -117,11 +118,11 @@ def _run(row: dict[str, Any], task: Task, desk: Any) -> dict[str, Any]:
 
 
 class _Reminder:
-    """A thread that says what is waited for when no result comes for long: a slow task is no hang."""
+    """A thread that prints which tasks are at work if no result has come for long."""
 
     def __init__(self, left: dict[int, str], desk: Any) -> None:
         self._left, self._desk = left, desk
-        self._came = time.monotonic()
+        self._last = time.monotonic()
         self._silence = _SILENCE
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="reminder", daemon=True)
@@ -133,18 +134,18 @@ class _Reminder:
     def __exit__(self, *_: object) -> None:
         self._end.set()
 
-    def has_come(self) -> None:
-        """Begin to count anew: there is a result."""
-        self._came, self._silence = time.monotonic(), _SILENCE
+    def restart(self) -> None:
+        """Restart the clock, because there is a result."""
+        self._last, self._silence = time.monotonic(), _SILENCE
 
     def _watch(self) -> None:
         import ray
 
-        while not self._end.wait(max(self._came + self._silence - time.monotonic(), 0.1)):
-            silent = time.monotonic() - self._came
+        while not self._end.wait(max(self._last + self._silence - time.monotonic(), 0.1)):
+            silent = time.monotonic() - self._last
             if silent < self._silence:
                 continue
-            self._silence += min(self._silence, _LONGEST_SILENCE)
+            self._silence += min(self._silence, _MAX_SILENCE)
             try:
                 signs = ray.get(self._desk.signs.remote(), timeout=_SIGN_SECONDS)
             except ray.exceptions.RayError:  # its node may be gone
@@ -153,13 +154,12 @@ class _Reminder:
 
 
 def waiting_line(silent: float, left: dict[int, str], signs: dict[int, tuple[int | None, float]]) -> str:
-    """Say what is waited for.
+    """Return the line that says which tasks are at work.
 
     Args:
         silent: seconds since the last result.
-        left: names of the tasks whose results have not come.
-        signs: of those that have begun, how many frames they have done (None: all) and how many seconds ago they said
-            so.
+        left: names of the tasks without a result.
+        signs: number of frames done (None for all) and age in seconds of the last report, for tasks that have begun.
     """
     begun = {number: signs[number] for number in left if number in signs}
     parts = [f"{left[number]} ({_sign(frames, ago)})" for number, (frames, ago) in begun.items() if frames is not None]

@@ -1,7 +1,7 @@
-"""The alias ``candidate``: one rule for when it moves to a model that was just registered.
+"""The alias ``candidate``, and the rule by which it moves to a model that was just registered.
 
-Where it points at nothing, it moves. Else both models are scored on the same held-out data, and it moves if the new one
-is better than the one that it points at, and than bicubic interpolation. What cannot be compared takes nothing away.
+If it points at nothing, it moves. Otherwise both models are scored on the same held-out data, and it moves if the new
+one is better than the one that it points at and than bicubic interpolation. If they cannot be compared, it stays.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from mana_dist.registry.versions import Registered
 
 CANDIDATE = "candidate"
 TAG = "mana_dist.registry.candidate"
-"""A version's tag: what was decided of it, and by which figures."""
+"""A version's tag: the decision, with its figures."""
 Policy = Literal["better", "always", "never"]
 
 
@@ -30,10 +30,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided of a version.
+    """The decision about a version.
 
     Attributes:
-        holds: whether the alias points at it.
+        holds: whether the alias points at the version.
         reason: why, with the figures.
     """
 
@@ -45,7 +45,7 @@ class Decision:
 
 
 def is_better(model: float, holder: float, bicubic: float) -> bool:
-    """Whether a model may take an alias from the one that holds it; of equal ones it stays where it is."""
+    """Return whether a model may take an alias from its holder; it may not if they are equal."""
     return model > holder and model > bicubic
 
 
@@ -54,14 +54,14 @@ def settle(
 ) -> Decision:
     """Decide whether the alias moves to ``version``, move it if so, and tag the version with the decision.
 
-    Called again for the same version it comes to the same decision.
+    A second call for the same version returns the same decision.
 
     Args:
         version: just registered.
         tracking_uri: of the registry.
         policy: ``mlflow.candidate``.
-        score: scores the new model, the one that holds the alias, and bicubic; raises UserError where that cannot be
-            done. None: there is no held-out data.
+        score: scores the new model, the holder of the alias (its argument) and bicubic; raises UserError if that is
+            impossible. None if there is no held-out data.
 
     Raises:
         UserError: the registry refuses or cannot be reached.

@@ -30,7 +30,7 @@ REGISTRY_SCHEME = "models:/"
 
 
 class Loaded(NamedTuple):
-    """A model as it was read: itself, its configuration, and the SHA-256 of its ``model.safetensors`` (hex)."""
+    """A model, its configuration, and the SHA-256 of its ``model.safetensors`` (hex)."""
 
     model: Mana
     config: Config
@@ -38,10 +38,10 @@ class Loaded(NamedTuple):
 
 
 def save(folder: str, weights: Mapping[str, Tensor], config: Config) -> None:
-    """Write a model folder; each file is whole under its name or not there, the weights last.
+    """Write a model folder, the weights last; each file appears whole.
 
     Args:
-        folder: a local folder; made if it is not there, and other files in it stay.
+        folder: URI; made if it does not exist, and other files in it stay.
         weights: the model's state, any floating dtype and device; stored as fp32.
         config: the configuration that the model was trained with.
     """
@@ -51,7 +51,7 @@ def save(folder: str, weights: Mapping[str, Tensor], config: Config) -> None:
 
 
 def describe(config: Config) -> bytes:
-    """Return the content of ``config.yaml``: what describes the model and its training, and nothing private."""
+    """Return the content of ``config.yaml``: the model and its training, without anything private to the run."""
     return _shared_yaml(configuration.to_mapping(config))
 
 
@@ -61,7 +61,7 @@ def _shared_yaml(values: Mapping[str, Any]) -> bytes:
 
 
 def load(model: str, tracking_uri: str | None = None) -> tuple[Mana, Config]:
-    """The model that a folder or the MLflow registry holds, on the CPU, fp32, in evaluation mode.
+    """Return a model from a folder or the MLflow registry, on the CPU, fp32, in evaluation mode, and its configuration.
 
     Args:
         model: the URI of a model or checkpoint folder, or ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
@@ -75,7 +75,7 @@ def load(model: str, tracking_uri: str | None = None) -> tuple[Mana, Config]:
 
 
 def load_identified(model: str, tracking_uri: str | None = None) -> Loaded:
-    """As :func:`load`, with what tells these weights from all others."""
+    """Do as :func:`load`, and return the digest of the weights too."""
     with fetched(model, tracking_uri) as folder:
         config = configuration.load(
             _read(folder, CONFIG_FILE, model).decode(errors="replace"), f"{model}/{CONFIG_FILE}"
@@ -92,9 +92,9 @@ def load_identified(model: str, tracking_uri: str | None = None) -> Loaded:
 
 @contextmanager
 def fetched(model: str, tracking_uri: str | None = None) -> Iterator[str]:
-    """The URI of the folder that holds the model's two files, for as long as the context is open.
+    """Give the URI of a folder with the model's two files while the context is open.
 
-    A folder is its own; a registered model is downloaded to a temporary folder.
+    A registered model is downloaded to a temporary folder.
 
     Raises:
         UserError: no such folder or registered model.
@@ -121,7 +121,7 @@ def digest(model: str) -> str:
 def copy(model: str, folder: str, tracking_uri: str | None = None) -> None:
     """Copy the two files of a model, and nothing else, to another folder, the weights last.
 
-    Of a ``config.yaml`` that an older version wrote, what is private stays behind.
+    Leaves out what is private to the run in a ``config.yaml`` that an older version wrote.
 
     Args:
         model: as for :func:`load`.
@@ -158,7 +158,7 @@ def _read(folder: str, name: str, model: str) -> bytes:
 
 def _download(model: str, tracking_uri: str, folder: str) -> str:
     database = sqlite_file(tracking_uri)
-    # MLflow would make an empty database here, and the next look-up would find it.
+    # MLflow would make an empty database here, which the next look-up would find.
     if database is not None and not os.path.isfile(database):
         raise UserError(
             f"model {model}: there is no MLflow database {database}; "
@@ -175,7 +175,7 @@ def _download(model: str, tracking_uri: str, folder: str) -> str:
 
 
 def _build(config: ModelConfig, weights: Mapping[str, Tensor], name: str) -> Mana:
-    # On the meta device nothing is initialised, so the caller's random state stays as it was.
+    # The meta device initialises nothing, so the caller's random state does not change.
     with torch.device("meta"):
         model = Mana(config)
     expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}

@@ -21,7 +21,7 @@ from mana_dist.model import Mana, ModelConfig
 from mana_dist.model.inference import Frame, choose_device, super_resolve_window
 
 with warnings.catch_warnings():
-    # MLflow asks for type hints while the class is made; the signature says more than they could.
+    # MLflow warns about missing type hints while the class is made; the signature is more precise.
     warnings.filterwarnings("ignore", ".*Add type hints")
 
     class ManaModel(PythonModel):  # type: ignore[misc]  # MLflow comes without types
@@ -30,8 +30,8 @@ with warnings.catch_warnings():
         def load_context(self, context: Any) -> None:
             """Read the weights; called by MLflow before the first prediction.
 
-            ``mlflow.pyfunc.load_model(..., model_config={"device": "cpu"})`` says where the model runs; ``auto``, the
-            default, takes a GPU where there is one.
+            ``mlflow.pyfunc.load_model(..., model_config={"device": "cpu"})`` chooses the device; ``auto``, the default,
+            takes a GPU if there is one.
             """
             folder = context.artifacts["model"]
             with open(os.path.join(folder, "config.yaml"), encoding="utf-8") as stream:
@@ -47,16 +47,15 @@ with warnings.catch_warnings():
             """Super-resolve the centre frame of one window.
 
             Args:
-                context: MLflow's; not used.
-                model_input: (T, H, W, 3) uint8, RGB, consecutive frames; T as the model was trained.
-                params: ``answer``: ``array``, or ``png`` for the frame as a PNG file in base64, which over HTTP is a
-                    fraction of the numbers.
+                context: MLflow's; unused.
+                model_input: (T, H, W, 3) uint8, RGB, consecutive frames; T is the model's.
+                params: ``answer``: ``array``, or ``png`` for a PNG file in base64, which is far smaller over HTTP.
 
             Returns:
-                (4H, 4W, 3) uint8, RGB, or that as a PNG file.
+                (4H, 4W, 3) uint8, RGB, as an array or a PNG file.
 
             Raises:
-                MlflowException: not T frames of three channels, or another answer: status 400 over HTTP.
+                MlflowException: not T frames of three channels, or another ``answer``; over HTTP it is status 400.
             """
             answer = (params or {}).get("answer", "array")
             if answer not in ("array", "png"):

@@ -1,4 +1,4 @@
-"""Finished models into the MLflow registry, as pyfunc models that need nothing of this machine."""
+"""Versions of models in the MLflow registry: found, tagged, and registered as pyfunc models."""
 
 import io
 import os
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-# What mana_dist.registry.pyfunc imports, beside MLflow itself.
 SERVING_PACKAGES = ("torch", "numpy", "safetensors", "pyyaml", "pillow")
+"""Packages that :mod:`mana_dist.registry.pyfunc` imports, beside MLflow."""
 _NAME = re.compile(
     r"models:/(?P<model>[^/@]+)(?:/(?:(?P<version>[0-9]+)|(?P<latest>(?i:latest))|(?P<stage>[^/@]+))|@(?P<alias>[^/@]+))"
 )
 _LOGGED_MODEL = re.compile(r"models:/(m-\w+)")
-_DIGEST = "sha256"  # a LoggedModel's parameter: of model.safetensors
+_DIGEST = "sha256"  # name of the LoggedModel's parameter with the digest of model.safetensors
 _NOT_IN_LOGGED_MODELS = re.compile(r"""[/:.%"']""")
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
-_LONGEST_TAG = 5000  # characters; older servers' bound
-EXAMPLE_SIZE = (8, 8)  # of the input example's frames: a black window that shows a request's form
+_MAX_TAG = 5000  # characters; older servers' limit
+_EXAMPLE_SIZE = (8, 8)  # of the black frames in the input example
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Registered:
     Attributes:
         model: the registered model's name.
         version: its version.
-        model_id: of MLflow's LoggedModel, where it has one.
+        model_id: id of MLflow's LoggedModel, if it has one.
     """
 
     model: str
@@ -49,12 +49,12 @@ class Registered:
 
     @property
     def uri(self) -> str:
-        """``models:/NAME/VERSION``, which always means the same weights."""
+        """``models:/NAME/VERSION``, which always names the same weights."""
         return f"models:/{self.model}/{self.version}"
 
 
 def resolve(name: str, tracking_uri: str) -> Registered | None:
-    """The version that ``models:/NAME/VERSION``, ``/latest`` or ``@ALIAS`` means now; None: there is none.
+    """Return the version that ``models:/NAME/VERSION``, ``/latest`` or ``@ALIAS`` names now; None if there is none.
 
     Raises:
         UserError: a name that ends in one of MLflow's stages, or the registry cannot be reached.
@@ -77,7 +77,7 @@ def resolve(name: str, tracking_uri: str) -> Registered | None:
         raise UserError(f"{name}: the MLflow registry at {tracking_uri} cannot be used ({error})") from error
     if found is None:
         return None
-    # A database leaves the version's model_id empty; its source has it.
+    # MLflow on a database leaves the version's model_id empty; its source contains it.
     logged = _LOGGED_MODEL.fullmatch(found.source or "")
     return Registered(match["model"], str(found.version), found.model_id or (logged[1] if logged else None))
 
@@ -92,7 +92,7 @@ def _version(client: "MlflowClient", name: re.Match[str]) -> "ModelVersion | Non
 
 
 def move_alias(registered: Registered, alias: str, tracking_uri: str, tags: Mapping[str, str]) -> None:
-    """Let an alias point at a version, and tag that version.
+    """Point an alias at a version, and tag that version.
 
     Raises:
         UserError: the registry refuses or cannot be reached.
@@ -110,11 +110,11 @@ def set_tags(registered: Registered, tracking_uri: str, tags: Mapping[str, str])
     """
     with _registry(f"{registered.uri}: cannot be tagged", tracking_uri) as client:
         for key, value in tags.items():
-            client.set_model_version_tag(registered.model, registered.version, key, value[:_LONGEST_TAG])
+            client.set_model_version_tag(registered.model, registered.version, key, value[:_MAX_TAG])
 
 
 def tag(registered: Registered, key: str, tracking_uri: str) -> str | None:
-    """Return a tag of a version, None where it has none of this name.
+    """Return a tag of a version; None if it has none of this name.
 
     Raises:
         UserError: the registry refuses or cannot be reached.
@@ -126,7 +126,7 @@ def tag(registered: Registered, key: str, tracking_uri: str) -> str | None:
 
 @contextmanager
 def _registry(what: str, tracking_uri: str) -> Iterator["MlflowClient"]:
-    """A client whose failures become a UserError that begins with ``what``."""
+    """Give a client whose failures become a UserError that begins with ``what``."""
     quiet_mlflow()
     from mlflow import MlflowClient
 
@@ -139,16 +139,16 @@ def _registry(what: str, tracking_uri: str) -> Iterator["MlflowClient"]:
 def log_and_register(
     folder: str, config: Config, run_id: str, tracking_uri: str, metrics: Mapping[str, float] | None = None
 ) -> Registered:
-    """Log a model folder as a LoggedModel of a run and register it; a run's model that is registered already stays it.
+    """Log a model folder as a LoggedModel of a run and register it, unless this run has registered these weights.
 
     ``mlflow.pyfunc.load_model("models:/NAME/VERSION")`` then gives a model whose ``predict`` turns (T, H, W, 3) uint8
-    frames into the (4H, 4W, 3) uint8 super-resolved centre frame, also where mana_dist is not installed; with
+    frames into the (4H, 4W, 3) uint8 super-resolved centre frame, also if mana_dist is not installed; with
     ``params={"answer": "png"}`` into a PNG file in base64.
 
     Args:
-        folder: URI of the model folder; of a checkpoint folder only the model's two files are taken.
-        config: names the registered model; what of it is no secret goes to the LoggedModel as parameters.
-        run_id: the training's run; it may be open here, elsewhere, or finished, and stays so.
+        folder: URI of the model folder, or of a checkpoint folder, which also has the model's two files.
+        config: names the registered model; its public part becomes the LoggedModel's parameters.
+        run_id: the training's run, whose status does not change.
         tracking_uri: of the run and the registry.
         metrics: final results, for the LoggedModel.
 
@@ -164,7 +164,7 @@ def log_and_register(
         model_folder.copy(folder, local)
         params = {key: str(value) for key, value in flatten(shared(to_mapping(config))).items()}
         params[_DIGEST] = model_folder.digest(local)
-        # By an attempt that was killed before it could say so.
+        # An attempt that was killed may have registered it.
         if before := _version_of(client, name, run_id, params[_DIGEST]):
             return before
         try:
@@ -174,7 +174,7 @@ def log_and_register(
 
 
 def _version_of(client: "MlflowClient", name: str, run_id: str, sha256: str) -> Registered | None:
-    """The version of a run that has these weights."""
+    """Return the version that a run registered with these weights; None if there is none."""
     for found in client.search_model_versions(f"run_id='{run_id}'"):
         logged = _LOGGED_MODEL.fullmatch(found.source or "")
         if found.name == name and logged and client.get_logged_model(logged[1]).params.get(_DIGEST) == sha256:
@@ -194,7 +194,7 @@ def _register(
     import mlflow
     import numpy as np
 
-    # MLflow prints its successes to stderr; failures are exceptions.
+    # MLflow prints successes to stderr; failures are exceptions.
     with tracking(tracking_uri), _run(run_id), redirect_stderr(io.StringIO()):
         info = mlflow.pyfunc.log_model(
             name=_NOT_IN_LOGGED_MODELS.sub("-", name),
@@ -203,7 +203,7 @@ def _register(
             code_paths=[os.path.dirname(mana_dist.__file__)],
             signature=_signature(),
             model_config={"device": "auto"},
-            input_example=np.zeros((frames, *EXAMPLE_SIZE, 3), np.uint8),
+            input_example=np.zeros((frames, *_EXAMPLE_SIZE, 3), np.uint8),
             pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", *SERVING_PACKAGES)],
             registered_model_name=name,
             params=dict(params),
@@ -215,7 +215,7 @@ def _register(
 
 @contextmanager
 def _run(run_id: str) -> Iterator[None]:
-    """The run is MLflow's active one, as a LoggedModel's experiment and source are taken from it."""
+    """Make the run MLflow's active one, from which a LoggedModel takes its experiment and source."""
     import mlflow
 
     client = mlflow.MlflowClient()
@@ -223,7 +223,7 @@ def _run(run_id: str) -> Iterator[None]:
     status = client.get_run(run_id).info.status
     with nullcontext() if active and active.info.run_id == run_id else mlflow.start_run(run_id=run_id, nested=True):
         yield
-    client.update_run(run_id, status=status)  # leaving start_run marks the run as finished
+    client.update_run(run_id, status=status)  # start_run has marked the run as finished
 
 
 def _signature() -> object:

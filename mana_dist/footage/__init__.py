@@ -1,1 +1,1 @@
-"""What a name stands for: the clips that lie there, and which frames are the LR frames of which."""
+"""From names to footage: the clips at a source, and which of them are LR frames of which others."""

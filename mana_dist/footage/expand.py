@@ -1,10 +1,11 @@
-"""What a user's ``--source`` stands for: every clip of it, and what of it cannot be used."""
+"""From the sources that a user names to clips: every clip of them, and what cannot be used."""
 
 import dataclasses
+import functools
 import math
 import os
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from mana_dist import storage
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError, redacted
 from mana_dist.footage import source_lists, vimeo
-from mana_dist.footage.found import FoundClip, below, clips_in
+from mana_dist.footage.found import FoundClip, below, clips_in, upwards
 from mana_dist.footage.layouts import lr_folder_of, truths_of
 from mana_dist.footage.look_up import Place, look_at, look_up
 from mana_dist.footage.source_lists import Entry
@@ -24,17 +25,17 @@ from mana_dist.video.frame_names import check_one_clip
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """A video or a folder of frames, and what to use of it.
+    """A video or a folder of frames, and the part of it to use.
 
     Attributes:
-        uri: where it is.
+        uri: its URI.
         files: names of a folder's frame files in order; None for a video.
-        bytes: of the video, or of all frames together; None where a web server does not tell.
-        modified: newest change, seconds since the epoch; None where a web server does not tell.
+        bytes: size of the video, or of all frames together; None if a web server omits it.
+        modified: newest change, seconds since the epoch; None if a web server omits it.
         start: first frame to use.
-        stop: first frame not to use any more; None for the end.
-        downscale: what to shrink frames by before they are taken as HR.
-        name: for people.
+        stop: frame before which to stop; None for the end.
+        downscale: factor by which frames are shrunk to become HR frames.
+        name: name for people.
     """
 
     uri: str
@@ -48,24 +49,24 @@ class Clip:
 
     @property
     def source(self) -> str:
-        """Its URI as records and people see it, without passwords; no other clip of a dataset has the same."""
+        """Its URI without passwords, for records and people; unique in a dataset."""
         return redacted(self.uri)
 
 
 class Expansion(NamedTuple):
-    """What sources stand for.
+    """The clips of some sources.
 
     Attributes:
-        clips: each once; in the order of the arguments, those of one argument sorted by URI.
-        rejected: what stands for no clip, and why.
-        notes: lines for people: what was left out on purpose.
-        asked: every URI that was looked at, without passwords: the arguments, and what stands in lists.
+        clips: every clip once, in the order of the arguments; those of one argument are sorted by URI.
+        rejected: sources without a clip, with the reasons.
+        notes: lines for people about what was left out on purpose.
+        looked_at: all URIs in the arguments and in lists, without passwords.
     """
 
     clips: list[Clip]
     rejected: list[Rejected]
     notes: list[str]
-    asked: frozenset[str]
+    looked_at: frozenset[str]
 
 
 def expand(
@@ -76,21 +77,21 @@ def expand(
     downscale: int = 1,
     as_truth: bool = False,
 ) -> Expansion:
-    """The clips that ``arguments`` stand for.
+    """Return the clips that ``arguments`` name.
 
-    An argument is a video; a folder (:func:`mana_dist.footage.found.clips_in` says what it stands for); a pattern with
-    '*', '?', '[…]' or '**', where nothing has that very name; a list (:func:`source_lists.read_list`); or one of
-    Vimeo90K's lists, ``sep_trainlist.txt`` or ``sep_testlist.txt``. A folder with ``sep_trainlist.txt`` stands for the
-    septuplets of that list alone: those to test on must never be trained on.
+    An argument is a video, a folder (see :func:`mana_dist.footage.found.clips_in`), a pattern with '*', '?', '[…]' or
+    '**' if nothing has that very name, a list (see :func:`source_lists.read_list`), or one of Vimeo90K's lists,
+    ``sep_trainlist.txt`` or ``sep_testlist.txt``. A folder with ``sep_trainlist.txt`` has the septuplets of that list
+    alone, because those for testing must never be trained on.
 
-    Nothing is asked for clip by clip where a listing tells it.
+    Folders are listed instead of requesting clip after clip.
 
     Args:
         arguments: local paths or URIs.
-        start: first frame to use of clips for which a list says nothing else.
-        stop: first frame of those not to use any more; None for the end.
-        downscale: what to shrink frames of those by.
-        as_truth: reject LR frames, and ground truth that lies beside its LR frames: pairs cannot be ingested.
+        start: first frame to use of clips whose frames no list chooses.
+        stop: frame before which to stop in those; None for the end.
+        downscale: factor by which frames are shrunk, unless a list gives one.
+        as_truth: reject LR frames, and ground truth beside its LR frames, because pairs cannot be ingested.
 
     Raises:
         UserError: a wrong line in a list, a wrong pattern, a clip that is named twice with different frames.
@@ -103,24 +104,26 @@ def expand(
         expander.reject_pairs()
     clips = [clip for clip, _ in expander.named.values()]
     rejected = {item.source: item for item in expander.rejected if item.source not in expander.named}
-    return Expansion(clips, list(rejected.values()), list(dict.fromkeys(expander.notes)), frozenset(expander.asked))
+    return Expansion(clips, list(rejected.values()), list(dict.fromkeys(expander.notes)), frozenset(expander.looked_at))
 
 
 @dataclass
 class _Expander:
-    named: dict[str, tuple[Clip, str]] = field(default_factory=dict)  # by what records call it, with where it was named
+    named: dict[str, tuple[Clip, str]] = field(
+        default_factory=dict
+    )  # by Clip.source, with the argument or line that named it
     rejected: list[Rejected] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    asked: set[str] = field(default_factory=set)
-    _training: dict[str, frozenset[str]] = field(default_factory=dict)  # Vimeo90K's folder -> its training list
-    _low: dict[str, str] = field(default_factory=dict)  # clips of LR frames, by URI: the folder that says so
+    looked_at: set[str] = field(default_factory=set)
+    _training: dict[str, frozenset[str]] = field(default_factory=dict)  # training lists by Vimeo90K's folder
+    _low: dict[str, str] = field(default_factory=dict)  # folders that mark clips as LR frames, by the clips' URIs
 
     def take(self, entry: Entry, place: Place, *, within_list: bool = False) -> None:
-        """Add what lies at a source."""
-        self.asked.add(redacted(entry.uri))
+        """Add the clips of a source, or the reason why there are none."""
+        self.looked_at.add(redacted(entry.uri))
         try:
             self._take(entry, place, within_list=within_list)
-        except OSError as error:  # in reading a list
+        except OSError as error:  # from reading a list
             self._reject(entry.uri, f"cannot be read ({error})")
 
     def _take(self, entry: Entry, place: Place, *, within_list: bool) -> None:
@@ -154,7 +157,7 @@ class _Expander:
             there = {below(entry.uri, clip.path) for clip in found}
             self._reject_missing(root, self._names_of(root), there, vimeo.TRAINING)
         named_itself = any(not clip.path for clip in found)
-        usable = self._to_train_on(entry.uri, found, roots if named_itself else [*roots, *_roots_above(entry.uri)])
+        usable = self._to_train_on(entry.uri, found, roots if named_itself else [*roots, *vimeo.roots_above(entry.uri)])
         if found and not usable:
             self._reject(entry.uri, f"holds no septuplet of {vimeo.TRAINING}")
         self._add(entry, entry.uri, usable)
@@ -177,7 +180,7 @@ class _Expander:
             if file.path.lower().endswith(suffixes) and not file.path.lower().endswith(skipped):
                 found.append(FoundClip(file.path, None, file.bytes, file.modified))
         roots = [below(folder, root) for root in vimeo.roots_in(files)]
-        usable = self._to_train_on(folder, found, [*roots, *_roots_above(folder)])
+        usable = self._to_train_on(folder, found, [*roots, *vimeo.roots_above(folder)])
         if not usable and not lists:
             self._reject(entry.uri, "does not exist, and as a pattern it matches no video and no folder of frames")
         self._add(entry, folder, usable)
@@ -207,7 +210,7 @@ class _Expander:
         self._add(entry, place.uri, [clip for uri, clip in there.items() if uri in wanted])
 
     def reject_pairs(self) -> None:
-        """Drop LR frames and the ground truth beside them, with a line for each folder of either."""
+        """Reject LR frames and the ground truth beside them, by their folders."""
         stems = {_stem(clip) for clip, _ in self.named.values()}
         folders: dict[str, str] = {}
         for clip, _ in self.named.values():
@@ -223,11 +226,11 @@ class _Expander:
         for folder, reason in folders.items():
             self._reject(folder, reason)
         self.named = {
-            uri: named for uri, named in self.named.items() if not any(above in folders for above in _upwards(uri))
+            uri: named for uri, named in self.named.items() if not any(above in folders for above in upwards(uri))
         }
 
     def _to_train_on(self, folder: str, found: list[FoundClip], roots: Iterable[str]) -> list[FoundClip]:
-        """Of the clips in ``folder``, those that are not in Vimeo90K (at ``roots``) or are in its training list."""
+        """Return the clips in ``folder`` without Vimeo90K's (at ``roots``) that are not in its training list."""
         for root in roots:
             sequences, names = f"{root}/{vimeo.SEQUENCES}/", self._names_of(root)
             used = []
@@ -310,38 +313,24 @@ class _Expander:
                 )
 
 
-def _roots_above(folder: str) -> list[str]:
-    root = vimeo.root_above(folder)
-    return [] if root is None else [root]
-
-
 def _split_by(pattern: re.Pattern[str], files: Iterable[ListedFile]) -> tuple[list[ListedFile], list[ListedFile]]:
-    """The files that lie at any depth in a folder that matches, and the others that match themselves."""
-    known = {"": False}
+    """Return the files below folders that match, at any depth, and the other files that match themselves."""
 
-    def lies_in_match(folder: str) -> bool:
-        if folder not in known:
-            known[folder] = lies_in_match(folder.rpartition("/")[0]) or pattern.fullmatch(folder) is not None
-        return known[folder]
+    @functools.cache
+    def matches(folder: str) -> bool:
+        return any(map(pattern.fullmatch, upwards(folder)))
 
     inside, matched = [], []
     for file in files:
-        if lies_in_match(file.path.rpartition("/")[0]):
+        if matches(file.path.rpartition("/")[0]):
             inside.append(file)
         elif pattern.fullmatch(file.path):
             matched.append(file)
     return inside, matched
 
 
-def _upwards(uri: str) -> Iterator[str]:
-    """The URI and those of all folders above it."""
-    while uri:
-        yield uri
-        uri = uri.rpartition("/")[0]
-
-
 def _stem(clip: Clip) -> str:
-    """Its URI, without a video's suffix."""
+    """Return a clip's URI without a video's suffix."""
     folder, _, name = clip.uri.rpartition("/")
     return clip.uri if clip.files is not None else f"{folder}/{clip_name(name)}"
 
@@ -354,10 +343,10 @@ def _name(uri: str, *, is_video: bool) -> str:
 
 
 def _comparable(uri: str, modified: float | None) -> float | None:
-    """A time of change that is the same however it was asked for: many S3 servers list fractions, but HEAD has none."""
+    """Return a time in whole seconds for remote files: many S3 servers list fractions of them, but HEAD gives none."""
     return float(math.floor(modified)) if modified is not None and storage.is_remote(uri) else modified
 
 
 def _is_text(name: str) -> bool:
-    """Whether it can be written as UTF-8: names of local files may hold any bytes."""
+    """Return whether a name is valid UTF-8: names of local files may have any bytes."""
     return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)

@@ -1,4 +1,4 @@
-"""Which clips a file or folder that a user names stands for."""
+"""The clips in a folder's listing, and paths below a folder."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from mana_dist.video.containers import VIDEO_SUFFIXES
 from mana_dist.video.frame_folders import FRAME_SUFFIXES
 from mana_dist.video.frame_names import natural_key
 
-_HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")  # in an object's name '.' and '..' mean nothing
+_HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")  # '.' and '..' in an object's name have no meaning
 
 
 class FoundClip(NamedTuple):
@@ -29,29 +29,11 @@ class FoundClip(NamedTuple):
     modified: float | None
 
 
-def clips_at(uri: str) -> list[str]:
-    """The URIs of the clips (video files and folders of frames) that ``uri`` stands for, sorted; none: there are none.
-
-    A file is a clip. A folder stands for what :func:`clips_in` finds in it.
-
-    Raises:
-        UserError: no storage has this scheme.
-        OSError: the folder cannot be read.
-    """
-    if storage.is_folder(uri):
-        found, _ = clips_in(storage.list_files(uri))
-        return [below(uri, clip.path) for clip in found]
-    return [uri] if storage.exists(uri) else []
-
-
 def clips_in(files: Iterable[ListedFile]) -> tuple[list[FoundClip], list[str]]:
-    """The clips in a folder's listing, at any depth, sorted by path.
+    """Return the clips in a folder's listing, at any depth, and the folders of previews, both sorted by path.
 
-    Every video is a clip, and so is every folder with PNG or JPEG frames directly in it, unless videos lie there too or
-    in a folder above: such pictures are taken for previews. Names that begin with a dot are skipped.
-
-    Returns:
-        The clips, and the folders of pictures that were taken for previews.
+    Every video is a clip, and so is every folder with PNG or JPEG frames directly in it. Pictures are previews if
+    videos lie in their folder or in one above. Names that begin with a dot are skipped.
     """
     videos: list[FoundClip] = []
     pictures: dict[str, list[ListedFile]] = {}
@@ -66,14 +48,13 @@ def clips_in(files: Iterable[ListedFile]) -> tuple[list[FoundClip], list[str]]:
         elif suffix in FRAME_SUFFIXES:
             folder, _, name = path.rpartition("/")
             pictures.setdefault(folder, []).append(ListedFile(name, file.bytes, file.modified))
-    of_videos = {_parent(video.path) for video in videos}
-    previews = {folder for folder in pictures if of_videos and any(above in of_videos for above in _upwards(folder))}
-    folders = [frame_folder(folder, frames) for folder, frames in pictures.items() if folder not in previews]
+    of_videos = {video.path.rpartition("/")[0] for video in videos}
+    previews = {folder for folder in pictures if not of_videos.isdisjoint(("", *upwards(folder)))}
+    folders = [_frame_folder(folder, frames) for folder, frames in pictures.items() if folder not in previews]
     return sorted([*videos, *folders], key=lambda clip: clip.path), sorted(previews)
 
 
-def frame_folder(path: str, frames: Iterable[ListedFile]) -> FoundClip:
-    """The folder ``path`` of ``frames`` as a clip; the paths in ``frames`` are names in it."""
+def _frame_folder(path: str, frames: Iterable[ListedFile]) -> FoundClip:
     ordered = sorted(frames, key=lambda frame: natural_key(frame.path))
     changes = [frame.modified for frame in ordered if frame.modified is not None]
     size = sum(frame.bytes or 0 for frame in ordered)
@@ -81,7 +62,7 @@ def frame_folder(path: str, frames: Iterable[ListedFile]) -> FoundClip:
 
 
 def relative(uri: str, folder: str) -> str | None:
-    """The path of ``uri`` below ``folder``: empty for that itself, None where it lies elsewhere."""
+    """Return the path of ``uri`` relative to ``folder``: empty for the folder itself, None if it lies elsewhere."""
     inner, outer = storage.resolve(uri), storage.resolve(folder).rstrip("/")
     if inner.rstrip("/") == outer:
         return ""
@@ -89,7 +70,7 @@ def relative(uri: str, folder: str) -> str | None:
 
 
 def outside(folder: str, files: Iterable[ListedFile], without: str) -> list[ListedFile]:
-    """Of the listing of ``folder`` the files that do not lie below the folder ``without``; empty: all."""
+    """Return the files in a folder's listing that do not lie below the folder ``without``; all if that is empty."""
     inside = relative(without, folder) if without else None
     if inside is None:
         return list(files)
@@ -97,17 +78,12 @@ def outside(folder: str, files: Iterable[ListedFile], without: str) -> list[List
 
 
 def below(folder: str, path: str) -> str:
-    """The URI of ``path``, which is relative to the folder with the URI ``folder``; nothing of it is changed."""
+    """Return the URI of ``path``, which is relative to the folder's URI, without normalising it."""
     return f"{folder.rstrip('/')}/{path}" if path else folder
 
 
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0]
-
-
-def _upwards(folder: str) -> Iterator[str]:
-    """The folder itself, then those above it; the last is ''."""
-    while folder:
-        yield folder
-        folder = _parent(folder)
-    yield ""
+def upwards(path: str) -> Iterator[str]:
+    """Yield a path or URI and then the folders above it, from the innermost."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]

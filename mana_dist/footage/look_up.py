@@ -1,4 +1,4 @@
-"""What lies at many URIs, at the cost of few requests."""
+"""Look up what lies at many URIs with few requests."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -9,8 +9,7 @@ from mana_dist import storage
 from mana_dist.errors import UserError, one_line
 from mana_dist.storage import FileStat, ListedFile
 
-_LIST_FROM = 100
-"""So many names in one folder of an object store are looked up by listing it (one request per 1000 objects)."""
+_LIST_FROM = 100  # names in one folder of an object store from which on the folder is listed (1000 objects a request)
 _THREADS = 32
 
 
@@ -19,10 +18,10 @@ class Place:
     """What lies at a URI.
 
     Attributes:
-        uri: where.
-        file: what is known of a file; None if none lies there.
-        files: all files below a folder; None if there is no folder.
-        unreadable: the folders below that cannot be read, and why.
+        uri: its URI.
+        file: the file there; None if there is none.
+        files: all files below the folder there; None if there is no folder.
+        unreadable: folders below that cannot be read, with the reasons.
         error: why it cannot be read; empty if it can, or if nothing lies there.
     """
 
@@ -34,20 +33,20 @@ class Place:
 
     @property
     def missing(self) -> bool:
-        """Whether nothing lies there."""
+        """Whether nothing lies there, neither a file nor a folder."""
         return self.file is None and self.files is None and not self.error
 
 
 def look_up(uris: Sequence[str]) -> list[Place]:
-    """What lies at each of ``uris``, which are resolved (:func:`mana_dist.storage.resolve`)."""
+    """Return the places of ``uris``, which must be resolved (:func:`mana_dist.storage.resolve`)."""
     names: dict[str, set[str]] = defaultdict(set)
     for uri in uris:
         names[uri.rpartition("/")[0]].add(uri.rpartition("/")[2])
     listed = [folder for folder, wanted in names.items() if len(wanted) >= _LIST_FROM and _is_listed(folder)]
     places: dict[str, Place] = {}
     with ThreadPoolExecutor(_THREADS) as threads:
-        for several in threads.map(_list, listed, [names[folder] for folder in listed]):
-            places |= several
+        for found in threads.map(_list, listed, [names[folder] for folder in listed]):
+            places |= found
         single = [uri for uri in dict.fromkeys(uris) if uri not in places]
         one_by_one: Callable[..., Iterable[Place]] = threads.map if any(map(storage.is_remote, single)) else map
         places |= {place.uri: place for place in one_by_one(look_at, single)}
@@ -55,7 +54,7 @@ def look_up(uris: Sequence[str]) -> list[Place]:
 
 
 def look_at(uri: str) -> Place:
-    """What lies at ``uri``: one or two requests, and for a folder its listing."""
+    """Return the place of ``uri``, by one or two requests and, for a folder, its listing."""
     unreadable: list[tuple[str, str]] = []
     try:
         found = storage.stat(uri)
@@ -70,12 +69,12 @@ def look_at(uri: str) -> Place:
 
 
 def _is_listed(folder: str) -> bool:
-    """Whether ``folder`` is one of an object store: local files are looked up at no cost, web servers have no lists."""
+    """Return whether to list ``folder``, which must be in an object store; only there do single requests cost more."""
     return storage.is_remote(folder) and not storage.is_web(folder) and folder.count("/") >= 2
 
 
 def _list(folder: str, names: Iterable[str]) -> dict[str, Place]:
-    """What lies at each of ``names`` in ``folder``."""
+    """Return the places of ``names`` in ``folder`` by URI, from one listing."""
     listing = look_at(folder)
     files: dict[str, ListedFile] = {}
     folders: dict[str, list[ListedFile]] = defaultdict(list)

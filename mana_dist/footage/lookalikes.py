@@ -1,4 +1,4 @@
-"""LR frames among the clips that are to be the ground truth, in folders of any name."""
+"""LR frames among clips of ground truth, recognised by their pictures, whatever their folders' names."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -14,8 +14,7 @@ from mana_dist.video.colours import Frame
 from mana_dist.video.picture_files import shown_size
 
 _SCALE = 4
-_ALIKE = 0.9
-"""Correlation of two pictures from which on they are taken for the same; other kernels than ours stay far above."""
+_ALIKE = 0.9  # least correlation of two pictures of the same; other downscaling kernels than ours stay far above
 
 Size = tuple[int, int]
 
@@ -24,11 +23,11 @@ class Seen(NamedTuple):
     """A clip of a dataset.
 
     Attributes:
-        path: in the dataset.
+        path: relative to the dataset.
         uri: a video, or a folder of frames.
-        frames: as far as is known without decoding.
-        first: URI of a folder's first frame.
-        size: of a video's frames, width and height.
+        frames: number of frames, if known without decoding.
+        first: URI of a folder's first frame; None for a video.
+        size: width and height of a video's frames.
     """
 
     path: str
@@ -39,16 +38,13 @@ class Seen(NamedTuple):
 
 
 def lr_among(clips: Sequence[Seen], most: int | None = None) -> Iterator[tuple[Seen, Seen]]:
-    """HR and LR frames of the same: as many, a quarter as large, the same first picture.
+    """Yield pairs of clips, HR and LR, with equally many frames, a quarter of the size, and the same first picture.
 
-    Only clips with paths that differ in one name are looked at, like HR/walk and small/walk, or walk/a and walk/b.
+    Compares only clips whose paths differ in one name, like HR/walk and small/walk, or walk/a and walk/b.
 
     Args:
-        clips: all of a dataset.
-        most: pictures whose size is looked at; None: as many as there are.
-
-    Yields:
-        The clip of HR frames and that of LR frames.
+        clips: all clips of a dataset.
+        most: number of clips whose sizes may be read; None for all.
     """
     groups: dict[tuple[object, ...], list[Seen]] = {}
     for clip in clips:
@@ -77,12 +73,12 @@ def _size(clip: Seen, sizes: dict[str, Size]) -> Size:
         return clip.size or (0, 0)
     try:
         return shown_size(storage.read_bytes(clip.first), clip.first)
-    except (OSError, UserError):  # what is wrong with it is told where it is read
+    except (OSError, UserError):  # reported where the clip is used
         return 0, 0
 
 
 def _picture(clip: Seen, pictures: dict[tuple[str, bool], Frame | None], *, shrink: bool) -> Frame | None:
-    """The first frame, of the LR frames' size; None where it cannot be read, which is told where it is to be used."""
+    """Return the first frame, in the LR frames' size; None if it cannot be read, which is reported where it is used."""
     key = clip.uri, shrink
     if key not in pictures:
         try:

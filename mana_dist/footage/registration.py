@@ -1,4 +1,4 @@
-"""How one picture is shifted against another of the same scene."""
+"""The shift between two pictures of the same scene, to a fraction of a pixel."""
 
 from typing import NamedTuple
 
@@ -8,18 +8,17 @@ from numpy.typing import NDArray
 from scipy import fft
 
 _MIN_SIDE = 24
-_HIGHEST = 0.25
-"""Cycles per pixel: what varies faster is mostly aliases, which move with the sampling, not with the scene."""
+_MAX_FREQUENCY = 0.25  # cycles per pixel; above it are mostly aliases, which move with the sampling, not the scene
 _STEPS = 4
 
 
 class Registration(NamedTuple):
-    """Where a picture lies against another.
+    """The shift of one picture against another.
 
     Attributes:
-        right: pixels that its content lies further right.
-        down: pixels that its content lies further down.
-        correlation: of the two pictures, without their finest detail, once they lie on each other; 1 for the same.
+        right: pixels by which its content lies further right.
+        down: pixels by which its content lies further down.
+        correlation: correlation of the aligned pictures without their finest detail; 1 for equal ones.
     """
 
     right: float
@@ -30,15 +29,15 @@ class Registration(NamedTuple):
 def register(reference: NDArray[np.uint8], moved: NDArray[np.uint8]) -> Registration | None:
     """Find the shift between two pictures by phase correlation.
 
-    Its peak gives the shift to the whole pixel; a plane through the phases that are left, weighted by how strong they
-    are, gives the rest, to about 0.02 pixels.
+    Its peak gives the shift to the whole pixel. A plane fitted to the remaining phases, weighted by their magnitudes,
+    gives the rest, to about 0.02 pixels.
 
     Args:
         reference: uint8 (h, w, 3), RGB.
         moved: the other, of the same size.
 
     Returns:
-        None where nothing can be said: pictures that are flat or very small.
+        The shift; None for flat or very small pictures.
     """
     if min(reference.shape[:2]) < _MIN_SIDE:
         return None
@@ -49,7 +48,7 @@ def register(reference: NDArray[np.uint8], moved: NDArray[np.uint8]) -> Registra
 
 
 def _whole_pixels(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[int, int]:
-    """Where the phase correlation peaks; nowhere near: no shift, for no kernel has such a one."""
+    """Return the peak of the phase correlation, right and down; no shift if it is larger than any kernel's."""
     # OpenCV's phaseCorrelate errs by half a pixel where a side is odd, and writes into its input.
     spectrum, moved = _spectrum(one), _spectrum(other)
     cross = moved * spectrum.conj()
@@ -60,15 +59,15 @@ def _whole_pixels(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple
 
 
 def _fraction(one: NDArray[np.float64], other: NDArray[np.float64], start: tuple[int, int]) -> Registration:
-    """The shift between pictures that is ``start`` within a pixel: each frequency's phase turns in proportion to it."""
+    """Refine the shift ``start``, right within a pixel: the phase of a frequency is proportional to the shift."""
     down, right = (fft.fftfreq(side) for side in one.shape)
     across, along = np.meshgrid(right, down)
-    low = np.hypot(across, along) < _HIGHEST
+    low = np.hypot(across, along) < _MAX_FREQUENCY
     frequencies = 2 * np.pi * np.column_stack([across[low], along[low]])
     spectrum = _spectrum(one)[low]
     shift = np.array(start, np.float64)
     for _ in range(_STEPS):
-        # The window goes along, so that both pictures are seen through it alike.
+        # The window moves too, so that it shows the same part of both pictures.
         moved = _spectrum(other, *shift)[low] * np.exp(1j * frequencies @ shift)
         cross = moved * spectrum.conj()
         weights = np.sqrt(np.abs(cross))
@@ -78,7 +77,7 @@ def _fraction(one: NDArray[np.float64], other: NDArray[np.float64], start: tuple
 
 
 def _spectrum(picture: NDArray[np.float64], right: float = 0, down: float = 0) -> NDArray[np.complex128]:
-    """Through a Hann window that lies so much further right and down."""
+    """Return the spectrum through a Hann window that is shifted right and down."""
     window = np.outer(*map(_hann, picture.shape, (down, right)))
     return fft.fft2((picture - np.average(picture, weights=window)) * window)
 

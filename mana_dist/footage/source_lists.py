@@ -1,4 +1,4 @@
-"""Lists of sources: a URI a line (``.txt``), tables (``.csv``), or a JSON object a line (``.jsonl``)."""
+"""Lists of sources: a URI on each line (``.txt``), a table (``.csv``), or a JSON object on each line (``.jsonl``)."""
 
 import csv
 import io
@@ -19,14 +19,14 @@ _KEYS = ("uri", "frames", "downscale")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A source that a user names, and what to use of it.
+    """A source that a user names, and the part of it to use.
 
     Attributes:
         uri: a video, a folder, a pattern or a list; absolute.
         start: first frame to use.
-        stop: first frame not to use any more; None for the end.
-        downscale: what to shrink frames by.
-        origin: where it is named, for people.
+        stop: frame before which to stop; None for the end.
+        downscale: factor by which frames are shrunk.
+        origin: where the user named it, for messages.
     """
 
     uri: str
@@ -37,17 +37,16 @@ class Entry:
 
 
 def is_list(uri: str) -> bool:
-    """Whether a file of this name is a list of sources."""
-    path = urlsplit(uri).path if storage.is_web(uri) else uri
-    return path.lower().endswith(LIST_SUFFIXES)
+    """Return whether a file of this name is a list of sources."""
+    return _suffix(uri) in LIST_SUFFIXES
 
 
 def read_list(default: Entry) -> list[Entry]:
-    """The entries of the list at ``default.uri``, in its order; what they leave open is as in ``default``.
+    """Return the entries of the list at ``default.uri``, in its order; ``default`` fills in what they leave out.
 
-    ``.txt``: a URI a line, without the spaces around it; lines that begin with '#' are comments. ``.csv``: a header
-    with ``uri`` and, if wanted, ``frames`` (START:STOP) and ``downscale``. ``.jsonl``: objects with the same keys.
-    A relative URI is relative to the list's own folder.
+    ``.txt``: a URI on each line, spaces around it ignored; lines that begin with '#' are comments. ``.csv``: a header
+    with ``uri`` and optionally ``frames`` (START:STOP) and ``downscale``. ``.jsonl``: objects with the same keys.
+    A relative URI is relative to the list's folder.
 
     Raises:
         UserError: a wrong line.
@@ -58,9 +57,12 @@ def read_list(default: Entry) -> list[Entry]:
         text = storage.read_bytes(uri).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{uri}: not a list of sources ({error}); save it as UTF-8 text") from error
-    suffix = os.path.splitext(urlsplit(uri).path if storage.is_web(uri) else uri)[1].lower()
-    rows = {".txt": _text_rows, ".csv": _csv_rows, ".jsonl": _json_rows}[suffix]
+    rows = {".txt": _text_rows, ".csv": _csv_rows, ".jsonl": _json_rows}[_suffix(uri)]
     return [_entry(values, f"{uri}, line {line}", default) for line, values in rows(text, uri)]
+
+
+def _suffix(uri: str) -> str:
+    return os.path.splitext(urlsplit(uri).path if storage.is_web(uri) else uri)[1].lower()
 
 
 def _text_rows(text: str, _: str) -> Iterator[tuple[int, dict[str, object]]]:
@@ -120,7 +122,7 @@ def _entry(values: Mapping[str, object], origin: str, default: Entry) -> Entry:
 
 
 def _whole(value: object) -> int:
-    """The number; 0 where it is none."""
+    """Return the whole number; 0 for anything else."""
     text = str(value).strip()
     return int(text) if text.isdecimal() else 0
 
@@ -131,7 +133,7 @@ def _absolute(uri: str, list_uri: str) -> str:
     if storage.is_web(list_uri):
         return urljoin(list_uri, uri)
     folder = posixpath.dirname(list_uri)
-    while uri.startswith(("./", "../")):  # further on '..' may be part of an object's name
+    while uri.startswith(("./", "../")):  # only at the beginning: elsewhere '..' may be part of an object's name
         step, _, uri = uri.partition("/")
         folder = posixpath.dirname(folder) if step == ".." else folder
     return storage.resolve(f"{folder}/{uri}")

@@ -1,4 +1,4 @@
-"""The Vimeo90K septuplets: ``sequences/00001/0001/im1.png`` and lists of those to train and to test on."""
+"""The Vimeo90K septuplets: ``sequences/00001/0001/im1.png``, with lists for training and testing."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,36 +9,35 @@ from mana_dist.storage import ListedFile
 
 TRAINING = "sep_trainlist.txt"
 TESTING = "sep_testlist.txt"
-LISTS = (TRAINING, TESTING)
 SEQUENCES = "sequences"
 _LINE = re.compile(r"\w+/\w+")
 
 
 def is_list(uri: str) -> bool:
-    """Whether a file of this name lists septuplets."""
-    return uri.rpartition("/")[2] in LISTS
+    """Return whether a file of this name is a list of septuplets."""
+    return uri.rpartition("/")[2] in (TRAINING, TESTING)
 
 
 def roots_in(files: Iterable[ListedFile]) -> list[str]:
-    """The folders, relative to the listed one, that hold a training list."""
+    """Return the folders with a training list, relative to the listed folder."""
     return [file.path.rpartition("/")[0] for file in files if file.path.endswith(TRAINING) and is_list(file.path)]
 
 
-def root_above(uri: str) -> str | None:
-    """The folder that has ``sequences`` with ``uri`` in it and a training list beside; None if there is none.
+def roots_above(uri: str) -> list[str]:
+    """Return the folder in whose ``sequences`` ``uri`` lies and which has a training list; empty if there is none.
 
     Raises:
         OSError: the storage cannot be read.
     """
     before, found, _ = f"{uri}/".rpartition(f"/{SEQUENCES}/")
-    return before if found and storage.exists(f"{before}/{TRAINING}") else None
+    return [before] if found and storage.exists(f"{before}/{TRAINING}") else []
 
 
 def read_names(uri: str) -> Sequence[str]:
-    """The septuplets in the list at ``uri``, like '00001/0001', in its order.
+    """Return the septuplets in the list at ``uri``, like '00001/0001', in its order.
 
     Raises:
-        UserError: a line names none.
+        UserError: a line is not a septuplet.
         OSError: it cannot be read.
     """
     names = []

@@ -1,10 +1,8 @@
 """What a folder stands for."""
 
-from pathlib import Path
-
 import pytest
 
-from mana_dist.footage.found import FoundClip, below, clips_at, clips_in, outside, relative
+from mana_dist.footage.found import FoundClip, below, clips_in, outside, relative
 from mana_dist.storage import ListedFile
 
 
@@ -37,17 +35,6 @@ def test_sizes_and_times_come_from_the_listing() -> None:
     files = [ListedFile("v.mp4", 7, 3.0), ListedFile("f/10.png", 2, 5.0), ListedFile("f/9.png", 3, 9.0)]
     assert clips_in(files[:1])[0] == [FoundClip("v.mp4", None, 7, 3.0)]
     assert clips_in(files[1:])[0] == [FoundClip("f", ("9.png", "10.png"), 5, 9.0)]
-
-
-def test_clips_at_a_place(tmp_path: Path) -> None:
-    for name in ("a.mp4", "f #?%/1.png", "f #?%/2.png", "e/readme"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert clips_at(str(tmp_path)) == [f"{tmp_path}/a.mp4"]
-    (tmp_path / "a.mp4").unlink()
-    assert clips_at(str(tmp_path)) == [f"{tmp_path}/f #?%"]
-    assert clips_at(f"{tmp_path}/f #?%/1.png") == [f"{tmp_path}/f #?%/1.png"]
-    assert clips_at(f"{tmp_path}/e") == clips_at(f"{tmp_path}/gone") == []
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,6 @@ def read_list(default: Entry) -> list[Entry]:
 
     Raises:
         UserError: a wrong line.
-        OSError: the list cannot be read.
     """
     uri = default.uri
     try:

@@ -24,11 +24,7 @@ def roots_in(files: Iterable[ListedFile]) -> list[str]:
 
 
 def roots_above(uri: str) -> list[str]:
-    """Return the folder in whose ``sequences`` ``uri`` lies and which has a training list; empty if there is none.
-
-    Raises:
-        OSError: the storage cannot be read.
-    """
+    """Return the folder in whose ``sequences`` ``uri`` lies and which has a training list; empty if there is none."""
     before, found, _ = f"{uri}/".rpartition(f"/{SEQUENCES}/")
     return [before] if found and storage.exists(f"{before}/{TRAINING}") else []
 
@@ -38,7 +34,6 @@ def read_names(uri: str) -> Sequence[str]:
 
     Raises:
         UserError: a line is not a septuplet.
-        OSError: it cannot be read.
     """
     names = []
     for number, line in enumerate(storage.read_bytes(uri).decode("utf-8-sig", "replace").splitlines(), 1):

@@ -62,9 +62,6 @@ def settle(
         policy: ``mlflow.candidate``.
         score: scores the new model, the holder of the alias (its argument) and bicubic; raises UserError if that is
             impossible. None if there is no held-out data.
-
-    Raises:
-        UserError: the registry refuses or cannot be reached.
     """
     holder = versions.resolve(f"{REGISTRY_SCHEME}{version.model}@{CANDIDATE}", tracking_uri)
     if holder is not None and holder.version == version.version:

@@ -1,6 +1,7 @@
 """A finished model: a folder with ``model.safetensors`` and ``config.yaml``, enough to evaluate and upscale.
 
-Loading runs no code from the files: weights are safetensors, the configuration is plain YAML.
+Loading runs no code from the files: weights are safetensors, the configuration is plain YAML. The functions raise a
+UserError if there is no such model, a file is missing or damaged, or the weights do not fit the configuration.
 """
 
 import hashlib
@@ -66,9 +67,6 @@ def load(model: str, tracking_uri: str | None = None) -> tuple[Mana, Config]:
     Args:
         model: the URI of a model or checkpoint folder, or ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
         tracking_uri: of the registry; by default as :func:`mana_dist.registry.tracking_uri.resolve_tracking_uri` says.
-
-    Raises:
-        UserError: there is no such model, a file is missing or damaged, or the weights do not fit the configuration.
     """
     loaded = load_identified(model, tracking_uri)
     return loaded.model, loaded.config
@@ -95,9 +93,6 @@ def fetched(model: str, tracking_uri: str | None = None) -> Iterator[str]:
     """Give the URI of a folder with the model's two files while the context is open.
 
     A registered model is downloaded to a temporary folder.
-
-    Raises:
-        UserError: no such folder or registered model.
     """
     if not model.startswith(REGISTRY_SCHEME):
         if not _exists(model):
@@ -127,9 +122,6 @@ def copy(model: str, folder: str, tracking_uri: str | None = None) -> None:
         model: as for :func:`load`.
         folder: URI of the folder to write.
         tracking_uri: as for :func:`load`.
-
-    Raises:
-        UserError: no such model, or a file of it is missing.
     """
     with fetched(model, tracking_uri) as source:
         text = _read(source, CONFIG_FILE, model).decode(errors="replace")

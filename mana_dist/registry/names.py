@@ -1,4 +1,7 @@
-"""Names for MLflow, checked by MLflow's own rules before any work is done."""
+"""Names for MLflow, checked by MLflow's own rules before any work is done.
+
+The functions raise a UserError that names the option ``key`` if MLflow would refuse the name.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +16,7 @@ _FORBIDDEN = "@'\"`"  # models:/NAME@ALIAS and MLflow's search could not find th
 
 
 def check_names(mlflow: MlflowConfig, run_name: str | None = None) -> None:
-    """Check the names that a training or a sweep gives to MLflow.
-
-    Raises:
-        UserError: MLflow would refuse one; names the key.
-    """
+    """Check the names that a training or a sweep gives to MLflow."""
     check_experiment(mlflow.experiment, "mlflow.experiment")
     if mlflow.registered_model is not None:
         check_model(mlflow.registered_model, "mlflow.registered_model")
@@ -26,11 +25,7 @@ def check_names(mlflow: MlflowConfig, run_name: str | None = None) -> None:
 
 
 def check_model(name: str, key: str) -> None:
-    """Check the name of a registered model, which the option ``key`` gave.
-
-    Raises:
-        UserError: MLflow would refuse it.
-    """
+    """Check the name of a registered model."""
     quiet_mlflow()
     from mlflow.utils.validation import _validate_model_name
 
@@ -40,11 +35,7 @@ def check_model(name: str, key: str) -> None:
 
 
 def check_experiment(name: str | None, key: str) -> None:
-    """Check the name of an experiment, which the option ``key`` gave.
-
-    Raises:
-        UserError: MLflow would refuse it.
-    """
+    """Check the name of an experiment."""
     quiet_mlflow()
     from mlflow.utils.validation import _validate_experiment_name
 
@@ -52,11 +43,7 @@ def check_experiment(name: str | None, key: str) -> None:
 
 
 def check_alias(name: str, key: str) -> None:
-    """Check the alias of a registered model, which the option ``key`` gave.
-
-    Raises:
-        UserError: MLflow would refuse it.
-    """
+    """Check the alias of a registered model."""
     quiet_mlflow()
     from mlflow.utils.validation import _validate_model_alias_name, _validate_model_alias_name_reserved
 

@@ -1,4 +1,7 @@
-"""Versions of models in the MLflow registry: found, tagged, and registered as pyfunc models."""
+"""Versions of models in the MLflow registry: found, tagged, and registered as pyfunc models.
+
+The functions raise a UserError if the registry refuses or cannot be reached.
+"""
 
 import io
 import os
@@ -92,33 +95,21 @@ def _version(client: "MlflowClient", name: re.Match[str]) -> "ModelVersion | Non
 
 
 def move_alias(registered: Registered, alias: str, tracking_uri: str, tags: Mapping[str, str]) -> None:
-    """Point an alias at a version, and tag that version.
-
-    Raises:
-        UserError: the registry refuses or cannot be reached.
-    """
+    """Point an alias at a version, and tag that version."""
     set_tags(registered, tracking_uri, tags)
     with _registry(f"{registered.uri}: cannot become @{alias}", tracking_uri) as client:
         client.set_registered_model_alias(registered.model, alias, registered.version)
 
 
 def set_tags(registered: Registered, tracking_uri: str, tags: Mapping[str, str]) -> None:
-    """Tag a version.
-
-    Raises:
-        UserError: the registry refuses or cannot be reached.
-    """
+    """Tag a version."""
     with _registry(f"{registered.uri}: cannot be tagged", tracking_uri) as client:
         for key, value in tags.items():
             client.set_model_version_tag(registered.model, registered.version, key, value[:_MAX_TAG])
 
 
 def tag(registered: Registered, key: str, tracking_uri: str) -> str | None:
-    """Return a tag of a version; None if it has none of this name.
-
-    Raises:
-        UserError: the registry refuses or cannot be reached.
-    """
+    """Return a tag of a version; None if it has none of this name."""
     with _registry(f"{registered.uri}: cannot be looked up", tracking_uri) as client:
         value: str | None = client.get_model_version(registered.model, registered.version).tags.get(key)
     return value

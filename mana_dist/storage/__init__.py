@@ -1,8 +1,12 @@
 """Files by URI, which is a local path or anything with a scheme.
 
 ``storage.write_bytes("s3://bucket/folder/file", data)``: readers see the whole file, or none.
+
+All functions, and the streams that they return, raise OSError if a storage cannot be reached or refuses; it is
+FileNotFoundError if there is no such file. A scheme that nothing installed can read is a UserError.
 """
 
+from mana_dist.storage.file_names import name_problem
 from mana_dist.storage.filesystems import filesystem
 from mana_dist.storage.listing import (
     FileStat,
@@ -15,7 +19,7 @@ from mana_dist.storage.listing import (
     stat,
 )
 from mana_dist.storage.streams import check_writable, delete, open_read, open_write, read_bytes, write_bytes
-from mana_dist.storage.uris import has_wildcards, is_remote, is_web, join, name_problem, resolve, split_pattern
+from mana_dist.storage.uris import has_wildcards, is_remote, is_web, join, resolve, split_pattern
 
 __all__ = [
     "FileStat",

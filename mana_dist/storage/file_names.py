@@ -3,6 +3,8 @@
 import hashlib
 import os
 
+from mana_dist.storage.uris import is_remote, resolve, split
+
 _MAX_KEY_BYTES = 1024  # S3 and Google
 _MAX_NAME_BYTES = 255  # usual file systems; for those that do not report a limit
 _MAX_PATH_BYTES = 4095
@@ -19,16 +21,13 @@ def partial_prefix(name: str) -> str:
     return f".{name}.partial-"
 
 
-def key_problem(key: str) -> str:
-    """Return why no object can have this key; empty if one can."""
-    size = len(key.encode(errors="surrogateescape"))
-    if size > _MAX_KEY_BYTES:
-        return f"its key is too long: {size} bytes, and a bucket takes {_MAX_KEY_BYTES}"
-    return ""
-
-
-def path_problem(path: str) -> str:
-    """Return why no file can lie at this absolute path, which need not exist; empty if one can."""
+def name_problem(uri: str) -> str:
+    """Return why ``uri``, which need not exist, is too long a name to be written; empty if it is not."""
+    if is_remote(uri):
+        size = len(split(resolve(uri))[2].encode(errors="surrogateescape"))
+        too_long = f"its key is too long: {size} bytes, and a bucket takes {_MAX_KEY_BYTES}"
+        return too_long if size > _MAX_KEY_BYTES else ""
+    path = resolve(uri)
     size = len(os.fsencode(path))
     if size > _MAX_PATH_BYTES:
         return f"its path is too long: {size} bytes, and the system takes {_MAX_PATH_BYTES}"

@@ -17,9 +17,6 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the pyarrow file system of ``uri`` and the path in it.
 
     Credentials and endpoint come from the standard environment variables (``AWS_ENDPOINT_URL`` included).
-
-    Raises:
-        UserError: no file system has this scheme.
     """
     resolved = resolve(uri)
     if not is_remote(uri):

@@ -44,12 +44,7 @@ class ListedFile(NamedTuple):
 
 
 def stat(uri: str) -> FileStat:
-    """Return what lies at ``uri``, a file or a folder, by one request, two for a folder.
-
-    Raises:
-        UserError: nothing here reads this scheme.
-        OSError: it cannot be reached; FileNotFoundError if there is nothing.
-    """
+    """Return what lies at ``uri``, a file or a folder, by one request, two for a folder."""
     resolved = resolve(uri)
     if not is_remote(uri):
         with local_errors(resolved):
@@ -74,11 +69,7 @@ def stat(uri: str) -> FileStat:
 
 
 def exists(uri: str) -> bool:
-    """Return whether a file or a folder lies at ``uri``.
-
-    Raises:
-        OSError: the storage cannot be reached.
-    """
+    """Return whether a file or a folder lies at ``uri``."""
     try:
         stat(uri)
     except (FileNotFoundError, NotADirectoryError):
@@ -87,11 +78,7 @@ def exists(uri: str) -> bool:
 
 
 def is_folder(uri: str) -> bool:
-    """Return whether ``uri`` is a folder; a web server's URL never is, and costs no request.
-
-    Raises:
-        OSError: the storage cannot be reached.
-    """
+    """Return whether ``uri`` is a folder; a web server's URL never is, and costs no request."""
     try:
         return not is_web(uri) and stat(uri).folder
     except (FileNotFoundError, NotADirectoryError):
@@ -99,20 +86,12 @@ def is_folder(uri: str) -> bool:
 
 
 def list_folder(uri: str) -> list[str]:
-    """Return the URIs of everything directly in the folder ``uri``, sorted; folders without a trailing slash.
-
-    Raises:
-        OSError: it cannot be listed.
-    """
+    """Return the URIs of everything directly in the folder ``uri``, sorted; folders without a trailing slash."""
     return sorted(join(resolve(uri), name) for name, _ in _entries(uri))
 
 
 def files_in(uri: str) -> list[str]:
-    """Return the URIs of the files directly in the folder ``uri``, sorted.
-
-    Raises:
-        OSError: it cannot be listed.
-    """
+    """Return the URIs of the files directly in the folder ``uri``, sorted."""
     return sorted(join(resolve(uri), name) for name, folder in _entries(uri) if not folder)
 
 
@@ -126,9 +105,6 @@ def list_files(uri: str, unreadable: Callable[[OSError], None] | None = None) ->
         uri: the folder.
         unreadable: called with the error for each local folder below ``uri`` that cannot be read; without it, such a
             folder is an error.
-
-    Raises:
-        OSError: it cannot be listed.
     """
     if not is_remote(uri):
         return list(_walk(resolve(uri), "", (), unreadable))

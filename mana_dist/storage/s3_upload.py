@@ -28,9 +28,6 @@ def open_write(bucket: str, key: str) -> Iterator[IO[bytes]]:
 
     Up to one part is sent in one request; more is a multipart upload, which is aborted on failure. A killed process
     leaves an unfinished upload, which no listing shows and which a lifecycle rule of the bucket deletes.
-
-    Raises:
-        OSError: it cannot be written; FileNotFoundError and PermissionError where they apply.
     """
     upload = _Upload(bucket, key)
     try:

@@ -14,19 +14,14 @@ from pyarrow import fs
 from mana_dist.errors import UserError
 from mana_dist.storage import file_names, filesystems, s3, s3_upload, web
 from mana_dist.storage.filesystems import arrow_errors, local_errors
-from mana_dist.storage.uris import is_remote, is_web, join, name_problem, resolve, split
+from mana_dist.storage.uris import is_remote, is_web, join, resolve, split
 
 _BUFFER_BYTES = 4 * 1024 * 1024  # size of pyarrow's requests, which are otherwise as small as the reader's
 _BELOW_BYTES = 200  # length of the longest path that a command makes below its folder
 
 
 def open_read(uri: str) -> BinaryIO:
-    """Return a seekable binary stream of the file at ``uri``. Remote ones outlive an outage of some seconds.
-
-    Raises:
-        UserError: nothing here reads this scheme.
-        OSError: the file cannot be read; FileNotFoundError if there is none. Reading from the stream raises the same.
-    """
+    """Return a seekable binary stream of the file at ``uri``. Remote ones outlive an outage of some seconds."""
     resolved = resolve(uri)
     if not is_remote(uri):
         with local_errors(resolved):
@@ -45,11 +40,7 @@ def open_read(uri: str) -> BinaryIO:
 
 
 def read_bytes(uri: str) -> bytes:
-    """Return the content of the file at ``uri``.
-
-    Raises:
-        OSError: it cannot be read; FileNotFoundError if there is none.
-    """
+    """Return the content of the file at ``uri``."""
     if uri.startswith("s3://"):
         _, bucket, key = split(resolve(uri))
         return s3.read_bytes(bucket, key)
@@ -134,11 +125,7 @@ def _partial_file(partial: str, path: str) -> Iterator[IO[bytes]]:
 
 
 def delete(uri: str) -> None:
-    """Delete the file at ``uri``.
-
-    Raises:
-        OSError: it cannot be deleted; FileNotFoundError if there is none.
-    """
+    """Delete the file at ``uri``."""
     if not is_remote(uri):  # pyarrow fails at a name that is not UTF-8
         path = resolve(uri)
         with local_errors(path):
@@ -158,7 +145,7 @@ def check_writable(uri: str, key: str) -> None:
         UserError: they cannot, or names below it would be too long; the message begins with ``key``, the configuration
             key or option to mend.
     """
-    if problem := name_problem(join(uri, "x" * _BELOW_BYTES)):
+    if problem := file_names.name_problem(join(uri, "x" * _BELOW_BYTES)):
         raise UserError(f"{key}: {uri}: what lies below is too deep ({problem}); name a shorter one")
     folder = resolve(uri)
     while not is_remote(folder) and not os.path.lexists(folder):

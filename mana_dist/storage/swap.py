@@ -24,11 +24,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 
 
 def read(uri: str) -> bytes | None:
-    """Return the file's content; None if there is none. Gives up earlier than :func:`mana_dist.storage.read_bytes`.
-
-    Raises:
-        OSError: it cannot be read now.
-    """
+    """Return the file's content; None if there is none. Gives up earlier than :func:`mana_dist.storage.read_bytes`."""
     resolved = storage.resolve(uri)
     if resolved.startswith("s3://"):
         found = s3.read_now(*split(resolved)[1:])

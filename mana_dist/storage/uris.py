@@ -8,7 +8,6 @@ import os
 import re
 
 from mana_dist.errors import UserError
-from mana_dist.storage import file_names
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WILDCARD = re.compile(r"[*?[]")
@@ -74,10 +73,3 @@ def split_pattern(uri: str) -> tuple[str, re.Pattern[str]]:
         return folder or "/", re.compile(visible + glob_translate(pattern))
     except (ValueError, re.error) as error:
         raise UserError(f"{uri}: not a pattern that can be matched ({error})") from error
-
-
-def name_problem(uri: str) -> str:
-    """Return why ``uri`` is too long a name to be written; empty if it is not."""
-    if is_remote(uri):
-        return file_names.key_problem(split(resolve(uri))[2])
-    return file_names.path_problem(resolve(uri))

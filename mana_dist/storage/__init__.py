@@ -18,7 +18,7 @@ from mana_dist.storage.listing import (
     list_folder,
     stat,
 )
-from mana_dist.storage.streams import check_writable, delete, open_read, open_write, read_bytes, write_bytes
+from mana_dist.storage.read_write import check_writable, delete, open_read, open_write, read_bytes, write_bytes
 from mana_dist.storage.uris import has_wildcards, is_remote, is_web, join, resolve, split_pattern
 
 __all__ = [

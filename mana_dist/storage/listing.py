@@ -1,12 +1,12 @@
 """What lies at a URI, and listings of folders."""
 
-import contextlib
 import errno
 import os
 import stat as modes
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from pyarrow import fs
@@ -107,7 +107,7 @@ def list_files(uri: str, unreadable: Callable[[OSError], None] | None = None) ->
             folder is an error.
     """
     if not is_remote(uri):
-        return list(_walk(resolve(uri), "", (), unreadable))
+        return list(_walk(resolve(uri), unreadable))
     filesystem_, path = filesystems.filesystem(uri)
     infos = _listed(filesystem_, fs.FileSelector(path, recursive=True), uri)
     skip = len(path.rstrip("/")) + 1
@@ -141,33 +141,30 @@ def _listed(filesystem_: fs.FileSystem, selector: fs.FileSelector, uri: str) -> 
         return filesystem_.get_file_info(selector)
 
 
-def _walk(
-    root: str, relative: str, above: tuple[tuple[int, int], ...], unreadable: Callable[[OSError], None] | None
-) -> Iterator[ListedFile]:
-    """Yield the files below a local folder.
+def _walk(root: str, unreadable: Callable[[OSError], None] | None) -> Iterator[ListedFile]:
+    """Yield the files below a local folder; pyarrow's listing fails at a name that is not UTF-8 and follows circles."""
 
-    Not by pyarrow, whose listing fails at a name that is not UTF-8 and follows a circle of links 40 times.
-    """
-    folder = os.path.join(root, relative)
-    try:
-        itself = os.stat(folder)
-        with os.scandir(folder) as scan:
-            entries = list(scan)
-    except OSError as error:
-        if unreadable is None or not relative:
-            raise
+    def report(error: OSError) -> None:
+        if unreadable is None or error.filename == root:
+            raise error
         unreadable(error)
-        return
-    identity = itself.st_dev, itself.st_ino
-    if identity in above:
-        return
-    for entry in entries:
-        path = f"{relative}{entry.name}"
-        if entry.is_symlink() and not os.path.exists(entry.path):
-            continue
-        if entry.is_dir():
-            yield from _walk(root, f"{path}/", (*above, identity), unreadable)
-        else:
-            with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
-                found = entry.stat()
-                yield ListedFile(path, found.st_size, found.st_mtime)
+
+    for folder, folders, names in os.walk(root, onerror=report, followlinks=True):
+        folders[:] = [name for name in folders if not _leads_upwards(os.path.join(folder, name))]
+        for name in names:
+            path = os.path.join(folder, name)
+            try:
+                found = os.stat(path)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ELOOP):  # a broken link, or deleted in the meantime
+                    continue
+                raise
+            yield ListedFile(path[len(os.path.join(root, "")) :], found.st_size, found.st_mtime)
+
+
+def _leads_upwards(path: str) -> bool:
+    """Return whether ``path`` is a link to a folder that contains it, be it by way of other links."""
+    if not os.path.islink(path):
+        return False
+    target = os.path.realpath(path)
+    return any(os.path.commonpath([target, os.path.realpath(above)]) == target for above in Path(path).parents)

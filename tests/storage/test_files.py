@@ -185,9 +185,18 @@ def test_links_are_followed_but_not_around_and_around(tmp_path: Path) -> None:
     storage.write_bytes(str(tmp_path / "elsewhere" / "b"), b"")
     (tmp_path / "tree" / "deep" / "up").symlink_to(tmp_path / "tree")
     (tmp_path / "tree" / "other").symlink_to(tmp_path / "elsewhere")
+    storage.write_bytes(str(tmp_path / "tree" / "p" / "c"), b"")
+    (tmp_path / "tree" / "r").mkdir()
+    (tmp_path / "tree" / "p" / "q").symlink_to(tmp_path / "tree" / "r")
+    (tmp_path / "tree" / "r" / "s").symlink_to(tmp_path / "tree" / "p")
     (tmp_path / "tree" / "nowhere").symlink_to(tmp_path / "gone")
     (tmp_path / "tree" / "itself").symlink_to(tmp_path / "tree" / "itself")
-    assert sorted(file.path for file in storage.list_files(str(tmp_path / "tree"))) == ["deep/a", "other/b"]
+    assert sorted(file.path for file in storage.list_files(str(tmp_path / "tree"))) == [
+        "deep/a",
+        "other/b",
+        "p/c",
+        "r/s/c",
+    ]
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +212,7 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "scandir", refuse)
     told: list[OSError] = []
     assert [file.path for file in storage.list_files(str(tmp_path), told.append)] == ["a"]
-    assert [error.filename for error in told] == [f"{tmp_path}/locked/"]
+    assert [error.filename for error in told] == [f"{tmp_path}/locked"]
     for folder in (tmp_path, tmp_path / "locked"):
         with pytest.raises(PermissionError):
             storage.list_files(str(folder))

@@ -109,9 +109,8 @@ def expand(
 
 @dataclass
 class _Expander:
-    named: dict[str, tuple[Clip, str]] = field(
-        default_factory=dict
-    )  # by Clip.source, with the argument or line that named it
+    # By Clip.source, with the argument or line that named it.
+    named: dict[str, tuple[Clip, str]] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     looked_at: set[str] = field(default_factory=set)

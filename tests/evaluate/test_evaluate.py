@@ -307,7 +307,7 @@ def test_lpips_with_a_trunk_file(tmp_path: Path) -> None:
             "--lpips-trunk nowhere: cannot be read",
         ),
         (["--data", "small", "--method", "bicubic"], "smaller than SSIM's 11x11"),
-        (["--data", "mixed", "--method", "bicubic"], "mixed: frame 1 is 64x44, those before are 64x48"),
+        (["--data", "mixed", "--method", "bicubic"], "mixed/0001.png: is 64x44, those before are 64x48"),
         (["--data", "clip", "--method", "bicubic", "--border-crop", "20"], "20 pixels along each border .* smaller"),
         (["--data", "clip", "--method", "bicubic", "--border-crop", "-1"], "--border-crop -1: give a number"),
         (["--data", "clip", "--method", "bicubic", "--workers", "none"], "--workers none: write auto, or a number"),

@@ -217,8 +217,8 @@ def test_nothing_that_is_written_or_told_holds_a_password(
     """A clip on a web server that asks for a password; here the code that reads it finds it on the disk."""
     clip = write_video(tmp_path / "a.mp4", frames_of(2))
     uri = "http://ann:s3cret@host/a.mp4"
-    monkeypatch.setattr("mana_dist.storage.http_files.open_read", lambda _: open(clip, "rb"))  # noqa: SIM115
-    monkeypatch.setattr("mana_dist.storage.http_files.head", lambda _: (clip.stat().st_size, None))
+    monkeypatch.setattr("mana_dist.storage.web.open_read", lambda _: open(clip, "rb"))  # noqa: SIM115
+    monkeypatch.setattr("mana_dist.storage.web.head", lambda _: (clip.stat().st_size, None))
     evaluate(tmp_path / "out", "--data", uri, "--method", "bicubic")
     told = capsys.readouterr().out
     for path in (tmp_path / "out").iterdir():

@@ -16,8 +16,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     store = fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
     local = storage.filesystem
     monkeypatch.setattr(
-        storage,
-        "filesystem",
+        "mana_dist.storage.filesystems.filesystem",
         lambda uri: (store, uri.removeprefix("mock://")) if storage.is_remote(uri) else local(uri),
     )
     return folder

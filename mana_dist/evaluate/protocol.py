@@ -70,7 +70,7 @@ class DatasetProtocol:
         notes = "".join(f"; {note}" for note in self.notes)
         return (
             f"{self.name} ({self.clips} {'clip' if self.clips == 1 else 'clips'}, LR {self.lr}, "
-            f"frames {self.frame_subset}{notes})"
+            f"scored frames: {self.frame_subset}{notes})"
         )
 
 

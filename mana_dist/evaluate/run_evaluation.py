@@ -96,7 +96,8 @@ def _evaluate(prepared: _Prepared, held: Lease) -> Evaluation:
     if promotion is not None:
         held.check_lately()  # the registry may have taken its time
         prepared.out.write_metrics(metrics_file.to_json(evaluation, prepared.top, promotion))
-        log.info(f"promotion: {promotion}")
+        if failure is None:  # else the error, the last line, says it
+            log.info(f"promotion: {promotion}")
     if prepared.tracking is not None:
         tracking = prepared.tracking
         run = tracking.log(evaluation, prepared.settings.methods, files, promotion)

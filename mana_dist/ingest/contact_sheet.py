@@ -39,7 +39,7 @@ class _Place:
 
 
 def write(uri: str, manifest: Manifest, count: int = 24, seed: int = 0) -> str:
-    """Write ``contact_sheet.png`` beside the manifest: ``count`` random samples of all shards, in dataset order.
+    """Write ``contact_sheet.png`` beside the manifest: ``count`` random samples of all sources, in dataset order.
 
     A sample's cell shows its HR frame as a whole, shrunk to fit, and side by side, LR pixels enlarged by repeating
     them, the part in which bicubic upscaling of the LR centre is farthest from HR. Its caption is clip, frame number
@@ -68,11 +68,17 @@ def write(uri: str, manifest: Manifest, count: int = 24, seed: int = 0) -> str:
 
 
 def _choose(manifest: Manifest, count: int, seed: int) -> Iterator[_Place]:
+    """Choose samples as evenly from all sources as there are samples of each: a long one must not fill the sheet."""
     ends = list(accumulate(shard.rows for shard in manifest.shards))
     if not ends or not ends[-1]:
         raise UserError("the dataset holds no samples: nothing to show on a contact sheet")
+    sources = {name: number for number, name in enumerate({shard.unit: None for shard in manifest.shards})}
+    source = np.repeat([sources[shard.unit] for shard in manifest.shards], [shard.rows for shard in manifest.shards])
     rng = np.random.default_rng(seed)
-    for number in sorted(rng.choice(ends[-1], size=min(count, ends[-1]), replace=False, shuffle=False)):
+    drawn = rng.permutation(ends[-1])
+    by_source = drawn[np.argsort(source[drawn], kind="stable")]
+    turn = np.arange(ends[-1]) - np.searchsorted(source[by_source], source[by_source])  # within its source
+    for number in sorted(by_source[np.lexsort((rng.random(ends[-1]), turn))[:count]]):
         position = int(np.searchsorted(ends, number, side="right"))
         shard = manifest.shards[position]
         group, row = divmod(int(number) - (ends[position] - shard.rows), shard.group_rows)

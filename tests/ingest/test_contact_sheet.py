@@ -1,7 +1,9 @@
 """The contact sheet: which samples it shows, what a cell is made of, and that the same dataset gives the same bytes."""
 
 import io
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mana_dist import pictures
+from mana_dist.data.config import SampleSettings
 from mana_dist.data.degradation import BI, degrade
-from mana_dist.data.manifest import Manifest, load_manifest
+from mana_dist.data.manifest import Manifest, Shard, load_manifest
 from mana_dist.data.samples import Sample, write_dataset
 from mana_dist.errors import UserError
 from mana_dist.ingest import contact_sheet
@@ -72,6 +75,23 @@ def test_of_a_large_one_a_random_choice_each_once(tmp_path: Path) -> None:
     assert len(set(choices)) == 4
     assert min(map(min, choices)) < 10  # from the beginning
     assert max(map(max, choices)) >= 50  # to the end
+
+
+def test_a_long_source_does_not_fill_the_sheet() -> None:
+    rows = {"long-0": ("long", 900), "long-1": ("long", 500), "a": ("a", 3), "b": ("b", 40)}
+    shards = tuple(Shard(path, count, 10, 16, 16, 1, unit) for path, (unit, count) in rows.items())
+    manifest = replace(SampleSettings().empty_manifest(), shards=shards)
+    places = list(contact_sheet._choose(manifest, 24, 0))
+    assert len(set(places)) == 24
+    assert Counter(rows[place.path][0] for place in places) in (
+        {"a": 3, "b": 11, "long": 10},
+        {"a": 3, "b": 10, "long": 11},
+    )
+    many = tuple(Shard(f"{number}", 5, 10, 16, 16, 1, f"{number}") for number in range(1000))
+    chosen = [int(place.path) for place in contact_sheet._choose(replace(manifest, shards=many), 24, 0)]
+    assert len(set(chosen)) == 24
+    assert min(chosen) < 250
+    assert max(chosen) > 750
 
 
 def test_the_same_dataset_gives_the_same_bytes(tmp_path: Path) -> None:

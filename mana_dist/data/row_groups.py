@@ -90,7 +90,7 @@ class RowGroups:
 
     @property
     def may_read_ahead(self) -> bool:
-        """Whether announcing further uses would keep the readers busy, or fits into half of the budget."""
+        """Return whether announcing further uses would keep the readers busy, or fits into half of the budget."""
         ahead = [group for group in self._open if not self._held[group].uses]
         return len(ahead) < 2 * self._readers or sum(self._locations[g].bytes for g in ahead) < self._budget // 2
 

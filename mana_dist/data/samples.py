@@ -247,7 +247,7 @@ class _OpenShard:
         )
 
     def takes(self, sample: Sample) -> bool:
-        """Whether ``sample`` has the size of this shard's samples."""
+        """Return whether ``sample`` has the size of this shard's samples."""
         return self._shapes == (sample.lr.shape, sample.hr.shape)
 
     def write(self, rows: list[_Row]) -> None:

@@ -339,7 +339,7 @@ def _left_out(paths: Sequence[str], why: str) -> str:
 
 
 def _only_reds4(dataset: Dataset) -> Dataset:
-    """Of a folder that is called REDS4, and holds clips of REDS, the four."""
+    """Keep the four clips of REDS4 alone, if the folder is called REDS4 and holds clips of REDS."""
     if dataset.name.upper() != "REDS4":
         return dataset
     chosen = [clip for name in REDS4 for clip in dataset.clips if clip_name(clip.path) == name]

@@ -19,7 +19,7 @@ _FARTHEST = 2.0
 _ALIKE = 0.85
 """Correlation from which on two pictures show the same: other kernels and shifts are above 0.98, others below 0.6."""
 _NOISE = 1e-4
-"""Of the correlation: so much of it means nothing."""
+"""Difference of two correlations that means nothing."""
 
 
 class GivenLr:

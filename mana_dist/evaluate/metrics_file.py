@@ -50,7 +50,7 @@ def to_json(
 
 
 def is_of(data: bytes, protocol: Protocol, top: TopMotion | None) -> bool:
-    """Whether a file holds the numbers of an evaluation like this one: all is alike but, perhaps, the clips' pixels."""
+    """Return whether a file holds the numbers of an evaluation like this one, but perhaps of other pixels."""
 
     def without_digests(values: dict[str, Any]) -> dict[str, Any]:
         return values | {"datasets": [entry | {"digest": ""} for entry in values["datasets"]]}

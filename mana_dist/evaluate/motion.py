@@ -53,7 +53,7 @@ class TopMotion:
     clips: int = 0
 
     def count(self, clips: int) -> int:
-        """Of so many clips; at least 1, and shares are rounded up."""
+        """Return how many of ``clips`` these are: at least 1; shares are rounded up."""
         asked = self.clips if self.share is None else math.ceil(self.share * clips)
         return min(max(asked, 1), clips)
 

@@ -172,7 +172,7 @@ def arrange(
 
 
 def decide(contest: Contest, evaluation: Evaluation) -> Promotion:
-    """Whether the alias moves: all conditions hold of the means over all clips."""
+    """Return whether the alias moves: all conditions hold of the means over all clips."""
     if contest.version == contest.current:
         judged = [(False, f"version {contest.version.version} has it already")]
     else:
@@ -208,7 +208,7 @@ def _judge(condition: Condition, contest: Contest, evaluation: Evaluation) -> tu
 
 
 def _floor(condition: Condition, contest: Contest, evaluation: Evaluation) -> tuple[bool, str]:
-    """Whether the candidate beats bicubic by a condition's metric; a first champion need not."""
+    """Return whether the candidate beats bicubic by a condition's metric; a first champion need not."""
     mine = _value(evaluation, contest.candidate, condition.metric)
     if contest.champion is None or mine is None:
         return True, ""

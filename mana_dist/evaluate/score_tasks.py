@@ -32,7 +32,7 @@ RETRIES = 2
 _SILENCE = 60.0  # seconds without a result after which it is said what is waited for
 
 EXAMPLES = 64
-"""Of so many clips, those in which methods differ most, the pictures are kept."""
+"""Number of clips, those in which methods differ most, whose pictures are kept."""
 
 Told = Callable[[int, ScoredClip], None]
 """Is called with a clip's position and its results as soon as they are there."""

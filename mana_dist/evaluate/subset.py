@@ -27,7 +27,7 @@ class FrameSubset:
 
     @property
     def needs_length(self) -> bool:
-        """Whether the clip's length must be known."""
+        """Return whether the clip's length must be known."""
         return self.kind != "all"
 
     def of(self, length: int | None) -> range:

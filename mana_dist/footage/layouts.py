@@ -122,7 +122,7 @@ def truths_of(uri: str, *, is_video: bool) -> Iterator[Truth]:
 
 
 def is_lr_name(name: str) -> bool:
-    """Whether a folder of this name holds LR frames, or what was made of them."""
+    """Return whether a folder of this name holds LR frames, or what was made of them."""
     return _LR_NAME.fullmatch(name) is not None or any(name in kind.lr_folders for kind in DEGRADATIONS.values())
 
 

@@ -33,7 +33,7 @@ class Place:
 
     @property
     def missing(self) -> bool:
-        """Whether nothing lies there, neither a file nor a folder."""
+        """Return whether nothing lies there, neither a file nor a folder."""
         return self.file is None and self.files is None and not self.error
 
 

@@ -23,7 +23,7 @@ from mana_dist.pictures import Frame, Panel
 SHEET_NAME = "contact_sheet.png"
 
 _SIDE = pictures.LEAST_WIDTH
-"""Of every panel, pixels."""
+"""Side of every panel, pixels."""
 
 _CELLS_PER_ROW = 3
 _READERS = 4  # each holds one decoded row group

@@ -76,7 +76,7 @@ def open_dataset(out: str, settings: SampleSettings, *, overwrite: bool) -> Data
 
 
 def to_do(dataset: Dataset, clips: Sequence[Clip]) -> list[Clip]:
-    """Of ``clips``, those that the dataset does not hold as they are now; and the clips that share shards with them.
+    """Return those of ``clips`` that the dataset does not hold as they are now, and those that share shards with them.
 
     A clip that was refused is not looked at again until it changes.
 
@@ -191,7 +191,7 @@ def clear(dataset: Dataset, manifest: Manifest, results: Sequence[UnitResult]) -
 
 
 def _staying(dataset: Dataset, failures: Collection[str]) -> set[str]:
-    """Of the clips that could not be finished, those whose samples are whole in shards that no other clip shares."""
+    """Return those unfinished clips whose samples are whole in shards that no other clip shares."""
     others = {row.unit for row in dataset.rows if row.uri not in failures} | dataset.damaged | {""}
     return {row.uri for row in dataset.rows if row.uri in failures and row.unit not in others}
 
@@ -235,7 +235,7 @@ def _clips_again(rows: Iterable[SourceRow]) -> Iterator[Clip]:
 
 
 def _covers(asked: Collection[str], uri: str) -> bool:
-    """Whether ``uri`` or a folder above it is among ``asked``."""
+    """Return whether ``uri`` or a folder above it is among ``asked``."""
     while uri and uri not in asked:
         uri = uri.rpartition("/")[0]
     return bool(uri)

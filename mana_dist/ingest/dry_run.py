@@ -29,7 +29,7 @@ RAW_MEGABYTES_PER_SECOND = 95.0
 COMPRESSED = 0.45
 """Bytes of shards per byte of their samples' pixels."""
 VIDEO_BYTES_PER_PIXEL = 0.02
-"""Of a compressed video; for the length of those whose header does not tell it, raw streams mostly
+"""Bytes per pixel of a compressed video, to guess the length where no header has it, raw streams mostly
 (two real ones have 0.011 and 0.030)."""
 START_SECONDS = 8.0
 """To start Ray and look for the sources; roughly."""
@@ -96,7 +96,7 @@ class DryRun:
 
     @property
     def seconds(self) -> float:
-        """How long it would take, estimated."""
+        """Return how long it would take, estimated."""
         return START_SECONDS + max(self.total.seconds / self.cores, self.longest)
 
     def __str__(self) -> str:
@@ -206,7 +206,7 @@ def _alone(work: Work, segment_frames: int) -> float:
 
 
 def _used_frames(clip: Clip, header: HeaderInfo) -> tuple[int, bool]:
-    """How many frames of ``clip`` would be used, and whether that is a guess."""
+    """Return how many frames of ``clip`` would be used, and whether that is a guess."""
     frames = header.frames
     if frames is None:
         frames = round((clip.bytes or 0) / (VIDEO_BYTES_PER_PIXEL * header.width * header.height))
@@ -228,7 +228,7 @@ def _work(clip: Clip, header: HeaderInfo, frames: int, settings: SampleSettings)
 
 
 def _cores() -> int:
-    """Of the cluster that would do the work: the one that ``RAY_ADDRESS`` names, else this machine."""
+    """Return the CPU cores that would do the work: of the cluster that ``RAY_ADDRESS`` names, else of this machine."""
     if not os.environ.get("RAY_ADDRESS"):
         return os.cpu_count() or 1
     from mana_dist import ray_runtime  # Ray takes seconds to import

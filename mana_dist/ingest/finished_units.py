@@ -87,7 +87,7 @@ class Ledger:
             filesystem.delete_dir(folder)
 
     def exists(self) -> bool:
-        """Whether there is a ledger: a run was not ended."""
+        """Return whether there is a ledger: a run was not ended."""
         filesystem, folder = storage.filesystem(self._folder)
         return filesystem.get_file_info(folder).type == fs.FileType.Directory
 
@@ -118,5 +118,5 @@ def shard_sizes(out: str) -> dict[str, int]:
 
 
 def are_whole(shards: Iterable[Shard], sizes: dict[str, int]) -> bool:
-    """Whether all ``shards`` are there, with their bytes."""
+    """Return whether all ``shards`` are there, with their bytes."""
     return all(sizes.get(shard.path) == shard.bytes for shard in shards)

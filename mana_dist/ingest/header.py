@@ -48,5 +48,5 @@ def look(clip: Clip, settings: SampleSettings) -> str:
 
 
 def _used(frames: int, clip: Clip) -> int:
-    """How many of a clip's ``frames`` are in the range asked for."""
+    """Return how many of a clip's ``frames`` are in the range asked for."""
     return max(0, (frames if clip.stop is None else min(frames, clip.stop)) - clip.start)

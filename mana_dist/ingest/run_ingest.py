@@ -170,7 +170,7 @@ def _check_usable(
 
 
 def _is_sheet(clip: Clip, out: str) -> bool:
-    """Whether ``clip`` is the contact sheet of a dataset, this one or another, that lies among the sources.
+    """Return whether ``clip`` is the contact sheet of a dataset, this one or another, that lies among the sources.
 
     Raises:
         UserError: the dataset lies right among the frames of ``clip``.

@@ -57,7 +57,7 @@ class SourceRow:
         object.__setattr__(self, "note", redacted(self.note))
 
     def is_of(self, clip: Clip) -> bool:
-        """Whether ``clip`` is this source, unchanged, with the same frames to use."""
+        """Return whether ``clip`` is this source, unchanged, with the same frames to use."""
         mine = (self.uri, self.bytes, self.modified, self.start, self.stop, self.downscale)
         return mine == (clip.source, clip.bytes, clip.modified, clip.start, clip.stop, clip.downscale)
 

@@ -182,14 +182,14 @@ def overlap(settings: SampleSettings) -> int:
 
 
 def weight(clip: Clip) -> int:
-    """How much work a clip is, in bytes of pictures; a clip of unknown size fills a unit."""
+    """Return how much work a clip is, in bytes of pictures; a clip of unknown size fills a unit."""
     if clip.bytes is None:
         return PACK_BYTES
     return clip.bytes * (VIDEO_WEIGHT if clip.files is None else 1)
 
 
 def work(unit: Unit) -> int:
-    """How much work a unit is, in bytes of pictures; a segment is as much as a full pack."""
+    """Return how much work a unit is, in bytes of pictures; a segment is as much as a full pack."""
     return PACK_BYTES if unit.segment else max(1, sum(weight(clip) for clip in unit.clips))
 
 

@@ -32,7 +32,7 @@ _WORK_PER_THREAD = 2_000_000
 
 
 def available() -> bool:
-    """Whether :func:`forward` and :func:`backward` can run; compiles them at the first call.
+    """Return whether :func:`forward` and :func:`backward` can run; compiles them at the first call.
 
     Where they cannot, the first call warns and says why.
     """

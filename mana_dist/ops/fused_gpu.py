@@ -30,7 +30,7 @@ _CHOSEN_TILES = ((1024, 1), (2048, 4), (512, 1))
 
 
 def available() -> bool:
-    """Whether Triton is installed. The kernels also need a CUDA device, or Triton's interpreter."""
+    """Return whether Triton is installed. The kernels also need a CUDA device, or Triton's interpreter."""
     return importlib.util.find_spec("triton") is not None
 
 

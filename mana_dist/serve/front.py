@@ -46,7 +46,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 
 # Before the class: Serve pickles it, with what stands in this module by then, where it is made.
 def _running_replicas() -> int:
-    """Of the model in this app."""
+    """Return how many replicas of the model in this app are running."""
     name = serve.get_replica_context().app_name
     deployments = serve.status().applications[name].deployments
     return int(deployments[UPSCALER].replica_states.get("RUNNING", 0)) if UPSCALER in deployments else 0
@@ -63,7 +63,7 @@ class Api:
     """Requests in, pictures out."""
 
     def __init__(self, upscaler: DeploymentHandle, limits: Limits, model: str) -> None:
-        """Of the model's replicas and what a request must keep to; ``model`` is told with the health."""
+        """Keep the model's replicas and what a request must keep to; ``model`` is shown with the health."""
         self._upscaler = upscaler
         self._limits = limits
         self._model = model

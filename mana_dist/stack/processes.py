@@ -86,7 +86,7 @@ def _stop_signal(process: psutil.Process) -> int:
 
 
 def is_running(process: psutil.Process) -> bool:
-    """Whether a process has not ended; one that nobody has waited for yet has."""
+    """Return whether a process has not ended; one that nobody has waited for yet has."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

@@ -222,7 +222,7 @@ def _program(name: str, package: str) -> str:
 
 
 def _answers(port: int, path: str, token: str | None = None) -> bool:
-    """Whether an HTTP server on this machine says that all is well."""
+    """Return whether an HTTP server on this machine says that all is well."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})

@@ -96,7 +96,7 @@ def resolve(folder: str) -> Path:
 
 
 def exists(folder: Path) -> bool:
-    """Whether a stack was made in ``folder``."""
+    """Return whether a stack was made in ``folder``."""
     return (folder / _FILE).exists()
 
 

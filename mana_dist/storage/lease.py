@@ -102,7 +102,7 @@ class Owner:
         return json.dumps(asdict(self)).encode()
 
     def is_gone(self) -> bool:
-        """Whether this is known: it was a process of this very machine, which has ended."""
+        """Return whether this is known: it was a process of this very machine, which has ended."""
         if not self.machine or (self.host, self.machine) != (socket.gethostname(), _machine()):
             return False
         found = _state(self.pid)
@@ -144,7 +144,7 @@ class Fence:
             raise _lost(self.name, content)
 
     def is_seen(self) -> bool:
-        """Whether the owner's file is seen from here: on a node that does not share the folder it is not.
+        """Return whether the owner's file is seen from here: on a node that does not share the folder it is not.
 
         Raises:
             OSError: that cannot be found out.
@@ -180,7 +180,7 @@ class Lease:
 
     @property
     def is_lost(self) -> bool:
-        """Whether it is known by now that another attempt has the folder; asks nobody."""
+        """Return whether it is known by now that another attempt has the folder; asks nobody."""
         return bool(self._lost)
 
     def check(self) -> None:
@@ -338,7 +338,7 @@ def _state(pid: int) -> tuple[str, int] | None:
 
 
 def _exists(pid: int) -> bool:
-    """Whether there is such a process; it may be hidden in /proc."""
+    """Return whether there is such a process; it may be hidden in /proc."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

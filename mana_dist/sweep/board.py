@@ -38,7 +38,7 @@ class Line:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to do."""
+        """Return whether nothing is left to do."""
         return self.ended is not None or self.last.what in _OVER
 
     def heard(self, report: Report, now: float) -> "Line":

@@ -16,7 +16,7 @@ from mana_dist.sweep.trial_plan import Plan, Trial
 from mana_dist.sweep.variations import Setting, Sweep
 
 COLUMNS = tuple(metric for metric in METRICS.values() if metric.in_sweeps)
-"""Of each dataset: PSNR, SSIM and LPIPS over RGB, as in the paper."""
+"""Metrics shown for each dataset: PSNR, SSIM and LPIPS over RGB, as in the paper."""
 ALL = "mean over all clips"
 
 

@@ -165,7 +165,7 @@ def _begin(config: Config, sweep: Sweep, options: Options, folder: str) -> Recor
 
 
 def _is_there(client: "MlflowClient", run_id: str) -> bool:
-    """Whether a run exists and is not deleted."""
+    """Return whether a run exists and is not deleted."""
     from mlflow.exceptions import MlflowException
 
     if not run_id:

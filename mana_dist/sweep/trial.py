@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def output_steps(config: Config, step: int) -> int:
-    """Of the first ``step`` steps, those that could change what the model gives: all but stage 2's."""
+    """Count those of the first ``step`` steps that could change what the model gives: all but stage 2's."""
     return sum(max(0, min(step, stage.stop) - stage.start) for stage in stages(config) if not stage.trains_memory_only)
 
 

@@ -34,7 +34,7 @@ class Trial:
 
     @property
     def seed(self) -> int:
-        """Of its weights and its data."""
+        """The seed of its weights and its data."""
         return self.config.run.seed
 
 
@@ -96,7 +96,7 @@ def bases_left(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[Trial, ...]
 
 
 def total_steps(config: Config) -> int:
-    """Of the whole run."""
+    """Return the total number of optimizer steps."""
     return stages(config)[-1].stop
 
 

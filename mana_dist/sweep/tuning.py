@@ -229,7 +229,7 @@ def _job_environment() -> dict[str, str]:
 
 
 def _environment(own: Mapping[str, str], address: str) -> dict[str, str]:
-    """Of a trial's process: it joins the cluster, and finds this very package."""
+    """Return the environment of a trial's process, which joins the cluster and finds this very package."""
     # Ray has set the threads for an actor without CPUs; MLflow is where the configuration says.
     environment = {key: value for key, value in own.items() if key not in {"OMP_NUM_THREADS", "MLFLOW_TRACKING_URI"}}
     root = os.path.dirname(os.path.dirname(os.path.abspath(mana_dist.__file__)))

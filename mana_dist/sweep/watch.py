@@ -111,7 +111,7 @@ def _ends(process: int) -> bool:
 
 
 def _is_left(process: int) -> bool:
-    """Whether a process still runs. Its parent may be waiting for us, so that it stays a zombie."""
+    """Return whether a process still runs. Its parent may be waiting for us, so that it stays a zombie."""
     try:
         return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -113,7 +113,7 @@ class Meter:
 
 
 def _finite(losses: list[float], norms: list[float]) -> int:
-    """How many steps pass before the first whose loss or norm is not finite."""
+    """Return how many steps pass before the first whose loss or norm is not finite."""
     for number, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return number

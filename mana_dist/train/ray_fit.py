@@ -234,7 +234,7 @@ class _Listener:
 
 
 def _use_gpu(config: Config) -> bool:
-    """Whether workers get a GPU each.
+    """Return whether workers get a GPU each.
 
     Raises:
         UserError: this machine's private cluster, which cannot grow, has less than the workers need.

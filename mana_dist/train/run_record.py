@@ -44,7 +44,7 @@ class RunRecord:
     candidate: str | None = None
 
     def is_tracked_in(self, tracking_uri: str) -> bool:
-        """Whether its MLflow run lives there, whoever asks; older versions recorded the password too."""
+        """Return whether its MLflow run lives there, whoever asks; older versions recorded the password too."""
         return redacted(self.tracking_uri) == redacted(tracking_uri)
 
 
@@ -60,7 +60,7 @@ def model_folder_of(config: Config) -> str:
 
 
 def fingerprint(manifest: Manifest) -> str:
-    """Of everything about a dataset that the order of samples depends on: its shards, their rows and row groups."""
+    """Return a digest of what the order of samples depends on: a dataset's shards, their rows and row groups."""
     shards = [(shard.path, shard.rows, shard.group_rows, shard.bytes) for shard in manifest.shards]
     return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
 

@@ -30,11 +30,11 @@ class Stage:
 
     @property
     def trains_memory_only(self) -> bool:
-        """Whether the loss is stage 2's."""
+        """Return whether the loss is stage 2's."""
         return self.number == 2
 
     def trains(self, parameter: str) -> bool:
-        """Whether the named parameter of :class:`Mana` is trained in this stage.
+        """Return whether the named parameter of :class:`Mana` is trained in this stage.
 
         Stage 1: all but the memory module. Stage 2: the memory bank, the only part of the memory module that
         |Y - Q|_1 depends on, since Y is taken before the projection. Stage 3: everything.

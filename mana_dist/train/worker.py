@@ -237,7 +237,7 @@ class Worker:
         return state
 
     def _is_wanted(self) -> bool:
-        """Whether there is reason for a checkpoint now; every worker comes to the same answer. Collective.
+        """Return whether there is reason for a checkpoint now; every worker comes to the same answer. Collective.
 
         The reasons: the driver wants the workers to leave, or Ray has said that a node is about to be taken away.
         """
@@ -251,7 +251,7 @@ class Worker:
         return bool(told & _LOOK and self._is_node_going()) or self._leaving
 
     def _is_node_going(self) -> bool:
-        """Whether Ray says so of a node that it did not name before; collective."""
+        """Return whether Ray says so of a node that it did not name before; collective."""
         if os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") == "0":
             return False
         told = ray.train.get_preemption_info()

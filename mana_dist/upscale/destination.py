@@ -13,7 +13,7 @@ from mana_dist.upscale.picture_folder import TIMES_FILE
 
 
 def check_destination(destination: str, source: str, settings: Settings) -> None:
-    """Whether the result could be written.
+    """Return whether the result could be written.
 
     Raises:
         UserError: unknown suffix, a codec that the container does not take, the source itself, a folder that is missing
@@ -43,7 +43,7 @@ def check_destination(destination: str, source: str, settings: Settings) -> None
 
 
 def is_done(destination: str, marked: bytes, modified: float | None, settings: Settings, *, overwrite: bool) -> bool:
-    """Whether the result of this very job is there already.
+    """Return whether the result of this very job is there already.
 
     Args:
         destination: URI of the result.
@@ -82,7 +82,7 @@ def clear_comparison(destination: str, marked: bytes) -> None:
 
 
 def _is_own_comparison(destination: str, there: Sequence[str], marked: bytes) -> bool:
-    """Whether ``there`` holds no more than the comparison of the job, which was killed before the result was there."""
+    """Return whether ``there`` holds only the comparison of the job, which was killed before its result was there."""
     video = comparison_of(destination)[0]
     return destination not in there and video in there and mark.read(video) == marked
 
@@ -92,7 +92,7 @@ def _is_whole(destination: str, settings: Settings) -> bool:
 
 
 def _is_older(destination: str, modified: float | None) -> bool:
-    """Whether a source changed after the result was made."""
+    """Return whether a source changed after the result was made."""
     last = TIMES_FILE if storage.is_folder(destination) else ""
     uri = storage.join(destination, last) if last else destination
     made = storage.stat(uri).modified if storage.exists(uri) else None

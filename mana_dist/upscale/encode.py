@@ -30,7 +30,7 @@ _RATES = (Fraction(1), Fraction(240))  # that all encoders take
 
 
 def suffix_of(settings: Settings) -> str:
-    """Of a segment's file: Matroska, which does not take PNG, or NUT."""
+    """Return the suffix of a segment's file: Matroska's, or NUT's for PNG, which Matroska does not take."""
     return ".nut" if settings.codec == "png" else ".mkv"
 
 
@@ -84,7 +84,7 @@ class Encoder:
 
     @property
     def order(self) -> PacketOrder:
-        """Of the packets so far."""
+        """The order of the packets so far."""
         return PacketOrder(self._reorder, self.frames - 1 - self._last_index)
 
     def abandon(self) -> None:

@@ -55,7 +55,7 @@ class Clock:
 
     @property
     def goes_back(self) -> bool:
-        """Whether a time may be there twice."""
+        """Return whether a time may be there twice."""
         return any(later.first <= one.last for one, later in zip(self.epochs, self.epochs[1:], strict=False))
 
     @property
@@ -123,7 +123,7 @@ class Steps:
         self._end = Fraction()
 
     def add(self, packet: Any) -> bool:
-        """Whether the next packet comes after a jump."""
+        """Return whether the next packet comes after a jump."""
         if self._by_keyframes:
             return self._is_behind(packet)
         time = _decoded_at(packet)
@@ -132,7 +132,7 @@ class Steps:
         return jumped
 
     def _is_behind(self, packet: Any) -> bool:
-        """Whether it is a keyframe that is shown before what precedes it; within a recording none is."""
+        """Return whether it is a keyframe that is shown before what precedes it; within a recording none is."""
         time = _decoded_at(packet) if packet.pts is None else packet.pts * Fraction(packet.time_base)
         jumped = self._last is not None and bool(packet.is_keyframe) and time < self._last - _BACK
         self._last = time if jumped or self._last is None else max(self._last, time)
@@ -155,7 +155,7 @@ class _Run:
     packets: int = 1
 
     def step(self, frame: Fraction) -> Fraction:
-        """How long the last picture is shown: as its packet tells, or if that is too short, as long as most are."""
+        """Return how long the last picture is shown: as its packet says, or as most are if that is too short."""
         usual = (self.last - self.first) / (self.packets - 1) if self.packets > 1 else frame
         return self.end - self.last if self.end - self.last > usual / 2 else usual
 
@@ -269,7 +269,7 @@ class JumpScan:
 
 
 def _goes_with(sound: _Run, before: _Run, after: _Run) -> bool:
-    """Whether a run of sound goes on where pictures jump: from one's middle to the other's."""
+    """Return whether a run of sound goes on where pictures jump: from one's middle to the other's."""
     begins, ends = ((run.begin + run.stop) // 2 for run in (before, after))
     return sound.begin < begins and sound.stop > ends and sound.last >= after.first
 

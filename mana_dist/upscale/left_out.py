@@ -35,7 +35,7 @@ class Copied(Protocol):
     refused: Counter[int]
 
     def mkv_takes(self, stream: Any) -> bool:
-        """Whether Matroska takes a stream of the source."""
+        """Return whether Matroska takes a stream of the source."""
 
 
 def left_out(source: Any, video: Any, path: str, copied: Copied) -> list[str]:
@@ -94,7 +94,7 @@ def _differences(stream: Any, copy: Any, name: str, mend: str, kept: Sequence[Ma
 
 
 def _is_kept_otherwise(stream: Any, kept: Sequence[Mapping[str, str]]) -> bool:
-    """Whether a track that is not copied stands for what muxers make anew: a timecode, or the names of chapters."""
+    """Return whether muxers make anew what a track that is not copied holds: a timecode, or names of chapters."""
     if "timecode" in stream.metadata:
         return any(tags.get("timecode") == stream.metadata["timecode"] for tags in kept)
     return bool(stream.type == "data" and stream.discard == av.stream.Discard.all)

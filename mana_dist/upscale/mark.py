@@ -16,7 +16,7 @@ from mana_dist import __version__, storage
 from mana_dist.upscale.config import Settings
 
 FILE = ".mana_dist"
-"""Of a folder of pictures."""
+"""Name of the mark in a folder of pictures."""
 _OURS = UUID("0b4a1b5e-6d1c-4a53-9f0e-3c1d1f6a7e52").bytes
 _LENGTH = 48  # of the mark: our identifier and a SHA-256
 _SEGMENT = b"\x18\x53\x80\x67\x01"

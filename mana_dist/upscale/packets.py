@@ -73,7 +73,7 @@ class Packets:
         return last, min((end for end in ends if end > last), default=None)
 
     def promised(self, rate: Fraction) -> int | None:
-        """How many frames the header tells of; ``rate`` is how many a second has."""
+        """Return how many frames the header tells of; ``rate`` is how many a second has."""
         matroska = "matroska" in self._container.format.name
         if self._video.frames and not matroska:
             end = (self._last or 0) + self._last_duration

@@ -30,7 +30,7 @@ def no_real_time() -> Iterator[None]:
 
 
 def real_time_threads() -> set[int]:
-    """Of this process, by the kernel's numbers; of Linux."""
+    """Return the real-time threads of this process by the kernel's numbers (Linux alone)."""
     found = set()
     for thread in map(int, os.listdir(_TASKS)):
         with contextlib.suppress(ProcessLookupError):

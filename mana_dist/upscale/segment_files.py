@@ -26,17 +26,17 @@ def files_of(segment: Segment, settings: Settings) -> list[str]:
 
 
 def pictures_name(segment: Segment, settings: Settings) -> str:
-    """Of the file with the upscaled frames."""
+    """Return the name of the file with the upscaled frames."""
     return f"{segment.name}{suffix_of(settings)}"
 
 
 def compare_name(segment: Segment) -> str:
-    """Of the side-by-side's file."""
+    """Return the name of the side-by-side's file."""
     return f"{segment.name}.compare{suffix_of(COMPARE_SETTINGS)}"
 
 
 def still_name(segment: Segment) -> str:
-    """Of the picture of the place where bicubic and MANA differ most."""
+    """Return the name of the picture of the place where bicubic and MANA differ most."""
     return f"{segment.name}.compare.png"
 
 

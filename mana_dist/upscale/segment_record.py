@@ -28,7 +28,7 @@ _IN_ORDER = PacketOrder()
 
 @dataclass(frozen=True)
 class Record:
-    """Of a segment.
+    """What is known of a finished segment.
 
     Attributes:
         pts: of its frames, in the source's ticks, in display order.

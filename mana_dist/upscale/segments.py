@@ -35,7 +35,7 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """Of its files, without suffix."""
+        """The name of its files, without suffix."""
         return f"segment-{self.number:06}"
 
 

@@ -191,14 +191,14 @@ def context(frames: int) -> int:
 
 
 def _shown_as_stamped(uri: str) -> bool:
-    """Whether the first frames come out of the decoder in the order of their times."""
+    """Return whether the first frames come out of the decoder in the order of their times."""
     with open_frames(uri) as source:
         times = [frame.picture.pts for frame in islice(source.pictures(), _ORDERED)]
     return None not in times and all(one < later for one, later in pairwise(times))
 
 
 def _can_be_cut(uri: str, cuts: list[Cut]) -> bool:
-    """Whether decoding from a keyframe gives what reading on from the one before gives; tried at three of them."""
+    """Try at three keyframes whether decoding from there gives what reading on from the one before gives."""
     if len(cuts) < 2:
         return bool(cuts)
     for number in sorted({1, len(cuts) // 2, len(cuts) - 1}):

@@ -67,7 +67,7 @@ class Copies:
             self.refused[next(of for of, copy in self.indices.items() if copy == index)] += 1
 
     def mkv_takes(self, stream: Any) -> bool:
-        """Whether Matroska takes a stream of the source."""
+        """Return whether Matroska takes a stream of the source."""
         return _parameters_for(stream, MATROSKA, self._samples.get(stream.index)) is not None
 
     def packets(self) -> Iterator[tuple[Fraction, Any]]:
@@ -101,7 +101,7 @@ class Copies:
             yield packet.dts * packet.time_base, packet
 
     def _is_repeated(self, packet: Any, before: int | None) -> bool:
-        """Whether a hidden packet is hidden since its time was there before, as in fragments, and not by an edit list.
+        """Return whether a packet is hidden for its repeated time, as in fragments, and not by an edit list.
 
         A file of fragments has no count of packets in its header.
         """
@@ -179,7 +179,7 @@ def _untagged(stream: Any) -> Any:
 
 
 def _is_taken(parameters: Any, stream: Any, container: str, sample: bytes | None) -> bool:
-    """Whether a container takes a stream, tried with a file of its own: a list of codecs does not tell.
+    """Return whether a container takes a stream, tried with a file of its own: a list of codecs does not tell.
 
     A muxer may know a codec and refuse it nevertheless, and with it all that is in the file, or write what no demuxer
     takes for that codec.

@@ -9,7 +9,7 @@ from mana_dist.upscale.source_video import Survey
 
 @dataclass(frozen=True)
 class Times:
-    """Of a whole video's frames, in the source's ticks.
+    """Times of a whole video's frames, in the source's ticks.
 
     Attributes:
         pts: when each is shown, ascending.
@@ -22,7 +22,7 @@ class Times:
     order: PacketOrder
 
     def duration(self, index: int) -> int:
-        """How long frame ``index``, in the order of showing, is shown."""
+        """Return how long frame ``index``, in the order of showing, is shown."""
         return (self.pts[index + 1] if index + 1 < len(self.pts) else self.end) - self.pts[index]
 
     def dts(self, place: int) -> int:

@@ -94,7 +94,7 @@ def check_not_encrypted(packet: Any, uri: str) -> None:
 
 
 def promised_packets(container: Any, stream: Any, packets: int, end: int) -> int:
-    """How many packets of a stream there should be by its container, all of which was read; ``packets`` if it is whole.
+    """Return how many packets a stream should have by its container, which was read; ``packets`` if it is whole.
 
     What an edit list hides counts, frames that were never coded do not.
 

@@ -46,7 +46,7 @@ class _Place:
 
     @property
     def is_hidden(self) -> bool:
-        """Whether an edit list hides it, or it holds no picture: an AVI's way to say that the one before lasts."""
+        """Return whether an edit list hides it, or it has no picture: so an AVI says that the one before lasts."""
         return isinstance(self.item, str) or self.item.is_discard or not self.item.size
 
 
@@ -145,7 +145,7 @@ def _is_gap(before: _Place, place: _Place, near: list[_Place], tick: float | Non
 
 
 def _is_late(before: _Place, place: _Place, near: list[_Place], tick: float | None) -> bool | None:
-    """Whether time is missing between the two; None where frames come at no steady rate, or without times."""
+    """Return whether time is missing between the two; None where frames come at no steady rate, or without times."""
     if tick is None or place.pts is None or before.pts is None:
         return None
     times = sorted({other.pts for other in near if other.pts is not None})

@@ -88,7 +88,7 @@ class NalSyntax:
         return NalSyntax((setup[at] & 3) + 1 if len(setup) > at and setup[0] == 1 else 0)
 
     def is_broken(self, packet: bytes) -> bool:
-        """Whether it cannot be what an encoder wrote."""
+        """Return whether it cannot be what an encoder wrote."""
         if self.length_bytes == 0:
             # Zeros may stand before a start code and at the end.
             begin = packet.find(_ZEROS)
@@ -119,7 +119,7 @@ class Holes:
         self._held: deque[Any] = deque()
 
     def has(self, picture: Any) -> bool:
-        """Whether a part of this frame was never decoded."""
+        """Return whether a part of this frame was never decoded."""
         planes = _chroma(picture)
         if not planes:
             return False

@@ -19,7 +19,7 @@ _logger = logging.getLogger(__name__)
 
 
 def is_folder(uri: str) -> bool:
-    """Whether ``uri`` is a folder.
+    """Return whether ``uri`` is a folder.
 
     Raises:
         UserError: the storage cannot be reached.

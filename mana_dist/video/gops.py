@@ -151,7 +151,7 @@ class GopDecoder:
 
     @property
     def damaged(self) -> bool:
-        """Whether damage has come up so far."""
+        """Return whether damage has come up so far."""
         return bool(self._damaged or self._gaps)
 
     def losses(self) -> list[Loss]:
@@ -233,7 +233,7 @@ class GopDecoder:
             self._start_of(gop)
 
     def _leading(self, key: Any) -> int:
-        """How many packets after ``key`` are shown before it."""
+        """Return how many packets after ``key`` are shown before it."""
         if key.pts is None:
             return 0
         while len(self._ahead) <= _MOST_LEADING and (not self._ahead or _is_leading(self._ahead[-1], key)):

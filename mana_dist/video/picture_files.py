@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngImageFile
 from mana_dist.errors import UserError
 
 MAX_PIXELS = 2**27
-"""Of a picture, at most: 16384x8192. A file of some kilobytes may stand for gigabytes of pixels."""
+"""Largest picture, pixels: 16384x8192. A file of some kilobytes may stand for gigabytes of pixels."""
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _PNG_SIZE, _PNG_DEPTH = 16, 24  # where a PNG's header has its width and height, and the bits of a sample
@@ -132,7 +132,7 @@ def _without_pixels(data: bytes) -> bytes:
 
 
 def _sixteen_bits(data: bytes) -> NDArray[np.uint8]:
-    """Of a PNG with 16 bits: Pillow would cut them off, or clip a grey picture."""
+    """Read a PNG with 16 bits: Pillow would cut them off, or clip a grey picture."""
     import cv2  # slow to import, and seldom of use
 
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

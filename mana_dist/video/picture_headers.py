@@ -129,7 +129,7 @@ class HeaderReader:
         return self._numbered(order, modulus, begins=is_idr, lacks=lacks)
 
     def _lacks_reference(self, first: dict[str, int], *, is_idr: bool, is_reference: bool) -> bool:
-        """Whether H.264's frame_num, which counts the pictures that others refer to, left one out (7.4.3)."""
+        """Return whether H.264's frame_num, which counts the pictures that others refer to, left one out (7.4.3)."""
         number, before = first.get("frame_num"), self._last_reference
         if number is None or not self._frame_nums:
             return False

@@ -53,7 +53,7 @@ class Damage:
     gaps: tuple[int, ...] = ()
 
     def spoils(self, number: int) -> bool:
-        """Whether frame ``number`` is to be left out."""
+        """Return whether frame ``number`` is to be left out."""
         return any(number in numbers for numbers in self.ranges)
 
 
@@ -153,7 +153,7 @@ def plan_segments(uri: str, length: int, overlap: int, start: int = 0, stop: int
 
 
 def _is_reached(uri: str, cut: Cut, *, in_order: bool) -> bool:
-    """Whether seeking to a keyframe gives it first; ``in_order``: and reading up to it counts to its number."""
+    """Return whether seeking to a keyframe gives it first; ``in_order``: and reading up to it counts to its number."""
     for entry in [cut, None] if in_order else [cut]:
         with open_frames(uri, entry, by_packets=entry is not None) as video:
             found = next((frame for frame in video.pictures() if frame.number >= cut.number), None)

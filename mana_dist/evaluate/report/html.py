@@ -226,7 +226,7 @@ def _notes(evaluation: Evaluation) -> str:
 
 
 def _headings(names: Sequence[tuple[str, str]], numbers: Sequence[tuple[str, str]] | None = None) -> str:
-    """Of columns of text, then of numbers (those of the metrics where not given); each with what it means."""
+    """Return a table's head: columns of text, then of numbers (by default the metrics), each with its meaning."""
     if numbers is None:
         metrics = [(metric.heading, metric.what) for metric in METRICS.values()]
         numbers = [*metrics, (metrics_table.GAIN, metrics_table.GAIN_MEANING)]

@@ -1,4 +1,4 @@
-"""What becomes of a failure: told to the driver, and either tried again or, where that is no use, the end."""
+"""Failures of workers: reported to the driver, then tried again or, where that is of no use, the end of the run."""
 
 import contextlib
 import textwrap

@@ -12,7 +12,7 @@ _PATIENCE = 10.0  # seconds for a network file system to show what another node 
 
 
 def sees(fence: Fence, patience: float = _PATIENCE) -> bool:
-    """Whether this process sees the lease of the driver, if not at once then soon.
+    """Return whether this process sees the lease of the driver, if not at once then soon.
 
     An object store is the same everywhere, and not asked.
     """

@@ -103,7 +103,7 @@ def _bytes_kept(
 def _saved_bytes(
     model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool
 ) -> int:
-    """Of the tensors saved for the backward pass, weights left out, views of one storage counted once."""
+    """Return the bytes of tensors saved for the backward pass, without weights, views of one storage counted once."""
     storages: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ def memory(
 
 
 def trained_parameters(model_config: ModelConfig, stage: Stage) -> int:
-    """How many parameters a stage trains."""
+    """Return how many parameters a stage trains."""
     with torch.device("meta"):
         model = Mana(model_config)
     return sum(parameter.numel() for name, parameter in model.named_parameters() if stage.trains(name))

@@ -166,7 +166,7 @@ def describe(config: Config, plan: Plan) -> list[str]:
 
 
 def pace(config: Config, plan: Plan, record: RunRecord | None) -> Pace | None:
-    """How long steps will take: as the run itself was before, else measured where it is sure to use CPUs, else None.
+    """Return how long steps will take: as in the run so far, else measured if it surely uses CPUs, else None.
 
     Measured is one sample's forward pass, backward pass and Adam step in each stage, with a worker's threads; workers
     are taken to run side by side undisturbed, and communication to cost nothing.

@@ -186,7 +186,7 @@ class Delivery:
 
     @property
     def is_away(self) -> bool:
-        """Whether the last try found the server not answering."""
+        """Return whether the last try found the server not answering."""
         return self._away_since is not None
 
     def _deliver(self) -> None:

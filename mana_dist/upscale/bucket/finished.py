@@ -46,7 +46,7 @@ class Ledger:
         return {output.key: summary for output, summary in zip(there, found, strict=True) if summary}
 
     def is_occupied(self, output: Output) -> bool:
-        """Whether something lies where a result, or a comparison of it, goes."""
+        """Return whether something lies where a result, or a comparison of it, goes."""
         names = {output.name, *comparison_of(output.name)}
         return not names.isdisjoint(self._files) or any(path.startswith(f"{output.name}/") for path in self._files)
 

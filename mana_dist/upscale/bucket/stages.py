@@ -54,7 +54,7 @@ def device(name: str) -> Literal["cpu", "cuda"]:
 
 
 def workers(recipe: Recipe, asked: int | None, cpus: int) -> int:
-    """How many workers the cluster has room for, and no more than are asked for.
+    """Return how many workers the cluster has room for, and no more than are asked for.
 
     Raises:
         UserError: there is no room for one.

@@ -226,7 +226,7 @@ def test_a_dataset_that_cannot_be_used_is_refused(dataset: str, tmp_path: Path) 
         check_dataset(dataset, "data.path", FRAMES, 11)
     with pytest.raises(UserError, match=r"have 7 frames, model\.frames is 9"):
         check_dataset(dataset, "data.path", 9, 4)
-    with pytest.raises(UserError, match="pipelines.ingest"):
+    with pytest.raises(UserError, match="mana ingest"):
         check_dataset(str(tmp_path / "missing"), "data.path", 7, 4)
     save_manifest(str(tmp_path), manifest(()))
     with pytest.raises(UserError, match="holds no samples"):

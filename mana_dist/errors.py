@@ -42,8 +42,8 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     """Run a command line's ``main(argv)`` and leave the process with the project's exit codes.
 
     0: the work is done; 2: a :class:`UserError`, printed as one line on stderr without a traceback;
-    130: interrupted by Ctrl-C; 143: by SIGTERM, where that is caught. Any other exception is a bug and keeps its
-    traceback.
+    130: interrupted by Ctrl-C (once more ends it at once); 143: by SIGTERM, where that is caught. Any other exception
+    is a bug and keeps its traceback.
     """
     console.show()
     try:
@@ -52,6 +52,8 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        # Ray's end takes a second, and would answer another Ctrl-C with a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except SystemExit as error:

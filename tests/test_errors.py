@@ -1,6 +1,11 @@
 """Exit codes of every command."""
 
 import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +18,14 @@ def leave(error: BaseException | None) -> None:
             raise error
 
     run_command(main)
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Keep the tests' own Ctrl-C, which an interrupted command changes."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_done_is_zero() -> None:
@@ -31,6 +44,58 @@ def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
         leave(KeyboardInterrupt())
     assert exit_.value.code == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+# Ctrl-C while the heavy packages are imported, which takes seconds.
+IMPORTING = """
+import runpy, signal, sys
+class Press:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("numpy", "pyarrow", "torch"):
+            signal.raise_signal(signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Press())
+sys.argv = sys.argv[1:]
+(runpy.run_path if sys.argv[0].endswith(".py") else runpy.run_module)(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["mana_dist.train --config tiny", "mana_dist.evaluate --data a --method bicubic --out b",
+     "mana_dist.upscale a b --model c", "pipelines.ingest --source a --out b",
+     "pipelines.upscale --source a --out b --model c", "tune/sweep_memory.py --evaluate-on a",
+     "tune/sweep_window.py --evaluate-on a"],
+)  # fmt: skip
+def test_ctrl_c_while_a_command_starts_is_one_line(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING, *command.split()],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+ENDING = """
+import atexit, signal, time
+from mana_dist.errors import run_command
+signal.signal(signal.SIGINT, signal.default_int_handler)
+atexit.register(time.sleep, 600)  # as Ray's end
+def press(_):
+    signal.raise_signal(signal.SIGINT)
+run_command(press)
+"""
+
+
+def test_another_ctrl_c_ends_at_once_without_a_traceback() -> None:
+    with subprocess.Popen([sys.executable, "-c", ENDING], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == -signal.SIGINT
+        assert told + process.stderr.read() == "interrupted\n"
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from mana_dist import config as configuration
 from mana_dist.console import log
 
 DRY_RUN = "--dry-run"
@@ -10,6 +9,8 @@ DRY_RUN = "--dry-run"
 
 def main(arguments: Sequence[str]) -> None:
     """Train as the command line says, and say where the model is; with ``--dry-run`` only check and show the plan."""
+    from mana_dist import config as configuration  # takes a while, in which Ctrl-C is answered too
+
     keys = [argument for argument in arguments if argument != DRY_RUN]
     config = configuration.parse(keys, prog=f"mana train [{DRY_RUN}]")
     if DRY_RUN in arguments:

@@ -3,11 +3,13 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Self
 
 _CAUGHT = (signal.SIGINT, signal.SIGTERM)
+_AT_ONCE = 0.5  # seconds: `timeout` and wrappers of shells signal a program itself and its group, at the same time
 
 
 class Terminated(SystemExit):
@@ -20,7 +22,8 @@ class Terminated(SystemExit):
 class Interrupts:
     """Catches both signals while the context is open; does nothing outside of the main thread.
 
-    A signal raises :meth:`error`, but for the first one while :meth:`awaited`.
+    A signal raises :meth:`error`, but for the first one while :meth:`awaited`. Signals that come at the same time are
+    one.
 
     Attributes:
         asked: set once an end is wanted.
@@ -30,6 +33,7 @@ class Interrupts:
         self.asked = threading.Event()
         self._awaits = False
         self._first = signal.SIGTERM
+        self._first_at = 0.0
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
@@ -64,7 +68,10 @@ class Interrupts:
 
     def _catch(self, number: int, _frame: FrameType | None) -> None:
         again = self.asked.is_set()
-        self._first = self._first if again else signal.Signals(number)
+        if not again:
+            self._first, self._first_at = signal.Signals(number), time.monotonic()
+        elif time.monotonic() - self._first_at < _AT_ONCE:
+            return
         self.asked.set()
         if again or not self._awaits:
             raise self.error()

@@ -45,6 +45,7 @@ def test_sigterm_saves_at_once_and_the_run_goes_on_from_there(workplace: Path) -
         training.wait_for_step(step + 1)
         training.process.send_signal(signal.SIGTERM)
         training.wait_for("once more stops at once")
+        time.sleep(0.6)  # else it is the same signal
         training.process.send_signal(signal.SIGTERM)
         assert training.finish(20) == 128 + signal.SIGTERM, training.output
 

@@ -15,13 +15,21 @@ def send(number: signal.Signals) -> None:
 @pytest.mark.parametrize(
     ("number", "error", "name"), [(signal.SIGTERM, Terminated, "SIGTERM"), (signal.SIGINT, KeyboardInterrupt, "Ctrl-C")]
 )
-def test_the_first_asks_the_second_ends(number: signal.Signals, error: type[BaseException], name: str) -> None:
+def test_the_first_asks_the_second_ends(
+    number: signal.Signals, error: type[BaseException], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = signal.getsignal(number)
+    now = [100.0]
+    monkeypatch.setattr("mana_dist.train.elastic.interrupts.time.monotonic", lambda: now[0])
     with Interrupts() as interrupts, interrupts.awaited():
         assert not interrupts.asked.is_set()
         send(number)
         assert interrupts.asked.is_set()
         assert interrupts.reason == name
+        now[0] += 0.4
+        send(signal.SIGTERM)  # at the same time: sent to the process, and to its group
+        assert interrupts.reason == name
+        now[0] += 0.2
         with pytest.raises(error):
             send(signal.SIGTERM)
         assert isinstance(interrupts.error(), error)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -120,11 +121,10 @@ def test_a_column_that_is_none_of_pictures_is_refused(tmp_path: Path) -> None:
 
 
 def test_duckdb_reads_the_pictures(tmp_path: Path) -> None:
-    duckdb = pytest.importorskip("duckdb")
     samples = some_samples(5)
     (shard,) = write(tmp_path, samples)
     path = tmp_path / shard.path
-    rows = duckdb.sql(f"SELECT lr, hr, clip, centre, flow FROM '{path}' ORDER BY centre").fetchall()
+    rows = duckdb.execute(f"SELECT lr, hr, clip, centre, flow FROM '{path}' ORDER BY centre").fetchall()
     for column, name in enumerate(("lr", "hr")):
         found = shaped([row[column] for row in rows], pq.read_schema(path).field(name))
         np.testing.assert_array_equal(found, [getattr(sample, name) for sample in samples])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-_LONGEST_PARAMETER = 6000  # characters; MLflow's bound
+LONGEST_PARAMETER = 6000  # characters; MLflow's bound
 _LONGEST_TAG = 5000  # characters; older servers' bound
 _METRICS_AT_ONCE = 1000  # MLflow's bound
 _LONGEST_KEY = 100  # characters of a method's or a dataset's; both and a metric's name fit into MLflow's 250
@@ -93,14 +93,14 @@ class Tracking:
             with _terminated(client, run):
                 client.log_batch(
                     run,
-                    params=[Param(key, _told(value)[:_LONGEST_PARAMETER]) for key, value in parameters.items()],
+                    params=[Param(key, _told(value)[:LONGEST_PARAMETER]) for key, value in parameters.items()],
                     tags=[RunTag(key, value[:_LONGEST_TAG]) for key, value in tags.items()],
                 )
                 _log_inputs(client, run, protocol.datasets, methods)
                 metrics = list(_metrics(evaluation, methods))
                 for start in range(0, len(metrics), _METRICS_AT_ONCE):
                     client.log_batch(run, metrics=metrics[start : start + _METRICS_AT_ONCE])
-                _log_files(client, run, files)
+                log_files(client, run, files)
         except failures() as error:
             raise UserError(
                 f"--tracking-uri {self.uri}: the evaluation is done, its numbers are in {files[0]}, but it could not "
@@ -206,8 +206,13 @@ def _models(methods: Iterable[Method]) -> list[str | None]:
     return [None if version is None else version.model_id for version in registered]
 
 
-def _log_files(client: "MlflowClient", run: str, files: Iterable[str]) -> None:
-    with tempfile.TemporaryDirectory(prefix="mana_dist-evaluation-") as folder:
+def log_files(client: "MlflowClient", run: str, files: Iterable[str]) -> None:
+    """Log files, by URI, as a run's artifacts.
+
+    Raises:
+        OSError: a file cannot be read, or the store of artifacts refuses it.
+    """
+    with tempfile.TemporaryDirectory(prefix="mana_dist-artifacts-") as folder:
         for uri in files:
             path = os.path.join(folder, uri.rpartition("/")[2])
             storage.write_bytes(path, storage.read_bytes(uri))

@@ -74,7 +74,7 @@ class Table:
 def make_table(sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome]) -> Table:
     """The table of what has finished; what has not is in the rows' notes."""
     finished = [outcome for outcome in outcomes.values() if outcome.status is Status.FINISHED and outcome.scores]
-    datasets = tuple(dict.fromkeys(each.dataset for outcome in finished for each in outcome.scores))
+    datasets = tuple(dict.fromkeys(name for outcome in finished for name in outcome.scores))
     if len(datasets) > 1:
         datasets = (*datasets, ALL)
     rows = tuple(_row(setting, plan, outcomes, datasets) for setting in sweep.settings)
@@ -185,7 +185,7 @@ def _row(setting: Setting, plan: Plan, outcomes: Mapping[str, Outcome], datasets
     done = tuple(trial for trial in trials if _is_scored(outcomes.get(trial.name)))
     found = [outcomes[trial.name] for trial in done]
     values = [
-        _over_seeds([_scores(outcome, dataset) for outcome in found], column)
+        _over_seeds([outcome.mean if dataset == ALL else outcome.scores.get(dataset) for outcome in found], column)
         for dataset in datasets
         for column in COLUMNS
     ]
@@ -206,12 +206,6 @@ def _row(setting: Setting, plan: Plan, outcomes: Mapping[str, Outcome], datasets
 
 def _is_scored(outcome: Outcome | None) -> bool:
     return outcome is not None and outcome.status is Status.FINISHED and bool(outcome.scores)
-
-
-def _scores(outcome: Outcome, dataset: str) -> Scores | None:
-    if dataset == ALL:
-        return outcome.mean
-    return next((each.scores for each in outcome.scores if each.dataset == dataset), None)
 
 
 def _over_seeds(scores: Sequence[Scores | None], metric: Metric) -> Value:

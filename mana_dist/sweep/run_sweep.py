@@ -2,18 +2,17 @@
 
 import contextlib
 import dataclasses
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from mana_dist import ray_runtime, storage
+from mana_dist import ray_runtime
 from mana_dist.config import Config
 from mana_dist.data.degradation import BI
 from mana_dist.errors import UserError
 from mana_dist.evaluate.datasets import find_datasets
+from mana_dist.evaluate.evaluation_run import LONGEST_PARAMETER, log_files
 from mana_dist.evaluate.scored_clips import find_clips
 from mana_dist.metrics import METRICS, PSNR, SSIM, Unavailable, load_all
 from mana_dist.progress import duration
@@ -40,8 +39,6 @@ from mana_dist.video.frame_folders import parse_frame_range
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-_LONGEST_PARAMETER = 6000  # characters; MLflow's bound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +182,7 @@ def _new_run(client: "MlflowClient", config: Config, begun: Record) -> str:
 
     tags = {"mana_dist.command": begun.kind}
     new = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
-    values = {**begun.config, "sweep": begun.kind, "settings": ", ".join(begun.settings)[:_LONGEST_PARAMETER]}
+    values = {**begun.config, "sweep": begun.kind, "settings": ", ".join(begun.settings)[:LONGEST_PARAMETER]}
     client.log_batch(new.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
     run_id: str = new.info.run_id
     return run_id
@@ -343,11 +340,7 @@ def _register(best: Trial, outcome: Outcome, known: Record, held: Lease, judging
 def _log(
     client: "MlflowClient", known: Record, files: Sequence[str], outcomes: dict[str, Outcome], best: Trial | None
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="mana_dist-sweep-") as temporary:
-        for uri in files:
-            name = uri.rpartition("/")[2]
-            storage.write_bytes(os.path.join(temporary, name), storage.read_bytes(uri))
-        client.log_artifacts(known.mlflow_run_id, temporary)
+    log_files(client, known.mlflow_run_id, files)
     if best is not None:
         client.set_tag(known.mlflow_run_id, "mana_dist.best", best.name)
         mean = outcomes[best.name].mean

@@ -21,7 +21,7 @@ from mana_dist.storage.lease import LENGTH, Fence, LostError
 from mana_dist.sweep import trial_outcomes
 from mana_dist.sweep.judging import Judging, options
 from mana_dist.sweep.trial_messages import Report, Task, from_line, report_line
-from mana_dist.sweep.trial_outcomes import DatasetScores, Outcome, Status
+from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import total_steps
 from mana_dist.train.schedule import stages
 from mana_dist.train.tracking.events import Event, Progress, Validated
@@ -29,7 +29,7 @@ from mana_dist.train.tracking.events import Event, Progress, Validated
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from mana_dist.evaluate.results import Evaluation
+    from mana_dist.evaluate.results import Evaluation, Scores
 
 EVALUATION_FOLDER = "evaluations"
 
@@ -100,7 +100,7 @@ def _do(task: Task, begun: float) -> Outcome:
         model=model,
         mlflow_run_id=run_id,
         judging=task.judging,
-        scores=_scores(evaluation) if evaluation else (),
+        scores=_dataset_means(evaluation) if evaluation else {},
         mean=evaluation.mean(0) if evaluation else None,
         step_seconds=step_seconds,
         memory_bytes=memory,
@@ -108,8 +108,8 @@ def _do(task: Task, begun: float) -> Outcome:
     )
 
 
-def _scores(evaluation: "Evaluation") -> tuple[DatasetScores, ...]:
-    return tuple(DatasetScores(name, evaluation.mean(0, evaluation.of_dataset(name))) for name in evaluation.datasets)
+def _dataset_means(evaluation: "Evaluation") -> dict[str, "Scores"]:
+    return {name: evaluation.mean(0, evaluation.of_dataset(name)) for name in evaluation.datasets}
 
 
 def _evaluate(task: Task, judging: Judging, model: str) -> "Evaluation":
@@ -147,8 +147,8 @@ def _values(evaluation: "Evaluation") -> list[tuple[str, float]]:
 
     groups = [("test", evaluation.mean(0))]
     if len(evaluation.datasets) > 1:
-        names = zip(keys(evaluation.datasets), evaluation.datasets, strict=True)
-        groups += [(f"test/{key}", evaluation.mean(0, evaluation.of_dataset(name))) for key, name in names]
+        means = zip(keys(evaluation.datasets), _dataset_means(evaluation).values(), strict=True)
+        groups += [(f"test/{key}", scores) for key, scores in means]
     return [(f"{group}/{name}", value) for group, scores in groups for name, value in values(scores)]
 
 

@@ -15,7 +15,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import mana_dist
@@ -35,19 +34,6 @@ _SLIVER = 0.001  # of a node: Tune wants an actor to ask for something
 
 LOG_INTERVAL = 60.0
 """Seconds between two writings of a trial's output to the sweep's storage."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How Tune saw a trial end.
-
-    Attributes:
-        name: the trial's.
-        error: what it died of, one line; empty if it did not.
-    """
-
-    name: str
-    error: str
 
 
 def concurrency(config: Config, free: Mapping[str, float], have: Mapping[str, float]) -> int:
@@ -135,8 +121,13 @@ class Watcher(Protocol):
     def heard(self, name: str, report: Report) -> None:
         """A trial tells how far it is."""
 
-    def ended(self, ended: Ended) -> None:
-        """A trial is over, or its process died once too often."""
+    def ended(self, name: str, error: str) -> None:
+        """Take note that a trial is over.
+
+        Args:
+            name: the trial's.
+            error: why its process died once too often, one line; empty if it did not.
+        """
 
     def turn(self) -> None:
         """Called about every second; what it raises ends all trials."""
@@ -255,10 +246,10 @@ def _callback(tasks: Sequence[Task], watcher: Watcher) -> Any:
                 self._watcher.heard(self._name(trial), Report(**values))
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            self._watcher.ended(Ended(self._name(trial), _last_line(trial.get_error() or "")))
+            self._watcher.ended(self._name(trial), _last_line(trial.get_error() or ""))
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            self._watcher.ended(Ended(self._name(trial), ""))
+            self._watcher.ended(self._name(trial), "")
 
         def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
             self._watcher.turn()

@@ -1,8 +1,7 @@
-"""What a sweep varies: a row of its table each, as changes of the model's configuration."""
+"""What a sweep varies: each setting is a row of its table, and some changes of the model's configuration."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mana_dist.config import Config
@@ -54,15 +53,9 @@ class Sweep:
 
 
 def memory_sweep(config: Config, slots: Sequence[int] = SLOTS) -> Sweep:
-    """Numbers of memory slots, 0 for none (paper, Table 3)."""
+    """Return the sweep over numbers of memory slots, 0 for none (paper, Table 3)."""
     settings = [
-        _setting(
-            f"N = {n}" if n else "No_Mem",
-            str(n) if n else "none",
-            n,
-            "MANA",
-            functools.partial(dataclasses.replace, config.model, memory_slots=n),
-        )
+        _setting(config, f"N = {n}" if n else "No_Mem", str(n) if n else "none", n, "MANA", memory_slots=n)
         for n in dict.fromkeys(slots)
     ]
     return Sweep("sweep-memory", "Memory size", "memory slots N", tuple(settings), shares_stage1=True)
@@ -71,13 +64,13 @@ def memory_sweep(config: Config, slots: Sequence[int] = SLOTS) -> Sweep:
 def window_sweep(
     config: Config, windows: Sequence[int] = WINDOWS, frames: Sequence[int] = FRAMES, *, grid: bool = False
 ) -> Sweep:
-    """Sides of the search window at the configuration's number of frames, then numbers of frames at its window.
+    """Return the sweep over search windows at the configuration's number of frames, then over numbers of frames.
 
     Args:
         config: gives the rest.
-        windows: sides.
-        frames: numbers of frames.
-        grid: every window with every number of frames instead.
+        windows: sides of the search window.
+        frames: numbers of frames, at the configuration's window.
+        grid: every side with every number of frames instead.
     """
     if grid:
         pairs = [(side, length) for length in frames for side in windows]
@@ -94,21 +87,16 @@ def window_sweep(
 
 
 def _window(config: Config, side: int, frames: int) -> Setting:
-    setting = _setting(
-        f"{side}x{side}, {frames} frames",
-        f"{side}x{side}x{frames}",
-        side,
-        f"{frames} frames",
-        functools.partial(dataclasses.replace, config.model, window=side, frames=frames),
-    )
+    label, slug, series = f"{side}x{side}, {frames} frames", f"{side}x{side}x{frames}", f"{frames} frames"
+    setting = _setting(config, label, slug, side, series, window=side, frames=frames)
     if setting.model is not None and side > config.data.crop:
         problem = f"a window of {side}x{side} is larger than the crops of data.crop {config.data.crop}"
         return dataclasses.replace(setting, model=None, problem=problem)
     return setting
 
 
-def _setting(label: str, slug: str, x: float, series: str, make: Callable[[], ModelConfig]) -> Setting:
+def _setting(config: Config, label: str, slug: str, x: float, series: str, **changes: int) -> Setting:
     try:
-        return Setting(label, slug, x, series, make())
+        return Setting(label, slug, x, series, dataclasses.replace(config.model, **changes))
     except ValueError as error:
         return Setting(label, slug, x, series, None, str(error))

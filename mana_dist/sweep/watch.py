@@ -14,7 +14,6 @@ from mana_dist.sweep.board import Board
 from mana_dist.sweep.trial_messages import Report
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import Trial
-from mana_dist.sweep.tuning import Ended
 from mana_dist.train import run_record
 from mana_dist.train.elastic.interrupts import Interrupts
 
@@ -55,19 +54,19 @@ class Watch:
         if report.process is not None:
             self._processes[name] = report.process
 
-    def ended(self, ended: Ended) -> None:
-        """A trial is over; one that died for good, or was stopped, could not note it, so that is done here."""
-        self._board.ended(ended.name)
-        self._processes.pop(ended.name, None)
+    def ended(self, name: str, error: str) -> None:
+        """Take note that a trial is over; the outcome of one that died for good, or was stopped, is written here."""
+        self._board.ended(name)
+        self._processes.pop(name, None)
         self._check()
-        if trial_outcomes.read(self._folder, ended.name) not in (None, self._before[ended.name]):
+        if trial_outcomes.read(self._folder, name) not in (None, self._before[name]):
             return
-        if ended.error:
-            outcome = Outcome(status=Status.FAILED, reason=ended.error)
+        if error:
+            outcome = Outcome(status=Status.FAILED, reason=error)
         else:
             outcome = Outcome(status=Status.STOPPED, reason="early, by ASHA")
-        trial_outcomes.write(self._folder, ended.name, outcome)
-        self._close(self._trials[ended.name], "FAILED" if ended.error else "KILLED")
+        trial_outcomes.write(self._folder, name, outcome)
+        self._close(self._trials[name], "FAILED" if error else "KILLED")
 
     def turn(self) -> None:
         """Show the trials; end them orderly, and with that the sweep, if that is asked for.

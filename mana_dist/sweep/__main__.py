@@ -1,4 +1,4 @@
-"""``mana sweep memory|window``: see the package."""
+"""The command ``mana sweep memory|window``."""
 
 from collections.abc import Sequence
 

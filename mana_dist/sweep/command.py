@@ -1,4 +1,4 @@
-"""The sweeps' command lines: options of their own, and every key of ``mana train``."""
+"""The sweeps' command lines: a few options, and every key of ``mana train``."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from mana_dist.errors import UserError
 from mana_dist.sweep.variations import FRAMES, SLOTS, WINDOWS, Sweep, memory_sweep, window_sweep
 
 # The rest of the package is imported where it is used: it brings torch, and a mistake on the command line should be
-# told at once.
+# reported at once.
 
 
 def memory_main(arguments: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
-"""``python -m mana_dist.sweep.trial``: one trial in a process of its own, started by the sweep.
+"""The process of one trial, which the sweep starts: ``python -m mana_dist.sweep.trial``.
 
-It is a driver like ``mana train``: Ray frees all that it holds when it dies, however that happens. The
-task comes as a line on stdin, which the sweep then holds open: its end means that nobody waits for this trial any more.
+It is a driver like ``mana train``: when it dies, in whatever way, Ray frees all that it holds. The task comes as a line
+on stdin, which the sweep then holds open: when it closes, nobody waits for this trial any more.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ EVALUATION_FOLDER = "evaluations"
 
 
 def main() -> None:
-    """Do the task, and note what came of it; a user's mistake is an outcome too."""
+    """Do the task, and write its outcome; a user's mistake is an outcome too."""
     console.show()
     task = from_line(sys.stdin.readline())
     threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
@@ -49,18 +49,18 @@ def main() -> None:
     _end_if_lost(task.sweep)
     trial_outcomes.write(task.sweep.folder, task.trial.name, outcome)
     total = total_steps(task.trial.config)
-    _tell(Report(what=str(outcome.status), step=total if outcome.status is Status.FINISHED else 0, total=total))
+    _send(Report(what=str(outcome.status), step=total if outcome.status is Status.FINISHED else 0, total=total))
 
 
 def output_steps(config: Config, step: int) -> int:
-    """Count those of the first ``step`` steps that could change what the model gives: all but stage 2's."""
+    """Return how many of the first ``step`` steps could change the model's output: all but stage 2's."""
     return sum(max(0, min(step, stage.stop) - stage.start) for stage in stages(config) if not stage.trains_memory_only)
 
 
 def last_stage(
     stage_at: Sequence[tuple[int, float]], rate_at: Sequence[tuple[int, float]], batch_size: int
 ) -> float | None:
-    """Seconds of an optimizer step in the last stage: the median of its reports, so that a restart does not show.
+    """Return the seconds of an optimizer step in the last stage: the median, so that a restart does not count.
 
     Args:
         stage_at: (step, stage) of each report.
@@ -78,7 +78,7 @@ def _do(task: Task, begun: float) -> Outcome:
     from mana_dist.train import Part, run_record, train
 
     trial, config = task.trial, task.trial.config
-    _tell(Report(what="starting", total=total_steps(config), process=os.getpid()))
+    _send(Report(what="starting", total=total_steps(config), process=os.getpid()))
 
     def prepare() -> None:
         try:
@@ -87,12 +87,12 @@ def _do(task: Task, begun: float) -> Outcome:
         except OSError as error:
             raise UserError(f"run.storage {config.run.storage} cannot be used ({error})") from error
 
-    model = train(config, Part(task.parent, lambda event: _tell_event(config, event), prepare)).model
+    model = train(config, Part(task.parent, lambda event: _report_event(config, event), prepare)).model
     record = run_record.load(config)
     run_id = record.mlflow_run_id if record else ""
     evaluation = None
     if task.judging is not None:
-        _tell(Report(what="evaluating", step=total_steps(config), total=total_steps(config)))
+        _send(Report(what="evaluating", step=total_steps(config), total=total_steps(config)))
         evaluation = _evaluate(task, task.judging, model)
     step_seconds, memory = _track(task, run_id, evaluation)
     return Outcome(
@@ -120,7 +120,11 @@ def _evaluate(task: Task, judging: Judging, model: str) -> "Evaluation":
 
 
 def _track(task: Task, run_id: str, evaluation: "Evaluation | None") -> tuple[float | None, int | None]:
-    """Log the evaluation to the trial's MLflow run; what a step took comes from there, whatever attempt made it."""
+    """Log the evaluation to the trial's MLflow run.
+
+    Returns:
+        Seconds of a step and bytes of memory, which earlier attempts logged there too.
+    """
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
@@ -152,11 +156,11 @@ def _values(evaluation: "Evaluation") -> list[tuple[str, float]]:
     return [(f"{group}/{name}", value) for group, scores in groups for name, value in values(scores)]
 
 
-def _tell_event(config: Config, event: Event) -> None:
+def _report_event(config: Config, event: Event) -> None:
     if isinstance(event, Progress):
         loss = sum(event.losses) / len(event.losses) if event.losses else None
         steps = output_steps(config, event.step)
-        _tell(
+        _send(
             Report(
                 what="training",
                 step=event.step,
@@ -169,11 +173,11 @@ def _tell_event(config: Config, event: Event) -> None:
         )
     elif isinstance(event, Validated):
         steps, total = output_steps(config, event.step), total_steps(config)
-        stage = next((each.number for each in stages(config) if event.step <= each.stop), 0)
-        _tell(Report(what="training", step=event.step, total=total, output_steps=steps, stage=stage, psnr=event.psnr))
+        number = next((stage.number for stage in stages(config) if event.step <= stage.stop), 0)
+        _send(Report(what="training", step=event.step, total=total, output_steps=steps, stage=number, psnr=event.psnr))
 
 
-def _tell(report: Report) -> None:
+def _send(report: Report) -> None:
     # In one piece: print writes the line's end on its own, and other threads print too.
     sys.stdout.write(f"{report_line(report)}\n")
     sys.stdout.flush()
@@ -182,14 +186,14 @@ def _tell(report: Report) -> None:
 def _end_with_stdin() -> None:
     while sys.stdin.read(1):
         pass
-    os._exit(1)  # the newest checkpoint must do: the same trial may start again at once
+    os._exit(1)  # without a last checkpoint: the same trial may start again at once
 
 
 def _end_with_sweep(sweep: Fence) -> None:
-    """End when the sweep is another attempt's, which starts this trial anew; the one that began it may be halted."""
+    """End this process once the sweep belongs to another attempt, which starts this trial anew."""
     while True:
         time.sleep(LENGTH / 6)
-        with contextlib.suppress(OSError):  # the storage does not answer: it is asked again
+        with contextlib.suppress(OSError):  # the storage does not answer: the next check may
             _end_if_lost(sweep)
 
 

@@ -1,4 +1,4 @@
-"""What came of each trial, as small JSON files in the sweep's storage, each whole or not there."""
+"""Outcomes of trials, as small JSON files in the sweep's storage, each of which is whole or not there."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ LEDGER_FOLDER = "ledger"
 
 
 class Status(StrEnum):
-    """How a trial ended."""
+    """The way in which a trial ended."""
 
     FINISHED = "finished"
     FAILED = "failed"
@@ -25,18 +25,18 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a trial.
+    """The outcome of a trial.
 
     Attributes:
-        status: how it ended.
+        status: the way in which it ended.
         reason: of a failure or a stop, one line.
         model: URI of the trained model's folder.
         mlflow_run_id: its MLflow run.
-        judging: what it was evaluated on.
+        judging: how it was evaluated.
         scores: means over the clips of each dataset, by its name, in the data's order.
         mean: over all clips.
-        step_seconds: of an optimizer step in the last stage, the median; None if it was not seen.
-        memory_bytes: most of a worker's: of GPU memory, else resident.
+        step_seconds: of an optimizer step in the last stage, the median; None if none was timed.
+        memory_bytes: the most that a worker took: of GPU memory, else resident.
         seconds: from its start to its end, of the last attempt.
     """
 
@@ -53,7 +53,7 @@ class Outcome:
 
 
 def write(sweep_folder: str, trial: str, outcome: Outcome) -> None:
-    """Note what came of a trial; an infinite PSNR is written as JavaScript's ``Infinity``."""
+    """Write a trial's outcome; an infinite PSNR becomes JavaScript's ``Infinity``."""
     values = dataclasses.asdict(outcome)
     values["scores"] = [{"dataset": name, "scores": scores.plain()} for name, scores in outcome.scores.items()]
     values["mean"] = None if outcome.mean is None else outcome.mean.plain()
@@ -62,7 +62,7 @@ def write(sweep_folder: str, trial: str, outcome: Outcome) -> None:
 
 
 def read(sweep_folder: str, trial: str) -> Outcome | None:
-    """What came of a trial; None if it has not ended.
+    """Return a trial's outcome; None if it has not ended.
 
     Raises:
         UserError: the file is not one of these.

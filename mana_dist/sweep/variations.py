@@ -14,15 +14,15 @@ FRAMES = (3, 5, 7)
 
 @dataclass(frozen=True)
 class Setting:
-    """One row.
+    """A setting of the model: a row of the table.
 
     Attributes:
         label: names the row.
-        slug: the same in a run's name.
+        slug: names its runs.
         x: its place in the plots.
         series: the curve of the plots that it belongs to.
-        model: what is trained; None where that cannot be.
-        problem: why it cannot be, one line.
+        model: configuration; None if there is no such model.
+        problem: the reason for that, one line.
     """
 
     label: str
@@ -35,12 +35,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep.
+    """The settings of a sweep.
 
     Attributes:
         kind: its name, which is the default of ``run.name`` too.
         title: above its table.
-        axis: what the plots' x axis shows.
+        axis: label of the plots' x axis.
         settings: its rows, in order.
         shares_stage1: whether stage 1 is the same for all settings.
     """

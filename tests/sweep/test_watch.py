@@ -53,7 +53,7 @@ def test_an_interrupt_ends_the_trials_and_waits_for_them(
         assert process.stdout is not None
         process.stdout.readline()
         its = watch_of(tmp_path, interrupts)
-        its.heard(NONE, Report(what="starting", process=process.pid))
+        its.reported(NONE, Report(what="starting", process=process.pid))
         its.turn()
         with interrupts.awaited():
             signal.raise_signal(signal.SIGTERM)

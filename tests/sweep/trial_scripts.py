@@ -49,7 +49,7 @@ class Listener:
         self.errors: dict[str, str] = {}
         self._lock = threading.Lock()  # as a listener may have: Tune must not try to save it
 
-    def heard(self, name: str, report: Report) -> None:
+    def reported(self, name: str, report: Report) -> None:
         assert name in NAMES
         assert report.total == TOTAL
 

@@ -40,7 +40,6 @@ class Pair:
         frames: how many of a folder; None for a video.
         first: URI of a folder's first frame; None for a video.
         lr: URI of the LR frames that are given with it; None: they are made.
-        lr_frames: how many of a folder; None for a video.
     """
 
     path: str
@@ -48,7 +47,6 @@ class Pair:
     frames: int | None
     first: str | None = None
     lr: str | None = None
-    lr_frames: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +221,7 @@ def _vimeo(place: _Place, names: Iterable[str]) -> Dataset:
             + (f", the first of them {missing[0]}" if missing else "")
         )
     found = [by_path[name] for name in listed]
-    alone = next((clip for clip in found if _count(clip) == 1), None)
+    alone = next((clip for clip in found if frame_count(clip) == 1), None)
     if alone is not None and alone.files is not None:
         raise UserError(
             f"--data {uri}: {below(hr, alone.path)} holds {alone.files[0]} alone; put all seven HR frames there "
@@ -256,12 +254,12 @@ def _given_folder(place: _Place, candidates: Sequence[str]) -> str | None:
 def _paired(
     place: _Place, layout: str, subset: FrameSubset, hr: str, found: Sequence[FoundClip], folder: str | None
 ) -> Dataset:
-    given = {} if folder is None else {_stem(clip): clip for clip in place.clips(folder)}
+    given = {} if folder is None else {stem(clip): clip for clip in place.clips(folder)}
     clips = []
     for clip in found:
-        if folder is not None and _stem(clip) not in given:
+        if folder is not None and stem(clip) not in given:
             raise UserError(f"{folder}: has no LR frames of {below(hr, clip.path)}; complete it or use --lr made")
-        clips.append(_pair(hr, clip, folder or "", given.get(_stem(clip))))
+        clips.append(_pair(hr, clip, folder or "", given.get(stem(clip))))
     return _dataset(place, layout, folder, subset, clips)
 
 
@@ -299,17 +297,17 @@ def _pair(hr: str, clip: FoundClip, lr: str = "", low: FoundClip | None = None) 
     """
     uri = below(hr, clip.path)
     check_one_clip(uri, clip.files or ())
-    first = below(uri, clip.files[0]) if clip.files else None
+    count = frame_count(clip)
+    pair = Pair(path=clip.path, uri=uri, frames=count, first=below(uri, clip.files[0]) if clip.files else None)
     if low is None:
-        return Pair(path=clip.path, uri=uri, frames=_count(clip), first=first)
+        return pair
     low_uri = below(lr, low.path)
     check_one_clip(low_uri, low.files or ())
-    if None not in (_count(clip), _count(low)) and _count(clip) != _count(low):
-        raise UserError(
-            f"{low_uri}: {_count(low)} LR frames, but {uri} has {_count(clip)}; mend the dataset or use --lr made"
-        )
+    low_count = frame_count(low)
+    if None not in (count, low_count) and count != low_count:
+        raise UserError(f"{low_uri}: {low_count} LR frames, but {uri} has {count}; mend the dataset or use --lr made")
     check_numbers(uri, clip, low_uri, low)
-    return Pair(path=clip.path, uri=uri, frames=_count(clip), first=first, lr=low_uri, lr_frames=_count(low))
+    return replace(pair, lr=low_uri)
 
 
 def _dataset(
@@ -370,12 +368,13 @@ def _last(parts: Sequence[str], count: int) -> Sequence[str]:
     return parts[len(parts) - count :] if count <= len(parts) else parts
 
 
-def _count(clip: FoundClip) -> int | None:
+def frame_count(clip: FoundClip) -> int | None:
+    """Return the number of frames of a folder; None for a video."""
     return None if clip.files is None else len(clip.files)
 
 
-def _stem(clip: FoundClip) -> str:
-    """Its path, without a video's suffix."""
+def stem(clip: FoundClip) -> str:
+    """Return a clip's path, without a video's suffix."""
     folder, name = _parted(clip.path)
     return clip.path if clip.files is not None else _joined(folder, clip_name(name))
 

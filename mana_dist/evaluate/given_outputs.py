@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from mana_dist import storage
 from mana_dist.errors import UserError
+from mana_dist.evaluate.datasets import frame_count, stem
 from mana_dist.evaluate.scored_clips import Clip, LrFrame, count_frames
 from mana_dist.footage.found import below, clips_in, outside
 from mana_dist.model.inference import Frame
-from mana_dist.video import frame_folders, reading
+from mana_dist.video import reading
 from mana_dist.video.frame_names import check_one_clip
 
 FRAMES_SCHEME = "frames:"
@@ -106,14 +107,7 @@ def _outputs_at(method: str, uri: str, without: str) -> list[Output]:
             clips, _ = clips_in([file for file in files if "/" in file.path] if same else outside(root, files, without))
             for clip in clips:
                 check_one_clip(below(root, clip.path), clip.files or ())
-            return [
-                Output(
-                    clip.path if clip.files is not None else _without_suffix(clip.path),
-                    below(root, clip.path),
-                    None if clip.files is None else len(clip.files),
-                )
-                for clip in clips
-            ]
+            return [Output(stem(clip), below(root, clip.path), frame_count(clip)) for clip in clips]
         if storage.exists(uri):
             return [Output("", root, None)]
     except OSError as error:
@@ -171,8 +165,3 @@ def _of_those_there(uri: str, numbers: range, wanted: range, frames: Iterable[Lr
             if there is None:
                 raise UserError(f"{uri}: its picture of frame {frame.number} cannot be read")
             yield there
-
-
-def _without_suffix(path: str) -> str:
-    folder, _, file = path.rpartition("/")
-    return "/".join(filter(None, [folder, frame_folders.clip_name(file)]))

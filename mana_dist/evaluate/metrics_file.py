@@ -2,14 +2,14 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from mana_dist.evaluate.motion import TopMotion
 from mana_dist.evaluate.promote import Promotion
 from mana_dist.evaluate.protocol import Protocol
-from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
+from mana_dist.evaluate.results import Evaluation, Scores
 
 METRICS_FILE, PARTIAL_FILE = "metrics.json", "metrics.partial.json"
 
@@ -36,11 +36,11 @@ def to_json(
         "methods": {name: _method(evaluation, index) for index, name in enumerate(evaluation.methods)},
     }
     if top is not None:
-        chosen = evaluation.of_top_motion()
+        clips = evaluation.of_top_motion()
         content["top_motion"] = {
             "share": top.text,
             "clips": list(evaluation.top_motion or ()),
-            "methods": _means(evaluation, chosen),
+            "methods": {name: _plain(evaluation.mean(index, clips)) for index, name in enumerate(evaluation.methods)},
         }
     if promotion is not None:
         content["promotion"] = asdict(promotion)
@@ -83,11 +83,6 @@ def _method(evaluation: Evaluation, index: int) -> dict[str, Any]:
         },
         "mean": _plain(evaluation.mean(index)),
     }
-
-
-def _means(evaluation: Evaluation, clips: Iterable[ClipScores]) -> dict[str, Any]:
-    chosen = list(clips)
-    return {name: _plain(evaluation.mean(index, chosen)) for index, name in enumerate(evaluation.methods)}
 
 
 def _plain(scores: Scores) -> dict[str, Any]:

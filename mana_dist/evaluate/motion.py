@@ -74,5 +74,5 @@ def parse_top_motion(text: str) -> TopMotion:
 
 def top_motion(clips: Sequence[ClipScores], top: TopMotion) -> tuple[str, ...]:
     """Names of the clips with the largest motion, the largest first; ties by name, single frames last."""
-    ranked = sorted(clips, key=lambda clip: (-1 * (-1 if clip.motion is None else clip.motion), clip.clip))
+    ranked = sorted(clips, key=lambda clip: (math.inf if clip.motion is None else -clip.motion, clip.clip))
     return tuple(clip.clip for clip in ranked[: top.count(len(clips))])

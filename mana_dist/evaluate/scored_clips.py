@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mana_dist.data.config import SCALE
 from mana_dist.data.degradation import crop_to_multiple
 from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.datasets import PLAIN, Dataset, Pair
@@ -14,8 +15,6 @@ from mana_dist.model.inference import Frame
 from mana_dist.video import frame_folders, reading
 from mana_dist.video.frame_names import breaks_in, describe_breaks
 from mana_dist.video.header_info import probe_header
-
-SCALE = 4
 
 
 class LrFrame(NamedTuple):

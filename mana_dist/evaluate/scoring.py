@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from mana_dist.data.config import SCALE
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.given_lr import GivenLr
 from mana_dist.evaluate.methods import Method
 from mana_dist.evaluate.motion import Motion
 from mana_dist.evaluate.results import ClipScores, Example, Scores, mean
-from mana_dist.evaluate.scored_clips import SCALE, Clip, LrFrame, cropped
+from mana_dist.evaluate.scored_clips import Clip, LrFrame, cropped
 from mana_dist.metrics import METRICS, Measure
 from mana_dist.metrics.psnr_ssim import SSIM_SIZE
 from mana_dist.model.inference import Frame

@@ -39,26 +39,25 @@ _NORM_TOLERANCE = 1e-3
 class Lpips:
     """The distance of two frames; 0 for equal ones, larger is worse."""
 
-    def __init__(self, trunk: Mapping[str, Tensor], source: str, device: str | torch.device = "cpu") -> None:
+    def __init__(self, trunk: Mapping[str, Tensor], source: str) -> None:
         """Build the metric.
 
         Args:
             trunk: torchvision's AlexNet convolutions, ``features.N.weight`` and ``features.N.bias``.
             source: where they come from, for messages and reports.
-            device: where it runs.
 
         Raises:
             UserError: the weights are not those of torchvision's AlexNet IMAGENET1K_V1.
         """
         self.source = source
-        self.device = torch.device(device)
         _check_trunk(trunk, source)
-        self._network = _network(trunk).to(self.device)
+        self._network = _network(trunk)
+        self._device = torch.device("cpu")
 
-    def on(self, device: str | torch.device) -> Self:
-        """The same metric, moved to another device."""
-        self.device = torch.device(device)
-        self._network.to(self.device)
+    def on(self, device: str) -> Self:
+        """Move the metric to another device, and return it."""
+        self._device = torch.device(device)
+        self._network.to(self._device)
         return self
 
     def __call__(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -69,22 +68,21 @@ class Lpips:
             return float(self._network(self._input(a), self._input(b)))
 
     def _input(self, frame: NDArray[np.uint8]) -> Tensor:
-        image = torch.from_numpy(np.ascontiguousarray(frame)).to(self.device)
+        image = torch.from_numpy(np.ascontiguousarray(frame)).to(self._device)
         return image.permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def load_lpips(trunk: str | None, device: str | torch.device = "cpu") -> Lpips | Unavailable:
-    """LPIPS with the trunk of a file, or of torchvision where its weights are cached or can be downloaded.
+def load_lpips(trunk: str | None) -> Lpips | Unavailable:
+    """Load LPIPS with the trunk of a file, or of torchvision where its weights are cached or can be downloaded.
 
     Args:
         trunk: URI of a safetensors file with torchvision's AlexNet convolutions.
-        device: where it runs.
 
     Raises:
         UserError: ``trunk`` is given and cannot be used; without it, what is missing comes back as a reason.
     """
     if trunk is not None:
-        return Lpips(_read_trunk(trunk), trunk, device)
+        return Lpips(_read_trunk(trunk), trunk)
     from torchvision.models import AlexNet_Weights
 
     weights = AlexNet_Weights.IMAGENET1K_V1
@@ -98,7 +96,7 @@ def load_lpips(trunk: str | None, device: str | torch.device = "cpu") -> Lpips |
             f"AlexNet's weights could not be downloaded ({error}); give --lpips-trunk FILE "
             "(safetensors with torchvision's features.* of AlexNet)"
         )
-    return Lpips(state, f"torchvision AlexNet {weights.name}", device)
+    return Lpips(state, f"torchvision AlexNet {weights.name}")
 
 
 def _read_trunk(uri: str) -> dict[str, Tensor]:

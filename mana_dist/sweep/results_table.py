@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mana_dist.evaluate.report import markdown
 from mana_dist.evaluate.report.metrics_table import NOTHING, Cell, Mark, marked
 from mana_dist.evaluate.report.text import counted, to_html, to_markdown
 from mana_dist.evaluate.results import Scores
@@ -117,14 +118,12 @@ def to_markdown_text(table: Table) -> str:
     """Return a Markdown table: Table 3, and two columns of costs; failures below."""
     head = ["", *(f"{to_markdown(name)} {column.heading}" for name in table.datasets for column in COLUMNS)]
     head += ["s / step", "GiB / worker"]
-    sign = {Mark.BEST: "**", Mark.SECOND: "_", Mark.NONE: ""}
     lines = [head, ["---"] * len(head)]
     for row, shown in zip(table.rows, cells(table), strict=True):
-        scores = [f"{sign[cell.mark]}{cell.text}{sign[cell.mark]}" for cell in shown]
-        lines.append([to_markdown(label(row, table)), *scores, *costs(row)])
+        lines.append([to_markdown(label(row, table)), *map(markdown.marked, shown), *costs(row)])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = [f"* {to_markdown(row.setting.label)}: {to_markdown(row.note)}" for row in table.rows if row.note]
-    return "\n\n".join([f"{legend(table)}", text, *(["\n".join(notes)] if notes else [])]) + "\n"
+    return "\n\n".join([legend(table), text, *(["\n".join(notes)] if notes else [])]) + "\n"
 
 
 def to_csv(table: Table) -> str:
@@ -161,8 +160,8 @@ def legend(table: Table) -> str:
     """Return the line that explains the marks and signs."""
     spread = f"; mean ± standard deviation over {counted(table.seeds, 'seed')}"
     if table.seeds == 1:
-        spread = "; one seed each: --samples 3 would show how much of a difference is chance"
-    return f"**best**, _second best_; ↑ larger is better, ↓ smaller is better{spread}"
+        spread = "; one seed each: --samples 3 would tell how much of a difference is chance"
+    return f"{markdown.LEGEND}{spread}"
 
 
 def label(row: Row, table: Table) -> str:

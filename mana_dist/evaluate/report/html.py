@@ -7,7 +7,6 @@ content security policy lets that one script run and nothing be fetched, so that
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from string import Template
 
@@ -56,14 +55,6 @@ def page(evaluation: Evaluation) -> str:
 def ordered(examples: Sequence[Example]) -> list[Example]:
     """Those in which the compared frames differ most first."""
     return sorted(examples, key=lambda example: -example.region.difference)
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A picture that can be compared with others of the same part: its name and it as HTML reads it."""
-
-    name: str
-    picture: str
 
 
 def _summary(evaluation: Evaluation) -> str:
@@ -171,14 +162,11 @@ def _options(names: Sequence[str], chosen: int) -> str:
 def _example(example: Example, methods: Sequence[str]) -> str:
     region = example.region
     images = [example.lr, *(bicubic_upsample(example.lr) for _ in _upscaled_lr(methods)), *example.outputs, example.hr]
-    layers = [
-        _Layer(to_html(name), pictures.to_data_uri(image))
-        for name, image in zip(["LR", *_upscaled_lr(methods), *methods, "HR"], images, strict=True)
-    ]
+    names = map(to_html, ["LR", *_upscaled_lr(methods), *methods, "HR"])
     figures = "".join(
-        f'<figure><img src="{layer.picture}" width="{region.width}" height="{region.height}" alt="{layer.name}">'
-        f'<figcaption title="{layer.name}"><bdi>{layer.name}</bdi></figcaption></figure>'
-        for layer in layers
+        f'<figure><img src="{pictures.to_data_uri(image)}" width="{region.width}" height="{region.height}" '
+        f'alt="{name}"><figcaption title="{name}"><bdi>{name}</bdi></figcaption></figure>'
+        for name, image in zip(names, images, strict=True)
     )
     where = f"frame {example.frame}, {region.width}x{region.height} pixels at ({region.left}, {region.top})"
     return (

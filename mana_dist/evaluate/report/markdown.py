@@ -75,7 +75,7 @@ def _told(value: object) -> str:
 
 def _titled(group: Group, methods: Sequence[str], escape: Callable[[str], str]) -> str:
     head = ["method", *(metric.heading for metric in METRICS.values()), metrics_table.GAIN]
-    rows = [[escape(name), *map(_cell, cells)] for name, cells in zip(methods, group.rows, strict=True)]
+    rows = [[escape(name), *map(marked, cells)] for name, cells in zip(methods, group.rows, strict=True)]
     return f"{escape(group.title)} ({group.size}):\n\n{_aligned([head, *rows])}"
 
 
@@ -90,7 +90,7 @@ def _clips(evaluation: Evaluation) -> str:
         for method, cells, scores in zip(
             evaluation.methods, metrics_table.of_clip(evaluation, clip).rows, clip.scores, strict=True
         ):
-            rows.append([*names, to_markdown(method), *map(_cell, cells), motion, str(scores.frames)])
+            rows.append([*names, to_markdown(method), *map(marked, cells), motion, str(scores.frames)])
     left_out = len(evaluation.clips) - len(shown)
     more = f"\n\nand {counted(left_out, 'clip')} more, where the methods differ less, in metrics.json"
     return _aligned(rows) + (more if left_out else "")
@@ -102,7 +102,8 @@ def _note(text: str, names: Sequence[str]) -> str:
     return f"* {to_markdown(text)}: {listed}{more}"
 
 
-def _cell(cell: Cell) -> str:
+def marked(cell: Cell) -> str:
+    """Return a cell's text, in bold type if it is the best, in italics if it is the second best."""
     sign = {Mark.BEST: "**", Mark.SECOND: "_", Mark.NONE: ""}[cell.mark]
     return f"{sign}{cell.text}{sign}"
 

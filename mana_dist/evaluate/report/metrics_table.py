@@ -136,11 +136,12 @@ def marked(values: Sequence[float | None], digits: int, larger_is_better: bool) 
         larger_is_better: or smaller.
     """
     texts = [_shown(value, digits) for value in values]
-    numbers = {float(text.replace("∞", "inf")) for text in texts if text != NOTHING}
-    order = sorted(numbers, reverse=larger_is_better) if sum(text != NOTHING for text in texts) > 1 else []
+    numbers = {text: float(text.replace("∞", "inf")) for text in texts if text != NOTHING}
+    several = sum(text != NOTHING for text in texts) > 1
+    order = sorted(set(numbers.values()), reverse=larger_is_better) if several else []
     places = dict(zip(order, (Mark.BEST, Mark.SECOND), strict=False))
-    marks = [Mark.NONE if text == NOTHING else places.get(float(text.replace("∞", "inf")), Mark.NONE) for text in texts]
-    return [Cell(text, value, mark) for text, value, mark in zip(texts, values, marks, strict=True)]
+    marks = {text: places.get(number, Mark.NONE) for text, number in numbers.items()}
+    return [Cell(text, value, marks.get(text, Mark.NONE)) for text, value in zip(texts, values, strict=True)]
 
 
 def _means(evaluation: Evaluation, title: str, clips: Sequence[ClipScores]) -> Group:

@@ -1,4 +1,4 @@
-"""What lies at a ``--data`` URI: which of the field's layouts it has, its clips, and the LR frames given with them."""
+"""Datasets at ``--data`` URIs: their layouts, their clips, and the LR frames that are given with them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -35,11 +35,11 @@ class Pair:
     """A clip of a dataset.
 
     Attributes:
-        path: in the dataset, for names; empty where the dataset is the clip.
+        path: below the dataset's URI, for names; empty where the dataset is the clip.
         uri: the ground truth: a video, or a folder of frames.
-        frames: how many of a folder; None for a video.
+        frames: their number in a folder; None for a video.
         first: URI of a folder's first frame; None for a video.
-        lr: URI of the LR frames that are given with it; None: they are made.
+        lr: URI of the given LR frames; None: they are made.
     """
 
     path: str
@@ -51,17 +51,17 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What lies at one ``--data`` URI.
+    """The dataset at one ``--data`` URI.
 
     Attributes:
         name: unique in the evaluation.
         uri: as given.
-        layout: which layout was recognised.
+        layout: name of the layout that was recognised.
         lr: ``made``, or ``given:`` and the folder of the LR frames.
-        subset: the frames of each clip that this dataset's numbers are customarily of.
+        subset: the frames of each clip that the field scores.
         clips: at least one.
-        named_by_path: whether the last name of a clip's path says too little of it.
-        notes: what was left out, for people.
+        named_by_path: whether clips are named by their whole paths, since the last part says too little.
+        notes: what was left out, in words.
     """
 
     name: str
@@ -81,12 +81,12 @@ _REPORT = frozenset({"metrics.json", "report.html", "report.md"})
 
 @dataclass(frozen=True)
 class _Place:
-    """A ``--data`` URI, and what is looked for there.
+    """A ``--data`` URI, and what to find there.
 
     Attributes:
         uri: as given, for people.
-        root: the same on any machine.
-        degradation: of which LR frames are looked for.
+        root: the same URI, absolute.
+        degradation: of the LR frames to look for.
         lr: which LR frames are wanted.
         without: a folder below the root that is left out; empty: none.
     """
@@ -103,23 +103,20 @@ class _Place:
     def clips(self, folder: str) -> list[FoundClip]:
         return clips_in(self.listing(folder))[0]
 
-    def has_folder(self, name: str) -> bool:
-        return storage.is_folder(below(self.root, name))
-
 
 def find_datasets(uris: Sequence[str], degradation: Degradation, lr: LrSource, without: str = "") -> list[Dataset]:
-    """The datasets at ``uris``, in that order.
+    """Find the datasets at ``uris``, in that order.
 
     Args:
-        uris: videos, folders of frames, folders with several of either, or one of the layouts above.
-        degradation: of which LR frames are looked for.
-        lr: ``made``: LR frames that lie there are not used; ``given``: they must be there; ``auto``: used where they
-            are.
-        without: the folder that the report goes to; what lies there is no data. Empty: none.
+        uris: videos, folders of frames, folders with several of either, or of one of the field's layouts.
+        degradation: of the LR frames to look for.
+        lr: ``made``: LR frames that lie there are not used; ``given``: they must be there; ``auto``: they are used
+            where they are there.
+        without: the folder of the report, which is not searched; empty: none.
 
     Raises:
-        UserError: something is not there, cannot be read, holds no clip, or the LR frames do not match; ``without`` is
-            one of ``uris``, or holds frames and no report.
+        UserError: a URI cannot be read or holds no clip, or LR frames do not match; ``without`` is one of ``uris``, or
+            holds frames and no report.
     """
     found: list[Dataset] = []
     for uri in uris:
@@ -146,7 +143,7 @@ def _find(uri: str, degradation: Degradation, lr: LrSource, without: str) -> Dat
     if vimeo.TESTING in names:
         return _vimeo(place, names)
     for layout in BESIDE:
-        if layout.hr in names and place.has_folder(layout.hr):
+        if layout.hr in names and storage.is_folder(below(place.root, layout.hr)):
             return _beside(place, layout, names)
     found, previews = clips_in(place.listing(place.root))
     for layout in WITHIN:
@@ -156,7 +153,7 @@ def _find(uri: str, degradation: Degradation, lr: LrSource, without: str) -> Dat
 
 
 def _check_out(place: _Place) -> list[str]:
-    """The folder of the report is none of the data's; what is to be said of the clips that are left out there."""
+    """Check that the report's folder holds no data; return the notes on clips that are left out there."""
     out = place.without
     inside = relative(out, place.root) if out else None
     if inside is None or not storage.is_folder(out):
@@ -235,7 +232,7 @@ def _vimeo(place: _Place, names: Iterable[str]) -> Dataset:
 
 
 def _given_folder(place: _Place, candidates: Sequence[str]) -> str | None:
-    """URI of the first of the LR folders ``candidates`` that is there; None: LR is made."""
+    """Return the URI of the first of the LR folders ``candidates`` that is there; None: LR frames are made."""
     if place.lr == "made":
         return None
     for candidate in candidates:
@@ -264,7 +261,7 @@ def _paired(
 
 
 def _within(place: _Place, layout: Layout, found: Sequence[FoundClip]) -> Dataset:
-    """Every clip is a folder with its ground truth in one folder and LR frames in others."""
+    """Return a dataset whose clips are folders, each with its ground truth in one folder and LR frames in others."""
     truths = [clip for clip in found if _parted(clip.path)[1] == layout.hr and clip.files is not None]
     names = layout.lr(place.degradation)
     there = {clip.path: clip for clip in found}
@@ -290,7 +287,7 @@ def _within(place: _Place, layout: Layout, found: Sequence[FoundClip]) -> Datase
 
 
 def _pair(hr: str, clip: FoundClip, lr: str = "", low: FoundClip | None = None) -> Pair:
-    """The clip below the folder ``hr``, and its LR frames below ``lr``; checked against each other.
+    """Return a clip below the folder ``hr`` with its LR frames below ``lr``, checked against each other.
 
     Raises:
         UserError: two files for one frame, other numbers of frames, numbers that do not go on alike.
@@ -315,12 +312,11 @@ def _dataset(
 ) -> Dataset:
     if not clips:
         raise UserError(f"--data {place.uri}: recognised as {layout}, but there is no ground truth in it")
-    told = "made" if lr is None else f"given: {relative(lr, place.root) or lr}"
     return Dataset(
         name=clip_name(place.root),
         uri=place.uri,
         layout=layout,
-        lr=told,
+        lr="made" if lr is None else f"given: {relative(lr, place.root) or lr}",
         subset=subset,
         clips=tuple(clips),
         notes=tuple(notes),
@@ -337,7 +333,7 @@ def _left_out(paths: Sequence[str], why: str) -> str:
 
 
 def _only_reds4(dataset: Dataset) -> Dataset:
-    """Keep the four clips of REDS4 alone, if the folder is called REDS4 and holds clips of REDS."""
+    """Leave only the four clips of REDS4, if the folder is called REDS4 and holds clips of REDS."""
     if dataset.name.upper() != "REDS4":
         return dataset
     chosen = [clip for name in REDS4 for clip in dataset.clips if clip_name(clip.path) == name]
@@ -352,7 +348,7 @@ def _only_reds4(dataset: Dataset) -> Dataset:
 
 
 def _names(datasets: Sequence[Dataset]) -> list[str]:
-    """The last name of each URI, with as many of the names above as tell it from the others; else the URI."""
+    """Return the last part of each URI, with as many parts before it as make it unique; else the URI."""
     above = [redacted(storage.resolve(dataset.uri)).rstrip("/").split("/")[:-1] for dataset in datasets]
     names = []
     for dataset, mine in zip(datasets, above, strict=True):

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mana_dist.config import Config
 from mana_dist.model.config import ModelConfig
@@ -95,7 +96,7 @@ def _window(config: Config, side: int, frames: int) -> Setting:
     return setting
 
 
-def _setting(config: Config, label: str, slug: str, x: float, series: str, **changes: int) -> Setting:
+def _setting(config: Config, label: str, slug: str, x: float, series: str, **changes: Any) -> Setting:
     try:
         return Setting(label, slug, x, series, dataclasses.replace(config.model, **changes))
     except ValueError as error:

@@ -12,7 +12,7 @@ from PIL import Image
 from mana_dist.evaluate import report
 from mana_dist.evaluate.protocol import DatasetProtocol, MethodSource, Protocol
 from mana_dist.evaluate.report import markdown, text
-from mana_dist.evaluate.report.metrics_table import Mark, marked, most_telling
+from mana_dist.evaluate.report.metrics_table import Mark, marked, most_different_clips
 from tests.evaluate.evaluations import HOSTILE, PROTOCOL, clip, evaluation, example, scores
 
 BEST, SECOND, NONE = Mark.BEST, Mark.SECOND, Mark.NONE
@@ -184,12 +184,12 @@ def test_of_many_clips_those_where_methods_differ_most_are_shown_in_the_datas_or
     found = evaluation(
         ("bicubic", "MANA"), *(clip(str(n), scores(20), scores(20 + gain)) for n, gain in enumerate(gains))
     )
-    assert [entry.clip for entry in most_telling(found, 3)] == ["2", "3", "5"]
-    assert [entry.clip for entry in most_telling(found, 99)] == list("012345")
+    assert [entry.clip for entry in most_different_clips(found, 3)] == ["2", "3", "5"]
+    assert [entry.clip for entry in most_different_clips(found, 99)] == list("012345")
     both_perfect = evaluation(
         ("a", "b"), clip("same", scores(math.inf), scores(math.inf)), clip("x", scores(1), scores(2))
     )
-    assert [entry.clip for entry in most_telling(both_perfect, 1)] == ["x"]
+    assert [entry.clip for entry in most_different_clips(both_perfect, 1)] == ["x"]
 
 
 def test_files(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""The report as one HTML page: no server, no network, nothing beside it; opens from a file's URL.
+"""The report as one HTML page that needs no server, no network and no other file.
 
-Without its script the page is complete but still; the script adds sorting, and the slider and zoom over the crops. A
-content security policy lets that one script run and nothing be fetched, so that no name can smuggle anything in.
+The page is complete without its script, which adds sorting, and the slider and zoom over the crops. A content security
+policy lets that one script run and nothing be fetched, so that no name of a clip or method can run code.
 """
 
 import base64
@@ -21,13 +21,13 @@ from mana_dist.metrics import METRICS
 
 EXAMPLES_SHOWN = 12
 EXAMPLES_SIZE = 7_000_000
-"""Characters of pictures in a page; the first example is shown whatever its size."""
+"""Limit of the examples in a page, characters; the first example is shown whatever its size."""
 ROWS_SHOWN = 2000
 NAMES_SHOWN = 20
 
 
 def page(evaluation: Evaluation) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Args:
         evaluation: of at least one clip; its names may hold anything.
@@ -53,7 +53,7 @@ def page(evaluation: Evaluation) -> str:
 
 
 def ordered(examples: Sequence[Example]) -> list[Example]:
-    """Those in which the compared frames differ most first."""
+    """Return the examples, those first in which the compared frames differ most."""
     return sorted(examples, key=lambda example: -example.region.difference)
 
 
@@ -148,7 +148,7 @@ def _examples(evaluation: Evaluation) -> str:
 
 
 def _upscaled_lr(methods: Sequence[str]) -> list[str]:
-    """Without bicubic among the methods, the page makes that picture from the LR crop, to compare with."""
+    """Return the name of the picture that the page makes from the LR crop where bicubic is not among the methods."""
     return [] if BICUBIC in methods else [f"LR, {BICUBIC}"]
 
 
@@ -176,7 +176,7 @@ def _example(example: Example, methods: Sequence[str]) -> str:
 
 
 def _clips(evaluation: Evaluation) -> str:
-    shown = metrics_table.most_telling(evaluation, max(1, ROWS_SHOWN // len(evaluation.methods)))
+    shown = metrics_table.most_different_clips(evaluation, max(1, ROWS_SHOWN // len(evaluation.methods)))
     several = len(evaluation.datasets) > 1
     names = [("clip", ""), *([("dataset", "")] if several else []), ("method", "")]
     headings = _headings(names) + _headings([], [("motion", "LR pixels per frame"), ("frames", "")])
@@ -226,7 +226,7 @@ def _headings(names: Sequence[tuple[str, str]], numbers: Sequence[tuple[str, str
 
 
 def _unbroken(heading: str) -> str:
-    """A long heading on two lines; other breaks are kept out by the style."""
+    """Break a long heading into two lines; the style prevents other breaks."""
     return (
         heading.replace(" over ", " over<br>")
         .replace(" (", "&nbsp;(")
@@ -245,5 +245,5 @@ def _cell(cell: Cell) -> str:
 
 
 def _scrollable(label: str, content: str) -> str:
-    """What is wider than a narrow window scrolls in it, by keys too."""
+    """Let content scroll that is wider than the window, by keys too."""
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{content}</div>'

@@ -16,10 +16,10 @@ NAMES_SHOWN = 20
 
 
 def tables(evaluation: Evaluation, escape: Callable[[str], str] = to_markdown) -> str:
-    """The methods' means, one table per dataset, each under a line that says of what; legible on a console.
+    """Return the methods' means, a table per dataset, each under a heading; they can be read on a console.
 
     Args:
-        evaluation: what was found.
+        evaluation: the results.
         escape: makes names and notes safe to show where the tables go.
     """
     parts = [_titled(group, evaluation.methods, escape) for group in metrics_table.groups(evaluation)]
@@ -33,10 +33,10 @@ def tables(evaluation: Evaluation, escape: Callable[[str], str] = to_markdown) -
 
 
 def report(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> str:
-    """The text of ``report.md``.
+    """Return the text of ``report.md``.
 
     Args:
-        evaluation: what was found.
+        evaluation: the results.
         pictures: what each picture shows, and its file's name beside the report.
     """
     sections = [
@@ -52,22 +52,22 @@ def report(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> str:
 
 
 def choices(protocol: Protocol) -> list[tuple[str, str]]:
-    """Every choice of the protocol: its name and its value as text; what is told of each dataset on its own."""
+    """Return every choice of the protocol, its name and its value as text; a row for each dataset and model."""
     rows = []
     for name, value in protocol.entries().items():
         if isinstance(value, list | tuple) and value and is_dataclass(value[0]):
-            rows += [(f"{name} {number}", _told(part)) for number, part in enumerate(value, 1)]
+            rows += [(f"{name} {number}", _as_text(part)) for number, part in enumerate(value, 1)]
         else:
-            rows.append((name, _told(value)))
+            rows.append((name, _as_text(value)))
     return rows
 
 
-def _told(value: object) -> str:
+def _as_text(value: object) -> str:
     if is_dataclass(value):
         parts = [(entry.name, getattr(value, entry.name)) for entry in fields(value)]
-        return "; ".join(f"{name} {_told(part)}" for name, part in parts if part not in ("", (), None))
+        return "; ".join(f"{name} {_as_text(part)}" for name, part in parts if part not in ("", (), None))
     if isinstance(value, list | tuple):
-        return ", ".join(map(_told, value)) or "none"
+        return ", ".join(map(_as_text, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None or value == "" else str(value)
@@ -80,7 +80,7 @@ def _titled(group: Group, methods: Sequence[str], escape: Callable[[str], str]) 
 
 
 def _clips(evaluation: Evaluation) -> str:
-    shown = metrics_table.most_telling(evaluation, CLIPS_SHOWN)
+    shown = metrics_table.most_different_clips(evaluation, CLIPS_SHOWN)
     several = len(evaluation.datasets) > 1
     head = ["clip", *(["dataset"] if several else []), "method", *(metric.heading for metric in METRICS.values())]
     rows = [[*head, metrics_table.GAIN, "motion (LR pixels/frame)", "frames"]]

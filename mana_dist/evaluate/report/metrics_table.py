@@ -1,4 +1,4 @@
-"""What the tables hold, whatever they are written in: cells as shown, with best and second best marked.
+"""The tables' cells, for HTML and Markdown alike: numbers as shown, with best and second best marked.
 
 The layout is that of the paper's Table 1 (and Table 2 for the clips with the largest motion): a row per method, the
 RGB metrics first.
@@ -50,8 +50,8 @@ class Group:
 
     Attributes:
         title: the dataset's, the clip's, or what the rows are the mean of.
-        size: how many clips and frames that is.
-        rows: of each method, in the evaluation's order: a metric each, then the gain over bicubic.
+        size: number of clips and frames, in words.
+        rows: one per method, in the evaluation's order: a cell per metric, then the gain over bicubic.
     """
 
     title: str
@@ -60,7 +60,7 @@ class Group:
 
 
 def groups(evaluation: Evaluation) -> list[Group]:
-    """Table 1: each dataset; the mean over the clips of all of them behind where there are several."""
+    """Return Table 1: a group per dataset, and where there are several a last one over all clips."""
     found = [_means(evaluation, name, evaluation.of_dataset(name)) for name in evaluation.datasets]
     if len(found) > 1:
         found.append(_means(evaluation, "mean over all clips", evaluation.clips))
@@ -68,7 +68,7 @@ def groups(evaluation: Evaluation) -> list[Group]:
 
 
 def top_motion(evaluation: Evaluation) -> Group | None:
-    """Table 2: the mean over the clips with the largest motion; None where it was not asked for, or is empty."""
+    """Return Table 2: the mean over the clips with the largest motion; None where that is not reported."""
     clips = evaluation.of_top_motion()
     if not clips:
         return None
@@ -79,12 +79,12 @@ def top_motion(evaluation: Evaluation) -> Group | None:
 
 
 def of_clip(evaluation: Evaluation, clip: ClipScores) -> Group:
-    """One clip's rows."""
+    """Return the rows of one clip."""
     return _means(evaluation, clip.clip, [clip])
 
 
-def most_telling(evaluation: Evaluation, limit: int) -> list[ClipScores]:
-    """At most ``limit`` clips, those in which the methods' PSNR differ most, in the data's order."""
+def most_different_clips(evaluation: Evaluation, limit: int) -> list[ClipScores]:
+    """Return at most ``limit`` clips, those in which the methods' PSNR differ most, in the data's order."""
 
     def spread(position: int) -> float:
         values = [scores.psnr_rgb for scores in evaluation.clips[position].scores]
@@ -95,7 +95,7 @@ def most_telling(evaluation: Evaluation, limit: int) -> list[ClipScores]:
 
 
 def footnotes(evaluation: Evaluation) -> list[str]:
-    """Why cells of this evaluation's tables are empty or infinite, as plain text; mostly nothing."""
+    """Return why cells of this evaluation's tables are empty or infinite, as plain text; mostly nothing."""
     scores = [entry for clip in evaluation.clips for entry in clip.scores]
     notes = []
     for metric in METRICS.values():
@@ -116,7 +116,7 @@ def footnotes(evaluation: Evaluation) -> list[str]:
 
 
 def notes_by_text(evaluation: Evaluation) -> dict[str, list[str]]:
-    """The clips' notes, each with the names of the clips that have it, in the data's order."""
+    """Return the clips' notes, each with the names of the clips that have it, in the data's order."""
     found: dict[str, list[str]] = {}
     for clip in evaluation.clips:
         for note in clip.notes:
@@ -125,15 +125,15 @@ def notes_by_text(evaluation: Evaluation) -> dict[str, list[str]]:
 
 
 def marked(values: Sequence[float | None], digits: int, larger_is_better: bool) -> list[Cell]:
-    """A column's cells, the best and the second best marked.
+    """Return a column's cells, the best and the second best marked.
 
-    What reads the same is marked the same: places are told by the numbers as shown, and those of equal best leave
-    the second place to the next number.
+    Marks compare the numbers as shown, so that equal texts have equal marks; several may be best, and the next number
+    is second best.
 
     Args:
-        values: of each method.
-        digits: shown behind the point.
-        larger_is_better: or smaller.
+        values: one per method.
+        digits: shown after the point.
+        larger_is_better: whether the largest value is the best.
     """
     texts = [_shown(value, digits) for value in values]
     numbers = {text: float(text.replace("∞", "inf")) for text in texts if text != NOTHING}
@@ -156,12 +156,12 @@ def _means(evaluation: Evaluation, title: str, clips: Sequence[ClipScores]) -> G
 
 
 def gain(psnr: float, base: float) -> float | None:
-    """PSNR over that of bicubic, dB; None where either is infinite."""
+    """Return the gain in PSNR over bicubic, dB; None where either is infinite."""
     return psnr - base if math.isfinite(psnr) and math.isfinite(base) else None
 
 
 def _gains(evaluation: Evaluation, scores: Sequence[Scores]) -> list[Cell]:
-    # Not marked: its best are PSNR's, but rounded apart from them, so that the marks could contradict each other.
+    # Not marked: it is rounded otherwise than PSNR, so that its marks could contradict PSNR's.
     if BICUBIC not in evaluation.methods:
         return [Cell(NOTHING, None)] * len(scores)
     base = scores[evaluation.methods.index(BICUBIC)].psnr_rgb
@@ -170,7 +170,7 @@ def _gains(evaluation: Evaluation, scores: Sequence[Scores]) -> list[Cell]:
 
 
 def signed(value: float) -> str:
-    """With its sign and two digits; what rounds to nothing is +0.00."""
+    """Return the value with its sign and two digits, never as -0.00."""
     text = f"{value:+.2f}"
     return "+0.00" if text == "-0.00" else text
 

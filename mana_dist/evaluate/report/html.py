@@ -16,7 +16,7 @@ from mana_dist.evaluate.methods import BICUBIC
 from mana_dist.evaluate.report import markdown, metrics_table, svg_plots
 from mana_dist.evaluate.report.metrics_table import Cell, Group, Mark
 from mana_dist.evaluate.report.text import counted, to_html
-from mana_dist.evaluate.results import ClipScores, Evaluation, Example
+from mana_dist.evaluate.results import Evaluation, Example
 from mana_dist.metrics import METRICS
 
 EXAMPLES_SHOWN = 12
@@ -176,12 +176,15 @@ def _example(example: Example, methods: Sequence[str]) -> str:
 
 
 def _clips(evaluation: Evaluation) -> str:
-    shown = metrics_table.most_different_clips(evaluation, max(1, ROWS_SHOWN // len(evaluation.methods)))
-    several = len(evaluation.datasets) > 1
-    names = [("clip", ""), *([("dataset", "")] if several else []), ("method", "")]
-    headings = _headings(names) + _headings([], [("motion", "LR pixels per frame"), ("frames", "")])
-    rows = "".join(_clip_rows(evaluation, clip, several) for clip in shown)
-    left_out = len(evaluation.clips) - len(shown)
+    found, left_out = metrics_table.clip_rows(evaluation, max(1, ROWS_SHOWN // len(evaluation.methods)))
+    columns = ["clip", "dataset", "method"] if len(evaluation.datasets) > 1 else ["clip", "method"]
+    headings = _headings([(column, "") for column in columns])
+    headings += _headings([], [("motion", "LR pixels per frame"), ("frames", "")])
+    kinds = ["name dataset" if column == "dataset" else "name" for column in columns]
+    rows = ""
+    for names, cells in found:
+        texts = [f'<td class="{kind}"><bdi>{to_html(name)}</bdi></td>' for kind, name in zip(kinds, names, strict=True)]
+        rows += f"<tr>{''.join(texts)}{''.join(map(_cell, cells))}</tr>"
     more = f"<p>{counted(left_out, 'clip')} more, where the methods differ less, in metrics.json.</p>"
     caption = "Each clip: means over its frames"
     return _scrollable(
@@ -189,19 +192,6 @@ def _clips(evaluation: Evaluation) -> str:
         f'<table class="sortable"><caption>{caption}</caption><thead><tr>{headings}</tr></thead>'
         f"<tbody>{rows}</tbody></table>",
     ) + (more if left_out else "")
-
-
-def _clip_rows(evaluation: Evaluation, clip: ClipScores, with_dataset: bool) -> str:
-    rows = []
-    motion = Cell(metrics_table.NOTHING if clip.motion is None else f"{clip.motion:.2f}", clip.motion)
-    for method, cells, scores in zip(
-        evaluation.methods, metrics_table.of_clip(evaluation, clip).rows, clip.scores, strict=True
-    ):
-        names = [("", clip.clip), *([(" dataset", clip.dataset)] if with_dataset else []), ("", method)]
-        texts = "".join(f'<td class="name{kind}"><bdi>{to_html(name)}</bdi></td>' for kind, name in names)
-        numbers = [*cells, motion, Cell(str(scores.frames), scores.frames)]
-        rows.append(f"<tr>{texts}{''.join(map(_cell, numbers))}</tr>")
-    return "".join(rows)
 
 
 def _notes(evaluation: Evaluation) -> str:

@@ -80,18 +80,11 @@ def _titled(group: Group, methods: Sequence[str], escape: Callable[[str], str]) 
 
 
 def _clips(evaluation: Evaluation) -> str:
-    shown = metrics_table.most_different_clips(evaluation, CLIPS_SHOWN)
-    several = len(evaluation.datasets) > 1
-    head = ["clip", *(["dataset"] if several else []), "method", *(metric.heading for metric in METRICS.values())]
-    rows = [[*head, metrics_table.GAIN, "motion (LR pixels/frame)", "frames"]]
-    for clip in shown:
-        names = [to_markdown(name) for name in (clip.clip, *([clip.dataset] if several else []))]
-        motion = metrics_table.NOTHING if clip.motion is None else f"{clip.motion:.2f}"
-        for method, cells, scores in zip(
-            evaluation.methods, metrics_table.of_clip(evaluation, clip).rows, clip.scores, strict=True
-        ):
-            rows.append([*names, to_markdown(method), *map(marked, cells), motion, str(scores.frames)])
-    left_out = len(evaluation.clips) - len(shown)
+    found, left_out = metrics_table.clip_rows(evaluation, CLIPS_SHOWN)
+    columns = ["clip", "dataset", "method"] if len(evaluation.datasets) > 1 else ["clip", "method"]
+    columns += [*(metric.heading for metric in METRICS.values()), metrics_table.GAIN]
+    rows = [[*columns, "motion (LR pixels/frame)", "frames"]]
+    rows += [[*map(to_markdown, names), *map(marked, cells)] for names, cells in found]
     more = f"\n\nand {counted(left_out, 'clip')} more, where the methods differ less, in metrics.json"
     return _aligned(rows) + (more if left_out else "")
 

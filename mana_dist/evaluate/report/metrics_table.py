@@ -78,9 +78,21 @@ def top_motion(evaluation: Evaluation) -> Group | None:
     return _means(evaluation, title + motion, clips)
 
 
-def of_clip(evaluation: Evaluation, clip: ClipScores) -> Group:
-    """Return the rows of one clip."""
-    return _means(evaluation, clip.clip, [clip])
+def clip_rows(evaluation: Evaluation, limit: int) -> tuple[list[tuple[list[str], list[Cell]]], int]:
+    """Return a row for each method of the ``limit`` clips in which methods differ most, and the number of other clips.
+
+    A row has names (clip, dataset where there are several, method) and cells (metrics, gain, motion, frames).
+    """
+    shown = most_different_clips(evaluation, limit)
+    several = len(evaluation.datasets) > 1
+    rows = []
+    for clip in shown:
+        motion = Cell(NOTHING if clip.motion is None else f"{clip.motion:.2f}", clip.motion)
+        means = _means(evaluation, clip.clip, [clip])
+        for method, cells, scores in zip(evaluation.methods, means.rows, clip.scores, strict=True):
+            names = [clip.clip, *([clip.dataset] if several else []), method]
+            rows.append((names, [*cells, motion, Cell(str(scores.frames), scores.frames)]))
+    return rows, len(evaluation.clips) - len(shown)
 
 
 def most_different_clips(evaluation: Evaluation, limit: int) -> list[ClipScores]:

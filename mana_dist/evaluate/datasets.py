@@ -20,6 +20,7 @@ from mana_dist.footage.layouts import (
     is_lr_name,
     lr_folder_of,
 )
+from mana_dist.progress import count
 from mana_dist.storage import ListedFile
 from mana_dist.video.frame_folders import clip_name
 from mana_dist.video.frame_names import check_one_clip
@@ -294,15 +295,15 @@ def _pair(hr: str, clip: FoundClip, lr: str = "", low: FoundClip | None = None) 
     """
     uri = below(hr, clip.path)
     check_one_clip(uri, clip.files or ())
-    count = frame_count(clip)
-    pair = Pair(path=clip.path, uri=uri, frames=count, first=below(uri, clip.files[0]) if clip.files else None)
+    frames = frame_count(clip)
+    pair = Pair(path=clip.path, uri=uri, frames=frames, first=below(uri, clip.files[0]) if clip.files else None)
     if low is None:
         return pair
     low_uri = below(lr, low.path)
     check_one_clip(low_uri, low.files or ())
-    low_count = frame_count(low)
-    if None not in (count, low_count) and count != low_count:
-        raise UserError(f"{low_uri}: {low_count} LR frames, but {uri} has {count}; mend the dataset or use --lr made")
+    low_frames = frame_count(low)
+    if None not in (frames, low_frames) and frames != low_frames:
+        raise UserError(f"{low_uri}: {low_frames} LR frames, but {uri} has {frames}; mend the dataset or use --lr made")
     check_numbers(uri, clip, low_uri, low)
     return replace(pair, lr=low_uri)
 
@@ -329,7 +330,7 @@ def _with_notes(dataset: Dataset, notes: Sequence[str]) -> Dataset:
 
 def _left_out(paths: Sequence[str], why: str) -> str:
     few = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
-    return f"{len(paths)} {'clip' if len(paths) == 1 else 'clips'} {why} left out: {few}"
+    return f"{count(len(paths), 'clip')} {why} left out: {few}"
 
 
 def _only_reds4(dataset: Dataset) -> Dataset:

@@ -6,6 +6,7 @@ from typing import Any
 
 from mana_dist.data.resize import IMRESIZE, ROUNDED
 from mana_dist.metrics import METRICS
+from mana_dist.progress import count
 from mana_dist.video import READER_VERSION
 
 
@@ -68,10 +69,7 @@ class DatasetProtocol:
 
     def __str__(self) -> str:
         notes = "".join(f"; {note}" for note in self.notes)
-        return (
-            f"{self.name} ({self.clips} {'clip' if self.clips == 1 else 'clips'}, LR {self.lr}, "
-            f"scored frames: {self.frame_subset}{notes})"
-        )
+        return f"{self.name} ({count(self.clips, 'clip')}, LR {self.lr}, scored frames: {self.frame_subset}{notes})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 from mana_dist.evaluate.report import markdown
 from mana_dist.evaluate.report.metrics_table import NOTHING, Cell, Mark, marked
-from mana_dist.evaluate.report.text import counted, to_html, to_markdown
+from mana_dist.evaluate.report.text import to_html, to_markdown
 from mana_dist.evaluate.results import Scores
 from mana_dist.metrics import METRICS, Metric
+from mana_dist.progress import count
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import Plan, Trial
 from mana_dist.sweep.variations import Setting, Sweep
@@ -158,7 +159,7 @@ def to_html_table(table: Table) -> str:
 
 def legend(table: Table) -> str:
     """Return the line that explains the marks and signs."""
-    spread = f"; mean ± standard deviation over {counted(table.seeds, 'seed')}"
+    spread = f"; mean ± standard deviation over {count(table.seeds, 'seed')}"
     if table.seeds == 1:
         spread = "; one seed each: --samples 3 would tell how much of a difference is chance"
     return f"{markdown.LEGEND}{spread}"
@@ -167,7 +168,7 @@ def legend(table: Table) -> str:
 def label(row: Row, table: Table) -> str:
     """Return a row's name, with the number of its seeds where some are missing."""
     some = 0 < len(row.trials) < table.seeds
-    return row.setting.label + (f" ({len(row.trials)} of {counted(table.seeds, 'seed')})" if some else "")
+    return row.setting.label + (f" ({len(row.trials)} of {count(table.seeds, 'seed')})" if some else "")
 
 
 def costs(row: Row) -> list[str]:

@@ -121,11 +121,11 @@ def test_what_is_no_users_mistake_keeps_them_too(
     for seed, name in enumerate("ab"):
         write_folder(tmp_path / "data" / name, frames_of(2, seed))
 
-    class Interrupted(run_evaluation._Lines):
-        def told(self, position: int, scored: object) -> None:
+    class Interrupted(run_evaluation._ClipLines):
+        def finish(self, position: int, scored: object) -> None:
             raise error
 
-    monkeypatch.setattr(run_evaluation, "_Lines", Interrupted)
+    monkeypatch.setattr(run_evaluation, "_ClipLines", Interrupted)
     with pytest.raises(type(error)):
         evaluate(tmp_path / "out", "--data", str(tmp_path / "data"), "--method", "bicubic")
     assert json.loads((tmp_path / "out" / PARTIAL_FILE).read_text())["unfinished"] == ["b"]
@@ -140,12 +140,12 @@ def test_of_a_folder_that_was_taken_over_no_part_is_written(
     for seed, name in enumerate("ab"):
         write_folder(tmp_path / "data" / name, frames_of(2, seed))
 
-    class TakenOver(run_evaluation._Lines):
-        def told(self, position: int, scored: object) -> None:
+    class TakenOver(run_evaluation._ClipLines):
+        def finish(self, position: int, scored: object) -> None:
             (out / lease.FILE).write_bytes(lease.Owner.here().encode())
             raise error
 
-    monkeypatch.setattr(run_evaluation, "_Lines", TakenOver)
+    monkeypatch.setattr(run_evaluation, "_ClipLines", TakenOver)
     with pytest.raises(type(error)) as raised:
         evaluate(out, "--data", str(tmp_path / "data"), "--method", "bicubic")
     assert names(out) == {lease.FILE}

@@ -15,9 +15,10 @@ from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.evaluate.methods import BICUBIC
 from mana_dist.evaluate.report import markdown, metrics_table, svg_plots
 from mana_dist.evaluate.report.metrics_table import Cell, Group, Mark
-from mana_dist.evaluate.report.text import counted, to_html
+from mana_dist.evaluate.report.text import to_html
 from mana_dist.evaluate.results import Evaluation, Example
 from mana_dist.metrics import METRICS
+from mana_dist.progress import count
 
 EXAMPLES_SHOWN = 12
 EXAMPLES_SIZE = 7_000_000
@@ -60,8 +61,8 @@ def ordered(examples: Sequence[Example]) -> list[Example]:
 def _summary(evaluation: Evaluation) -> str:
     frames = sum(clip.scores[0].frames for clip in evaluation.clips)
     names = ", ".join(f"<bdi>{to_html(name)}</bdi>" for name in evaluation.datasets)
-    sizes = f"{counted(len(evaluation.clips), 'clip')}, {counted(frames, 'frame')}"
-    return f"{names} · {sizes} · {counted(len(evaluation.methods), 'method')}"
+    sizes = f"{count(len(evaluation.clips), 'clip')}, {count(frames, 'frame')}"
+    return f"{names} · {sizes} · {count(len(evaluation.methods), 'method')}"
 
 
 def _results(evaluation: Evaluation) -> str:
@@ -106,7 +107,7 @@ def _protocol(evaluation: Evaluation) -> str:
 def _plots(evaluation: Evaluation) -> str:
     gains, psnr = svg_plots.gain_over_motion(evaluation), svg_plots.psnr_per_clip(evaluation)
     missing = [clip for clip in evaluation.clips if clip.motion is None]
-    without = f" {counted(len(missing), 'clip')} of a single frame left out." if missing else ""
+    without = f" {count(len(missing), 'clip')} of a single frame left out." if missing else ""
     less = len(evaluation.clips) > svg_plots.CLIPS_SHOWN
     which = f" The {svg_plots.CLIPS_SHOWN} clips in which the methods differ most." if less else ""
     parts = [
@@ -185,7 +186,7 @@ def _clips(evaluation: Evaluation) -> str:
     for names, cells in found:
         texts = [f'<td class="{kind}"><bdi>{to_html(name)}</bdi></td>' for kind, name in zip(kinds, names, strict=True)]
         rows += f"<tr>{''.join(texts)}{''.join(map(_cell, cells))}</tr>"
-    more = f"<p>{counted(left_out, 'clip')} more, where the methods differ less, in metrics.json.</p>"
+    more = f"<p>{count(left_out, 'clip')} more, where the methods differ less, in metrics.json.</p>"
     caption = "Each clip: means over its frames"
     return _scrollable(
         caption,

@@ -6,9 +6,10 @@ from dataclasses import fields, is_dataclass
 from mana_dist.evaluate.protocol import Protocol
 from mana_dist.evaluate.report import metrics_table
 from mana_dist.evaluate.report.metrics_table import Cell, Group, Mark
-from mana_dist.evaluate.report.text import counted, to_markdown
+from mana_dist.evaluate.report.text import to_markdown
 from mana_dist.evaluate.results import Evaluation
 from mana_dist.metrics import METRICS
+from mana_dist.progress import count
 
 LEGEND = "**best**, _second best_; ↑ larger is better, ↓ smaller is better"
 CLIPS_SHOWN = 200
@@ -85,7 +86,7 @@ def _clips(evaluation: Evaluation) -> str:
     columns += [*(metric.heading for metric in METRICS.values()), metrics_table.GAIN]
     rows = [[*columns, "motion (LR pixels/frame)", "frames"]]
     rows += [[*map(to_markdown, names), *map(marked, cells)] for names, cells in found]
-    more = f"\n\nand {counted(left_out, 'clip')} more, where the methods differ less, in metrics.json"
+    more = f"\n\nand {count(left_out, 'clip')} more, where the methods differ less, in metrics.json"
     return _aligned(rows) + (more if left_out else "")
 
 

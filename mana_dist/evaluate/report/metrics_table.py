@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from mana_dist.evaluate.methods import BICUBIC
-from mana_dist.evaluate.report.text import counted
 from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
 from mana_dist.metrics import METRICS
+from mana_dist.progress import count
 
 NOTHING = "\N{EN DASH}"
 
@@ -73,7 +73,7 @@ def top_motion(evaluation: Evaluation) -> Group | None:
     if not clips:
         return None
     least = min((clip.motion for clip in clips if clip.motion is not None), default=None)
-    title = f"the {len(clips)} of {counted(len(evaluation.clips), 'clip')} with the largest motion"
+    title = f"the {len(clips)} of {count(len(evaluation.clips), 'clip')} with the largest motion"
     motion = "" if least is None else f", {least:.2f} LR pixels per frame or more"
     return _means(evaluation, title + motion, clips)
 
@@ -163,8 +163,8 @@ def _means(evaluation: Evaluation, title: str, clips: Sequence[ClipScores]) -> G
         for metric in METRICS.values()
     ]
     columns.append(_gains(evaluation, scores))
-    clip_count = "" if len(clips) == 1 and title == clips[0].clip else counted(len(clips), "clip") + ", "
-    return Group(title, clip_count + counted(scores[0].frames, "frame"), tuple(zip(*columns, strict=True)))
+    clip_count = "" if len(clips) == 1 and title == clips[0].clip else count(len(clips), "clip") + ", "
+    return Group(title, clip_count + count(scores[0].frames, "frame"), tuple(zip(*columns, strict=True)))
 
 
 def gain(psnr: float, base: float) -> float | None:

@@ -40,8 +40,3 @@ def to_markdown(text: str) -> str:
     """
     escaped = re.sub(r"([\\`*|~$]|(?<=\])[(\[]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", clean(text))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: ``1 clip``, ``2 clips``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

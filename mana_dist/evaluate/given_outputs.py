@@ -54,7 +54,7 @@ class Outputs:
         """
         output = self.found[self.clips.index(clip.name)]
         count = count_frames(output.uri) if output.frames is None else output.frames
-        total = clip.total if clip.exact and clip.total is not None else count_frames(clip.uri)
+        total = clip.count_all()
         start = _first_frame(self.name, output.uri, count, total, clip)
         scored = clip.subset.of(clip.within(total))
         numbers = range(len(scored)) if start is None else range(start + scored.start, start + scored.stop)

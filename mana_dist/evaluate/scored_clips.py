@@ -73,13 +73,13 @@ class Clip:
         """Return the number of frames in the range, of ``total`` in the whole clip."""
         return max(0, (total if self.stop is None else min(self.stop, total)) - self.start)
 
-    def count(self) -> int:
-        """Count the frames in the range; a video is decoded for that.
+    def count_all(self) -> int:
+        """Count the frames of the whole clip; a video is decoded for that.
 
         Raises:
             UserError: unreadable.
         """
-        return self.within(self.total if self.exact and self.total is not None else count_frames(self.uri))
+        return self.total if self.exact and self.total is not None else count_frames(self.uri)
 
     def scored(self) -> range:
         """Return the numbers of the scored frames, from the range's first frame; counts the clip where it must.
@@ -89,7 +89,7 @@ class Clip:
         """
         if not self.subset.needs_length:
             return self.subset.of(None)
-        length = self.count()
+        length = self.within(self.count_all())
         scored = self.subset.of(length)
         if not scored:
             raise UserError(f"{self.uri}: {length} frames, none of which --frame-subset {self.subset} leaves over")

@@ -139,8 +139,8 @@ def test_other_mistakes_are_named(tmp_path: Path, data: Path) -> None:
     )
     write_folder(tmp_path / "small" / "calendar", frames_of(4, 0, 44, 64))
     write_folder(tmp_path / "small" / "walk", frames_of(7, 0, 44, 64))
-    told = refusal(f"frames:X={tmp_path / 'small'}")
-    assert f"X: its frames of calendar are 64x44, those of {data}/calendar 64x48" in told
+    message = refusal(f"frames:X={tmp_path / 'small'}")
+    assert f"X: its frames of calendar are 64x44, those of {data}/calendar 64x48" in message
 
 
 def test_a_method_may_not_be_better_than_its_files(tmp_path: Path, data: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_rerun_does_not_score_its_own_report(tmp_path: Path) -> None:
     assert second["methods"]["same"]["mean"]["ssim_rgb"] == 1
 
 
-def test_an_old_file_that_cannot_be_deleted_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_old_file_that_cannot_be_deleted_is_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / report.GAIN_FILE / "below").mkdir(parents=True)
     OutputFolder(str(tmp_path)).remove_others([])
     assert f"{tmp_path / report.GAIN_FILE}: cannot be deleted" in capsys.readouterr().out
@@ -211,7 +211,7 @@ def test_a_file_that_no_evaluation_wrote_is_left_alone(tmp_path: Path, name: str
     assert (tmp_path / "out" / name).read_text() == "mine"
 
 
-def test_nothing_that_is_written_or_told_holds_a_password(
+def test_nothing_that_is_written_or_printed_holds_a_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A clip on a web server that asks for a password; here the code that reads it finds it on the disk."""
@@ -220,9 +220,9 @@ def test_nothing_that_is_written_or_told_holds_a_password(
     monkeypatch.setattr("mana_dist.storage.web.open_read", lambda _: open(clip, "rb"))  # noqa: SIM115
     monkeypatch.setattr("mana_dist.storage.web.head", lambda _: (clip.stat().st_size, None))
     evaluate(tmp_path / "out", "--data", uri, "--method", "bicubic")
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for path in (tmp_path / "out").iterdir():
         assert b"s3cret" not in path.read_bytes(), path
-    assert "s3cret" not in told
+    assert "s3cret" not in output
     report = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert report["protocol"]["data"] == ["http://***@host/a.mp4"]

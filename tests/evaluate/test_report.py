@@ -152,7 +152,7 @@ def test_clips_notes_and_protocol_in_the_markdown_file() -> None:
     assert r"* data: vid4, s3://bucket/\*.mp4" in written
 
 
-def test_every_choice_is_told() -> None:
+def test_every_choice_is_listed() -> None:
     protocol = replace(
         PROTOCOL,
         data=["one", "two"],
@@ -161,20 +161,20 @@ def test_every_choice_is_told() -> None:
             for name in ("one", "two")
         ),
     )
-    told = dict(markdown.choices(protocol))
-    assert set(Protocol.__dataclass_fields__) - told.keys() == {"datasets", "metrics"}
-    assert told["datasets 2"] == "name two; uri u; layout plain; clips 2; lr made; frame_subset all; digest ab12"
-    assert told["data"] == "one, two"
-    assert told["models"] == "none"
+    listed = dict(markdown.choices(protocol))
+    assert set(Protocol.__dataclass_fields__) - listed.keys() == {"datasets", "metrics"}
+    assert listed["datasets 2"] == "name two; uri u; layout plain; clips 2; lr made; frame_subset all; digest ab12"
+    assert listed["data"] == "one, two"
+    assert listed["models"] == "none"
 
 
-def test_where_each_methods_frames_come_from_is_told() -> None:
+def test_where_each_methods_frames_come_from_is_listed() -> None:
     trained = MethodSource(
         name="m", uri="models:/x4/2", sha256="ab12", attention="dense", memory_slots=0, window=9, frames=7
     )
-    told = dict(markdown.choices(replace(PROTOCOL, models=(MethodSource(name="bicubic"), trained))))
-    assert told["models 1"] == "name bicubic"
-    assert told["models 2"] == (
+    listed = dict(markdown.choices(replace(PROTOCOL, models=(MethodSource(name="bicubic"), trained))))
+    assert listed["models 1"] == "name bicubic"
+    assert listed["models 2"] == (
         "name m; uri models:/x4/2; sha256 ab12; attention dense; memory_slots 0; window 9; frames 7"
     )
 

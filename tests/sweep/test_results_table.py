@@ -78,7 +78,7 @@ def test_a_setting_without_all_its_seeds_says_so_and_takes_no_place() -> None:
     assert alone.name == "4-seed5"
 
 
-def test_what_failed_is_told_and_takes_nothing_down() -> None:
+def test_what_failed_is_reported_and_takes_nothing_down() -> None:
     sweep = window_sweep(CONFIG, (3, 5, 13), (7,))
     plan = make_plan(CONFIG, sweep, samples=1)
     failed = Outcome(status=Status.FAILED, reason="out of | memory")

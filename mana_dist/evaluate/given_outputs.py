@@ -36,13 +36,11 @@ class Outputs:
 
     Attributes:
         name: NAME of ``frames:NAME=URI``.
-        clips: names of the clips.
-        found: output for each clip, in the same order.
+        found: output for each clip, by the clip's name.
     """
 
     name: str
-    clips: tuple[str, ...]
-    found: tuple[Output, ...]
+    found: Mapping[str, Output]
 
     def upscale(self, clip: Clip, frames: Iterable[LrFrame], wanted: range, device: str) -> Iterator[Frame]:
         """Read the wanted frames from the files, in the size that they have there.
@@ -52,7 +50,7 @@ class Outputs:
         Raises:
             UserError: unreadable, or another number of frames.
         """
-        output = self.found[self.clips.index(clip.name)]
+        output = self.found[clip.name]
         count = count_frames(output.uri) if output.frames is None else output.frames
         total = clip.count_all()
         start = _first_frame(self.name, output.uri, count, total, clip)
@@ -81,7 +79,7 @@ def find(method: str, clips: Sequence[Clip], without: str = "") -> Outputs:
     if not (name and equals and uri):
         raise UserError(f"--method {method}: write frames:NAME=URI, like frames:EDVR=results/edvr")
     there = {output.path: output for output in _outputs_at(method, uri, without)}
-    found: list[Output] = []
+    found: dict[str, Output] = {}
     taken: dict[str, str] = {}
     for clip in clips:
         output = _match(method, clip, there, alone=len(clips) == 1)
@@ -93,8 +91,8 @@ def find(method: str, clips: Sequence[Clip], without: str = "") -> Outputs:
             )
         if output.frames is not None and clip.exact and clip.total is not None:
             _first_frame(name, output.uri, output.frames, clip.total, clip)
-        found.append(output)
-    return Outputs(name, tuple(clip.name for clip in clips), tuple(found))
+        found[clip.name] = output
+    return Outputs(name, found)
 
 
 def _outputs_at(method: str, uri: str, without: str) -> list[Output]:

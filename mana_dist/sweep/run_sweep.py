@@ -141,14 +141,7 @@ def _begin(config: Config, sweep: Sweep, options: Options, folder: str) -> Recor
     old = sweep_record.load(folder)
     if old is not None:
         sweep_record.check_same(str(config.run.name), old, begun)
-        begun = dataclasses.replace(
-            begun,
-            mlflow_run_id=old.mlflow_run_id,
-            best=old.best,
-            registered=old.registered,
-            candidate=old.candidate,
-            config=old.config,
-        )
+        begun = dataclasses.replace(old, tracking_uri=uri, settings=begun.settings, samples=begun.samples)
     try:
         client = MlflowClient(uri)
         if _is_there(client, begun.mlflow_run_id):

@@ -156,12 +156,12 @@ def test_a_report_among_the_outputs_is_none_of_them(tmp_path: Path, data: Path) 
     write_folder(outputs / "report" / "walk", frames_of(7))
     write_folder(outputs / "report" / "calendar", frames_of(4))
     for out in ("report", "report/"):
-        found = outputs_of(f"frames:X={outputs}", clips, f"{outputs}/{out}").found
+        found = outputs_of(f"frames:X={outputs}", clips, f"{outputs}/{out}").found.values()
         assert [output.uri for output in found] == [f"{outputs}/calendar", f"{outputs}/walk"]
     # Where it goes to the outputs' own folder, what lies directly in that is the report's.
     write_folder(tmp_path / "own" / "x" / "calendar", frames_of(4))
     Image.fromarray(frames_of(1)[0]).save(tmp_path / "own" / "side_by_side.png")
-    (found_one,) = outputs_of(f"frames:X={tmp_path}/own", clips[:1], f"{tmp_path}/own").found
+    (found_one,) = outputs_of(f"frames:X={tmp_path}/own", clips[:1], f"{tmp_path}/own").found.values()
     assert found_one.uri == f"{tmp_path}/own/x/calendar"
     with pytest.raises(UserError, match="no folder of frames"):
         outputs_of(f"frames:X={tmp_path}/own", clips[1:], f"{tmp_path}/own")

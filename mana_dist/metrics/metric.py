@@ -49,7 +49,7 @@ class Metric:
         digits: shown after the point.
         larger_is_better: False for a distance.
         smallest_side: pixels; smaller frames have no value.
-        in_sweeps: whether a sweep's table shows it, where each dataset takes that many columns.
+        in_sweeps: whether a sweep's table has a column of it for each dataset.
         load: returns what computes it, given the file of weights that the user names, or None.
     """
 

@@ -1,4 +1,4 @@
-"""Methods against the ground truth by the paper's protocol, every choice beside every number.
+"""Evaluation of methods against the ground truth by the paper's protocol, with every choice beside the numbers.
 
 >>> from mana_dist.evaluate import EvaluationOptions, evaluate
 >>> found = evaluate(EvaluationOptions(data=("clip.mp4",), methods=("bicubic", "runs/first/model"), out="results"))

@@ -1,4 +1,4 @@
-"""``mana evaluate``: methods against the ground truth, every choice beside every number."""
+"""The command ``mana evaluate``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = parse(arguments)
     options.check()
-    from mana_dist.evaluate import evaluate  # brings torch: a mistake on the command line is answered before
+    from mana_dist.evaluate import evaluate  # brings torch: a mistake on the command line is reported before
 
     evaluate(options)
 
@@ -35,41 +35,48 @@ def parse(arguments: Sequence[str]) -> EvaluationOptions:
 def _parser() -> Parser:
     from mana_dist.data.degradation import DEGRADATIONS
 
-    made = Parser(prog="mana evaluate", description="Measure super-resolution methods on clips.")
-    what = made.add_argument_group("what").add_argument
-    what("--data", required=True, nargs="+", action="extend", metavar="URI", help="the ground truth, each a dataset: "
+    parser = Parser(prog="mana evaluate", description="Measure super-resolution methods on clips.")
+    inputs = parser.add_argument_group("what").add_argument
+    inputs("--data", required=True, nargs="+", action="extend", metavar="URI", help="the ground truth, each a dataset: "
          "a video, a folder of frames (PNG, JPEG) or of several of either, Vid4, UDM10, REDS4, SPMCS, or "
          "Vimeo90K")  # fmt: skip
-    what("--method", dest="methods", required=True, nargs="+", action="extend", metavar="METHOD", help="bicubic, a "
+    inputs("--method", dest="methods", required=True, nargs="+", action="extend", metavar="METHOD", help="bicubic, a "
          "model folder, models:/NAME/VERSION, models:/NAME@ALIAS, or frames:NAME=URI for the output of any other "
          "method")  # fmt: skip
-    what("--out", required=True, metavar="DIR", help="folder for metrics.json and the report")
-    what("--overwrite", action="store_true", help="replace another evaluation's files in --out")
-    how = made.add_argument_group("protocol (the defaults are the paper's)").add_argument
-    how("--degradation", choices=list(DEGRADATIONS), default="BI", help="of the LR frames (default %(default)s)")
-    how("--lr", choices=["made", "given", "auto"], default="auto", help="make the LR frames, use those of the "
+    inputs("--out", required=True, metavar="DIR", help="folder for metrics.json and the report")
+    inputs("--overwrite", action="store_true", help="replace another evaluation's files in --out")
+    protocol = parser.add_argument_group("protocol (the defaults are the paper's)").add_argument
+    protocol(
+        "--degradation",
+        choices=list(DEGRADATIONS),
+        default="BI",
+        help="by which the LR frames are made (default %(default)s)",
+    )
+    protocol("--lr", choices=["made", "given", "auto"], default="auto", help="make the LR frames, use those of the "
         "dataset, or use them where it has them (default %(default)s)")  # fmt: skip
-    how("--frames", metavar="START:STOP", default=":", help="which frames of each clip are used at all (default all)")
-    how("--frame-subset", metavar="RULE", help="which of those are scored, while windows see all: all, inner:N "
-        "(not the N at each end) or centre (default all, of Vimeo90K centre)")  # fmt: skip
-    how("--border-crop", metavar="N", type=int, default=0, help="pixels left out along each border (default 0)")
-    how("--padding", choices=["reflection", "replicate", "reflection_circle", "circle"], default="reflection",
-        help="windows beyond a clip's ends (default %(default)s)")  # fmt: skip
-    how("--lpips-trunk", metavar="FILE", help="AlexNet's convolutions as safetensors, where torchvision's weights "
+    protocol("--frames", metavar="START:STOP", default=":", help="the frames of each clip that are used (default all)")
+    protocol("--frame-subset", metavar="RULE", help="those of them that are scored, while windows see all: all, "
+        "inner:N (not the N at each end) or centre (default all, of Vimeo90K centre)")  # fmt: skip
+    protocol("--border-crop", metavar="N", type=int, default=0, help="pixels left out along each border (default 0)")
+    protocol("--padding", choices=["reflection", "replicate", "reflection_circle", "circle"], default="reflection",
+        help="the rule for windows beyond a clip's ends (default %(default)s)")  # fmt: skip
+    protocol("--lpips-trunk", metavar="FILE", help="AlexNet's convolutions as safetensors, where torchvision's weights "
         "cannot be downloaded")  # fmt: skip
-    how("--top-motion", metavar="SHARE", help="report the clips with the largest motion too: 6%% as in the paper, or "
-        "a number of clips")  # fmt: skip
-    where = made.add_argument_group("where").add_argument
-    where("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default %(default)s)")
-    where("--workers", type=_workers, metavar="N", default="auto", help="processes that share the clips; the "
+    protocol("--top-motion", metavar="SHARE", help="report the clips with the largest motion too: 6%% as in the "
+        "paper, or a number of clips")  # fmt: skip
+    machine = parser.add_argument_group("where").add_argument
+    machine(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="where models compute (default %(default)s)"
+    )
+    machine("--workers", type=_workers, metavar="N", default="auto", help="processes that share the clips; the "
           "numbers are the same for any (default %(default)s)")  # fmt: skip
-    mlflow = made.add_argument_group("MLflow").add_argument
+    mlflow = parser.add_argument_group("MLflow").add_argument
     mlflow("--tracking-uri", metavar="URI", help="log a run there, and look up models:/ names (default "
            "MLFLOW_TRACKING_URI; without it no run, and names are looked up in this folder's mlflow.db)")  # fmt: skip
-    mlflow("--experiment", metavar="NAME", help="of the run (default mana)")
+    mlflow("--experiment", metavar="NAME", help="experiment of that run (default mana)")
     mlflow("--promote-if", nargs="+", action="extend", metavar="CONDITION", default=[], help='move an alias to the '
            'registered model if "psnr_rgb > @champion" holds; of several, all must')  # fmt: skip
-    return made
+    return parser
 
 
 def _workers(text: str) -> int | None:

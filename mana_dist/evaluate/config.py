@@ -1,4 +1,4 @@
-"""What decides an evaluation."""
+"""Options of an evaluation."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """What is measured, on what, and how; the defaults are the paper's protocol.
+    """All that an evaluation is made by; the defaults are the paper's protocol.
 
     Attributes:
         data: URIs of the ground truth, each a dataset: a video, a folder of frames or of several of either, or one of
@@ -20,18 +20,20 @@ class EvaluationOptions:
             method.
         out: URI of the folder for ``metrics.json`` and the report.
         overwrite: replace another evaluation's files there.
-        degradation: of the LR frames: ``BI`` or ``BD``.
-        lr: ``made``: by the degradation; ``given``: those of the dataset; ``auto``: those, where it has them.
-        frames: ``START:STOP`` of every clip, the frames used at all.
-        frame_subset: which of those are scored: ``all``, ``inner:N`` or ``centre``; None: all, of Vimeo90K the centre.
+        degradation: name of the degradation by which LR frames are made, or given ones were.
+        lr: source of the LR frames: ``made`` by the degradation, ``given`` with the dataset, or ``auto``: given where
+            the dataset has them.
+        frames: ``START:STOP`` of every clip, the frames that are used.
+        frame_subset: those of them that are scored: ``all``, ``inner:N`` or ``centre``; None: ``all``, of Vimeo90K
+            ``centre``.
         border_crop: pixels left out along each border.
-        padding: windows beyond a clip's ends.
+        padding: the rule for windows beyond a clip's ends.
         lpips_trunk: URI of AlexNet's convolutions (safetensors); None: torchvision's.
         top_motion: report the clips with the largest motion too: a share like ``6%``, or a number of clips.
         device: where models compute.
         workers: processes that share the clips; None: as many as there is work and room for.
-        tracking_uri: MLflow's, where a run is logged and ``models:/`` names are looked up.
-        experiment: of that run.
+        tracking_uri: of the MLflow server where a run is logged and ``models:/`` names are looked up.
+        experiment: name of that run's experiment.
         promote_if: conditions like ``psnr_rgb > @champion`` under which the alias moves to the registered model.
     """
 
@@ -54,7 +56,7 @@ class EvaluationOptions:
     promote_if: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Look at what can be seen without a file.
+        """Check what can be checked without reading a file.
 
         Raises:
             UserError: a value that makes no sense, named by its option.

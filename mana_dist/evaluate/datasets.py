@@ -1,4 +1,4 @@
-"""What lies at a ``--data`` URI: which of the field's layouts it has, its clips, and the LR frames given with them."""
+"""Datasets at ``--data`` URIs: their layouts, their clips, and the LR frames that are given with them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from mana_dist.footage.layouts import (
     is_lr_name,
     lr_folder_of,
 )
+from mana_dist.progress import count
 from mana_dist.storage import ListedFile
 from mana_dist.video.frame_folders import clip_name
 from mana_dist.video.frame_names import check_one_clip
@@ -35,12 +36,11 @@ class Pair:
     """A clip of a dataset.
 
     Attributes:
-        path: in the dataset, for names; empty where the dataset is the clip.
+        path: below the dataset's URI, for names; empty where the dataset is the clip.
         uri: the ground truth: a video, or a folder of frames.
-        frames: how many of a folder; None for a video.
+        frames: their number in a folder; None for a video.
         first: URI of a folder's first frame; None for a video.
-        lr: URI of the LR frames that are given with it; None: they are made.
-        lr_frames: how many of a folder; None for a video.
+        lr: URI of the given LR frames; None: they are made.
     """
 
     path: str
@@ -48,22 +48,21 @@ class Pair:
     frames: int | None
     first: str | None = None
     lr: str | None = None
-    lr_frames: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What lies at one ``--data`` URI.
+    """The dataset at one ``--data`` URI.
 
     Attributes:
         name: unique in the evaluation.
         uri: as given.
-        layout: which layout was recognised.
+        layout: name of the layout that was recognised.
         lr: ``made``, or ``given:`` and the folder of the LR frames.
-        subset: the frames of each clip that this dataset's numbers are customarily of.
+        subset: the frames of each clip that the field scores.
         clips: at least one.
-        named_by_path: whether the last name of a clip's path says too little of it.
-        notes: what was left out, for people.
+        named_by_path: whether clips are named by their whole paths, since the last part says too little.
+        notes: what was left out, in words.
     """
 
     name: str
@@ -83,12 +82,12 @@ _REPORT = frozenset({"metrics.json", "report.html", "report.md"})
 
 @dataclass(frozen=True)
 class _Place:
-    """A ``--data`` URI, and what is looked for there.
+    """A ``--data`` URI, and what to find there.
 
     Attributes:
         uri: as given, for people.
-        root: the same on any machine.
-        degradation: of which LR frames are looked for.
+        root: the same URI, absolute.
+        degradation: of the LR frames to look for.
         lr: which LR frames are wanted.
         without: a folder below the root that is left out; empty: none.
     """
@@ -105,23 +104,20 @@ class _Place:
     def clips(self, folder: str) -> list[FoundClip]:
         return clips_in(self.listing(folder))[0]
 
-    def has_folder(self, name: str) -> bool:
-        return storage.is_folder(below(self.root, name))
-
 
 def find_datasets(uris: Sequence[str], degradation: Degradation, lr: LrSource, without: str = "") -> list[Dataset]:
-    """The datasets at ``uris``, in that order.
+    """Find the datasets at ``uris``, in that order.
 
     Args:
-        uris: videos, folders of frames, folders with several of either, or one of the layouts above.
-        degradation: of which LR frames are looked for.
-        lr: ``made``: LR frames that lie there are not used; ``given``: they must be there; ``auto``: used where they
-            are.
-        without: the folder that the report goes to; what lies there is no data. Empty: none.
+        uris: videos, folders of frames, folders with several of either, or of one of the field's layouts.
+        degradation: of the LR frames to look for.
+        lr: ``made``: LR frames that lie there are not used; ``given``: they must be there; ``auto``: they are used
+            where they are there.
+        without: the folder of the report, which is not searched; empty: none.
 
     Raises:
-        UserError: something is not there, cannot be read, holds no clip, or the LR frames do not match; ``without`` is
-            one of ``uris``, or holds frames and no report.
+        UserError: a URI cannot be read or holds no clip, or LR frames do not match; ``without`` is one of ``uris``, or
+            holds frames and no report.
     """
     found: list[Dataset] = []
     for uri in uris:
@@ -148,7 +144,7 @@ def _find(uri: str, degradation: Degradation, lr: LrSource, without: str) -> Dat
     if vimeo.TESTING in names:
         return _vimeo(place, names)
     for layout in BESIDE:
-        if layout.hr in names and place.has_folder(layout.hr):
+        if layout.hr in names and storage.is_folder(below(place.root, layout.hr)):
             return _beside(place, layout, names)
     found, previews = clips_in(place.listing(place.root))
     for layout in WITHIN:
@@ -158,7 +154,7 @@ def _find(uri: str, degradation: Degradation, lr: LrSource, without: str) -> Dat
 
 
 def _check_out(place: _Place) -> list[str]:
-    """The folder of the report is none of the data's; what is to be said of the clips that are left out there."""
+    """Check that the report's folder holds no data; return the notes on clips that are left out there."""
     out = place.without
     inside = relative(out, place.root) if out else None
     if inside is None or not storage.is_folder(out):
@@ -223,7 +219,7 @@ def _vimeo(place: _Place, names: Iterable[str]) -> Dataset:
             + (f", the first of them {missing[0]}" if missing else "")
         )
     found = [by_path[name] for name in listed]
-    alone = next((clip for clip in found if _count(clip) == 1), None)
+    alone = next((clip for clip in found if frame_count(clip) == 1), None)
     if alone is not None and alone.files is not None:
         raise UserError(
             f"--data {uri}: {below(hr, alone.path)} holds {alone.files[0]} alone; put all seven HR frames there "
@@ -237,7 +233,7 @@ def _vimeo(place: _Place, names: Iterable[str]) -> Dataset:
 
 
 def _given_folder(place: _Place, candidates: Sequence[str]) -> str | None:
-    """URI of the first of the LR folders ``candidates`` that is there; None: LR is made."""
+    """Return the URI of the first of the LR folders ``candidates`` that is there; None: LR frames are made."""
     if place.lr == "made":
         return None
     for candidate in candidates:
@@ -256,17 +252,17 @@ def _given_folder(place: _Place, candidates: Sequence[str]) -> str | None:
 def _paired(
     place: _Place, layout: str, subset: FrameSubset, hr: str, found: Sequence[FoundClip], folder: str | None
 ) -> Dataset:
-    given = {} if folder is None else {_stem(clip): clip for clip in place.clips(folder)}
+    given = {} if folder is None else {stem(clip): clip for clip in place.clips(folder)}
     clips = []
     for clip in found:
-        if folder is not None and _stem(clip) not in given:
+        if folder is not None and stem(clip) not in given:
             raise UserError(f"{folder}: has no LR frames of {below(hr, clip.path)}; complete it or use --lr made")
-        clips.append(_pair(hr, clip, folder or "", given.get(_stem(clip))))
+        clips.append(_pair(hr, clip, folder or "", given.get(stem(clip))))
     return _dataset(place, layout, folder, subset, clips)
 
 
 def _within(place: _Place, layout: Layout, found: Sequence[FoundClip]) -> Dataset:
-    """Every clip is a folder with its ground truth in one folder and LR frames in others."""
+    """Return a dataset whose clips are folders, each with its ground truth in one folder and LR frames in others."""
     truths = [clip for clip in found if _parted(clip.path)[1] == layout.hr and clip.files is not None]
     names = layout.lr(place.degradation)
     there = {clip.path: clip for clip in found}
@@ -292,24 +288,24 @@ def _within(place: _Place, layout: Layout, found: Sequence[FoundClip]) -> Datase
 
 
 def _pair(hr: str, clip: FoundClip, lr: str = "", low: FoundClip | None = None) -> Pair:
-    """The clip below the folder ``hr``, and its LR frames below ``lr``; checked against each other.
+    """Return a clip below the folder ``hr`` with its LR frames below ``lr``, checked against each other.
 
     Raises:
         UserError: two files for one frame, other numbers of frames, numbers that do not go on alike.
     """
     uri = below(hr, clip.path)
     check_one_clip(uri, clip.files or ())
-    first = below(uri, clip.files[0]) if clip.files else None
+    frames = frame_count(clip)
+    pair = Pair(path=clip.path, uri=uri, frames=frames, first=below(uri, clip.files[0]) if clip.files else None)
     if low is None:
-        return Pair(path=clip.path, uri=uri, frames=_count(clip), first=first)
+        return pair
     low_uri = below(lr, low.path)
     check_one_clip(low_uri, low.files or ())
-    if None not in (_count(clip), _count(low)) and _count(clip) != _count(low):
-        raise UserError(
-            f"{low_uri}: {_count(low)} LR frames, but {uri} has {_count(clip)}; mend the dataset or use --lr made"
-        )
+    low_frames = frame_count(low)
+    if None not in (frames, low_frames) and frames != low_frames:
+        raise UserError(f"{low_uri}: {low_frames} LR frames, but {uri} has {frames}; mend the dataset or use --lr made")
     check_numbers(uri, clip, low_uri, low)
-    return Pair(path=clip.path, uri=uri, frames=_count(clip), first=first, lr=low_uri, lr_frames=_count(low))
+    return replace(pair, lr=low_uri)
 
 
 def _dataset(
@@ -317,12 +313,11 @@ def _dataset(
 ) -> Dataset:
     if not clips:
         raise UserError(f"--data {place.uri}: recognised as {layout}, but there is no ground truth in it")
-    told = "made" if lr is None else f"given: {relative(lr, place.root) or lr}"
     return Dataset(
         name=clip_name(place.root),
         uri=place.uri,
         layout=layout,
-        lr=told,
+        lr="made" if lr is None else f"given: {relative(lr, place.root) or lr}",
         subset=subset,
         clips=tuple(clips),
         notes=tuple(notes),
@@ -335,11 +330,11 @@ def _with_notes(dataset: Dataset, notes: Sequence[str]) -> Dataset:
 
 def _left_out(paths: Sequence[str], why: str) -> str:
     few = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
-    return f"{len(paths)} {'clip' if len(paths) == 1 else 'clips'} {why} left out: {few}"
+    return f"{count(len(paths), 'clip')} {why} left out: {few}"
 
 
 def _only_reds4(dataset: Dataset) -> Dataset:
-    """Keep the four clips of REDS4 alone, if the folder is called REDS4 and holds clips of REDS."""
+    """Leave only the four clips of REDS4, if the folder is called REDS4 and holds clips of REDS."""
     if dataset.name.upper() != "REDS4":
         return dataset
     chosen = [clip for name in REDS4 for clip in dataset.clips if clip_name(clip.path) == name]
@@ -354,7 +349,7 @@ def _only_reds4(dataset: Dataset) -> Dataset:
 
 
 def _names(datasets: Sequence[Dataset]) -> list[str]:
-    """The last name of each URI, with as many of the names above as tell it from the others; else the URI."""
+    """Return the last part of each URI, with as many parts before it as make it unique; else the URI."""
     above = [redacted(storage.resolve(dataset.uri)).rstrip("/").split("/")[:-1] for dataset in datasets]
     names = []
     for dataset, mine in zip(datasets, above, strict=True):
@@ -370,12 +365,13 @@ def _last(parts: Sequence[str], count: int) -> Sequence[str]:
     return parts[len(parts) - count :] if count <= len(parts) else parts
 
 
-def _count(clip: FoundClip) -> int | None:
+def frame_count(clip: FoundClip) -> int | None:
+    """Return the number of frames of a folder; None for a video."""
     return None if clip.files is None else len(clip.files)
 
 
-def _stem(clip: FoundClip) -> str:
-    """Its path, without a video's suffix."""
+def stem(clip: FoundClip) -> str:
+    """Return a clip's path, without a video's suffix."""
     folder, name = _parted(clip.path)
     return clip.path if clip.files is not None else _joined(folder, clip_name(name))
 

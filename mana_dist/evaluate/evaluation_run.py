@@ -1,6 +1,6 @@
-"""An evaluation as an MLflow run: the protocol, the numbers, the report, and what was evaluated on what.
+"""An evaluation as an MLflow run: the protocol, the numbers, the report, the models and the datasets.
 
-Only where a tracking server is asked for. The run is made once the numbers are there.
+A run is logged only where a tracking server is named, and is made once the numbers are there.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-_LONGEST_PARAMETER = 6000  # characters; MLflow's bound
+LONGEST_PARAMETER = 6000  # characters; MLflow's bound
 _LONGEST_TAG = 5000  # characters; older servers' bound
 _METRICS_AT_ONCE = 1000  # MLflow's bound
 _LONGEST_KEY = 100  # characters of a method's or a dataset's; both and a metric's name fit into MLflow's 250
@@ -37,7 +37,7 @@ _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_.-]+")
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where the run goes.
+    """The experiment that the run is logged to.
 
     Attributes:
         uri: of the tracking server or database.
@@ -48,7 +48,7 @@ class Tracking:
     experiment: str
 
     def check(self) -> None:
-        """Find the experiment or make it: what is wrong with the server is told before any work.
+        """Find or make the experiment, so that a fault of the server is reported before any work.
 
         Raises:
             UserError: the server cannot be used.
@@ -68,9 +68,9 @@ class Tracking:
 
         Args:
             evaluation: what was found.
-            methods: in its order.
-            files: URIs of what was written about it, the numbers first.
-            promotion: what became of an alias.
+            methods: of the evaluation, in its order.
+            files: URIs of its files, the numbers first.
+            promotion: the decision on an alias, if there was one.
 
         Returns:
             The run's id.
@@ -93,14 +93,14 @@ class Tracking:
             with _terminated(client, run):
                 client.log_batch(
                     run,
-                    params=[Param(key, _told(value)[:_LONGEST_PARAMETER]) for key, value in parameters.items()],
+                    params=[Param(key, _as_text(value)[:LONGEST_PARAMETER]) for key, value in parameters.items()],
                     tags=[RunTag(key, value[:_LONGEST_TAG]) for key, value in tags.items()],
                 )
                 _log_inputs(client, run, protocol.datasets, methods)
                 metrics = list(_metrics(evaluation, methods))
                 for start in range(0, len(metrics), _METRICS_AT_ONCE):
                     client.log_batch(run, metrics=metrics[start : start + _METRICS_AT_ONCE])
-                _log_files(client, run, files)
+                log_files(client, run, files)
         except failures() as error:
             raise UserError(
                 f"--tracking-uri {self.uri}: the evaluation is done, its numbers are in {files[0]}, but it could not "
@@ -111,7 +111,7 @@ class Tracking:
 
 @contextlib.contextmanager
 def _terminated(client: "MlflowClient", run: str) -> Iterator[None]:
-    """The run is FINISHED after this context, FAILED if it was left with an exception."""
+    """Set the run to FINISHED after this context, to FAILED if it was left with an exception."""
     try:
         yield
     except BaseException:
@@ -143,7 +143,7 @@ def _log_inputs(
 
 
 def _metrics(evaluation: Evaluation, methods: Sequence[Method]) -> Iterator["Metric"]:
-    """Each method's means, of everything and of each dataset; a registered model's carry its id and the dataset's."""
+    """Yield each method's means over all clips and each dataset; those of a registered model are linked to it."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
@@ -168,20 +168,20 @@ def _metrics(evaluation: Evaluation, methods: Sequence[Method]) -> Iterator["Met
 
 
 def keys(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """Names of methods or datasets as MLflow allows them in metrics, still unique.
+    """Return names of methods or datasets as MLflow allows them in metrics, still unique.
 
     Args:
-        names: any; a long one's end gives way to a digest of it.
+        names: any; the end of a long one is replaced by a digest.
         taken: keys that mean something else.
     """
-    known = set(taken)
+    used = set(taken)
     found: list[str] = []
     for name in names:
         key, number = _key(name), 1
-        while key in known:
+        while key in used:
             number += 1
             key = f"{_key(name)}_{number}"
-        known.add(key)
+        used.add(key)
         found.append(key)
     return found
 
@@ -195,7 +195,7 @@ def _key(name: str) -> str:
 
 
 def values(scores: Scores) -> Iterator[tuple[str, float]]:
-    """The finite numbers among some scores, by name."""
+    """Yield the finite numbers among some scores, with their names."""
     for name, value in scores.plain().items():
         if value is not None and math.isfinite(value):
             yield name, float(value)
@@ -206,8 +206,13 @@ def _models(methods: Iterable[Method]) -> list[str | None]:
     return [None if version is None else version.model_id for version in registered]
 
 
-def _log_files(client: "MlflowClient", run: str, files: Iterable[str]) -> None:
-    with tempfile.TemporaryDirectory(prefix="mana_dist-evaluation-") as folder:
+def log_files(client: "MlflowClient", run: str, files: Iterable[str]) -> None:
+    """Log files, by URI, as a run's artifacts.
+
+    Raises:
+        OSError: a file cannot be read, or the store of artifacts refuses it.
+    """
+    with tempfile.TemporaryDirectory(prefix="mana_dist-artifacts-") as folder:
         for uri in files:
             path = os.path.join(folder, uri.rpartition("/")[2])
             storage.write_bytes(path, storage.read_bytes(uri))
@@ -223,5 +228,5 @@ def _source_type(uri: str) -> str:
     return uri.partition("://")[0] if storage.is_remote(uri) else "local"
 
 
-def _told(value: object) -> str:
+def _as_text(value: object) -> str:
     return "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

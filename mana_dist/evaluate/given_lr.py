@@ -1,4 +1,4 @@
-"""LR frames that are given with a dataset, compared with those that we would make."""
+"""The comparison of LR frames that are given with a dataset with those that we would make."""
 
 from collections import deque
 
@@ -10,25 +10,25 @@ from mana_dist.footage.registration import Registration, register
 from mana_dist.model.inference import Frame
 
 _EVERY, _LAST = 8, 25
-"""Frames 1, 9, 17 and 25 of a clip are compared: enough for a median."""
+"""Distance and last number of the frames that are compared: 1, 9, 17 and 25, enough for a median."""
 SHIFT = 0.05
-"""LR pixels from which on a shift is named. Other kernels of the same phase stay below 0.025: Pillow's bicubic and
+"""Smallest shift that is reported, LR pixels. Other kernels of the same phase stay below 0.025: Pillow's bicubic and
 Lanczos, OpenCV's bicubic and area, JPEG of quality 20 and more, measured on five real clips."""
 _FARTHEST = 2.0
-"""LR pixels: a larger shift is no kernel's, but another part of the picture. (BD lies 0.375 from BI.)"""
+"""Largest shift that a kernel may cause, LR pixels; beyond it is another part of the picture. (BD is 0.375 from BI.)"""
 _ALIKE = 0.85
-"""Correlation from which on two pictures show the same: other kernels and shifts are above 0.98, others below 0.6."""
+"""Least correlation of two pictures of the same: with other kernels or shifts above 0.98, of other frames below 0.6."""
 _NOISE = 1e-4
-"""Difference of two correlations that means nothing."""
+"""Difference of two correlations that is due to noise."""
 
 
 class GivenLr:
-    """Compares a clip's given LR frames with those that we would make of its HR frames, as they come.
+    """A running comparison of a clip's given LR frames with those that we would make of its HR frames.
 
     Args:
         uri: of the LR frames, for errors.
         hr_uri: of the HR frames, for errors.
-        degradation: of which the LR frames are said to be.
+        degradation: by which the LR frames should have been made.
     """
 
     def __init__(self, uri: str, hr_uri: str, degradation: Degradation) -> None:
@@ -38,7 +38,7 @@ class GivenLr:
         self._next = 0
 
     def add(self, number: int, hr: Frame, lr: Frame) -> None:
-        """Take the next frame; frames that were taken before are passed over.
+        """Take the next frame; frames that were taken before are ignored.
 
         Raises:
             UserError: the LR frames show something else, or another time.
@@ -51,7 +51,7 @@ class GivenLr:
             self._compare(1)
 
     def notes(self) -> tuple[str, ...]:
-        """What is to be said beside the numbers, once all frames were taken.
+        """Return the notes for the report, once all frames were taken.
 
         Raises:
             UserError: as :meth:`add`.
@@ -85,7 +85,7 @@ class GivenLr:
             )
         for other, neighbour, _ in self._frames:
             near = self._register(neighbour, lr) if other != number else None
-            # What the kernels differ by stands in both.
+            # Both correlations contain the difference of the kernels.
             if near is not None and 1 - found.correlation > max(_NOISE, 2 * (1 - near.correlation)):
                 raise UserError(
                     f"{self._uri}: LR frame {number} shows frame {other} of {self._hr_uri}, not {number}; "

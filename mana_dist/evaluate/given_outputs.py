@@ -1,14 +1,15 @@
-"""Another method's output, as folders of frames or videos: ``frames:NAME=URI``."""
+"""The method ``frames:NAME=URI``: another program's output, as folders of frames or videos."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mana_dist import storage
 from mana_dist.errors import UserError
+from mana_dist.evaluate.datasets import frame_count, stem
 from mana_dist.evaluate.scored_clips import Clip, LrFrame, count_frames
 from mana_dist.footage.found import below, clips_in, outside
 from mana_dist.model.inference import Frame
-from mana_dist.video import frame_folders, reading
+from mana_dist.video import reading
 from mana_dist.video.frame_names import check_one_clip
 
 FRAMES_SCHEME = "frames:"
@@ -16,12 +17,12 @@ FRAMES_SCHEME = "frames:"
 
 @dataclass(frozen=True)
 class Output:
-    """What a method made of a clip.
+    """A method's output for a clip.
 
     Attributes:
-        path: below the method's URI, without a video's suffix; empty for that itself.
+        path: below the method's URI, without a video's suffix; empty for that URI itself.
         uri: a video, or a folder of frames.
-        frames: how many of a folder; None for a video.
+        frames: their number in a folder; None for a video.
     """
 
     path: str
@@ -31,57 +32,54 @@ class Output:
 
 @dataclass(frozen=True)
 class Outputs:
-    """A method of which there are only the frames that it gave.
+    """A method of which we have only the frames.
 
     Attributes:
         name: NAME of ``frames:NAME=URI``.
-        clips: names of the clips.
-        found: what there is of each, in the same order.
+        found: output for each clip, by the clip's name.
     """
 
     name: str
-    clips: tuple[str, ...]
-    found: tuple[Output, ...]
+    found: Mapping[str, Output]
 
     def upscale(self, clip: Clip, frames: Iterable[LrFrame], wanted: range, device: str) -> Iterator[Frame]:
-        """The wanted frames, from the file; of the size that they have there.
+        """Read the wanted frames from the files, in the size that they have there.
 
-        A clip's output may hold a frame for each of the clip, for each of those that the methods see, or for each
-        scored one.
+        The output may have all frames of the clip, only those that the methods see, or only the scored ones.
 
         Raises:
             UserError: unreadable, or another number of frames.
         """
-        output = self.found[self.clips.index(clip.name)]
+        output = self.found[clip.name]
         count = count_frames(output.uri) if output.frames is None else output.frames
-        total = clip.total if clip.exact and clip.total is not None else count_frames(clip.uri)
+        total = clip.count_all()
         start = _first_frame(self.name, output.uri, count, total, clip)
         scored = clip.subset.of(clip.within(total))
         numbers = range(len(scored)) if start is None else range(start + scored.start, start + scored.stop)
-        return _of_those_there(output.uri, numbers, scored, frames)
+        return _read_wanted(output.uri, numbers, scored, frames)
 
 
 def find(method: str, clips: Sequence[Clip], without: str = "") -> Outputs:
-    """The outputs that ``frames:NAME=URI`` means, of every clip.
+    """Find the outputs for every clip at the URI of ``frames:NAME=URI``.
 
     They are matched by the clip's name, its path in the dataset, with or without the dataset's name before it, or the
-    name of its folder; the first of these that fits. Folders above are looked through.
+    name of its folder; the first of these that fits. They may lie in folders below the URI.
 
     Args:
         method: as the command line has it.
-        clips: of which there must be outputs.
-        without: the folder that the report goes to; what lies there is no output. Where it is the outputs' own folder,
-            only what lies directly in it is none. Empty: none.
+        clips: for which there must be outputs.
+        without: the folder of the report, which is not searched; of the outputs' own folder, the subfolders are.
+            Empty: none.
 
     Raises:
-        UserError: not written like that, unreadable, or for some clip there is no output, or more than one, or the
-            number of frames does not fit.
+        UserError: another spelling, unreadable, or a clip without an output, with several, or with another number of
+            frames.
     """
     name, equals, uri = method.removeprefix(FRAMES_SCHEME).partition("=")
     if not (name and equals and uri):
         raise UserError(f"--method {method}: write frames:NAME=URI, like frames:EDVR=results/edvr")
     there = {output.path: output for output in _outputs_at(method, uri, without)}
-    found: list[Output] = []
+    found: dict[str, Output] = {}
     taken: dict[str, str] = {}
     for clip in clips:
         output = _match(method, clip, there, alone=len(clips) == 1)
@@ -93,8 +91,8 @@ def find(method: str, clips: Sequence[Clip], without: str = "") -> Outputs:
             )
         if output.frames is not None and clip.exact and clip.total is not None:
             _first_frame(name, output.uri, output.frames, clip.total, clip)
-        found.append(output)
-    return Outputs(name, tuple(clip.name for clip in clips), tuple(found))
+        found[clip.name] = output
+    return Outputs(name, found)
 
 
 def _outputs_at(method: str, uri: str, without: str) -> list[Output]:
@@ -106,14 +104,7 @@ def _outputs_at(method: str, uri: str, without: str) -> list[Output]:
             clips, _ = clips_in([file for file in files if "/" in file.path] if same else outside(root, files, without))
             for clip in clips:
                 check_one_clip(below(root, clip.path), clip.files or ())
-            return [
-                Output(
-                    clip.path if clip.files is not None else _without_suffix(clip.path),
-                    below(root, clip.path),
-                    None if clip.files is None else len(clip.files),
-                )
-                for clip in clips
-            ]
+            return [Output(stem(clip), below(root, clip.path), frame_count(clip)) for clip in clips]
         if storage.exists(uri):
             return [Output("", root, None)]
     except OSError as error:
@@ -122,7 +113,7 @@ def _outputs_at(method: str, uri: str, without: str) -> list[Output]:
 
 
 def _match(method: str, clip: Clip, there: Mapping[str, Output], *, alone: bool) -> Output:
-    """The output of a clip; ``there`` is all there is, by path."""
+    """Return the output for a clip; ``there``: all outputs, by path."""
     keys = list(dict.fromkeys([clip.name, f"{clip.dataset}/{clip.path}", clip.path, clip.short_name]))
     for key in filter(None, keys):
         if key in there:
@@ -144,7 +135,7 @@ def _match(method: str, clip: Clip, there: Mapping[str, Output], *, alone: bool)
 
 
 def _first_frame(name: str, uri: str, count: int, total: int, clip: Clip) -> int | None:
-    """Which of the output's frames is the first that the methods see; None: it has the scored frames alone."""
+    """Return the number of the first frame in the output that the methods see; None: it has only the scored frames."""
     seen = clip.within(total)
     scored = len(clip.subset.of(seen))
     if count == total:
@@ -162,8 +153,8 @@ def _first_frame(name: str, uri: str, count: int, total: int, clip: Clip) -> int
     raise UserError(f"{name}: {uri} has {count} frames, but the clip {clip.uri} has {seen}{hint}")
 
 
-def _of_those_there(uri: str, numbers: range, wanted: range, frames: Iterable[LrFrame]) -> Iterator[Frame]:
-    """The frames ``numbers`` at ``uri``, made of those ``wanted``, but for those that are not among ``frames``."""
+def _read_wanted(uri: str, numbers: range, wanted: range, frames: Iterable[LrFrame]) -> Iterator[Frame]:
+    """Read the frames ``numbers`` at ``uri``, made of the frames ``wanted``, except those missing in ``frames``."""
     made = zip(wanted, reading.read_places(uri, numbers.start, numbers.stop), strict=False)
     for frame in frames:
         if frame.number in wanted:
@@ -171,8 +162,3 @@ def _of_those_there(uri: str, numbers: range, wanted: range, frames: Iterable[Lr
             if there is None:
                 raise UserError(f"{uri}: its picture of frame {frame.number} cannot be read")
             yield there
-
-
-def _without_suffix(path: str) -> str:
-    folder, _, file = path.rpartition("/")
-    return "/".join(filter(None, [folder, frame_folders.clip_name(file)]))

@@ -1,4 +1,4 @@
-"""What is evaluated: anything that turns a stream of LR frames into a stream of HR frames."""
+"""Methods that are evaluated: whatever turns a stream of LR frames into a stream of HR frames."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,34 +22,34 @@ BICUBIC = "bicubic"
 
 
 class Method(Protocol):
-    """One row of the table."""
+    """A method: one row of the table."""
 
     @property
     def name(self) -> str:
-        """What the user called it."""
+        """Name that the user gave it."""
 
     def upscale(self, clip: Clip, frames: Iterable[LrFrame], wanted: range, device: str) -> Iterator[Frame]:
         """Super-resolve a clip.
 
         Args:
             clip: whose frames they are.
-            frames: all its LR frames.
-            wanted: numbers of the frames to give.
+            frames: all LR frames of the clip.
+            wanted: numbers of the frames to return.
             device: where to compute.
 
         Returns:
-            The frames of those numbers that are there, (4h, 4w, 3) uint8 RGB, in order.
+            The wanted frames for which there is an LR frame, (4h, 4w, 3) uint8 RGB, in order.
         """
 
 
 @dataclass(frozen=True)
 class Bicubic:
-    """MATLAB's bicubic interpolation, frame by frame: what every method must beat."""
+    """MATLAB's bicubic interpolation, frame by frame, which every method should beat."""
 
     name: str = BICUBIC
 
     def upscale(self, clip: Clip, frames: Iterable[LrFrame], wanted: range, device: str) -> Iterator[Frame]:
-        """Each frame by itself."""
+        """Upscale each frame by itself."""
         return (bicubic_upsample(frame.pixels) for frame in frames if frame.number in wanted)
 
 
@@ -72,7 +72,7 @@ class Trained:
     sha256: str = ""
 
     def upscale(self, clip: Clip, frames: Iterable[LrFrame], wanted: range, device: str) -> Iterator[Frame]:
-        """Streaming, with cached embeddings; windows end where a run of frames does."""
+        """Upscale the frames as a stream, with cached embeddings; windows end where a run of frames does."""
         for _, run in groupby(frames, key=lambda frame: frame.run):
             first = next(run)
             pixels = (frame.pixels for frame in chain([first], run))
@@ -85,8 +85,8 @@ class Wanted:
     """A method as the command line names it.
 
     Attributes:
-        name: as given, which is the name in the table too, but for ``frames:NAME=URI``.
-        registered: the version to load of a registered model; None: by its name.
+        name: as given; the table has it too, except for ``frames:NAME=URI``.
+        registered: the version of a registered model to load; None: the one that the name means.
     """
 
     name: str
@@ -96,14 +96,14 @@ class Wanted:
 def load_methods(
     methods: Sequence[Wanted], clips: Sequence[Clip], padding: Padding, tracking_uri: str | None, without: str = ""
 ) -> tuple[Method, ...]:
-    """The methods that a command line names: ``bicubic``, model folders, models of the registry, others' frames.
+    """Load the methods that a command line names: ``bicubic``, model folders, registered models, frames of others.
 
     Args:
         methods: in the table's order.
-        clips: for which others' frames must be there.
+        clips: for which the frames of other methods must be there.
         padding: the rule for windows beyond a clip's ends.
         tracking_uri: of the registry.
-        without: the folder that the report goes to, which holds no method's frames.
+        without: the folder of the report, in which no method's frames are looked for.
 
     Raises:
         UserError: a name or a folder is given twice, a model cannot be loaded, or frames do not match the clips.
@@ -123,7 +123,7 @@ def load_methods(
 
 
 def source(method: Wanted, loaded: Method) -> MethodSource:
-    """Where the frames of a method come from, for the protocol."""
+    """Return where the frames of a method come from, for the protocol."""
     if not isinstance(loaded, Trained):
         uri = method.name.partition("=")[2] if method.name.startswith(FRAMES_SCHEME) else ""
         return MethodSource(name=loaded.name, uri=redacted(storage.resolve(uri)) if uri else "")

@@ -1,15 +1,15 @@
-"""``metrics.json``: the protocol and every number, for machines."""
+"""The file ``metrics.json``: the protocol and every number, for machines."""
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from mana_dist.evaluate.motion import TopMotion
 from mana_dist.evaluate.promote import Promotion
 from mana_dist.evaluate.protocol import Protocol
-from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
+from mana_dist.evaluate.results import Evaluation, Scores
 
 METRICS_FILE, PARTIAL_FILE = "metrics.json", "metrics.partial.json"
 
@@ -20,13 +20,13 @@ def to_json(
     promotion: Promotion | None = None,
     unfinished: Sequence[str] = (),
 ) -> str:
-    """The text of the file.
+    """Return the text of the file.
 
     Args:
-        evaluation: what was found.
-        top: what was asked of the clips with large motion; the evaluation then has them.
-        promotion: what became of an alias.
-        unfinished: names of the clips that are missing, for an error ended the evaluation.
+        evaluation: the results.
+        top: the rule by which the evaluation's clips with large motion were chosen, if they were.
+        promotion: the decision on an alias, if there was one.
+        unfinished: names of the clips that are missing because an error ended the evaluation.
 
     Returns:
         JSON without NaN and infinities: an infinite PSNR is null, as the protocol says.
@@ -36,11 +36,11 @@ def to_json(
         "methods": {name: _method(evaluation, index) for index, name in enumerate(evaluation.methods)},
     }
     if top is not None:
-        chosen = evaluation.of_top_motion()
+        clips = evaluation.of_top_motion()
         content["top_motion"] = {
             "share": top.text,
             "clips": list(evaluation.top_motion or ()),
-            "methods": _means(evaluation, chosen),
+            "methods": {name: _plain(evaluation.mean(index, clips)) for index, name in enumerate(evaluation.methods)},
         }
     if promotion is not None:
         content["promotion"] = asdict(promotion)
@@ -50,20 +50,20 @@ def to_json(
 
 
 def is_of(data: bytes, protocol: Protocol, top: TopMotion | None) -> bool:
-    """Return whether a file holds the numbers of an evaluation like this one, but perhaps of other pixels."""
+    """Return whether a file holds the numbers of such an evaluation, be it of other pixels."""
 
     def without_digests(values: dict[str, Any]) -> dict[str, Any]:
         return values | {"datasets": [entry | {"digest": ""} for entry in values["datasets"]]}
 
-    asked: dict[str, Any] = json.loads(json.dumps(protocol.entries(), default=asdict))
+    expected: dict[str, Any] = json.loads(json.dumps(protocol.entries(), default=asdict))
     try:
         content = json.loads(data)
-        known = without_digests(content["protocol"])
+        found = without_digests(content["protocol"])
         share = content.get("top_motion", {}).get("share")
     except (ValueError, KeyError, TypeError, AttributeError):
         return False
-    told = None if top is None or "unfinished" in content else top.text
-    return known == without_digests(asked) and share == told
+    expected_share = None if top is None or "unfinished" in content else top.text
+    return found == without_digests(expected) and share == expected_share
 
 
 def _method(evaluation: Evaluation, index: int) -> dict[str, Any]:
@@ -83,11 +83,6 @@ def _method(evaluation: Evaluation, index: int) -> dict[str, Any]:
         },
         "mean": _plain(evaluation.mean(index)),
     }
-
-
-def _means(evaluation: Evaluation, clips: Iterable[ClipScores]) -> dict[str, Any]:
-    chosen = list(clips)
-    return {name: _plain(evaluation.mean(index, chosen)) for index, name in enumerate(evaluation.methods)}
 
 
 def _plain(scores: Scores) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How much moves in a clip, and the clips in which most does (the paper's Table 2)."""
+"""The amount of motion in clips, and the clips with the largest motion (the paper's Table 2)."""
 
 import math
 import re
@@ -26,7 +26,7 @@ class Motion:
         self._lengths: list[float] = []
 
     def add(self, lr: Frame, *, follows: bool = True) -> None:
-        """The next LR frame, and whether it follows the one before."""
+        """Take the next LR frame; ``follows``: no frame is missing before it."""
         grey = cv2.cvtColor(lr, cv2.COLOR_RGB2GRAY)
         if self._before is not None and follows:
             self._lengths.append(float(flow_magnitude(self._before, grey).mean(dtype=np.float64)))
@@ -34,18 +34,18 @@ class Motion:
 
     @property
     def mean(self) -> float | None:
-        """LR pixels per frame; None for a single frame."""
+        """Mean motion, LR pixels per frame; None for a single frame."""
         return math.fsum(self._lengths) / len(self._lengths) if self._lengths else None
 
 
 @dataclass(frozen=True)
 class TopMotion:
-    """How many clips count as those of large motion.
+    """A number or a share of the clips: those with the largest motion.
 
     Attributes:
         text: as the user wrote it.
-        share: of all clips, or None.
-        clips: how many, where no share is meant.
+        share: of all clips; None: ``clips`` counts.
+        clips: their number.
     """
 
     text: str
@@ -54,12 +54,12 @@ class TopMotion:
 
     def count(self, clips: int) -> int:
         """Return how many of ``clips`` these are: at least 1; shares are rounded up."""
-        asked = self.clips if self.share is None else math.ceil(self.share * clips)
-        return min(max(asked, 1), clips)
+        wanted = self.clips if self.share is None else math.ceil(self.share * clips)
+        return min(max(wanted, 1), clips)
 
 
 def parse_top_motion(text: str) -> TopMotion:
-    """What ``--top-motion`` says: a share like ``6%``, or a number of clips.
+    """Parse ``--top-motion``: a share like ``6%``, or a number of clips.
 
     Raises:
         UserError: neither.
@@ -73,6 +73,6 @@ def parse_top_motion(text: str) -> TopMotion:
 
 
 def top_motion(clips: Sequence[ClipScores], top: TopMotion) -> tuple[str, ...]:
-    """Names of the clips with the largest motion, the largest first; ties by name, single frames last."""
-    ranked = sorted(clips, key=lambda clip: (-1 * (-1 if clip.motion is None else clip.motion), clip.clip))
+    """Return the names of the clips with the largest motion, the largest first; ties by name, single frames last."""
+    ranked = sorted(clips, key=lambda clip: (math.inf if clip.motion is None else -clip.motion, clip.clip))
     return tuple(clip.clip for clip in ranked[: top.count(len(clips))])

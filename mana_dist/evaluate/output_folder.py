@@ -1,4 +1,4 @@
-"""The folder that an evaluation writes: the numbers first, then what shows them, and nothing of an earlier one."""
+"""The folder of an evaluation's files: the numbers are written first, then the report; older files are deleted."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from mana_dist.evaluate.results import Evaluation
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """Where the files go.
+    """The folder for the files.
 
     Attributes:
         uri: of the folder; absolute, or remote.
@@ -29,14 +29,14 @@ class OutputFolder:
         return storage.join(self.uri, METRICS_FILE)
 
     def check_free(self, protocol: Protocol, top: TopMotion | None) -> None:
-        """Check that nothing is lost: no files but those of the same evaluation, which gives them again.
+        """Check that no other evaluation's files would be lost; those of the same evaluation are made anew.
 
         Args:
             protocol: of the evaluation to come; without its datasets' digests.
-            top: what it asks of the clips with large motion.
+            top: which clips it reports as those with large motion.
 
         Raises:
-            UserError: there are others, or they cannot be looked at.
+            UserError: there are such files, or the folder cannot be read.
         """
         names = (METRICS_FILE, PARTIAL_FILE, *report.FILES)
         try:
@@ -62,16 +62,16 @@ class OutputFolder:
             raise UserError(f"--out: {self.metrics} cannot be written ({error}); name a folder that can be") from error
 
     def write_partial(self, text: str) -> str | None:
-        """Write the numbers of an evaluation that failed; their URI, or None: that fails too."""
+        """Write the numbers of an evaluation that failed, and return their URI; None if that fails too."""
         uri = storage.join(self.uri, PARTIAL_FILE)
         try:
             storage.write_bytes(uri, text.encode())
-        except (OSError, UserError):  # the first failure is the one to tell
+        except (OSError, UserError):  # the first failure is the one to report
             return None
         return uri
 
     def publish(self, evaluation: Evaluation) -> list[str]:
-        """Write the report, whose files' URIs these are; ``metrics.json`` is there already.
+        """Write the report, and return its files' URIs; ``metrics.json`` is there already.
 
         Raises:
             UserError: it cannot be written.
@@ -84,9 +84,9 @@ class OutputFolder:
             ) from error
 
     def remove_others(self, written: Iterable[str]) -> None:
-        """Delete this command's files but for those ``written``: an earlier evaluation left them.
+        """Delete the files of an earlier evaluation: all of this command's except those ``written``.
 
-        One that cannot be deleted is told on the console.
+        Those that cannot be deleted are logged.
         """
         stale = {storage.join(self.uri, name) for name in (PARTIAL_FILE, *report.FILES)} - set(written)
         for uri in sorted(stale):

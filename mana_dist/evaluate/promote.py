@@ -1,4 +1,4 @@
-"""``--promote-if "psnr_rgb > @champion"``: an alias of the registry moves to a model that the numbers prefer."""
+"""The option ``--promote-if "psnr_rgb > @champion"``, which moves a registry's alias to a model with better scores."""
 
 import operator
 import re
@@ -30,10 +30,10 @@ class Condition:
 
     Attributes:
         text: as the user wrote it.
-        metric: which is compared.
+        metric: that is compared.
         operator: ``>``, ``>=``, ``<`` or ``<=``.
-        alias: of the model to compare with, or None.
-        number: what to compare with where there is no alias, else what is added to the alias' value.
+        alias: of the model to compare with; None: compare with ``number``.
+        number: with an alias, the margin that is added to its value.
     """
 
     text: str
@@ -45,15 +45,15 @@ class Condition:
 
 @dataclass(frozen=True)
 class Contest:
-    """Who is compared with whom for which alias.
+    """The models that are compared for an alias.
 
     Attributes:
         conditions: all must hold.
-        alias: that moves.
+        alias: that may move.
         candidate: name of the method that it may move to.
-        version: the candidate's.
+        version: of the candidate.
         champion: name of the method that the alias points at; None: it points at none yet.
-        current: the champion's version.
+        current: version of the champion.
     """
 
     conditions: tuple[Condition, ...]
@@ -66,15 +66,15 @@ class Contest:
 
 @dataclass(frozen=True)
 class Promotion:
-    """What became of a contest.
+    """The decision on an alias.
 
     Attributes:
         model: the registered model's name.
-        alias: that was to move.
-        candidate: the version that it may have moved to.
+        alias: that might move.
+        candidate: version that it might move to.
         champion: the method that it pointed at before; None: none.
         promoted: whether it moves.
-        reasons: each condition with its numbers, or why there was nothing to compare.
+        reasons: every condition with its numbers, or why there was nothing to compare.
     """
 
     model: str
@@ -91,10 +91,10 @@ class Promotion:
 
 
 def parse_condition(text: str) -> Condition:
-    """One expression: ``METRIC OP @ALIAS``, with ``+ MARGIN`` or ``- MARGIN`` if you like, or ``METRIC OP NUMBER``.
+    """Parse ``METRIC OP @ALIAS``, perhaps with ``+ MARGIN`` or ``- MARGIN``, or ``METRIC OP NUMBER``.
 
     Raises:
-        UserError: not like that, or MLflow has no such metric or alias.
+        UserError: not like that, no such metric, or no alias that MLflow takes.
     """
     match = _EXPRESSION.fullmatch(text.strip())
     if match is None:
@@ -111,7 +111,7 @@ def parse_condition(text: str) -> Condition:
 
 
 def alias_of(conditions: Sequence[Condition]) -> str:
-    """The one alias that all conditions speak of.
+    """Return the one alias that all conditions name.
 
     Raises:
         UserError: none, or several.
@@ -129,7 +129,7 @@ def alias_of(conditions: Sequence[Condition]) -> str:
 def arrange(
     conditions: Sequence[Condition], methods: Sequence[Wanted], resolve: Callable[[str], Registered | None]
 ) -> tuple[Contest, tuple[Wanted, ...]]:
-    """Who is the candidate and who the champion.
+    """Find the candidate and the champion.
 
     Args:
         conditions: at least one.
@@ -137,29 +137,28 @@ def arrange(
         resolve: gives the version that a registry name stands for; None: no such version or alias.
 
     Returns:
-        The contest, and the methods, to which the champion's and bicubic were added if they were not named: who takes
-        an alias from another must beat bicubic too.
+        The contest, and the methods. Champion and bicubic are added if they were not named: a model that takes an alias
+        from another must beat bicubic too.
 
     Raises:
-        UserError: no alias is named or several, or there is not just one registered model beside the alias'.
+        UserError: not just one alias is named, or not just one registered model beside the alias' own.
     """
     alias = alias_of(conditions)
     models = [method for method in methods if method.name.startswith(REGISTRY_SCHEME)]
     versions = [method.registered for method in models if method.registered is not None]
     names = {version.model for version in versions}
     if len(names) != 1 or len(versions) != len(models):
-        told = (
-            "a model that the registry does not hold" if len(versions) != len(models) else "several registered models"
-        )
-        raise UserError(f"--promote-if: --method names {told if models else 'no registered model'}; {_hint(alias)}")
+        missing = len(versions) != len(models)
+        found = "a model that the registry does not hold" if missing else "several registered models"
+        raise UserError(f"--promote-if: --method names {found if models else 'no registered model'}; {_hint(alias)}")
     named = f"{REGISTRY_SCHEME}{names.pop()}@{alias}"
     current = resolve(named)
     others = [method for method in models if method.registered != current]
     # Where the candidate is the champion already, there is nothing to do, but nothing wrong either.
     candidates = others or [method for method in models if method.name != named]
     if len(candidates) != 1 or candidates[0].registered is None:
-        told = "several registered models" if candidates else "no registered model but the alias' own"
-        raise UserError(f"--promote-if: --method names {told}; {_hint(alias)}")
+        found = "several registered models" if candidates else "no registered model but the alias' own"
+        raise UserError(f"--promote-if: --method names {found}; {_hint(alias)}")
     same = [method for method in models if current is not None and method.registered == current]
     added: tuple[Wanted, ...] = (Wanted(named, current),) if current is not None and not same else ()
     champion = next((method.name for method in (*same, *added)), None)
@@ -172,7 +171,7 @@ def arrange(
 
 
 def decide(contest: Contest, evaluation: Evaluation) -> Promotion:
-    """Return whether the alias moves: all conditions hold of the means over all clips."""
+    """Decide whether the alias moves: all conditions must hold for the means over all clips."""
     if contest.version == contest.current:
         judged = [(False, f"version {contest.version.version} has it already")]
     else:

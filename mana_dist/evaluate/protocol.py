@@ -1,4 +1,4 @@
-"""Every choice that moves a number, as data; written beside every number."""
+"""Every choice that changes a number, as data, which is written beside the numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -6,6 +6,7 @@ from typing import Any
 
 from mana_dist.data.resize import IMRESIZE, ROUNDED
 from mana_dist.metrics import METRICS
+from mana_dist.progress import count
 from mana_dist.video import READER_VERSION
 
 
@@ -18,10 +19,10 @@ class MethodSource:
         uri: the folder of a model or of other methods' frames, absolute; ``models:/NAME/VERSION`` of a registered
             model, whichever way it was named; empty for bicubic.
         sha256: of a model's ``model.safetensors``; empty where there is none, as all that follows.
-        attention: of a model, as its configuration has it.
+        attention: kind of a model's attention.
         memory_slots: columns of a model's memory.
         window: side of a model's search window, LR pixels.
-        frames: of a model's windows.
+        frames: number of frames of a model's windows.
     """
 
     name: str
@@ -43,13 +44,13 @@ class MethodSource:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetProtocol:
-    """What is particular to the numbers of one dataset.
+    """The choices for one dataset.
 
     Attributes:
         name: unique in the evaluation.
         uri: as given.
-        layout: which of the field's layouts it has.
-        clips: how many.
+        layout: name of its layout.
+        clips: their number.
         lr: ``made`` by the degradation, or ``given:`` and the folder.
         frame_subset: the scored frames of each clip.
         digest: of the HR frames that the methods saw, whole, and of the LR frames if they were given; the same for the
@@ -68,44 +69,41 @@ class DatasetProtocol:
 
     def __str__(self) -> str:
         notes = "".join(f"; {note}" for note in self.notes)
-        return (
-            f"{self.name} ({self.clips} {'clip' if self.clips == 1 else 'clips'}, LR {self.lr}, "
-            f"scored frames: {self.frame_subset}{notes})"
-        )
+        return f"{self.name} ({count(self.clips, 'clip')}, LR {self.lr}, scored frames: {self.frame_subset}{notes})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How an evaluation's numbers come about.
+    """All choices of an evaluation.
 
     Attributes:
         data: URIs of the clips or of folders of clips.
-        degradation: name of the way in which LR is made of HR, or in which given LR frames were.
-        degradation_definition: that way in words, of LR frames that are made.
-        degradation_version: changes whenever that way's LR values do.
-        frames: which frames of each clip are used; ``all``, or START:STOP (STOP excluded). Clips are cut to these
-            frames before anything else, so windows do not see frames outside.
-        lpips: the metric's version and trunk, or why there is none.
+        degradation: name of the degradation by which LR frames are made, or given ones were.
+        degradation_definition: that degradation in words, for LR frames that are made.
+        degradation_version: changes whenever the degradation's values do.
+        frames: frames of each clip that are used: ``all``, or START:STOP (STOP excluded). Clips are cut to these
+            frames first, so that windows do not see others.
+        lpips: version and trunk of the metric, or why there is none.
         padding: the rule for windows beyond a clip's ends.
         device: where the methods ran.
-        datasets: what is particular to each.
+        datasets: the choices for each dataset.
         models: where each method's frames come from.
-        bicubic: how the method of that name upscales.
-        lr: which LR frames were asked for: made, given, or given where the dataset has them.
-        frame_subset: which of the used frames are scored; the windows see them all.
+        bicubic: definition of the method of that name.
+        lr: source of the LR frames: made, given, or auto (given where the dataset has them).
+        frame_subset: used frames that are scored; the windows see all used frames.
         border_crop: HR pixels left out along each border before anything is compared.
-        reader: version of what read the videos.
+        reader: version of the reader of videos.
         colour: how a video's frames become RGB; folders of pictures are RGB as they are.
         pictures: how picture files become 8-bit RGB.
         scale: HR side over LR side.
         size: what is done to frames whose sides do not divide by the scale.
-        quantised: what methods give before they are compared.
+        quantised: type of the methods' frames that are compared.
         psnr: definition.
         ssim: definition.
-        luma: what the Y-channel values are computed on.
+        luma: definition of the Y channel.
         mean: the order of averaging.
         infinite_psnr: how it is written.
-        motion: how clips are ranked by motion.
+        motion: definition of a clip's motion.
         mana_dist: this package's version.
         metrics: definitions of further metrics, by name.
     """
@@ -143,6 +141,6 @@ class Protocol:
     metrics: Mapping[str, str] = field(default_factory=dict)
 
     def entries(self) -> dict[str, Any]:
-        """Every choice by name, as files and reports list them."""
+        """Return every choice by name, as files and reports list them."""
         named = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "metrics"}
         return named | dict(self.metrics)

@@ -1,4 +1,4 @@
-"""What an evaluation found: plain values, which the reports, MLflow and the sweeps read."""
+"""Results of an evaluation: plain values, which the reports, MLflow and the sweeps read."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,9 +16,8 @@ class Scores:
     """Means over some frames.
 
     Attributes:
-        values: by a metric's name; infinite PSNR where some frame equals the ground truth; None where it was not
-            computed.
-        frames: how many.
+        values: by a metric's name; an infinite PSNR where some frame equals the ground truth; None: not computed.
+        frames: their number.
     """
 
     values: Mapping[str, float | None]
@@ -29,23 +28,23 @@ class Scores:
 
     @property
     def psnr_rgb(self) -> float:
-        """PSNR over RGB, by which methods and models are compared: always computed."""
+        """PSNR over RGB, by which methods and models are compared; it is always computed."""
         value = self[PSNR]
         assert value is not None
         return value
 
     def plain(self) -> dict[str, Any]:
-        """The values and the number of frames side by side, as files have them."""
+        """Return the values and the number of frames side by side, as files have them."""
         return {**self.values, "frames": self.frames}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """The scores that a file has; a metric may be of another version of this package, or missing.
+        """Make scores of a file's values; metrics may be missing, or be another version's of this package.
 
         Raises:
             KeyError: the number of frames is missing.
             TypeError: something is no number.
-            ValueError: likewise.
+            ValueError: something is no number.
         """
         values = {name: None if value is None else float(value) for name, value in plain.items() if name != "frames"}
         return cls(values, int(plain["frames"]))
@@ -53,14 +52,14 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScores:
-    """A clip's results.
+    """Results of a clip.
 
     Attributes:
         clip: its name, unique in the evaluation.
         dataset: the name of the dataset (one per ``--data`` URI) that it belongs to.
-        scores: of each method, in the evaluation's order of methods.
+        scores: of every method, in the evaluation's order of methods.
         motion: mean optical-flow magnitude of the evaluated frames, LR pixels per frame; None for a single frame.
-        notes: what was done to it that moves a number ("cropped from 961x540 to 960x540"); mostly empty.
+        notes: particulars that change a number ("cropped from 961x540 to 960x540"); mostly empty.
         digest: of the frames that the methods saw: the ground truth and, where they are given, the LR frames.
     """
 
@@ -95,14 +94,14 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Everything that was found.
+    """All results.
 
     Attributes:
         protocol: every choice that moves a number.
         methods: names, in the order of the command line.
-        clips: of each clip, in the data's order.
-        examples: one of each clip, in the same order; of very many clips, those in which methods differ most.
-        top_motion: names of the clips with the largest motion, where that subset was asked for.
+        clips: results of every clip, in the data's order.
+        examples: one of every clip, in the same order; of very many clips, those in which methods differ most.
+        top_motion: names of the clips with the largest motion; None: they are not reported.
     """
 
     protocol: Protocol
@@ -117,21 +116,20 @@ class Evaluation:
         return tuple(dict.fromkeys(clip.dataset for clip in self.clips))
 
     def mean(self, method: int, clips: Iterable[ClipScores] | None = None) -> Scores:
-        """The mean over ``clips`` (None: all) of the means over their frames, for the method of that position."""
-        chosen = [clip.scores[method] for clip in (self.clips if clips is None else clips)]
-        return mean(chosen)
+        """Return the mean over ``clips`` (None: all) of their frames' means, for the method of that position."""
+        return mean([clip.scores[method] for clip in (self.clips if clips is None else clips)])
 
     def of_dataset(self, dataset: str) -> list[ClipScores]:
-        """The clips of one dataset."""
+        """Return the clips of one dataset."""
         return [clip for clip in self.clips if clip.dataset == dataset]
 
     def of_top_motion(self) -> list[ClipScores]:
-        """The clips of the large-motion subset (paper, Table 2); empty where it was not asked for."""
+        """Return the clips of the large-motion subset (paper, Table 2); empty where it is not reported."""
         return [clip for clip in self.clips if clip.clip in (self.top_motion or ())]
 
 
 def mean(scores: Sequence[Scores]) -> Scores:
-    """The plain mean of each metric, whatever the number of frames of each; None unless all have it.
+    """Return the mean of every metric, unweighted by the numbers of frames; None where some lack the metric.
 
     ``math.fsum`` makes it independent of the order, so of the number of workers too.
     """

@@ -1,4 +1,4 @@
-"""An evaluation from its command line to its files."""
+"""The course of an evaluation, from its options to its files."""
 
 import hashlib
 import os
@@ -38,18 +38,18 @@ from mana_dist.video.frame_folders import parse_frame_range
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """All that the options mean, checked.
+    """All that the options mean, checked and loaded.
 
     Attributes:
         clips: in the data's order.
-        settings: what is done to each.
-        protocol: but for the datasets' digests.
+        settings: of the scoring.
+        protocol: complete but for the datasets' digests.
         workers: processes; None: as many as there is work and room for.
         out: the folder for the files.
-        top: which clips count as those of large motion, where that was asked for.
-        contest: for an alias, where there is one.
+        top: which clips count as those of large motion; None: not reported.
+        contest: for an alias, if ``--promote-if`` was given.
         registry: URI of the model registry.
-        tracking: where a run is logged, if it is.
+        tracking: where a run is logged, if one is.
     """
 
     clips: tuple[Clip, ...]
@@ -64,25 +64,25 @@ class _Prepared:
 
 
 def evaluate(options: EvaluationOptions) -> Evaluation:
-    """Score the methods and write the report; what can be wrong with the options is found before the first clip.
+    """Score the methods and write the report; mistakes in the options are found before the first clip.
 
     Returns:
-        What was found; ``metrics.json`` and the report are in ``options.out``.
+        The results; ``metrics.json`` and the report are in ``options.out``.
 
     Raises:
-        UserError: bad input, or another evaluation is at work on the folder.
+        UserError: bad input, or another evaluation is writing to the folder.
     """
     prepared = _prepare(options)
     out = prepared.out.uri
     with lease.hold(out, f"--out {out}", "name another --out") as held:
         if not options.overwrite:
-            prepared.out.check_free(prepared.protocol, prepared.top)  # nobody else changes it now
+            prepared.out.check_free(prepared.protocol, prepared.top)  # the lease keeps others out
         return _evaluate(prepared, held)
 
 
 def _evaluate(prepared: _Prepared, held: Lease) -> Evaluation:
-    for told in prepared.protocol.datasets:
-        log.info(f"data: {told}")
+    for dataset in prepared.protocol.datasets:
+        log.info(f"data: {dataset}")
     evaluation = _score(prepared, held)
     log.info(f"\n{report.table(evaluation)}\n")
     held.check()
@@ -151,15 +151,15 @@ def _prepare(options: EvaluationOptions) -> _Prepared:
 
 
 def _score(prepared: _Prepared, held: Lease) -> Evaluation:
-    lines = _Lines(prepared.clips)
+    clip_lines = _ClipLines(prepared.clips)
     finished: dict[int, ClipScores] = {}
 
-    def told(position: int, scored: ScoredClip) -> None:
+    def take(position: int, scored: ScoredClip) -> None:
         finished[position] = scored.scores
-        lines.told(position, scored)
+        clip_lines.finish(position, scored)
 
     try:
-        scored = score_clips(prepared.clips, prepared.settings, prepared.workers, told, lines.progress)
+        scored = score_clips(prepared.clips, prepared.settings, prepared.workers, take, clip_lines.progress)
     except UserError as error:
         raise UserError("; ".join([str(error), *_keep(prepared, finished, held)])) from error
     except (Exception, KeyboardInterrupt, SystemExit):
@@ -175,7 +175,7 @@ def _score(prepared: _Prepared, held: Lease) -> Evaluation:
 
 
 def _keep(prepared: _Prepared, finished: Mapping[int, ClipScores], held: Lease) -> list[str]:
-    """Write the scores of the clips that were finished before an error; the line that says so, if there is any."""
+    """Write the scores of the clips that were finished before an error; return the lines that report it."""
     if not finished:
         return []
     try:
@@ -185,8 +185,9 @@ def _keep(prepared: _Prepared, finished: Mapping[int, ClipScores], held: Lease) 
     results = tuple(finished[position] for position in sorted(finished))
     missing = [clip.name for position, clip in enumerate(prepared.clips) if position not in finished]
     uri = prepared.out.write_partial(metrics_file.to_json(_evaluation(prepared, results), unfinished=missing))
-    told = f"the scores of the {len(results)} of {len(prepared.clips)} clips that were finished are in {uri}"
-    return [] if uri is None else [told]
+    if uri is None:
+        return []
+    return [f"the scores of the {len(results)} of {len(prepared.clips)} clips that were finished are in {uri}"]
 
 
 def _evaluation(prepared: _Prepared, clips: tuple[ClipScores, ...]) -> Evaluation:
@@ -199,7 +200,7 @@ def _evaluation(prepared: _Prepared, clips: tuple[ClipScores, ...]) -> Evaluatio
 
 
 def _promote(prepared: _Prepared, evaluation: Evaluation) -> tuple[Promotion | None, UserError | None]:
-    """Move the alias if it is to move; what came of it, and what went wrong."""
+    """Move the alias if all conditions hold; return the decision, and the error if the registry refused."""
     contest = prepared.contest
     if contest is None:
         return None, None
@@ -220,7 +221,7 @@ def _device(name: str, *, elsewhere: bool) -> str:
 
 
 def _tracking(options: EvaluationOptions) -> Tracking | None:
-    """Where a run was asked for, if it was."""
+    """Return where a run is to be logged; None: nowhere."""
     if not (options.tracking_uri or options.experiment is not None or os.environ.get("MLFLOW_TRACKING_URI")):
         return None
     experiment = MlflowConfig().experiment if options.experiment is None else options.experiment
@@ -230,7 +231,7 @@ def _tracking(options: EvaluationOptions) -> Tracking | None:
 def _wanted(
     names: Sequence[str], conditions: Sequence[promote.Condition], registry: str
 ) -> tuple[tuple[Wanted, ...], Contest | None]:
-    """The methods that are evaluated, and which of them compete for an alias."""
+    """Return the methods to evaluate, and which of them compete for an alias."""
 
     def version(name: str) -> Registered | None:
         return resolve(name, registry) if name.startswith(REGISTRY_SCHEME) else None
@@ -284,7 +285,7 @@ def _protocol(
 
 
 def _with_digests(datasets: Sequence[DatasetProtocol], clips: Sequence[ClipScores]) -> tuple[DatasetProtocol, ...]:
-    """The datasets with their digests, but for those of which clips are missing."""
+    """Return the datasets with their digests; those with missing clips have none."""
     found = []
     for dataset in datasets:
         digests = sorted(clip.digest for clip in clips if clip.dataset == dataset.name)
@@ -293,8 +294,8 @@ def _with_digests(datasets: Sequence[DatasetProtocol], clips: Sequence[ClipScore
     return tuple(found)
 
 
-class _Lines:
-    """What the console says of each clip."""
+class _ClipLines:
+    """The console's lines on the clips."""
 
     def __init__(self, clips: Sequence[Clip]) -> None:
         self._clips = clips
@@ -303,13 +304,13 @@ class _Lines:
         self._live: Progress | None = None
 
     def progress(self, position: int) -> Callable[[], None]:
-        """What to call after each frame of the clip of that position."""
+        """Return what is to be called after each frame of the clip of that position."""
         clip = self._clips[position]
         self._live = Progress(f"clip {position + 1}/{len(self._clips)} {clip.name}", clip.length)
         return self._live.step
 
-    def told(self, position: int, scored: ScoredClip) -> None:
-        """The line of a clip that is done."""
+    def finish(self, position: int, scored: ScoredClip) -> None:
+        """Log the line of a clip that is done."""
         if self._live is not None:
             self._live.close()
         self._done += 1

@@ -1,6 +1,6 @@
-"""Scoring many clips at once: a Ray actor per worker, which takes clips as it gets done with them.
+"""The scoring of many clips at once: each worker is a Ray actor, which takes one clip after another.
 
-A clip is scored whole by one worker, with the same number of threads whoever does it; results come back in the clips'
+A clip is scored whole by one worker, with the same number of threads in any worker; results come back in the clips'
 order. So the numbers do not depend on the number of workers.
 """
 
@@ -27,23 +27,23 @@ from mana_dist.metrics import Network
 from mana_dist.progress import duration
 
 RETRIES = 2
-"""How often a clip is tried again whose worker process died."""
+"""Number of further tries for a clip whose worker process died."""
 
-_SILENCE = 60.0  # seconds without a result after which it is said what is waited for
+_SILENCE = 60.0  # seconds without a result after which the clips that are waited for are logged
 
 EXAMPLES = 64
 """Number of clips, those in which methods differ most, whose pictures are kept."""
 
-Told = Callable[[int, ScoredClip], None]
-"""Is called with a clip's position and its results as soon as they are there."""
+OnScored = Callable[[int, ScoredClip], None]
+"""Function that takes a clip's position and its results as soon as they are there."""
 
 
 class Plan(NamedTuple):
-    """How clips are shared out.
+    """Numbers of workers and threads.
 
     Attributes:
         workers: processes; 1: this one, without Ray.
-        threads: of each worker; None: as many as torch takes by itself.
+        threads: of each worker; None: torch's own default.
     """
 
     workers: int
@@ -52,48 +52,50 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class _Mistake:
-    """A :class:`UserError` that a worker met, as a value: Ray would wrap the exception."""
+    """A worker's :class:`UserError` as a value, since Ray would wrap the exception."""
 
     text: str
 
 
 def plan(clips: int, workers: int | None, places: int, threads: int) -> Plan:
-    """How to share ``clips`` out on this machine.
+    """Return how many workers share ``clips`` on this machine, with how many threads.
 
     Args:
-        clips: how many.
-        workers: as asked for; None: as many as there is work and room for.
-        places: GPUs where the methods run on them, else CPUs.
-        threads: that torch would take by itself.
+        clips: their number.
+        workers: as the user wants; None: as many as there is work and room for.
+        places: number of GPUs where the methods run on them, else of CPUs.
+        threads: torch's own default.
 
     Returns:
-        Threads by the number of clips alone: sums may depend on them, and results must not depend on the workers.
+        The number of threads depends on the number of clips alone: sums may depend on it, and results must not depend
+        on the number of workers.
     """
     if clips == 1:
         return Plan(1, None)
-    each = max(1, threads // clips)
-    return Plan(min(clips, workers or max(1, places // each)), each)
+    share = max(1, threads // clips)
+    return Plan(min(clips, workers or max(1, places // share)), share)
 
 
 def score_clips(
     clips: Sequence[Clip],
     settings: Settings,
     workers: int | None,
-    told: Told,
+    on_scored: OnScored,
     progress: Callable[[int], Callable[[], None]],
 ) -> list[ScoredClip]:
     """Score every clip once.
 
     Args:
         clips: at least one.
-        settings: what is done to each; its threads are set here.
+        settings: of the scoring; their number of threads is set here.
         workers: processes; None: as many as there is work and room for, one where Ray is not installed. One clip, and
             one worker, need no Ray.
-        told: of each clip's results, as they come.
-        progress: gives what is called after each frame of the clip of that position; for clips scored in this process.
+        on_scored: takes each clip's results as they come.
+        progress: returns what is to be called after each frame of the clip of that position; only for clips that this
+            process scores.
 
     Returns:
-        In the clips' order.
+        Results in the clips' order.
 
     Raises:
         UserError: a mistake in some clip, or its worker died again and again.
@@ -106,19 +108,19 @@ def score_clips(
     elsewhere = bool(os.environ.get("RAY_ADDRESS")) and len(clips) > 1 and workers != 1
     if shared.workers > 1 or elsewhere:
         with _ray(shared) as cluster:
-            return _on_ray(clips, settings, workers, cluster, told)
+            return _on_ray(clips, settings, workers, cluster, on_scored)
     settings = _placed(settings)
     gathered = _Gathered()
     with _threads(settings.threads):
         for position, clip in enumerate(clips):
             scored = score_clip(clip, settings, progress(position))
             gathered.add(position, scored)
-            told(position, scored)
+            on_scored(position, scored)
     return gathered.in_order()
 
 
 class _Gathered:
-    """Results as they come. Of their examples only the most telling are kept: Vimeo90K's would take gigabytes."""
+    """Results as they come, and the examples with the largest differences: all of Vimeo90K's would take gigabytes."""
 
     def __init__(self) -> None:
         self._results: dict[int, ScoredClip] = {}
@@ -138,13 +140,13 @@ class _Gathered:
 
 
 class _Worker:
-    """An actor: fetches the methods once, scores clips."""
+    """An actor that fetches the methods once and scores clips."""
 
     def __init__(self) -> None:
         self._settings: Settings | None = None
 
     def score(self, shared: list[Any], clip: Clip) -> ScoredClip | _Mistake:
-        """``shared`` holds Ray's reference to the settings: as a plain argument it would be fetched for every clip."""
+        """Score a clip; ``shared`` holds the reference to the settings, which Ray would else fetch for every clip."""
         if self._settings is None:
             import ray
 
@@ -158,7 +160,7 @@ class _Worker:
 
 
 class _Cluster(NamedTuple):
-    """What there is room for: GPUs, and workers with the wanted number of threads."""
+    """Room in a cluster: GPUs, and workers with the wanted number of threads."""
 
     gpus: int
     workers: int
@@ -166,7 +168,7 @@ class _Cluster(NamedTuple):
 
 @contextlib.contextmanager
 def _ray(shared: Plan) -> Iterator[_Cluster]:
-    """Ray, started or joined, and left as it was found."""
+    """Start or join Ray, and leave it as it was found."""
     # Ray reads its environment, which start_ray sets, when it is imported.
     running = "ray" in sys.modules and sys.modules["ray"].is_initialized()
     threads = shared.threads or 1
@@ -183,7 +185,7 @@ def _ray(shared: Plan) -> Iterator[_Cluster]:
 
 
 def _on_ray(
-    clips: Sequence[Clip], settings: Settings, workers: int | None, cluster: _Cluster, told: Told
+    clips: Sequence[Clip], settings: Settings, workers: int | None, cluster: _Cluster, on_scored: OnScored
 ) -> list[ScoredClip]:
     import ray
 
@@ -195,7 +197,7 @@ def _on_ray(
             "add one, or use --workers 1"
         )
     count = min(len(clips), room, workers or room)
-    # Replaced here: Ray starts none anew that left by itself.
+    # Dead workers are replaced here: Ray does not restart those that ended by themselves.
     actor = ray.remote(_Worker).options(num_cpus=settings.threads or 1, num_gpus=1 if gpu else 0)
     shared = [ray.put(settings)]
     idle = [actor.remote() for _ in range(count)]
@@ -230,7 +232,7 @@ def _on_ray(
                 continue
             gathered.add(position, scored)
             idle.append(worker)
-            told(position, scored)
+            on_scored(position, scored)
     finally:
         for worker in [*idle, *(worker for worker, _ in busy.values())]:
             ray.kill(worker)
@@ -238,7 +240,7 @@ def _on_ray(
 
 
 def _result(reference: Any) -> ScoredClip | None:
-    """None: the worker's process died, or left."""
+    """Return a task's result; None if the worker's process died or left."""
     import ray
 
     try:
@@ -260,7 +262,7 @@ def _placed(settings: Settings) -> Settings:
 
 @contextlib.contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Torch and OpenCV use ``count`` threads in this context."""
+    """Give torch and OpenCV ``count`` threads in this context."""
     before = torch.get_num_threads(), cv2.getNumThreads()
     _set_threads(count)
     try:

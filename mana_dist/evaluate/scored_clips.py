@@ -1,10 +1,11 @@
-"""The clips of an evaluation: their frames, and which of those count."""
+"""The clips of an evaluation: their frames, and which of them are scored."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mana_dist.data.config import SCALE
 from mana_dist.data.degradation import crop_to_multiple
 from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.datasets import PLAIN, Dataset, Pair
@@ -15,15 +16,13 @@ from mana_dist.video import frame_folders, reading
 from mana_dist.video.frame_names import breaks_in, describe_breaks
 from mana_dist.video.header_info import probe_header
 
-SCALE = 4
-
 
 class LrFrame(NamedTuple):
     """An LR frame that a method sees.
 
     Attributes:
-        number: from the first used frame of the clip.
-        run: frames of one number follow each other; between those of two, frames are missing or cannot be read.
+        number: in the clip, from the first used frame.
+        run: number of its run; between two runs, frames are missing or cannot be read.
         pixels: (h, w, 3) uint8 RGB.
     """
 
@@ -39,14 +38,14 @@ class Clip:
     Attributes:
         name: for people and for ``metrics.json``; unique in an evaluation.
         dataset: name of its dataset.
-        path: in the dataset; empty where the dataset is the clip.
+        path: below the dataset's URI; empty where the dataset is the clip.
         uri: the ground truth: the video file or the folder.
-        lr: URI of the LR frames that are given with it, a video or a folder; None: they are made.
+        lr: URI of the given LR frames, a video or a folder; None: they are made.
         start: first frame; the methods see none before it.
         stop: the frame after the last that they see.
-        subset: which of the frames in the range are scored.
-        total: frames of the whole clip as far as is known without decoding it.
-        exact: whether ``total`` is certain: of a folder; a video's header may be wrong.
+        subset: the frames in the range that are scored.
+        total: number of frames of the whole clip by its header; None: unknown without decoding.
+        exact: whether ``total`` is certain, as for a folder; a video's header may be wrong.
     """
 
     name: str
@@ -62,45 +61,45 @@ class Clip:
 
     @property
     def short_name(self) -> str:
-        """The name of its file without suffix, or of its folder."""
+        """Name of its file without suffix, or of its folder."""
         return frame_folders.clip_name(self.path or self.uri)
 
     @property
     def length(self) -> int | None:
-        """Frames in the range as far as is known without decoding."""
+        """Number of frames in the range; None: unknown without decoding."""
         return None if self.total is None else self.within(self.total)
 
     def within(self, total: int) -> int:
-        """Frames in the range, of ``total`` in the whole clip."""
+        """Return the number of frames in the range, of ``total`` in the whole clip."""
         return max(0, (total if self.stop is None else min(self.stop, total)) - self.start)
 
-    def count(self) -> int:
-        """Frames in the range, exactly; a video is decoded for that.
+    def count_all(self) -> int:
+        """Count the frames of the whole clip; a video is decoded for that.
 
         Raises:
             UserError: unreadable.
         """
-        return self.within(self.total if self.exact and self.total is not None else count_frames(self.uri))
+        return self.total if self.exact and self.total is not None else count_frames(self.uri)
 
     def scored(self) -> range:
-        """Numbers of the scored frames, from the range's first frame; the clip is counted where that must be known.
+        """Return the numbers of the scored frames, from the range's first frame; counts the clip where it must.
 
         Raises:
             UserError: none is left.
         """
         if not self.subset.needs_length:
             return self.subset.of(None)
-        length = self.count()
+        length = self.within(self.count_all())
         scored = self.subset.of(length)
         if not scored:
             raise UserError(f"{self.uri}: {length} frames, none of which --frame-subset {self.subset} leaves over")
         return scored
 
     def frames(self, damaged: Callable[[str], None] | None = None) -> Iterator[Frame | None]:
-        """The HR frames, as they are; None for a picture that cannot be read.
+        """Read the HR frames, whole; None for a picture that cannot be read.
 
         Args:
-            damaged: told of what is wrong with a clip that gives frames nonetheless.
+            damaged: takes a line on the damage of a clip that still gives frames.
 
         Raises:
             UserError: unreadable, or there are no frames in the range.
@@ -113,10 +112,10 @@ class Clip:
             raise UserError(f"{self.uri}: has no frame {self.start}; name an earlier START in --frames")
 
     def breaks(self, damaged: Callable[[str], None]) -> frozenset[int]:
-        """Numbers of the frames, from the range's first, that do not follow the one before: others are missing.
+        """Return the numbers of the frames, from the range's first, before which others are missing.
 
         Args:
-            damaged: told where.
+            damaged: takes a line on where they are missing.
 
         Raises:
             UserError: unreadable.
@@ -130,10 +129,10 @@ class Clip:
         return frozenset(breaks)
 
     def lr_frames(self, damaged: Callable[[str], None] | None = None) -> Iterator[Frame | None]:
-        """The given LR frames, as they are; None for a picture that cannot be read.
+        """Read the given LR frames; None for a picture that cannot be read.
 
         Args:
-            damaged: told of what is wrong with a clip that gives frames nonetheless.
+            damaged: takes a line on the damage of a clip that still gives frames.
 
         Raises:
             UserError: unreadable.
@@ -144,12 +143,12 @@ class Clip:
 
 
 def cropped(frame: Frame) -> Frame:
-    """Without the rows at the bottom and the columns at the right beyond a multiple of 4."""
+    """Return the frame without the rows at the bottom and the columns at the right beyond a multiple of 4."""
     return crop_to_multiple(frame, SCALE)
 
 
 def count_frames(uri: str) -> int:
-    """Frames of a folder, or of a video, which is decoded for that: headers may be wrong.
+    """Count the frames of a folder, or of a video, which is decoded for that: headers may be wrong.
 
     Raises:
         UserError: unreadable.
@@ -162,13 +161,13 @@ def count_frames(uri: str) -> int:
 def find_clips(
     datasets: Sequence[Dataset], start: int = 0, stop: int | None = None, subset: FrameSubset | None = None
 ) -> list[Clip]:
-    """The clips of ``datasets``, in that order.
+    """Return the clips of ``datasets``, in that order.
 
     Args:
         datasets: with unique names.
         start: first frame of each clip.
         stop: the frame after the last; None for the end.
-        subset: which frames are scored; None: those that each dataset's numbers are customarily of.
+        subset: the frames that are scored; None: those that the field scores of each dataset.
 
     Raises:
         UserError: a video's header cannot be read, a clip has no frame in the range, or one holds the LR frames of
@@ -184,7 +183,7 @@ def find_clips(
             raise UserError(f"{pair.uri}: cannot be read ({error})") from error
         total = pair.frames if info is None else info.frames
         size = None if info is None else (info.width, info.height)
-        if dataset.layout == PLAIN:  # the others say by their names which folders hold LR frames
+        if dataset.layout == PLAIN:  # in other layouts the folders' names say which hold LR frames
             seen.setdefault(dataset.uri, []).append(Seen(pair.path, pair.uri, total, pair.first, size))
         if total is not None and start >= total:
             raise UserError(
@@ -204,7 +203,7 @@ def find_clips(
             exact=pair.frames is not None,
         )
         if clip.exact:
-            clip.scored()  # what is wrong is said before any work
+            clip.scored()  # a mistake is reported before any work
         clips.append(clip)
     for uri, members in seen.items():
         for high, low in lr_among(members):
@@ -216,7 +215,7 @@ def find_clips(
 
 
 def _unique_names(datasets: Sequence[Dataset]) -> list[str]:
-    """Short names where they tell a dataset's clips apart, else paths; with the dataset's name where it takes that."""
+    """Return short names where they are unique in a dataset, else paths; after the dataset's name where needed."""
     named = [(dataset, name, pair) for dataset in datasets for name, pair in _names_within(dataset)]
     count = Counter(name for _, name, _ in named)
     names = [name if count[name] == 1 or not pair.path else f"{dataset.name}/{name}" for dataset, name, pair in named]
@@ -232,5 +231,5 @@ def _names_within(dataset: Dataset) -> Iterator[tuple[str, Pair]]:
 
 
 def _printable(name: str) -> str:
-    """Bytes of a file's name that are not UTF-8 cannot be written anywhere."""
+    """Return a file's name with those bytes replaced that are not UTF-8, which cannot be written anywhere."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Running methods over a clip and scoring its frames."""
+"""The scoring of a clip: methods upscale its frames, which are compared with the ground truth."""
 
 import hashlib
 from collections import deque
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from mana_dist.data.config import SCALE
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.given_lr import GivenLr
 from mana_dist.evaluate.methods import Method
 from mana_dist.evaluate.motion import Motion
 from mana_dist.evaluate.results import ClipScores, Example, Scores, mean
-from mana_dist.evaluate.scored_clips import SCALE, Clip, LrFrame, cropped
+from mana_dist.evaluate.scored_clips import Clip, LrFrame, cropped
 from mana_dist.metrics import METRICS, Measure
 from mana_dist.metrics.psnr_ssim import SSIM_SIZE
 from mana_dist.model.inference import Frame
@@ -21,21 +22,21 @@ from mana_dist.pictures import most_different_region
 
 DIGEST_BYTES = 16
 RECENT = 32
-"""So many LR frames are held for methods that read behind the others."""
+"""Number of LR frames that are held for methods that read later than others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that scoring a clip takes, beside the clip.
+    """All that the scoring of a clip needs beside the clip.
 
     Attributes:
         methods: at least one.
         degradation: makes the LR frames that are not given.
-        measures: by the metric's name; those that are left out leave their columns empty.
+        measures: by the metric's name; the columns of metrics without one stay empty.
         border_crop: HR pixels left out along each border before frames are compared.
         device: where methods and metrics with networks run.
-        threads: of torch and OpenCV; None: as many as they like. The same wherever the clips of an evaluation are
-            scored: what a sum comes to may depend on how it was shared out.
+        threads: of torch and OpenCV; None: their own defaults. The same for all clips of an evaluation: a sum may
+            depend on the number of threads.
     """
 
     methods: tuple[Method, ...]
@@ -47,7 +48,7 @@ class Settings:
 
 
 class ScoredClip(NamedTuple):
-    """What came of a clip: its scores, the part of it to show (None: dropped), and how many frames were looked at."""
+    """Results of a clip: its scores, the part of it to show (None: dropped), and the number of frames used."""
 
     scores: ClipScores
     example: Example | None
@@ -63,11 +64,11 @@ class _Pair(NamedTuple):
 
 
 def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = lambda: None) -> ScoredClip:
-    """Every method over every frame of a clip, all methods in step, so that memory does not grow with the length.
+    """Score all methods on a clip, frame by frame, so that memory does not grow with the clip's length.
 
     Args:
         clip: the ground truth.
-        settings: what is done to it.
+        settings: of the scoring.
         progress: called after each frame.
 
     Raises:
@@ -99,7 +100,7 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
             ]
             for collected, frame in zip(scores, frames, strict=True):
                 collected.append(_score(frame, pair.hr, settings))
-            example = _more_telling(example, clip, number, pair, frames)
+            example = _clearer_example(example, clip, number, pair, frames)
         count += 1
         progress()
     if example is None:
@@ -119,8 +120,8 @@ class _Source:
     """A clip's frames, decoded once for the scoring and for all methods, each of which reads at its own pace.
 
     Memory does not grow with the clip's length. Frames that a method reads ahead are held until they are scored, and
-    the last few LR frames for methods that read later. A method that is further behind than that, because it begins
-    at a scored frame late in the clip, decodes the clip for itself.
+    the last few LR frames for methods that read later. A method that is further behind, because its first scored
+    frame is late in the clip, decodes the clip for itself.
     """
 
     def __init__(self, open_: Callable[[], Iterator[_Pair]]) -> None:
@@ -131,12 +132,12 @@ class _Source:
         self._count = 0
 
     def pairs(self) -> Iterator[_Pair]:
-        """All frames, once."""
+        """Yield all frames, once."""
         while self._ahead or self._advance():
             yield self._ahead.popleft()
 
     def lr(self) -> Iterator[LrFrame]:
-        """The LR frames, for one more reader."""
+        """Yield the LR frames, for one more reader."""
         place = 0
         while place >= self._count - len(self._recent):
             if place == self._count and not self._advance():
@@ -157,7 +158,7 @@ class _Source:
 
 
 def _pairs(clip: Clip, settings: Settings, damaged: Callable[[str], None], compared: GivenLr | None) -> Iterator[_Pair]:
-    """The frames of a clip, with LR frames given or made; without those of which either cannot be read."""
+    """Yield the frames of a clip with LR frames given or made, except those of which either cannot be read."""
     given = clip.lr_frames(lambda what: damaged(f"given LR frames: {what}")) if clip.lr is not None else None
     breaks = clip.breaks(damaged)
     number, run, follows = -1, 0, True
@@ -186,14 +187,14 @@ def _pairs(clip: Clip, settings: Settings, damaged: Callable[[str], None], compa
 
 
 def _given(frames: Iterator[Frame | None], clip: Clip, number: int) -> Frame | None:
-    """The next LR frame; None: it cannot be read."""
+    """Return the next LR frame; None if it cannot be read."""
     for frame in frames:
         return frame
     raise UserError(f"{clip.lr}: ends after {number} LR frames, {clip.uri} does not; or use --lr made")
 
 
 def _next(method: str, output: Iterator[Frame], pair: _Pair, clip: Clip, number: int) -> Frame:
-    """The method's next frame, cropped as the ground truth is where it has the ground truth's size before that."""
+    """Return the method's next frame; one of the whole ground truth's size is cropped like that."""
     frame = next(output, None)
     if frame is None:
         raise UserError(f"{method}: has no frame {number} of {clip.uri}")
@@ -207,8 +208,8 @@ def _next(method: str, output: Iterator[Frame], pair: _Pair, clip: Clip, number:
     )
 
 
-def _more_telling(best: Example | None, clip: Clip, number: int, pair: _Pair, frames: Sequence[Frame]) -> Example:
-    # Two methods are compared with each other; one alone with the truth.
+def _clearer_example(best: Example | None, clip: Clip, number: int, pair: _Pair, frames: Sequence[Frame]) -> Example:
+    # The first method is compared with the last; a single one with the ground truth.
     region = most_different_region(frames[0], frames[-1] if len(frames) > 1 else pair.hr)
     if best is not None and region.difference <= best.region.difference:
         return best

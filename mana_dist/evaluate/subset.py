@@ -1,4 +1,4 @@
-"""Which frames of a clip are scored; the methods see all of them nonetheless."""
+"""The frames of a clip that are scored; the methods see all frames nonetheless."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ class FrameSubset:
 
     Attributes:
         kind: ``all``; ``inner``: all but ``margin`` frames at each end; ``centre``: the one in the middle.
-        margin: of ``inner``.
+        margin: frames that ``inner`` leaves out at each end.
     """
 
     kind: Literal["all", "inner", "centre"] = "all"
@@ -27,11 +27,11 @@ class FrameSubset:
 
     @property
     def needs_length(self) -> bool:
-        """Return whether the clip's length must be known."""
+        """Return whether the rule depends on the clip's length."""
         return self.kind != "all"
 
     def of(self, length: int | None) -> range:
-        """The scored frames' numbers in a clip of ``length`` frames, which only ``all`` can do without.
+        """Return the numbers of the scored frames in a clip of ``length`` frames, which only ``all`` can do without.
 
         The middle of an even number of frames is the later one of the two.
         """
@@ -47,7 +47,7 @@ CENTRE = FrameSubset("centre")
 
 
 def parse_subset(text: str) -> FrameSubset:
-    """What ``--frame-subset`` says: ``all``, ``inner:N`` or ``centre``.
+    """Parse ``--frame-subset``: ``all``, ``inner:N`` or ``centre``.
 
     Raises:
         UserError: none of these.

@@ -1,4 +1,4 @@
-"""Full-reference image quality, with every choice that moves a number stated: a table of metrics.
+"""A table of metrics of image quality against a reference, each with every choice that changes its numbers.
 
 A new metric is a :class:`Metric` in a new module here; tables, ``metrics.json``, ``--promote-if`` and MLflow then have
 it.
@@ -11,7 +11,7 @@ from mana_dist.metrics.metric import Measure, Metric, Network, Unavailable
 from mana_dist.metrics.psnr_ssim import PSNR, SSIM, luma, psnr, psnr_y, ssim, ssim_y
 
 PAPERS = ("psnr_rgb", "ssim_rgb", "lpips", "psnr_y", "ssim_y")
-"""Names of the metrics whose definitions have places of their own in the protocol."""
+"""Names of the metrics of the paper, whose definitions are fields of the protocol."""
 METRICS = Table(Metric, __name__, __path__, first=PAPERS)
 
 __all__ = [
@@ -36,9 +36,9 @@ def load_all(weights: Mapping[str, str | None]) -> dict[str, Measure | Unavailab
     """Load every metric.
 
     Args:
-        weights: files of weights that were named, by metric.
+        weights: files of weights, by metric, where the user names one.
 
     Raises:
-        UserError: such a file cannot be used; what is missing otherwise comes back as a reason.
+        UserError: such a file cannot be used. A metric that is missing otherwise is :class:`Unavailable`.
     """
     return {name: metric.load(weights.get(name)) for name, metric in METRICS.items()}

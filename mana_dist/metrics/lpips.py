@@ -24,7 +24,7 @@ SMALLEST_SIDE = 32  # pixels; the trunk's last layers have nothing left of a sma
 DOWNLOAD_TIMEOUT = 15.0  # seconds
 
 # Of torchvision's AlexNet IMAGENET1K_V1: layer of `features` -> the slice of the lpips package that holds it, and the
-# weight's and the bias's Euclidean norms, by which other weights of the same shapes are told from the real ones.
+# weight's and the bias's Euclidean norms, which differ for other weights of the same shapes.
 _SLICES = {0: 1, 3: 2, 6: 3, 8: 4, 10: 5}
 _NORMS = {
     0: (17.8302, 6.9415),
@@ -37,68 +37,66 @@ _NORM_TOLERANCE = 1e-3
 
 
 class Lpips:
-    """The distance of two frames; 0 for equal ones, larger is worse."""
+    """The perceptual distance of two frames: 0 for equal ones, larger is worse."""
 
-    def __init__(self, trunk: Mapping[str, Tensor], source: str, device: str | torch.device = "cpu") -> None:
+    def __init__(self, trunk: Mapping[str, Tensor], source: str) -> None:
         """Build the metric.
 
         Args:
             trunk: torchvision's AlexNet convolutions, ``features.N.weight`` and ``features.N.bias``.
             source: where they come from, for messages and reports.
-            device: where it runs.
 
         Raises:
             UserError: the weights are not those of torchvision's AlexNet IMAGENET1K_V1.
         """
         self.source = source
-        self.device = torch.device(device)
         _check_trunk(trunk, source)
-        self._network = _network(trunk).to(self.device)
+        self._network = _network(trunk)
+        self._device = torch.device("cpu")
 
-    def on(self, device: str | torch.device) -> Self:
-        """The same metric, moved to another device."""
-        self.device = torch.device(device)
-        self._network.to(self.device)
+    def on(self, device: str) -> Self:
+        """Move the metric to another device, and return it."""
+        self._device = torch.device(device)
+        self._network.to(self._device)
         return self
 
     def __call__(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-        """The distance of two (H, W, 3) uint8 RGB frames, sides of at least ``SMALLEST_SIDE``."""
+        """Return the distance of two (H, W, 3) uint8 RGB frames, with sides of at least ``SMALLEST_SIDE``."""
         if min(*a.shape[:2], *b.shape[:2]) < SMALLEST_SIDE:
             raise ValueError(f"LPIPS needs sides of at least {SMALLEST_SIDE} pixels, got {a.shape} and {b.shape}")
         with torch.inference_mode():
             return float(self._network(self._input(a), self._input(b)))
 
     def _input(self, frame: NDArray[np.uint8]) -> Tensor:
-        image = torch.from_numpy(np.ascontiguousarray(frame)).to(self.device)
+        image = torch.from_numpy(np.ascontiguousarray(frame)).to(self._device)
         return image.permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def load_lpips(trunk: str | None, device: str | torch.device = "cpu") -> Lpips | Unavailable:
-    """LPIPS with the trunk of a file, or of torchvision where its weights are cached or can be downloaded.
+def load_lpips(trunk: str | None) -> Lpips | Unavailable:
+    """Load LPIPS with the trunk of a file, or of torchvision where its weights are cached or can be downloaded.
 
     Args:
         trunk: URI of a safetensors file with torchvision's AlexNet convolutions.
-        device: where it runs.
 
     Raises:
-        UserError: ``trunk`` is given and cannot be used; without it, what is missing comes back as a reason.
+        UserError: ``trunk`` is given and cannot be used; without it, a failure is :class:`Unavailable`.
     """
     if trunk is not None:
-        return Lpips(_read_trunk(trunk), trunk, device)
+        return Lpips(_read_trunk(trunk), trunk)
     from torchvision.models import AlexNet_Weights
 
     weights = AlexNet_Weights.IMAGENET1K_V1
     if not os.path.exists(os.path.join(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])):
         log.info(f"LPIPS: downloading {weights.url}")
     try:
-        with _socket_timeout(DOWNLOAD_TIMEOUT), contextlib.redirect_stdout(io.StringIO()):  # torch says it too
+        with _socket_timeout(DOWNLOAD_TIMEOUT), contextlib.redirect_stdout(io.StringIO()):  # torch prints the URL too
             state = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         return Unavailable(
             f"AlexNet's weights could not be downloaded ({error}); give --lpips-trunk FILE "
             "(safetensors with torchvision's features.* of AlexNet)"
         )
-    return Lpips(state, f"torchvision AlexNet {weights.name}", device)
+    return Lpips(state, f"torchvision AlexNet {weights.name}")
 
 
 def _read_trunk(uri: str) -> dict[str, Tensor]:

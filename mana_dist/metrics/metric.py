@@ -1,4 +1,4 @@
-"""What a metric consists of."""
+"""The parts of a metric."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Measure = Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
-"""The value for a frame and the ground truth, both (H, W, 3) uint8 RGB."""
+"""Function of a frame and the ground truth, both (H, W, 3) uint8 RGB."""
 
 
 @dataclass(frozen=True)
 class Unavailable:
-    """A metric cannot be computed here.
+    """The reason why a metric cannot be computed here.
 
     Attributes:
-        reason: why, and what would mend it.
+        reason: what is missing, and what would mend it.
     """
 
     reason: str
@@ -33,7 +33,7 @@ class Network(Protocol):
     source: str
 
     def on(self, device: str) -> Self:
-        """The same, on another device."""
+        """Move it to another device, and return it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,13 @@ class Metric:
         name: in files, in ``--promote-if`` and in MLflow.
         label: in tables.
         unit: of the values; empty: none.
-        what: explains it to a reader.
-        definition: every choice that moves its numbers, for the protocol.
-        digits: shown behind the point.
+        what: explanation for a reader.
+        definition: every choice that changes its numbers, for the protocol.
+        digits: shown after the point.
         larger_is_better: False for a distance.
         smallest_side: pixels; smaller frames have no value.
-        in_sweeps: whether a sweep's table shows it, which has a group of columns for each dataset.
-        load: makes what computes it, given a file of weights if the command line names one (None: it does not).
+        in_sweeps: whether a sweep's table has a column of it for each dataset.
+        load: returns what computes it, given the file of weights that the user names, or None.
     """
 
     name: str
@@ -66,16 +66,16 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """The label with the unit."""
+        """Label with the unit."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     @property
     def heading(self) -> str:
-        """The title, and which way is better."""
+        """Title with an arrow to the better values."""
         return f"{self.title} {'↑' if self.larger_is_better else '↓'}"
 
     def described(self, measure: Measure | Unavailable) -> str:
-        """The definition with the weights of ``measure``, or why there is none."""
+        """Return the definition with the weights of ``measure``, or why there is none."""
         if isinstance(measure, Unavailable):
             return f"not available: {measure.reason}"
         return f"{self.definition}, trunk {measure.source}" if isinstance(measure, Network) else self.definition

@@ -15,7 +15,7 @@ _LUMA = np.array([65.481, 128.553, 24.966])  # ITU-R BT.601, to the studio range
 
 
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio, dB: one mean squared error over all pixels and channels, peak 255.
+    """Return the peak signal-to-noise ratio, of one mean squared error over all pixels and channels, peak 255.
 
     Args:
         a: (H, W, 3) uint8, RGB.
@@ -32,7 +32,7 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 
 def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Structural similarity (Wang et al. 2004), the mean of the three channels' values.
+    """Return the structural similarity (Wang et al. 2004), the mean of the three channels' values.
 
     Gaussian window 11x11, sigma 1.5, K1 0.01, K2 0.03, L 255; population covariance; only pixels whose whole window
     lies in the frame count (MATLAB's 'valid').
@@ -54,7 +54,7 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 
 def luma(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Y of MATLAB's rgb2ycbcr (BT.601), not rounded, as BasicSR and the field's Y-channel tables use it.
+    """Return Y of MATLAB's rgb2ycbcr (BT.601), not rounded, as BasicSR and the field's Y-channel tables use it.
 
     Args:
         frame: (H, W, 3) uint8, RGB.
@@ -66,13 +66,13 @@ def luma(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def psnr_y(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """:func:`psnr` of the :func:`luma` of two (H, W, 3) uint8 RGB frames; the peak is 255 as the field has it."""
+    """Return the PSNR of the :func:`luma` of two (H, W, 3) uint8 RGB frames; peak 255, as in the field's tables."""
     _check(a, b)
     return _psnr(luma(a), luma(b))
 
 
 def ssim_y(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """:func:`ssim` of the :func:`luma` of two (H, W, 3) uint8 RGB frames, L 255."""
+    """Return the SSIM of the :func:`luma` of two (H, W, 3) uint8 RGB frames, L 255."""
     _check(a, b)
     return _ssim(luma(a), luma(b))
 

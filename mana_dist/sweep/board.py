@@ -1,4 +1,4 @@
-"""The sweep's live table on the console: what every trial does, and when all will be done."""
+"""The sweep's live table on the console: what every trial is doing, and when all will be done."""
 
 import dataclasses
 import sys
@@ -11,8 +11,8 @@ from mana_dist.progress import duration
 from mana_dist.sweep.trial_messages import Report
 
 TERMINAL_INTERVAL, LOG_INTERVAL, QUIET_INTERVAL = 1.0, 30.0, 600.0
-"""Seconds between two tables: overwritten on a terminal, one below the other elsewhere; there, where no trial has come
-to another stage, the last."""
+"""Seconds between two tables: on a terminal, where the new one overwrites the old one; in a log; and in a log as long
+as no trial has come to another stage."""
 
 WAITING = "waiting"
 _OVER = ("finished", "failed", "stopped", "over")
@@ -20,13 +20,13 @@ _OVER = ("finished", "failed", "stopped", "over")
 
 @dataclass(frozen=True)
 class Line:
-    """What is known of a trial.
+    """A trial's line of the table.
 
     Attributes:
         name: the trial's.
         last: its newest report.
         psnr: of its newest validation, dB.
-        begun: clock when this sweep command first heard of it; None before that.
+        begun: clock when this sweep command first had a report of it; None before that.
         ended: clock when it was over.
     """
 
@@ -41,16 +41,16 @@ class Line:
         """Return whether nothing is left to do."""
         return self.ended is not None or self.last.what in _OVER
 
-    def heard(self, report: Report, now: float) -> "Line":
-        """With a report more; what that does not tell stays as it was."""
-        known = {key: value for key, value in dataclasses.asdict(report).items() if value is not None}
-        last = dataclasses.replace(self.last, **known)
+    def updated(self, report: Report, now: float) -> "Line":
+        """Return the line after a report; what that leaves out stays as it was."""
+        values = {key: value for key, value in dataclasses.asdict(report).items() if value is not None}
+        last = dataclasses.replace(self.last, **values)
         begun = now if self.begun is None else self.begun
         return dataclasses.replace(self, last=last, psnr=self.psnr if report.psnr is None else report.psnr, begun=begun)
 
 
 def remaining(lines: Sequence[Line], at_once: int, now: float) -> float | None:
-    """Seconds until all are over, if those that wait take as long as the others; None if nothing is known yet."""
+    """Return the seconds until all are over, if those that wait take as long as the others; None: it is too early."""
     left: list[float] = []
     whole: list[float] = []
     waiting = 0
@@ -71,7 +71,7 @@ def remaining(lines: Sequence[Line], at_once: int, now: float) -> float | None:
 
 
 def table(lines: Iterable[Line], eta: float | None) -> list[str]:
-    """The table's lines."""
+    """Return the lines of the table's text."""
     rows = [("trial", "", "stage", "step", "loss", "val PSNR", "ETA")]
     for line in lines:
         last = line.last
@@ -88,12 +88,12 @@ def table(lines: Iterable[Line], eta: float | None) -> list[str]:
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    told = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [*told, f"ETA of all: {'not known yet' if eta is None else duration(eta)}"]
+    texts = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [*texts, f"ETA of all: {'not known yet' if eta is None else duration(eta)}"]
 
 
 class Board:
-    """Keeps the table and prints it from time to time.
+    """The table, printed from time to time.
 
     Args:
         names: of the trials, in the table's order.
@@ -114,16 +114,16 @@ class Board:
         self._stream = stream or sys.stdout
         self._terminal = self._stream.isatty()
         self._clock = clock
-        self._printed = 0
-        self._shown: list[tuple[str, int]] = []
-        self._said = clock() - (TERMINAL_INTERVAL if self._terminal else LOG_INTERVAL)
+        self._height = 0
+        self._stages: list[tuple[str, int]] = []
+        self._printed_at = clock() - (TERMINAL_INTERVAL if self._terminal else LOG_INTERVAL)
 
     def report(self, name: str, report: Report) -> None:
-        """A trial tells how far it is."""
-        self._lines[name] = self._lines[name].heard(report, self._clock())
+        """Take a trial's report."""
+        self._lines[name] = self._lines[name].updated(report, self._clock())
 
     def ended(self, name: str) -> None:
-        """A trial is over, or its process died for good."""
+        """Take note that a trial is over, or that its process died for good."""
         line = self._lines[name]
         last = line.last if line.is_over else dataclasses.replace(line.last, what="over")
         self._lines[name] = dataclasses.replace(line, last=last, ended=self._clock())
@@ -133,13 +133,13 @@ class Board:
         clock = self._clock()
         lines = list(self._lines.values())
         stages = [(line.last.what, line.last.stage) for line in lines]
-        interval = LOG_INTERVAL if stages != self._shown else QUIET_INTERVAL
-        if not now and clock - self._said < (TERMINAL_INTERVAL if self._terminal else interval):
+        interval = LOG_INTERVAL if stages != self._stages else QUIET_INTERVAL
+        if not now and clock - self._printed_at < (TERMINAL_INTERVAL if self._terminal else interval):
             return
-        self._said, self._shown = clock, stages
-        told = table(lines, remaining(lines, self._at_once, clock))
-        if self._terminal and self._printed:
-            self._stream.write(f"\x1b[{self._printed}F\x1b[J")
-        self._stream.write("\n".join(told) + "\n" + ("" if self._terminal else "\n"))
+        self._printed_at, self._stages = clock, stages
+        texts = table(lines, remaining(lines, self._at_once, clock))
+        if self._terminal and self._height:
+            self._stream.write(f"\x1b[{self._height}F\x1b[J")
+        self._stream.write("\n".join(texts) + "\n" + ("" if self._terminal else "\n"))
         self._stream.flush()
-        self._printed = len(told)
+        self._height = len(texts)

@@ -1,4 +1,4 @@
-"""A sweep's best model against the one that has the registry's alias ``candidate``, on what the sweep evaluates on."""
+"""The comparison of a sweep's best model with the holder of the registry's alias ``candidate``, on the sweep's data."""
 
 import tempfile
 
@@ -21,11 +21,11 @@ def settle(
 
     Args:
         config: of the best trial.
-        outcome: its scores.
-        judging: what they were taken on.
+        outcome: that trial's outcome, with its scores.
+        judging: how models are evaluated.
         version: its model in the registry.
         tracking_uri: of the registry.
-        folder: URI of the sweep's.
+        folder: URI of the sweep's folder.
 
     Raises:
         UserError: the registry refuses or cannot be reached.

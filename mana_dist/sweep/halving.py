@@ -1,4 +1,4 @@
-"""Stopping trials early: Ray Tune's ASHA, fed so that it compares what can be compared."""
+"""Early stopping of trials: Ray Tune's ASHA, given only what can be compared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from mana_dist.config import Config
 from mana_dist.sweep.trial_messages import Report
 
 JUDGED = "judged_psnr"
-"""The metric that trials are compared by; only in reports that are."""
+"""Name of the metric that trials are compared by; only the first validation at each rung has it."""
 _STEPS = "output_steps"
 
 
@@ -18,14 +18,14 @@ class Halving:
 
     Attributes:
         grace: output steps that every trial may make (see :class:`Report`).
-        factor: the best of so many trials goes on at each rung.
+        factor: at each rung, one of so many trials goes on.
     """
 
     grace: int
     factor: int = 2
 
     def rung(self, report: Report, config: Config) -> int | None:
-        """The rung that a report's validation is judged at; None if it has none or is not the first one after it.
+        """Return the rung that a report's validation is judged at; None if it has none or is not the first after it.
 
         A trial that is resumed past a rung is not judged there: others were, earlier in their training. Nor is one at
         its last step, which has nothing left to save.
@@ -40,7 +40,7 @@ class Halving:
 
 
 def scheduler(halving: Halving | None, seeds: Sequence[int]) -> Any:
-    """Ray Tune's scheduler: all to their ends, or ASHA among the trials of one seed.
+    """Return Ray Tune's scheduler: one that stops no trial, or ASHA among the trials of each seed.
 
     Seeds differ in validation PSNR too, so a setting would be stopped for its seed.
 
@@ -54,7 +54,7 @@ def scheduler(halving: Halving | None, seeds: Sequence[int]) -> Any:
         return FIFOScheduler()
 
     class PerSeed(FIFOScheduler):  # type: ignore[misc]  # Ray comes without types
-        """An ASHA of its own for each seed."""
+        """One ASHA scheduler for each seed."""
 
         def __init__(self, schedulers: dict[int, Any]) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""What finished models are compared on."""
+"""How finished models are compared: data, frames and weights of the evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from mana_dist.evaluate.config import EvaluationOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Judging:
-    """How finished models are evaluated.
+    """The evaluation of finished models.
 
     Attributes:
         data: URIs of the ground truth, as ``mana evaluate --data`` takes them.
@@ -24,16 +24,16 @@ class Judging:
     lpips_trunk: str | None = None
 
     def redacted(self) -> "Judging":
-        """As the ledger keeps it, without passwords."""
+        """Return it without passwords, as files have it."""
         return replace(self, data=tuple(map(redacted, self.data)))
 
 
 def options(judging: Judging, run: RunConfig, methods: Sequence[str], out: str) -> EvaluationOptions:
-    """Return the evaluation of ``methods``.
+    """Return the options of an evaluation of ``methods``.
 
     Args:
-        judging: what on.
-        run: whose workers and device it may take: what a training has just given back.
+        judging: the sweep's.
+        run: gives the device and the number of workers, which a training has just released.
         methods: as :class:`EvaluationOptions` has them.
         out: URI of the folder for the files; an earlier evaluation's there are replaced.
     """
@@ -50,5 +50,5 @@ def options(judging: Judging, run: RunConfig, methods: Sequence[str], out: str) 
 
 
 def from_json(values: Mapping[str, Any] | None) -> Judging | None:
-    """What JSON has made of one."""
+    """Return what :func:`dataclasses.asdict` and JSON have made of one."""
     return None if values is None else Judging(**{**values, "data": tuple(values["data"])})

@@ -24,10 +24,10 @@ def publish(folder: str, sweep: Sweep, found: Table, lines: tuple[str, ...]) -> 
     """Write everything to ``folder`` (a URI).
 
     Args:
-        folder: the sweep's.
+        folder: of the sweep.
         sweep: what was varied.
         found: its results.
-        lines: told below the table: what sharing saved, which model is best.
+        lines: printed below the table: what sharing saved, which model is best.
 
     Returns:
         The files' URIs, the page's first.
@@ -50,15 +50,15 @@ def publish(folder: str, sweep: Sweep, found: Table, lines: tuple[str, ...]) -> 
 
 
 def markdown(found: Table, pictures: list[str], lines: tuple[str, ...]) -> str:
-    """The text of ``table.md``."""
+    """Return the text of ``table.md``."""
     parts = [f"# {found.title}", results_table.to_markdown_text(found).rstrip(), *lines]
     return "\n\n".join([*parts, *(f"![{name.partition('.')[0]}]({name})" for name in pictures)]) + "\n"
 
 
 def page(found: Table, svgs: list[str], lines: tuple[str, ...]) -> str:
-    """One HTML page that needs nothing beside it."""
+    """Return one HTML page that needs no other file."""
     notes = "".join(f"<li>{to_html(row.setting.label)}: {to_html(row.note)}</li>" for row in found.rows if row.note)
-    told = "".join(f"<p>{to_html(line)}</p>" for line in lines)
+    paragraphs = "".join(f"<p>{to_html(line)}</p>" for line in lines)
     key = re.sub(
         r"_(.+?)_", r"<em>\1</em>", results_table.legend(found).replace("**best**", "<strong>best</strong>"), count=1
     )
@@ -66,6 +66,6 @@ def page(found: Table, svgs: list[str], lines: tuple[str, ...]) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{to_html(found.title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{to_html(found.title)}</h1><p>{key}</p>"
-        f'<div class="scroll">{results_table.to_html_table(found)}</div><ul>{notes}</ul>{told}'
+        f'<div class="scroll">{results_table.to_html_table(found)}</div><ul>{notes}</ul>{paragraphs}'
         f'<div class="plots">{"".join(svgs)}</div>{front}</body></html>\n'
     )

@@ -7,10 +7,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mana_dist.evaluate.report import markdown
 from mana_dist.evaluate.report.metrics_table import NOTHING, Cell, Mark, marked
-from mana_dist.evaluate.report.text import counted, to_html, to_markdown
+from mana_dist.evaluate.report.text import to_html, to_markdown
 from mana_dist.evaluate.results import Scores
 from mana_dist.metrics import METRICS, Metric
+from mana_dist.progress import count
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import Plan, Trial
 from mana_dist.sweep.variations import Setting, Sweep
@@ -38,12 +40,12 @@ class Row:
     """A setting's results.
 
     Attributes:
-        setting: the row's.
-        trials: that finished.
-        values: per dataset, then metric, in the table's order.
+        setting: what was trained.
+        trials: those that finished.
+        values: by dataset, then by metric, in the table's order.
         step_seconds: of an optimizer step of the last stage.
-        memory_bytes: most of a worker's.
-        note: what did not go well; empty mostly.
+        memory_bytes: the most that a worker took.
+        note: which trials are missing and why; mostly empty.
     """
 
     setting: Setting
@@ -72,9 +74,9 @@ class Table:
 
 
 def make_table(sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome]) -> Table:
-    """The table of what has finished; what has not is in the rows' notes."""
+    """Return the table of what has finished; what has not is in the rows' notes."""
     finished = [outcome for outcome in outcomes.values() if outcome.status is Status.FINISHED and outcome.scores]
-    datasets = tuple(dict.fromkeys(each.dataset for outcome in finished for each in outcome.scores))
+    datasets = tuple(dict.fromkeys(name for outcome in finished for name in outcome.scores))
     if len(datasets) > 1:
         datasets = (*datasets, ALL)
     rows = tuple(_row(setting, plan, outcomes, datasets) for setting in sweep.settings)
@@ -82,9 +84,9 @@ def make_table(sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome]) -> Tab
 
 
 def best(table: Table, outcomes: Mapping[str, Outcome]) -> Trial | None:
-    """The seed with the best PSNR of the setting whose mean PSNR over all clips is best; None if nothing finished.
+    """Return the trial with the best PSNR, of the setting with the best mean PSNR over all clips; None: none finished.
 
-    Settings with all their seeds come first: the mean of those that ASHA has left of another says too much.
+    Settings with all their seeds come first: of others, ASHA has left only the good trials, whose mean is too high.
     """
 
     def psnr(trial: Trial) -> float:
@@ -99,7 +101,7 @@ def best(table: Table, outcomes: Mapping[str, Outcome]) -> Trial | None:
 
 
 def cells(table: Table) -> list[tuple[Cell, ...]]:
-    """Each row's cells of the datasets' columns; places are told by means as shown, of rows with all their seeds."""
+    """Return each row's cells of the datasets' columns; marks compare means as shown, of rows with all their seeds."""
     columns: list[list[Cell]] = []
     for number in range(len(table.datasets) * len(COLUMNS)):
         metric = COLUMNS[number % len(COLUMNS)]
@@ -114,21 +116,19 @@ def cells(table: Table) -> list[tuple[Cell, ...]]:
 
 
 def to_markdown_text(table: Table) -> str:
-    """A Markdown table, as Table 3 but for the cost behind it; failures below."""
+    """Return a Markdown table: Table 3, and two columns of costs; failures below."""
     head = ["", *(f"{to_markdown(name)} {column.heading}" for name in table.datasets for column in COLUMNS)]
     head += ["s / step", "GiB / worker"]
-    sign = {Mark.BEST: "**", Mark.SECOND: "_", Mark.NONE: ""}
     lines = [head, ["---"] * len(head)]
     for row, shown in zip(table.rows, cells(table), strict=True):
-        scores = [f"{sign[cell.mark]}{cell.text}{sign[cell.mark]}" for cell in shown]
-        lines.append([to_markdown(label(row, table)), *scores, *costs(row)])
+        lines.append([to_markdown(label(row, table)), *map(markdown.marked, shown), *costs(row)])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = [f"* {to_markdown(row.setting.label)}: {to_markdown(row.note)}" for row in table.rows if row.note]
-    return "\n\n".join([f"{legend(table)}", text, *(["\n".join(notes)] if notes else [])]) + "\n"
+    return "\n\n".join([legend(table), text, *(["\n".join(notes)] if notes else [])]) + "\n"
 
 
 def to_csv(table: Table) -> str:
-    """The same for machines: numbers in full, spreads in columns of their own."""
+    """Return the table as CSV, for machines: numbers in full, spreads in columns of their own."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     keys = [f"{name} {column.title}" for name in table.datasets for column in COLUMNS]
@@ -142,7 +142,7 @@ def to_csv(table: Table) -> str:
 
 
 def to_html_table(table: Table) -> str:
-    """The table's element of a page."""
+    """Return the table as an HTML element."""
     groups = "".join(f'<th colspan="{len(COLUMNS)}">{to_html(name)}</th>' for name in table.datasets)
     heads = "".join(f'<th title="{column.what}">{column.heading}</th>' for _ in table.datasets for column in COLUMNS)
     kinds = {Mark.BEST: ("<strong>", "</strong>"), Mark.SECOND: ("<em>", "</em>"), Mark.NONE: ("", "")}
@@ -158,21 +158,21 @@ def to_html_table(table: Table) -> str:
 
 
 def legend(table: Table) -> str:
-    """What the marks and signs mean."""
-    spread = f"; mean ± standard deviation over {counted(table.seeds, 'seed')}"
+    """Return the line that explains the marks and signs."""
+    spread = f"; mean ± standard deviation over {count(table.seeds, 'seed')}"
     if table.seeds == 1:
         spread = "; one seed each: --samples 3 would tell how much of a difference is chance"
-    return f"**best**, _second best_; ↑ larger is better, ↓ smaller is better{spread}"
+    return f"{markdown.LEGEND}{spread}"
 
 
 def label(row: Row, table: Table) -> str:
-    """A row's name, and how many of its seeds it has if these are not all."""
+    """Return a row's name, with the number of its seeds where some are missing."""
     some = 0 < len(row.trials) < table.seeds
-    return row.setting.label + (f" ({len(row.trials)} of {counted(table.seeds, 'seed')})" if some else "")
+    return row.setting.label + (f" ({len(row.trials)} of {count(table.seeds, 'seed')})" if some else "")
 
 
 def costs(row: Row) -> list[str]:
-    """Time and memory per step as shown."""
+    """Return time and memory per step as shown."""
     seconds, memory = row.step_seconds.mean, row.memory_bytes.mean
     return [
         NOTHING if seconds is None else f"{seconds:#.3g}".rstrip("."),
@@ -185,7 +185,7 @@ def _row(setting: Setting, plan: Plan, outcomes: Mapping[str, Outcome], datasets
     done = tuple(trial for trial in trials if _is_scored(outcomes.get(trial.name)))
     found = [outcomes[trial.name] for trial in done]
     values = [
-        _over_seeds([_scores(outcome, dataset) for outcome in found], column)
+        _over_seeds([outcome.mean if dataset == ALL else outcome.scores.get(dataset) for outcome in found], column)
         for dataset in datasets
         for column in COLUMNS
     ]
@@ -208,23 +208,17 @@ def _is_scored(outcome: Outcome | None) -> bool:
     return outcome is not None and outcome.status is Status.FINISHED and bool(outcome.scores)
 
 
-def _scores(outcome: Outcome, dataset: str) -> Scores | None:
-    if dataset == ALL:
-        return outcome.mean
-    return next((each.scores for each in outcome.scores if each.dataset == dataset), None)
-
-
 def _over_seeds(scores: Sequence[Scores | None], metric: Metric) -> Value:
     return _value([None if entry is None else entry[metric] for entry in scores])
 
 
 def _value(numbers: Sequence[float | None]) -> Value:
-    known = [number for number in numbers if number is not None]
-    if not known or len(known) < len(numbers):
+    present = [number for number in numbers if number is not None]
+    if not present or len(present) < len(numbers):
         return Value(None)
-    # Equal pictures have an infinite PSNR, of which there is no deviation.
-    has_spread = len(known) > 1 and all(map(math.isfinite, known))
-    return Value(statistics.fmean(known), statistics.stdev(known) if has_spread else None)
+    # Equal pictures have an infinite PSNR, which has no deviation.
+    has_spread = len(present) > 1 and all(map(math.isfinite, present))
+    return Value(statistics.fmean(present), statistics.stdev(present) if has_spread else None)
 
 
 def _with_spread(cell: Cell, value: Value, metric: Metric) -> Cell:

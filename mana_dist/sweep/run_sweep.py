@@ -1,19 +1,18 @@
-"""A sweep from its plan to its table."""
+"""The course of a sweep, from its plan to its table."""
 
 import contextlib
 import dataclasses
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from mana_dist import ray_runtime, storage
+from mana_dist import ray_runtime
 from mana_dist.config import Config
 from mana_dist.data.degradation import BI
 from mana_dist.errors import UserError
 from mana_dist.evaluate.datasets import find_datasets
+from mana_dist.evaluate.evaluation_run import LONGEST_PARAMETER, log_files
 from mana_dist.evaluate.scored_clips import find_clips
 from mana_dist.metrics import METRICS, PSNR, SSIM, Unavailable, load_all
 from mana_dist.progress import duration
@@ -41,18 +40,16 @@ from mana_dist.video.frame_folders import parse_frame_range
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_LONGEST_PARAMETER = 6000  # characters; MLflow's bound
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a sweep is run.
+    """Options of a sweep beside the configuration.
 
     Attributes:
         samples: seeds per setting.
         judging: how models are evaluated.
         at_once: most trials at a time; None: as many as there is room for.
-        asha: stop bad trials early.
+        asha: stop trials early that validate worse than half of the others.
     """
 
     samples: int
@@ -76,28 +73,28 @@ def _run(config: Config, sweep: Sweep, options: Options, held: Lease) -> None:
     folder = run_folder(config)
     plan = make_plan(config, sweep, options.samples)
     with Interrupts() as interrupts:
-        known = _begin(config, sweep, options, folder)
+        record = _begin(config, sweep, options, folder)
         try:
             outcomes = _read(plan, folder)
-            _tell_plan(plan, outcomes, options.judging, folder)
+            _print_plan(plan, outcomes, options.judging, folder)
             if left_to_do(plan.trials, outcomes, options.judging):
                 halving = Halving(grace(config, sweep)) if options.asha else None
-                _run_phases(config, plan, halving, options, known, held, interrupts)
+                _run_phases(config, plan, halving, options, record, held, interrupts)
                 outcomes = _read(plan, folder)
         except (KeyboardInterrupt, Terminated):
             held.heed()
-            _end(known, "KILLED")
+            _end(record, "KILLED")
             print(f"sweep {config.run.name} stopped; the same command goes on with it", flush=True)
             raise
         except BaseException:
             held.heed()  # MLflow's run is the other attempt's then
-            _end(known, "FAILED")
+            _end(record, "FAILED")
             raise
-    _publish(config, sweep, plan, outcomes, known, held, options.judging)
+    _publish(config, sweep, plan, outcomes, record, held, options.judging)
 
 
 def grace(config: Config, sweep: Sweep) -> int:
-    """Output steps before ASHA may stop a trial.
+    """Return the number of output steps before ASHA may stop a trial.
 
     A quarter of stage 1; where settings share stage 1, so that they do not differ before, a quarter of stage 3.
     """
@@ -106,7 +103,7 @@ def grace(config: Config, sweep: Sweep) -> int:
 
 
 def _prepared(config: Config, sweep: Sweep, options: Options) -> Config:
-    """With a name, a resolved tracking URI, and all checked that can be."""
+    """Return the configuration with a name and a resolved tracking URI; checks all that can be checked now."""
     if options.asha and not config.data.validation_path:
         raise UserError("--asha compares trials by their validation's PSNR: give data.validation_path")
     run_config = dataclasses.replace(config.run, name=config.run.name or sweep.kind)
@@ -128,7 +125,7 @@ def _prepared(config: Config, sweep: Sweep, options: Options) -> Config:
 
 
 def _begin(config: Config, sweep: Sweep, options: Options, folder: str) -> Record:
-    """The sweep's record and MLflow run, made if it is new."""
+    """Return the sweep's record; makes it and the MLflow run if the sweep is new."""
     quiet_mlflow()
     from mlflow import MlflowClient
 
@@ -144,14 +141,7 @@ def _begin(config: Config, sweep: Sweep, options: Options, folder: str) -> Recor
     old = sweep_record.load(folder)
     if old is not None:
         sweep_record.check_same(str(config.run.name), old, begun)
-        begun = dataclasses.replace(
-            begun,
-            mlflow_run_id=old.mlflow_run_id,
-            best=old.best,
-            registered=old.registered,
-            candidate=old.candidate,
-            config=old.config,
-        )
+        begun = dataclasses.replace(old, tracking_uri=uri, settings=begun.settings, samples=begun.samples)
     try:
         client = MlflowClient(uri)
         if _is_there(client, begun.mlflow_run_id):
@@ -180,12 +170,12 @@ def _is_there(client: "MlflowClient", run_id: str) -> bool:
 
 
 def _new_run(client: "MlflowClient", config: Config, begun: Record) -> str:
-    """The sweep's run; the experiment and the database are made here, before trials would do so at the same time."""
+    """Make the sweep's run, the experiment and the database: trials would make the latter two at the same time."""
     from mlflow.entities import Param
 
     tags = {"mana_dist.command": begun.kind}
     new = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
-    values = {**begun.config, "sweep": begun.kind, "settings": ", ".join(begun.settings)[:_LONGEST_PARAMETER]}
+    values = {**begun.config, "sweep": begun.kind, "settings": ", ".join(begun.settings)[:LONGEST_PARAMETER]}
     client.log_batch(new.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
     run_id: str = new.info.run_id
     return run_id
@@ -196,7 +186,7 @@ def _read(plan: Plan, folder: str) -> dict[str, Outcome]:
     return {name: outcome for name, outcome in found.items() if outcome is not None}
 
 
-def _tell_plan(plan: Plan, outcomes: dict[str, Outcome], judging: Judging, folder: str) -> None:
+def _print_plan(plan: Plan, outcomes: dict[str, Outcome], judging: Judging, folder: str) -> None:
     left = left_to_do(plan.trials, outcomes, judging)
     print(f"sweep in {folder}: {len(plan.trials)} trials, {len(plan.trials) - len(left)} of them done")
     for setting in plan.failed:
@@ -206,12 +196,12 @@ def _tell_plan(plan: Plan, outcomes: dict[str, Outcome], judging: Judging, folde
 
 
 def _saving(plan: Plan, outcomes: dict[str, Outcome]) -> str:
-    """What sharing stage 1 saves: steps, and time once a step's is known."""
+    """Return the line on what sharing stage 1 saves: steps, and time once a step has been timed."""
     steps = shared_steps(plan)
     whole = sum(total_steps(trial.config) for trial in plan.trials)
-    seconds = [outcomes[base.name].step_seconds for base in plan.bases if base.name in outcomes]
-    known = [each for each in seconds if each is not None]
-    time = f", {duration(steps * sum(known) / len(known))} of training" if known else ""
+    steps_timed = [outcomes[base.name].step_seconds for base in plan.bases if base.name in outcomes]
+    seconds = [value for value in steps_timed if value is not None]
+    time = f", {duration(steps * sum(seconds) / len(seconds))} of training" if seconds else ""
     return (
         f"stage 1 is trained once per seed and shared: {steps} of {whole} steps are not trained again"
         f" ({steps / whole:.0%}{time})"
@@ -223,11 +213,11 @@ def _run_phases(
     plan: Plan,
     halving: Halving | None,
     options: Options,
-    known: Record,
+    record: Record,
     held: Lease,
     interrupts: Interrupts,
 ) -> None:
-    """The shared first stages, then the trials."""
+    """Run the shared first stages, then the trials."""
     folder = held.folder
     ray_runtime.start_ray(cpus=config.run.worker_range[1] * config.run.cpus_per_worker)
     import ray
@@ -235,31 +225,31 @@ def _run_phases(
     try:
         room = concurrency(config, ray.available_resources(), ray.cluster_resources())
         at_once = options.at_once or room
-        told = f"{at_once} trial(s) at a time, {config.run.workers} worker(s) each"
-        print(f"{told}; there is room for {room} now" if at_once > room else told, flush=True)
+        excess = f"; there is room for {room} now" if at_once > room else ""
+        print(f"{at_once} trial(s) at a time, {config.run.workers} worker(s) each{excess}", flush=True)
         outcomes = _read(plan, folder)
         bases, trials = bases_left(plan, outcomes), left_to_do(plan.trials, outcomes, options.judging)
         board = Board([trial.name for trial in (*bases, *trials)], at_once)
         with interrupts.awaited():
             if bases:
-                watch = Watch(bases, folder, known.tracking_uri, board, interrupts, held.check_lately)
-                run_trials(_tasks(bases, known, None, held.fence), at_once, None, watch)
+                watch = Watch(bases, folder, record.tracking_uri, board, interrupts, held.check_lately)
+                run_trials(_tasks(bases, record, None, held.fence), at_once, None, watch)
                 trials = _with_base(trials, folder)
             if trials:
-                watch = Watch(trials, folder, known.tracking_uri, board, interrupts, held.check_lately)
-                run_trials(_tasks(trials, known, options.judging, held.fence), at_once, halving, watch)
+                watch = Watch(trials, folder, record.tracking_uri, board, interrupts, held.check_lately)
+                run_trials(_tasks(trials, record, options.judging, held.fence), at_once, halving, watch)
         board.refresh(now=True)
     finally:
         ray.shutdown()
 
 
-def _tasks(trials: Sequence[Trial], known: Record, judging: Judging | None, fence: Fence) -> list[Task]:
+def _tasks(trials: Sequence[Trial], record: Record, judging: Judging | None, fence: Fence) -> list[Task]:
     return [
         Task(
             trial=trial,
             sweep=fence,
-            parent=known.mlflow_run_id,
-            tracking_uri=known.tracking_uri,
+            parent=record.mlflow_run_id,
+            tracking_uri=record.tracking_uri,
             judging=judging,
         )
         for trial in trials
@@ -267,7 +257,7 @@ def _tasks(trials: Sequence[Trial], known: Record, judging: Judging | None, fenc
 
 
 def _with_base(trials: Sequence[Trial], folder: str) -> tuple[Trial, ...]:
-    """Those whose shared stage 1 was trained; of the others it is noted why it was not."""
+    """Return those whose shared stage 1 was trained; for the others, write an outcome that says why not."""
     kept: list[Trial] = []
     for trial in trials:
         base = trial_outcomes.read(folder, trial.base.name) if trial.base is not None else None
@@ -279,12 +269,12 @@ def _with_base(trials: Sequence[Trial], folder: str) -> tuple[Trial, ...]:
     return tuple(kept)
 
 
-def _end(known: Record, status: str) -> None:
-    """Close the sweep's MLflow run, if that can be."""
+def _end(record: Record, status: str) -> None:
+    """Close the sweep's MLflow run, if the server answers."""
     from mlflow import MlflowClient
 
     with contextlib.suppress(*failures()):
-        MlflowClient(known.tracking_uri).set_terminated(known.mlflow_run_id, status)
+        MlflowClient(record.tracking_uri).set_terminated(record.mlflow_run_id, status)
 
 
 def _publish(
@@ -292,7 +282,7 @@ def _publish(
     sweep: Sweep,
     plan: Plan,
     outcomes: dict[str, Outcome],
-    known: Record,
+    record: Record,
     held: Lease,
     judging: Judging,
 ) -> None:
@@ -301,17 +291,17 @@ def _publish(
     found = results_table.make_table(sweep, plan, outcomes)
     best = results_table.best(found, outcomes)
     try:
-        client = MlflowClient(known.tracking_uri)
+        client = MlflowClient(record.tracking_uri)
         held.check()
         if best is not None:
-            known = _register(best, outcomes[best.name], known, held, judging)
+            record = _register(best, outcomes[best.name], record, held, judging)
             held.check()
         lines = [_saving(plan, outcomes)] if plan.bases else []
         if best is not None and best.setting is not None:
-            told = f"best by PSNR: {best.setting.label}, seed {best.seed}"
-            lines.append(f"{told}, registered as {known.registered} {known.candidate}" if known.registered else told)
+            registered = f", registered as {record.registered} {record.candidate}" if record.registered else ""
+            lines.append(f"best by PSNR: {best.setting.label}, seed {best.seed}{registered}")
         files = publish.publish(held.folder, sweep, found, tuple(lines))
-        _log(client, known, files, outcomes, best)
+        _log(client, record, files, outcomes, best)
         print(f"\n{results_table.to_markdown_text(found)}")
         print("\n".join([*lines, *files]), flush=True)
     except failures() as error:
@@ -321,36 +311,32 @@ def _publish(
         raise UserError(f"no setting of sweep {config.run.name} was trained to its end ({reasons})")
 
 
-def _register(best: Trial, outcome: Outcome, known: Record, held: Lease, judging: Judging) -> Record:
-    """The best model in the registry, once."""
-    if known.best == best.name and known.registered:
-        return known
+def _register(best: Trial, outcome: Outcome, record: Record, held: Lease, judging: Judging) -> Record:
+    """Register the best model, if it is not yet."""
+    if record.best == best.name and record.registered:
+        return record
     if best.config.mlflow.registered_model is None:
-        return dataclasses.replace(known, best=best.name)
+        return dataclasses.replace(record, best=best.name)
     mean = {} if outcome.mean is None else outcome.mean.values
     metrics = {metric.name: value for metric in (PSNR, SSIM) if (value := mean.get(metric.name)) is not None}
     version = versions.log_and_register(
-        outcome.model, best.config, outcome.mlflow_run_id, known.tracking_uri, metrics=metrics
+        outcome.model, best.config, outcome.mlflow_run_id, record.tracking_uri, metrics=metrics
     )
     held.check()
-    decision = candidate_scores.settle(best.config, outcome, judging, version, known.tracking_uri, held.folder)
-    known = dataclasses.replace(known, best=best.name, registered=version.uri, candidate=str(decision))
+    decision = candidate_scores.settle(best.config, outcome, judging, version, record.tracking_uri, held.folder)
+    record = dataclasses.replace(record, best=best.name, registered=version.uri, candidate=str(decision))
     held.check()
-    sweep_record.save(held.folder, known)
-    return known
+    sweep_record.save(held.folder, record)
+    return record
 
 
 def _log(
-    client: "MlflowClient", known: Record, files: Sequence[str], outcomes: dict[str, Outcome], best: Trial | None
+    client: "MlflowClient", record: Record, files: Sequence[str], outcomes: dict[str, Outcome], best: Trial | None
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="mana_dist-sweep-") as temporary:
-        for uri in files:
-            name = uri.rpartition("/")[2]
-            storage.write_bytes(os.path.join(temporary, name), storage.read_bytes(uri))
-        client.log_artifacts(known.mlflow_run_id, temporary)
+    log_files(client, record.mlflow_run_id, files)
     if best is not None:
-        client.set_tag(known.mlflow_run_id, "mana_dist.best", best.name)
+        client.set_tag(record.mlflow_run_id, "mana_dist.best", best.name)
         mean = outcomes[best.name].mean
         if mean is not None:
-            client.log_metric(known.mlflow_run_id, "best/psnr_rgb", mean.psnr_rgb)
-    client.set_terminated(known.mlflow_run_id, "FINISHED" if best is not None else "FAILED")
+            client.log_metric(record.mlflow_run_id, "best/psnr_rgb", mean.psnr_rgb)
+    client.set_terminated(record.mlflow_run_id, "FINISHED" if best is not None else "FAILED")

@@ -1,8 +1,8 @@
-"""A trial's start from a stage 1 that was trained once for all of them.
+"""The start of a trial from a stage 1 that was trained once for all trials of a seed.
 
-Stage 1 does not train the memory, and the memory does not move what is trained: its projection starts at zero, so it
-adds exact zeros to features and to gradients. Nor does it move the random start: it draws its numbers last. So the
-weights after stage 1 are those of the shared training and the trial's own memory as it was drawn, to the bit.
+Stage 1 does not train the memory, and the memory does not change what is trained: its projection starts at zero, so it
+adds exact zeros to features and to gradients. Nor does it change the other initial weights: its own are drawn last. So
+the weights after stage 1 are those of the shared training and the trial's own memory as it was drawn, to the bit.
 """
 
 from mana_dist.errors import UserError
@@ -16,7 +16,7 @@ MEMORY = "memory."
 
 
 def seeded(base: TrainState, trial: Trial) -> TrainState:
-    """The state of ``trial`` after stage 1, from that of its base."""
+    """Return the state of ``trial`` after stage 1, from that of its base."""
     own = initial_weights(trial.config.model, trial.seed)
     weights = {name: own[name] if name.startswith(MEMORY) else base.weights[name] for name in own}
     return TrainState(base.step, weights, {}, base.losses)

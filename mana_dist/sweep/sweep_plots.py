@@ -12,19 +12,19 @@ _LEFT = 72  # room for ticks like 24.775 beside the axis's label
 
 
 def quality(table: Table, axis: str) -> str | None:
-    """PSNR of the last group of columns (over everything) against the setting; None where nothing has finished."""
+    """Plot PSNR of the last group of columns (over all clips) against the setting; None where nothing has finished."""
     points = _psnr(table, lambda row: row.setting.x)
     return _plot(table, points, axis, f"PSNR against {axis}", front=False)
 
 
 def step_time(table: Table) -> str | None:
-    """PSNR against the seconds of a step."""
+    """Plot PSNR against the seconds of a step."""
     points = _psnr(table, lambda row: row.step_seconds.mean)
     return _plot(table, points, "seconds per step of the last stage", "PSNR against time per step", front=True)
 
 
 def memory(table: Table) -> str | None:
-    """PSNR against a worker's memory."""
+    """Plot PSNR against a worker's memory."""
 
     def gib(row: Row) -> float | None:
         return None if row.memory_bytes.mean is None else row.memory_bytes.mean / 2**30
@@ -33,7 +33,7 @@ def memory(table: Table) -> str | None:
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:
-    """Those with no other that is better at no more cost; by rising cost."""
+    """Return the Pareto front, by rising cost: the points without any other that is better at no more cost."""
     front: list[Point] = []
     for point in sorted(points, key=lambda point: (point.x, -point.y)):
         if not front or point.y > front[-1].y:
@@ -42,7 +42,7 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 
 def _psnr(table: Table, cost: Callable[[Row], float | None]) -> list[list[Point]]:
-    """The points of each series."""
+    """Return the points of each series."""
     names = _series(table)
     found: list[list[Point]] = [[] for _ in names]
     position = (len(table.datasets) - 1) * len(COLUMNS)
@@ -78,7 +78,7 @@ def _plot(table: Table, series: Sequence[Sequence[Point]], x_label: str, label: 
 
 
 def _name(point: Point, x: Axis, y: Axis) -> str:
-    """What a point is, on that side of it where there is room."""
+    """Draw a point's label, on that side of it where there is room."""
     left = x.pixel(point.x)
     is_right = left > (x.start + x.stop) / 2
     return (

@@ -1,4 +1,4 @@
-"""What a sweep's folder remembers of it: where it is tracked, what it was asked for, which model it has registered."""
+"""The file ``sweep.json`` of a sweep's folder: its configuration, its MLflow run, and which model it has registered."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from mana_dist.errors import UserError, redacted
 from mana_dist.storage.retry import persistently
 
 FILE = "sweep.json"
-# What would make trials of one sweep different from each other; more settings and seeds are welcome.
+# The keys that must not change: trials could not be compared. More settings and seeds are welcome.
 _BOUND_KEYS = (
     *("model.", "schedule.", "data.path", "data.batch_size", "data.crop", "data.validation_path"),
     *("run.clip_gradients", "run.precision", "run.device"),
@@ -29,13 +29,13 @@ class Record:
         kind: of the sweep.
         tracking_uri: where it is tracked; in the file without a password.
         mlflow_run_id: its MLflow run; empty before there is one.
-        config: flat.
+        config: its configuration, flat.
         settings: labels of its rows so far.
         samples: seeds per setting so far.
         best: the trial whose model it has registered.
-        registered: ``models:/NAME/VERSION`` of that.
-        order: version of the sample order that its trials train by.
-        candidate: what was decided then of the registry's alias ``candidate``.
+        registered: ``models:/NAME/VERSION`` of that model.
+        order: version of the order of samples in its trials' trainings.
+        candidate: the decision then on the registry's alias ``candidate``.
     """
 
     kind: str
@@ -51,13 +51,13 @@ class Record:
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """What JSON gives back of a configuration, without the tracking server's URI."""
+    """Return a configuration as JSON gives it back, without the tracking server's URI."""
     values: dict[str, Any] = json.loads(json.dumps(configuration.flatten(configuration.tracked(config))))
     return values
 
 
 def load(folder: str) -> Record | None:
-    """The record of the sweep in ``folder``; None if it is new.
+    """Return the record of the sweep in ``folder``; None if it is new.
 
     Raises:
         UserError: the file is not one.
@@ -73,16 +73,16 @@ def load(folder: str) -> Record | None:
 
 
 def save(folder: str, record: Record) -> None:
-    """Write it."""
+    """Write a record to the sweep's folder."""
     values = dataclasses.asdict(record) | {"tracking_uri": redacted(record.tracking_uri)}
     persistently(storage.write_bytes, storage.join(folder, FILE), json.dumps(values).encode())
 
 
 def check_same(name: str, old: Record, new: Record) -> None:
-    """Check that the sweep would go on as it was begun; more settings and seeds are welcome.
+    """Check that a sweep continues as it was begun; more settings and seeds are welcome.
 
     Raises:
-        UserError: it would not; names the first thing that differs.
+        UserError: it does not; names the first thing that differs.
     """
     order.check_version(f"sweep {name}", old.order)
     missing = [label for label in old.settings if label not in new.settings]
@@ -97,9 +97,9 @@ def check_same(name: str, old: Record, new: Record) -> None:
     ]
     keys = [key for key in new.config if key.startswith(_BOUND_KEYS)]
     differing += [(key, old.config.get(key), new.config[key]) for key in keys]
-    for what, before, now in differing:
+    for key, before, now in differing:
         if before != now:
             raise UserError(
-                f"sweep {name} was begun with {what} {before}, now it is {now}; give the old value to go on with it, "
+                f"sweep {name} was begun with {key} {before}, now it is {now}; give the old value to go on with it, "
                 "or another run.name to start anew"
             )

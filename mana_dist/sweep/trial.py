@@ -1,7 +1,7 @@
-"""``python -m mana_dist.sweep.trial``: one trial in a process of its own, started by the sweep.
+"""The process of one trial, which the sweep starts: ``python -m mana_dist.sweep.trial``.
 
-It is a driver like ``mana train``: Ray frees all that it holds when it dies, however that happens. The
-task comes as a line on stdin, which the sweep then holds open: its end means that nobody waits for this trial any more.
+It is a driver like ``mana train``: when it dies, in whatever way, Ray frees all that it holds. The task comes as a line
+on stdin, which the sweep then holds open: when it closes, nobody waits for this trial any more.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from mana_dist.storage.lease import LENGTH, Fence, LostError
 from mana_dist.sweep import trial_outcomes
 from mana_dist.sweep.judging import Judging, options
 from mana_dist.sweep.trial_messages import Report, Task, from_line, report_line
-from mana_dist.sweep.trial_outcomes import DatasetScores, Outcome, Status
+from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import total_steps
 from mana_dist.train.schedule import stages
 from mana_dist.train.tracking.events import Event, Progress, Validated
@@ -29,13 +29,13 @@ from mana_dist.train.tracking.events import Event, Progress, Validated
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from mana_dist.evaluate.results import Evaluation
+    from mana_dist.evaluate.results import Evaluation, Scores
 
 EVALUATION_FOLDER = "evaluations"
 
 
 def main() -> None:
-    """Do the task, and note what came of it; a user's mistake is an outcome too."""
+    """Do the task, and write its outcome; a user's mistake is an outcome too."""
     console.show()
     task = from_line(sys.stdin.readline())
     threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
@@ -49,18 +49,18 @@ def main() -> None:
     _end_if_lost(task.sweep)
     trial_outcomes.write(task.sweep.folder, task.trial.name, outcome)
     total = total_steps(task.trial.config)
-    _tell(Report(what=str(outcome.status), step=total if outcome.status is Status.FINISHED else 0, total=total))
+    _send(Report(what=str(outcome.status), step=total if outcome.status is Status.FINISHED else 0, total=total))
 
 
 def output_steps(config: Config, step: int) -> int:
-    """Count those of the first ``step`` steps that could change what the model gives: all but stage 2's."""
+    """Return how many of the first ``step`` steps could change the model's output: all but stage 2's."""
     return sum(max(0, min(step, stage.stop) - stage.start) for stage in stages(config) if not stage.trains_memory_only)
 
 
 def last_stage(
     stage_at: Sequence[tuple[int, float]], rate_at: Sequence[tuple[int, float]], batch_size: int
 ) -> float | None:
-    """Seconds of an optimizer step in the last stage: the median of its reports, so that a restart does not show.
+    """Return the seconds of an optimizer step in the last stage: the median, so that a restart does not count.
 
     Args:
         stage_at: (step, stage) of each report.
@@ -78,7 +78,7 @@ def _do(task: Task, begun: float) -> Outcome:
     from mana_dist.train import Part, run_record, train
 
     trial, config = task.trial, task.trial.config
-    _tell(Report(what="starting", total=total_steps(config), process=os.getpid()))
+    _send(Report(what="starting", total=total_steps(config), process=os.getpid()))
 
     def prepare() -> None:
         try:
@@ -87,12 +87,12 @@ def _do(task: Task, begun: float) -> Outcome:
         except OSError as error:
             raise UserError(f"run.storage {config.run.storage} cannot be used ({error})") from error
 
-    model = train(config, Part(task.parent, lambda event: _tell_event(config, event), prepare)).model
+    model = train(config, Part(task.parent, lambda event: _report_event(config, event), prepare)).model
     record = run_record.load(config)
     run_id = record.mlflow_run_id if record else ""
     evaluation = None
     if task.judging is not None:
-        _tell(Report(what="evaluating", step=total_steps(config), total=total_steps(config)))
+        _send(Report(what="evaluating", step=total_steps(config), total=total_steps(config)))
         evaluation = _evaluate(task, task.judging, model)
     step_seconds, memory = _track(task, run_id, evaluation)
     return Outcome(
@@ -100,7 +100,7 @@ def _do(task: Task, begun: float) -> Outcome:
         model=model,
         mlflow_run_id=run_id,
         judging=task.judging,
-        scores=_scores(evaluation) if evaluation else (),
+        scores=_dataset_means(evaluation) if evaluation else {},
         mean=evaluation.mean(0) if evaluation else None,
         step_seconds=step_seconds,
         memory_bytes=memory,
@@ -108,8 +108,8 @@ def _do(task: Task, begun: float) -> Outcome:
     )
 
 
-def _scores(evaluation: "Evaluation") -> tuple[DatasetScores, ...]:
-    return tuple(DatasetScores(name, evaluation.mean(0, evaluation.of_dataset(name))) for name in evaluation.datasets)
+def _dataset_means(evaluation: "Evaluation") -> dict[str, "Scores"]:
+    return {name: evaluation.mean(0, evaluation.of_dataset(name)) for name in evaluation.datasets}
 
 
 def _evaluate(task: Task, judging: Judging, model: str) -> "Evaluation":
@@ -120,7 +120,11 @@ def _evaluate(task: Task, judging: Judging, model: str) -> "Evaluation":
 
 
 def _track(task: Task, run_id: str, evaluation: "Evaluation | None") -> tuple[float | None, int | None]:
-    """Log the evaluation to the trial's MLflow run; what a step took comes from there, whatever attempt made it."""
+    """Log the evaluation to the trial's MLflow run.
+
+    Returns:
+        Seconds of a step and bytes of memory, which earlier attempts logged there too.
+    """
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
@@ -147,16 +151,16 @@ def _values(evaluation: "Evaluation") -> list[tuple[str, float]]:
 
     groups = [("test", evaluation.mean(0))]
     if len(evaluation.datasets) > 1:
-        names = zip(keys(evaluation.datasets), evaluation.datasets, strict=True)
-        groups += [(f"test/{key}", evaluation.mean(0, evaluation.of_dataset(name))) for key, name in names]
+        means = zip(keys(evaluation.datasets), _dataset_means(evaluation).values(), strict=True)
+        groups += [(f"test/{key}", scores) for key, scores in means]
     return [(f"{group}/{name}", value) for group, scores in groups for name, value in values(scores)]
 
 
-def _tell_event(config: Config, event: Event) -> None:
+def _report_event(config: Config, event: Event) -> None:
     if isinstance(event, Progress):
         loss = sum(event.losses) / len(event.losses) if event.losses else None
         steps = output_steps(config, event.step)
-        _tell(
+        _send(
             Report(
                 what="training",
                 step=event.step,
@@ -169,11 +173,11 @@ def _tell_event(config: Config, event: Event) -> None:
         )
     elif isinstance(event, Validated):
         steps, total = output_steps(config, event.step), total_steps(config)
-        stage = next((each.number for each in stages(config) if event.step <= each.stop), 0)
-        _tell(Report(what="training", step=event.step, total=total, output_steps=steps, stage=stage, psnr=event.psnr))
+        number = next((stage.number for stage in stages(config) if event.step <= stage.stop), 0)
+        _send(Report(what="training", step=event.step, total=total, output_steps=steps, stage=number, psnr=event.psnr))
 
 
-def _tell(report: Report) -> None:
+def _send(report: Report) -> None:
     # In one piece: print writes the line's end on its own, and other threads print too.
     sys.stdout.write(f"{report_line(report)}\n")
     sys.stdout.flush()
@@ -182,14 +186,14 @@ def _tell(report: Report) -> None:
 def _end_with_stdin() -> None:
     while sys.stdin.read(1):
         pass
-    os._exit(1)  # the newest checkpoint must do: the same trial may start again at once
+    os._exit(1)  # without a last checkpoint: the same trial may start again at once
 
 
 def _end_with_sweep(sweep: Fence) -> None:
-    """End when the sweep is another attempt's, which starts this trial anew; the one that began it may be halted."""
+    """End this process once the sweep belongs to another attempt, which starts this trial anew."""
     while True:
         time.sleep(LENGTH / 6)
-        with contextlib.suppress(OSError):  # the storage does not answer: it is asked again
+        with contextlib.suppress(OSError):  # the storage does not answer: the next check may
             _end_if_lost(sweep)
 
 

@@ -1,4 +1,4 @@
-"""What the sweep tells a trial's process, and what that tells back: a line of JSON each."""
+"""Messages between the sweep and a trial's process, a line each: the task, and the reports on it."""
 
 import base64
 import dataclasses
@@ -16,13 +16,13 @@ MARK = "@@mana_dist "
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A trial's orders.
+    """What a trial's process is to do.
 
     Attributes:
         trial: what to train.
-        sweep: names the sweep's folder, for the ledger, and tells whether it is still that of who sent the task.
+        sweep: the sweep's folder, and a check that it still belongs to the sender of the task.
         parent: the sweep's MLflow run.
-        tracking_uri: where that is.
+        tracking_uri: of the server that has that run.
         judging: None for a shared stage 1, which is not evaluated.
     """
 
@@ -35,19 +35,19 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """How far a trial is.
+    """A trial's progress.
 
     Attributes:
-        what: in a word or two.
+        what: what it is doing, in a word or two.
         step: global steps done.
         total: global steps of the run.
-        output_steps: of those, the ones that could change what the model gives: all but stage 2's. Its validation
-            PSNR stands still in stage 2, and a setting without memory has none, so trials are compared by this.
+        output_steps: those of the steps done that could change the model's output: all but stage 2's. Validation PSNR
+            does not change in stage 2, and a setting without memory has no stage 2, so trials are compared by this.
         stage: 1 to 3; 0 before and after.
         loss: of the last steps.
         eta_seconds: to the end of training.
-        psnr: of the last validation, dB; None before one, and where none is new.
-        process: the trial's process on the sweep's node; None where it is not new.
+        psnr: of a new validation, dB.
+        process: id of the trial's process, in its first report.
     """
 
     what: str
@@ -73,12 +73,12 @@ def from_line(line: str) -> Task:
 
 
 def report_line(report: Report) -> str:
-    """A report as one line of a trial's output."""
+    """Return a report as one line of a trial's output."""
     return MARK + json.dumps(dataclasses.asdict(report))
 
 
 def parse_report(line: str) -> Report | None:
-    """The report in a line of a trial's output; None if it is another line, or one that another was mixed into."""
+    """Return the report in a line of a trial's output; None if it is another line, or one mixed with another."""
     if not line.startswith(MARK):
         return None
     try:

@@ -1,8 +1,9 @@
-"""What came of each trial, as small JSON files in the sweep's storage, each whole or not there."""
+"""Outcomes of trials, as small JSON files in the sweep's storage, each of which is whole or not there."""
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mana_dist import storage
@@ -15,40 +16,27 @@ LEDGER_FOLDER = "ledger"
 
 
 class Status(StrEnum):
-    """How a trial ended."""
+    """The way in which a trial ended."""
 
     FINISHED = "finished"
     FAILED = "failed"
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True)
-class DatasetScores:
-    """Means over the clips of a dataset.
-
-    Attributes:
-        dataset: its name in the evaluation.
-        scores: the means.
-    """
-
-    dataset: str
-    scores: Scores
-
-
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a trial.
+    """The outcome of a trial.
 
     Attributes:
-        status: how it ended.
+        status: the way in which it ended.
         reason: of a failure or a stop, one line.
         model: URI of the trained model's folder.
         mlflow_run_id: its MLflow run.
-        judging: what it was evaluated on.
-        scores: per dataset, in the data's order.
+        judging: how it was evaluated.
+        scores: means over the clips of each dataset, by its name, in the data's order.
         mean: over all clips.
-        step_seconds: of an optimizer step in the last stage, the median; None if it was not seen.
-        memory_bytes: most of a worker's: of GPU memory, else resident.
+        step_seconds: of an optimizer step in the last stage, the median; None if none was timed.
+        memory_bytes: the most that a worker took: of GPU memory, else resident.
         seconds: from its start to its end, of the last attempt.
     """
 
@@ -57,7 +45,7 @@ class Outcome:
     model: str = ""
     mlflow_run_id: str = ""
     judging: Judging | None = None
-    scores: tuple[DatasetScores, ...] = ()
+    scores: Mapping[str, Scores] = field(default_factory=dict)
     mean: Scores | None = None
     step_seconds: float | None = None
     memory_bytes: int | None = None
@@ -65,16 +53,16 @@ class Outcome:
 
 
 def write(sweep_folder: str, trial: str, outcome: Outcome) -> None:
-    """Note what came of a trial; an infinite PSNR is written as JavaScript's ``Infinity``."""
+    """Write a trial's outcome; an infinite PSNR becomes JavaScript's ``Infinity``."""
     values = dataclasses.asdict(outcome)
-    values["scores"] = [{"dataset": entry.dataset, "scores": entry.scores.plain()} for entry in outcome.scores]
+    values["scores"] = [{"dataset": name, "scores": scores.plain()} for name, scores in outcome.scores.items()]
     values["mean"] = None if outcome.mean is None else outcome.mean.plain()
     text = redacted(json.dumps(values, indent=2))
     persistently(storage.write_bytes, _uri(sweep_folder, trial), text.encode())
 
 
 def read(sweep_folder: str, trial: str) -> Outcome | None:
-    """What came of a trial; None if it has not ended.
+    """Return a trial's outcome; None if it has not ended.
 
     Raises:
         UserError: the file is not one of these.
@@ -82,10 +70,10 @@ def read(sweep_folder: str, trial: str) -> Outcome | None:
     uri = _uri(sweep_folder, trial)
     try:
         values = json.loads(persistently(storage.read_bytes, uri))
-        scores = tuple(DatasetScores(each["dataset"], Scores.from_plain(each["scores"])) for each in values["scores"])
+        scores = {entry["dataset"]: Scores.from_plain(entry["scores"]) for entry in values["scores"]}
         mean = None if values["mean"] is None else Scores.from_plain(values["mean"])
-        known = {"status": Status(values["status"]), "scores": scores, "mean": mean}
-        return Outcome(**{**values, **known, "judging": from_json(values["judging"])})
+        typed = {"status": Status(values["status"]), "scores": scores, "mean": mean}
+        return Outcome(**{**values, **typed, "judging": from_json(values["judging"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:

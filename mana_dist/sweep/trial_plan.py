@@ -1,4 +1,4 @@
-"""What a sweep runs, and what of it is left: settings and seeds become trainings with names of their own."""
+"""The plan of a sweep: a named training for each setting and seed, and which of them are left to do."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ class Trial:
 
     Attributes:
         name: the run's.
-        config: all that it is told; its run's folder lies in the sweep's.
+        config: of the training; its run's folder lies in the sweep's.
         setting: the row that it belongs to; None for a shared stage 1.
-        base: the training of the stage 1 that it goes on from; None if it does all by itself.
+        base: the training of the stage 1 that it continues; None if it trains its own.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Trial:
 
     @property
     def seed(self) -> int:
-        """The seed of its weights and its data."""
+        """Seed of its weights and its data."""
         return self.config.run.seed
 
 
@@ -54,7 +54,7 @@ class Plan:
 
 
 def make_plan(config: Config, sweep: Sweep, samples: int) -> Plan:
-    """The trainings of ``sweep`` with ``samples`` seeds per setting, from ``config``'s seed on."""
+    """Return the trainings of ``sweep`` with ``samples`` seeds per setting, from ``config``'s seed on."""
     possible = [setting for setting in sweep.settings if setting.model is not None]
     seeds = range(config.run.seed, config.run.seed + samples)
     shared = sweep.shares_stage1 and len(possible) > 1 and config.schedule.stage1.steps > 0
@@ -65,18 +65,20 @@ def make_plan(config: Config, sweep: Sweep, samples: int) -> Plan:
         for setting in possible
         if setting.model is not None and (name := f"{setting.slug}-seed{seed}")
     ]
-    return Plan(tuple(bases.values()), tuple(trials), tuple(each for each in sweep.settings if each.model is None))
+    return Plan(
+        tuple(bases.values()), tuple(trials), tuple(setting for setting in sweep.settings if setting.model is None)
+    )
 
 
 def left_to_do(
     trials: Sequence[Trial], outcomes: Mapping[str, Outcome], judging: Judging | None = None
 ) -> tuple[Trial, ...]:
-    """Those neither finished nor stopped for good; a failed one is tried again.
+    """Return the trials that are neither finished nor stopped for good; a failed one is tried again.
 
     Args:
         trials: settings' trainings, or shared first stages.
         outcomes: by the trials' names.
-        judging: what models are to be evaluated on; one that was evaluated on something else is evaluated again.
+        judging: how models are to be evaluated; one that was evaluated otherwise is evaluated again.
     """
     noted = None if judging is None else judging.redacted()
 
@@ -89,7 +91,7 @@ def left_to_do(
 
 
 def bases_left(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[Trial, ...]:
-    """Shared first stages that a trial which has no outcome needs, and that are not done."""
+    """Return the shared first stages that are not done and that some trial without an outcome needs."""
     begun = {name for name, outcome in outcomes.items() if outcome.status is not Status.FAILED}
     needed = {trial.base.name for trial in plan.trials if trial.base is not None and trial.name not in begun}
     return tuple(base for base in left_to_do(plan.bases, outcomes) if base.name in needed)
@@ -101,13 +103,13 @@ def total_steps(config: Config) -> int:
 
 
 def shared_steps(plan: Plan) -> int:
-    """Optimizer steps that sharing stage 1 leaves out."""
+    """Return the number of optimizer steps that sharing stage 1 saves."""
     shared = sum(trial.config.schedule.stage1.steps for trial in plan.trials if trial.base is not None)
     return shared - sum(total_steps(base.config) for base in plan.bases)
 
 
 def _base(config: Config, seed: int) -> Trial:
-    """Stage 1 alone, without memory: the memory starts with a projection of zeros, so that stage 1 is the same."""
+    """Return a training of stage 1 alone, without memory, which would start with a projection of zeros."""
     name = f"stage1-seed{seed}"
     none = StageConfig(steps=0)
     schedule = dataclasses.replace(config.schedule, stage2=none, stage3=none)

@@ -1,7 +1,7 @@
-"""Trials on Ray Tune: it starts as many at a time as there is room for, tries again what died, and may stop some early.
+"""Trials on Ray Tune, which runs as many at a time as there is room for, restarts what died, and may stop some early.
 
-Each trial is a process of its own that joins the cluster (:mod:`mana_dist.sweep.trial`). Tune's actor only holds it,
-on the sweep's own node: it takes no CPU from the training workers, which the trial's own Ray Train places.
+Each trial is a process of its own that joins the cluster (:mod:`mana_dist.sweep.trial`). Tune's actor only runs that
+process, on the sweep's own node: it takes no CPU from the training workers, which the trial's own Ray Train places.
 """
 
 import contextlib
@@ -15,7 +15,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import mana_dist
@@ -27,36 +26,21 @@ from mana_dist.sweep.trial_messages import Report, Task, parse_report, to_line
 
 LOGS_FOLDER = "logs"
 RETRIES = 2
-"""How often a trial is started again whose process died; its training goes on from its newest checkpoint."""
+"""Number of restarts of a trial whose process died; its training resumes from its newest checkpoint."""
 
 TRIAL = ("-m", "mana_dist.sweep.trial")
-_SLIVER = 0.001  # of a node: Tune wants an actor to ask for something
-
-
+_SLIVER = 0.001  # of a node: Tune wants an actor to request something
 LOG_INTERVAL = 60.0
-"""Seconds between two writings of a trial's output to the sweep's storage."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How Tune saw a trial end.
-
-    Attributes:
-        name: the trial's.
-        error: what it died of, one line; empty if it did not.
-    """
-
-    name: str
-    error: str
+"""Seconds between two writes of a trial's output to the sweep's storage."""
 
 
 def concurrency(config: Config, free: Mapping[str, float], have: Mapping[str, float]) -> int:
-    """Trials at a time: as many as the cluster has room for now, and at least one.
+    """Return how many trials the cluster has room for now, at least one.
 
     Args:
-        config: of each.
+        config: of a trial.
         free: the cluster's resources that nobody uses.
-        have: all of them; they tell whether trials train on GPUs.
+        have: all of its resources; trials of device ``auto`` train on GPUs if there are enough.
     """
     run = config.run
     workers = run.worker_range[1]
@@ -73,18 +57,18 @@ def run_trials(
     watcher: "Watcher",
     program: Sequence[str] = TRIAL,
 ) -> None:
-    """Run trials until all have ended; what came of them is in the ledger, unless their process died or was stopped.
+    """Run trials until all have ended; each writes its outcome, unless its process died or was stopped.
 
     Args:
         tasks: one per trial.
         at_once: most trials at a time.
-        halving: how bad trials are stopped early; None: they are not.
-        watcher: is told how far they are and how they ended.
-        program: of a trial, as Python takes it; it gets its task on stdin.
+        halving: the rule by which trials are stopped early; None: none is.
+        watcher: gets their reports and their ends.
+        program: of a trial: Python's arguments; it gets its task on stdin.
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output tells of its configuration whatever is asked
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints its configuration at any verbosity
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # only validations have the rungs' metric
     import ray
     from ray import tune
@@ -103,12 +87,12 @@ def run_trials(
         number = chosen["number"]
         config, judged = configs[number], set[int]()
 
-        def tell(report: Report) -> None:
+        def hand_on(report: Report) -> None:
             rung = halving.rung(report, config) if halving else None
             tune.report(_metrics(report, rung is not None and rung not in judged))
             judged.add(rung or 0)
 
-        _hold(program, lines[number], logs[number], environment | _job_environment(), tell)
+        _hold(program, lines[number], logs[number], environment | _job_environment(), hand_on)
 
     with tempfile.TemporaryDirectory(prefix="mana_dist-sweep-") as folder:
         tune.Tuner(
@@ -130,28 +114,33 @@ def run_trials(
 
 
 class Watcher(Protocol):
-    """Hears of the trials in the sweep's process while they run."""
+    """What follows the trials, in the sweep's process."""
 
-    def heard(self, name: str, report: Report) -> None:
-        """A trial tells how far it is."""
+    def reported(self, name: str, report: Report) -> None:
+        """Take a trial's report."""
 
-    def ended(self, ended: Ended) -> None:
-        """A trial is over, or its process died once too often."""
+    def ended(self, name: str, error: str) -> None:
+        """Take note that a trial is over.
+
+        Args:
+            name: the trial's.
+            error: why its process died once too often, one line; empty if it did not.
+        """
 
     def turn(self) -> None:
-        """Called about every second; what it raises ends all trials."""
+        """Do what is to be done about every second; an exception ends all trials."""
 
 
 def _metrics(report: Report, is_judged: bool) -> dict[str, Any]:
-    """As Tune takes it; ASHA looks at a report if its metric is in it."""
-    known = {key: value for key, value in dataclasses.asdict(report).items() if value is not None}
-    return known | ({JUDGED: report.psnr} if is_judged else {})
+    """Return a report as Tune takes it; ASHA looks at it if it has ASHA's metric."""
+    values = {key: value for key, value in dataclasses.asdict(report).items() if value is not None}
+    return values | ({JUDGED: report.psnr} if is_judged else {})
 
 
 def _hold(
-    program: Sequence[str], line: str, log: str, environment: Mapping[str, str], tell: Callable[[Report], None]
+    program: Sequence[str], line: str, log: str, environment: Mapping[str, str], hand_on: Callable[[Report], None]
 ) -> None:
-    """Run a trial's process to its end, and hand on its reports; it ends with this one."""
+    """Run a trial's process to its end, and hand on its reports; it ends when this process does."""
     process = subprocess.Popen(
         [sys.executable, *program],
         stdin=subprocess.PIPE,
@@ -164,24 +153,24 @@ def _hold(
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        with _Log(log) as told:
+        with _Log(log) as output:
             process.stdin.write(f"{line}\n")
             process.stdin.flush()
             for text in process.stdout:
                 report = parse_report(text)
                 if report is None:
-                    told.add(text)
+                    output.add(text)
                 else:
-                    tell(report)
+                    hand_on(report)
             code = process.wait()
     finally:
         process.kill()
     if code:
-        raise RuntimeError(f"its process ended with code {code}: {told.last}; see {log}")
+        raise RuntimeError(f"its process ended with code {code}: {output.last}; see {log}")
 
 
 class _Log:
-    """A trial's output in the sweep's storage, after that of the attempts before; if it cannot be, that is no fault."""
+    """A trial's output in the sweep's storage, after that of earlier attempts; a failure to write it is ignored."""
 
     def __init__(self, uri: str) -> None:
         self.last = "no output"
@@ -221,7 +210,7 @@ class _Log:
 
 
 def _job_environment() -> dict[str, str]:
-    """Hands a submitted job's runtime environment (its code and variables) on to the trials, each a job of its own."""
+    """Return variables that give the trials, each a job of its own, a submitted job's runtime environment."""
     import ray
 
     found = ray.get_runtime_context().runtime_env
@@ -240,25 +229,25 @@ def _environment(own: Mapping[str, str], address: str) -> dict[str, str]:
 def _callback(tasks: Sequence[Task], watcher: Watcher) -> Any:
     from ray import tune
 
-    class Hear(tune.Callback):  # type: ignore[misc]  # Ray comes without types
-        """Hands on what Tune tells."""
+    class HandOn(tune.Callback):  # type: ignore[misc]  # Ray comes without types
+        """Tune's callbacks, handed on to the watcher."""
 
         def __init__(self, names: Sequence[str], watcher: Watcher) -> None:
             self._names, self._watcher = names, watcher
 
         def __getstate__(self) -> dict[str, Any]:
-            return {}  # Tune saves it for a restart of its own, which never comes
+            return {}  # Tune saves it for a restart of the whole experiment, which we do not use
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
             values = {field.name: result.get(field.name) for field in dataclasses.fields(Report)}
             if values["what"] is not None:
-                self._watcher.heard(self._name(trial), Report(**values))
+                self._watcher.reported(self._name(trial), Report(**values))
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            self._watcher.ended(Ended(self._name(trial), _last_line(trial.get_error() or "")))
+            self._watcher.ended(self._name(trial), _last_line(trial.get_error() or ""))
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            self._watcher.ended(Ended(self._name(trial), ""))
+            self._watcher.ended(self._name(trial), "")
 
         def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
             self._watcher.turn()
@@ -266,7 +255,7 @@ def _callback(tasks: Sequence[Task], watcher: Watcher) -> Any:
         def _name(self, trial: Any) -> str:
             return self._names[trial.config["number"]]
 
-    return Hear([task.trial.name for task in tasks], watcher)
+    return HandOn([task.trial.name for task in tasks], watcher)
 
 
 def _last_line(error: str) -> str:

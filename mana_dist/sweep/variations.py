@@ -1,9 +1,9 @@
-"""What a sweep varies: a row of its table each, as changes of the model's configuration."""
+"""What a sweep varies: each setting is a row of its table, and some changes of the model's configuration."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mana_dist.config import Config
 from mana_dist.model.config import ModelConfig
@@ -15,15 +15,15 @@ FRAMES = (3, 5, 7)
 
 @dataclass(frozen=True)
 class Setting:
-    """One row.
+    """A setting of the model: a row of the table.
 
     Attributes:
         label: names the row.
-        slug: the same in a run's name.
+        slug: names its runs.
         x: its place in the plots.
         series: the curve of the plots that it belongs to.
-        model: what is trained; None where that cannot be.
-        problem: why it cannot be, one line.
+        model: configuration; None if there is no such model.
+        problem: the reason for that, one line.
     """
 
     label: str
@@ -36,12 +36,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep.
+    """The settings of a sweep.
 
     Attributes:
         kind: its name, which is the default of ``run.name`` too.
         title: above its table.
-        axis: what the plots' x axis shows.
+        axis: label of the plots' x axis.
         settings: its rows, in order.
         shares_stage1: whether stage 1 is the same for all settings.
     """
@@ -54,15 +54,9 @@ class Sweep:
 
 
 def memory_sweep(config: Config, slots: Sequence[int] = SLOTS) -> Sweep:
-    """Numbers of memory slots, 0 for none (paper, Table 3)."""
+    """Return the sweep over numbers of memory slots, 0 for none (paper, Table 3)."""
     settings = [
-        _setting(
-            f"N = {n}" if n else "No_Mem",
-            str(n) if n else "none",
-            n,
-            "MANA",
-            functools.partial(dataclasses.replace, config.model, memory_slots=n),
-        )
+        _setting(config, f"N = {n}" if n else "No_Mem", str(n) if n else "none", n, "MANA", memory_slots=n)
         for n in dict.fromkeys(slots)
     ]
     return Sweep("sweep-memory", "Memory size", "memory slots N", tuple(settings), shares_stage1=True)
@@ -71,13 +65,13 @@ def memory_sweep(config: Config, slots: Sequence[int] = SLOTS) -> Sweep:
 def window_sweep(
     config: Config, windows: Sequence[int] = WINDOWS, frames: Sequence[int] = FRAMES, *, grid: bool = False
 ) -> Sweep:
-    """Sides of the search window at the configuration's number of frames, then numbers of frames at its window.
+    """Return the sweep over search windows at the configuration's number of frames, then over numbers of frames.
 
     Args:
         config: gives the rest.
-        windows: sides.
-        frames: numbers of frames.
-        grid: every window with every number of frames instead.
+        windows: sides of the search window.
+        frames: numbers of frames, at the configuration's window.
+        grid: every side with every number of frames instead.
     """
     if grid:
         pairs = [(side, length) for length in frames for side in windows]
@@ -94,21 +88,16 @@ def window_sweep(
 
 
 def _window(config: Config, side: int, frames: int) -> Setting:
-    setting = _setting(
-        f"{side}x{side}, {frames} frames",
-        f"{side}x{side}x{frames}",
-        side,
-        f"{frames} frames",
-        functools.partial(dataclasses.replace, config.model, window=side, frames=frames),
-    )
+    label, slug, series = f"{side}x{side}, {frames} frames", f"{side}x{side}x{frames}", f"{frames} frames"
+    setting = _setting(config, label, slug, side, series, window=side, frames=frames)
     if setting.model is not None and side > config.data.crop:
         problem = f"a window of {side}x{side} is larger than the crops of data.crop {config.data.crop}"
         return dataclasses.replace(setting, model=None, problem=problem)
     return setting
 
 
-def _setting(label: str, slug: str, x: float, series: str, make: Callable[[], ModelConfig]) -> Setting:
+def _setting(config: Config, label: str, slug: str, x: float, series: str, **changes: Any) -> Setting:
     try:
-        return Setting(label, slug, x, series, make())
+        return Setting(label, slug, x, series, dataclasses.replace(config.model, **changes))
     except ValueError as error:
         return Setting(label, slug, x, series, None, str(error))

@@ -1,4 +1,4 @@
-"""What the sweep's process does while trials run: shows them, notes how they ended, and ends them when asked to."""
+"""The sweep's process while trials run: shows them, writes outcomes that they could not write, and ends them."""
 
 import contextlib
 import os
@@ -14,23 +14,22 @@ from mana_dist.sweep.board import Board
 from mana_dist.sweep.trial_messages import Report
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import Trial
-from mana_dist.sweep.tuning import Ended
 from mana_dist.train import run_record
 from mana_dist.train.elastic.interrupts import Interrupts
 
 GRACE = 25.0
-"""Seconds that trials have for a last checkpoint; a Ray job that is stopped may have 30."""
+"""Seconds that trials have for a last checkpoint; Ray may give a job that is stopped 30."""
 
 
 class Watch:
-    """Hears of trials; see :class:`mana_dist.sweep.tuning.Watcher`.
+    """The sweep's :class:`mana_dist.sweep.tuning.Watcher`.
 
     Args:
         trials: those that run.
-        folder: the sweep's.
+        folder: of the sweep.
         tracking_uri: of their MLflow runs.
         board: where they are shown.
-        interrupts: tell that the sweep is to end.
+        interrupts: set once the sweep is to end.
         check: raises LostError if another attempt has the sweep.
     """
 
@@ -49,28 +48,28 @@ class Watch:
         self._check = check
         self._folder, self._tracking_uri, self._board, self._interrupts = folder, tracking_uri, board, interrupts
 
-    def heard(self, name: str, report: Report) -> None:
-        """A trial tells how far it is."""
+    def reported(self, name: str, report: Report) -> None:
+        """Show a trial's report."""
         self._board.report(name, report)
         if report.process is not None:
             self._processes[name] = report.process
 
-    def ended(self, ended: Ended) -> None:
-        """A trial is over; one that died for good, or was stopped, could not note it, so that is done here."""
-        self._board.ended(ended.name)
-        self._processes.pop(ended.name, None)
+    def ended(self, name: str, error: str) -> None:
+        """Take note that a trial is over; the outcome of one that died for good, or was stopped, is written here."""
+        self._board.ended(name)
+        self._processes.pop(name, None)
         self._check()
-        if trial_outcomes.read(self._folder, ended.name) not in (None, self._before[ended.name]):
+        if trial_outcomes.read(self._folder, name) not in (None, self._before[name]):
             return
-        if ended.error:
-            outcome = Outcome(status=Status.FAILED, reason=ended.error)
+        if error:
+            outcome = Outcome(status=Status.FAILED, reason=error)
         else:
             outcome = Outcome(status=Status.STOPPED, reason="early, by ASHA")
-        trial_outcomes.write(self._folder, ended.name, outcome)
-        self._close(self._trials[ended.name], "FAILED" if ended.error else "KILLED")
+        trial_outcomes.write(self._folder, name, outcome)
+        self._close(self._trials[name], "FAILED" if error else "KILLED")
 
     def turn(self) -> None:
-        """Show the trials; end them orderly, and with that the sweep, if that is asked for.
+        """Show the trials; after an interrupt, end them in order, and then the sweep.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C.
@@ -92,13 +91,13 @@ class Watch:
             left = [process for process in left if _is_left(process)]
 
     def _close(self, trial: Trial, status: str) -> None:
-        """A trial that did not end by itself has left its MLflow run open."""
+        """Close the MLflow run of a trial that did not end by itself."""
         from mlflow import MlflowClient
 
         with contextlib.suppress(*failures()):
-            its = run_record.load(trial.config)
-            if its is not None:
-                MlflowClient(self._tracking_uri).set_terminated(its.mlflow_run_id, status)
+            record = run_record.load(trial.config)
+            if record is not None:
+                MlflowClient(self._tracking_uri).set_terminated(record.mlflow_run_id, status)
 
 
 def _ends(process: int) -> bool:

@@ -69,22 +69,22 @@ def test_protocol_names_every_choice_and_why_lpips_is_missing(tmp_path: Path) ->
     assert report["methods"]["bicubic"]["mean"]["frames"] == 2
 
 
-def test_both_degradations_and_the_bicubic_method_are_told_in_words(tmp_path: Path) -> None:
+def test_both_degradations_and_the_bicubic_method_are_given_in_words(tmp_path: Path) -> None:
     write_folder(tmp_path / "clip", frames_of(1))
-    told = {}
+    definitions = {}
     for name in ("BI", "BD"):
         arguments = ["--data", str(tmp_path / "clip"), "--method", "bicubic", "--degradation", name]
         protocol = evaluate(tmp_path / name, *arguments)["protocol"]
-        told[name] = protocol["degradation_definition"]
+        definitions[name] = protocol["degradation_definition"]
         for part in ("MATLAB's imresize", "a = -0.5", "by 4", "edge pixel repeated", "uint8, halves up"):
             assert part in protocol["bicubic"]
     for part in ("MATLAB's imresize", "a = -0.5", "antialiased", "edge pixel repeated", "uint8, halves up"):
-        assert part in told["BI"]
+        assert part in definitions["BI"]
     for part in ("Gaussian 13x13", "sigma 1.6", "(4i, 4j)", "edge pixel not repeated", "uint8, halves up"):
-        assert part in told["BD"]
+        assert part in definitions["BD"]
 
 
-def test_protocol_tells_where_each_methods_frames_come_from(tmp_path: Path, model: str) -> None:
+def test_protocol_names_the_source_of_each_methods_frames(tmp_path: Path, model: str) -> None:
     clip = write_folder(tmp_path / "clip", frames_of(1))
     arguments = ["--data", str(clip), "--method", "bicubic", model, f"frames:truth={clip}/."]
     bicubic, trained, truth = evaluate(tmp_path / "out", *arguments)["protocol"]["models"]
@@ -340,7 +340,7 @@ def test_exit_code_2_with_one_line_and_before_torch_is_imported(tmp_path: Path) 
     assert " torch\n" not in done.stderr
 
 
-def test_passwords_of_urls_are_neither_kept_nor_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_passwords_of_urls_are_neither_kept_nor_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     video = write_video(tmp_path / "walk.mp4", frames_of(3))
     with web_server() as server:
         server.files = {"/walk.mp4": video.read_bytes()}
@@ -348,9 +348,9 @@ def test_passwords_of_urls_are_neither_kept_nor_told(tmp_path: Path, capfd: pyte
         evaluate(tmp_path / "out", "--data", link, "--method", "bicubic", f"frames:same={link}")
         with pytest.raises(UserError, match=r"token=\*\*\*: has 3 frames, so none from 4 on"):
             evaluate(tmp_path / "bad", "--data", link, "--method", "bicubic", "--frames", "4:")
-    told = "".join(capfd.readouterr())
-    assert "data: walk (1 clip" in told
-    assert "hunter2" not in told
+    output = "".join(capfd.readouterr())
+    assert "data: walk (1 clip" in output
+    assert "hunter2" not in output
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path != video]
     assert any(path.name == "metrics.json" for path in written)
     assert [path.name for path in written if b"hunter2" in path.read_bytes()] == []

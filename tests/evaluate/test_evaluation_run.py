@@ -252,7 +252,7 @@ def test_an_artifact_store_that_fails_ends_the_run_and_the_numbers_are_named(
     assert run.info.status == "FAILED"
 
 
-def test_the_latest_version_is_pinned_and_told(tmp_path: Path, client: Any, tracking_uri: str, data: str) -> None:
+def test_the_latest_version_is_pinned_and_reported(tmp_path: Path, client: Any, tracking_uri: str, data: str) -> None:
     name = f"models:/{NAME}/latest"
     report = evaluate(tmp_path / "out", "--data", data, "--tracking-uri", tracking_uri, "--method", name)
     (source,) = report["protocol"]["models"]

@@ -85,16 +85,16 @@ def test_a_shift_is_named(tmp_path: Path, right: float, down: float) -> None:
             assert f"further {ahead}" not in note
             assert f"further {back}" not in note
         else:
-            told = note.split(f" LR pixels further {ahead if shift > 0 else back}")[0].split()[-1]
-            assert abs(float(told) - abs(shift)) <= 0.05
+            noted = note.split(f" LR pixels further {ahead if shift > 0 else back}")[0].split()[-1]
+            assert abs(float(noted) - abs(shift)) <= 0.05
 
 
 def test_bd_taken_for_bi_is_named(tmp_path: Path) -> None:
     """By the definitions BD's pixel i lies at HR 4i, BI's at 4i + 1.5: 0.375 LR pixels."""
     lr = degrade(frames(), BD)
     (note,) = notes(tmp_path, frames(), lr, ("GT/c", "BIx4/c"))
-    told = [float(part.split()[-1]) for part in note.split(" LR pixels")[:2]]
-    assert told == pytest.approx([0.375, 0.375], abs=0.03)
+    noted = [float(part.split()[-1]) for part in note.split(" LR pixels")[:2]]
+    assert noted == pytest.approx([0.375, 0.375], abs=0.03)
     assert "right" in note
     assert "down" in note
 

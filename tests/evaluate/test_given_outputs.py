@@ -139,8 +139,8 @@ def test_other_mistakes_are_named(tmp_path: Path, data: Path) -> None:
     )
     write_folder(tmp_path / "small" / "calendar", frames_of(4, 0, 44, 64))
     write_folder(tmp_path / "small" / "walk", frames_of(7, 0, 44, 64))
-    told = refusal(f"frames:X={tmp_path / 'small'}")
-    assert f"X: its frames of calendar are 64x44, those of {data}/calendar 64x48" in told
+    message = refusal(f"frames:X={tmp_path / 'small'}")
+    assert f"X: its frames of calendar are 64x44, those of {data}/calendar 64x48" in message
 
 
 def test_a_method_may_not_be_better_than_its_files(tmp_path: Path, data: Path) -> None:
@@ -156,12 +156,12 @@ def test_a_report_among_the_outputs_is_none_of_them(tmp_path: Path, data: Path) 
     write_folder(outputs / "report" / "walk", frames_of(7))
     write_folder(outputs / "report" / "calendar", frames_of(4))
     for out in ("report", "report/"):
-        found = outputs_of(f"frames:X={outputs}", clips, f"{outputs}/{out}").found
+        found = outputs_of(f"frames:X={outputs}", clips, f"{outputs}/{out}").found.values()
         assert [output.uri for output in found] == [f"{outputs}/calendar", f"{outputs}/walk"]
     # Where it goes to the outputs' own folder, what lies directly in that is the report's.
     write_folder(tmp_path / "own" / "x" / "calendar", frames_of(4))
     Image.fromarray(frames_of(1)[0]).save(tmp_path / "own" / "side_by_side.png")
-    (found_one,) = outputs_of(f"frames:X={tmp_path}/own", clips[:1], f"{tmp_path}/own").found
+    (found_one,) = outputs_of(f"frames:X={tmp_path}/own", clips[:1], f"{tmp_path}/own").found.values()
     assert found_one.uri == f"{tmp_path}/own/x/calendar"
     with pytest.raises(UserError, match="no folder of frames"):
         outputs_of(f"frames:X={tmp_path}/own", clips[1:], f"{tmp_path}/own")

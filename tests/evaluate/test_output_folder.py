@@ -121,11 +121,11 @@ def test_what_is_no_users_mistake_keeps_them_too(
     for seed, name in enumerate("ab"):
         write_folder(tmp_path / "data" / name, frames_of(2, seed))
 
-    class Interrupted(run_evaluation._Lines):
-        def told(self, position: int, scored: object) -> None:
+    class Interrupted(run_evaluation._ClipLines):
+        def finish(self, position: int, scored: object) -> None:
             raise error
 
-    monkeypatch.setattr(run_evaluation, "_Lines", Interrupted)
+    monkeypatch.setattr(run_evaluation, "_ClipLines", Interrupted)
     with pytest.raises(type(error)):
         evaluate(tmp_path / "out", "--data", str(tmp_path / "data"), "--method", "bicubic")
     assert json.loads((tmp_path / "out" / PARTIAL_FILE).read_text())["unfinished"] == ["b"]
@@ -140,12 +140,12 @@ def test_of_a_folder_that_was_taken_over_no_part_is_written(
     for seed, name in enumerate("ab"):
         write_folder(tmp_path / "data" / name, frames_of(2, seed))
 
-    class TakenOver(run_evaluation._Lines):
-        def told(self, position: int, scored: object) -> None:
+    class TakenOver(run_evaluation._ClipLines):
+        def finish(self, position: int, scored: object) -> None:
             (out / lease.FILE).write_bytes(lease.Owner.here().encode())
             raise error
 
-    monkeypatch.setattr(run_evaluation, "_Lines", TakenOver)
+    monkeypatch.setattr(run_evaluation, "_ClipLines", TakenOver)
     with pytest.raises(type(error)) as raised:
         evaluate(out, "--data", str(tmp_path / "data"), "--method", "bicubic")
     assert names(out) == {lease.FILE}
@@ -183,7 +183,7 @@ def test_a_rerun_does_not_score_its_own_report(tmp_path: Path) -> None:
     assert second["methods"]["same"]["mean"]["ssim_rgb"] == 1
 
 
-def test_an_old_file_that_cannot_be_deleted_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_old_file_that_cannot_be_deleted_is_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / report.GAIN_FILE / "below").mkdir(parents=True)
     OutputFolder(str(tmp_path)).remove_others([])
     assert f"{tmp_path / report.GAIN_FILE}: cannot be deleted" in capsys.readouterr().out
@@ -211,7 +211,7 @@ def test_a_file_that_no_evaluation_wrote_is_left_alone(tmp_path: Path, name: str
     assert (tmp_path / "out" / name).read_text() == "mine"
 
 
-def test_nothing_that_is_written_or_told_holds_a_password(
+def test_nothing_that_is_written_or_printed_holds_a_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A clip on a web server that asks for a password; here the code that reads it finds it on the disk."""
@@ -220,9 +220,9 @@ def test_nothing_that_is_written_or_told_holds_a_password(
     monkeypatch.setattr("mana_dist.storage.web.open_read", lambda _: open(clip, "rb"))  # noqa: SIM115
     monkeypatch.setattr("mana_dist.storage.web.head", lambda _: (clip.stat().st_size, None))
     evaluate(tmp_path / "out", "--data", uri, "--method", "bicubic")
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for path in (tmp_path / "out").iterdir():
         assert b"s3cret" not in path.read_bytes(), path
-    assert "s3cret" not in told
+    assert "s3cret" not in output
     report = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert report["protocol"]["data"] == ["http://***@host/a.mp4"]

@@ -12,7 +12,7 @@ from PIL import Image
 from mana_dist.evaluate import report
 from mana_dist.evaluate.protocol import DatasetProtocol, MethodSource, Protocol
 from mana_dist.evaluate.report import markdown, text
-from mana_dist.evaluate.report.metrics_table import Mark, marked, most_telling
+from mana_dist.evaluate.report.metrics_table import Mark, marked, most_different_clips
 from tests.evaluate.evaluations import HOSTILE, PROTOCOL, clip, evaluation, example, scores
 
 BEST, SECOND, NONE = Mark.BEST, Mark.SECOND, Mark.NONE
@@ -152,7 +152,7 @@ def test_clips_notes_and_protocol_in_the_markdown_file() -> None:
     assert r"* data: vid4, s3://bucket/\*.mp4" in written
 
 
-def test_every_choice_is_told() -> None:
+def test_every_choice_is_listed() -> None:
     protocol = replace(
         PROTOCOL,
         data=["one", "two"],
@@ -161,20 +161,20 @@ def test_every_choice_is_told() -> None:
             for name in ("one", "two")
         ),
     )
-    told = dict(markdown.choices(protocol))
-    assert set(Protocol.__dataclass_fields__) - told.keys() == {"datasets", "metrics"}
-    assert told["datasets 2"] == "name two; uri u; layout plain; clips 2; lr made; frame_subset all; digest ab12"
-    assert told["data"] == "one, two"
-    assert told["models"] == "none"
+    listed = dict(markdown.choices(protocol))
+    assert set(Protocol.__dataclass_fields__) - listed.keys() == {"datasets", "metrics"}
+    assert listed["datasets 2"] == "name two; uri u; layout plain; clips 2; lr made; frame_subset all; digest ab12"
+    assert listed["data"] == "one, two"
+    assert listed["models"] == "none"
 
 
-def test_where_each_methods_frames_come_from_is_told() -> None:
+def test_where_each_methods_frames_come_from_is_listed() -> None:
     trained = MethodSource(
         name="m", uri="models:/x4/2", sha256="ab12", attention="dense", memory_slots=0, window=9, frames=7
     )
-    told = dict(markdown.choices(replace(PROTOCOL, models=(MethodSource(name="bicubic"), trained))))
-    assert told["models 1"] == "name bicubic"
-    assert told["models 2"] == (
+    listed = dict(markdown.choices(replace(PROTOCOL, models=(MethodSource(name="bicubic"), trained))))
+    assert listed["models 1"] == "name bicubic"
+    assert listed["models 2"] == (
         "name m; uri models:/x4/2; sha256 ab12; attention dense; memory_slots 0; window 9; frames 7"
     )
 
@@ -184,12 +184,12 @@ def test_of_many_clips_those_where_methods_differ_most_are_shown_in_the_datas_or
     found = evaluation(
         ("bicubic", "MANA"), *(clip(str(n), scores(20), scores(20 + gain)) for n, gain in enumerate(gains))
     )
-    assert [entry.clip for entry in most_telling(found, 3)] == ["2", "3", "5"]
-    assert [entry.clip for entry in most_telling(found, 99)] == list("012345")
+    assert [entry.clip for entry in most_different_clips(found, 3)] == ["2", "3", "5"]
+    assert [entry.clip for entry in most_different_clips(found, 99)] == list("012345")
     both_perfect = evaluation(
         ("a", "b"), clip("same", scores(math.inf), scores(math.inf)), clip("x", scores(1), scores(2))
     )
-    assert [entry.clip for entry in most_telling(both_perfect, 1)] == ["x"]
+    assert [entry.clip for entry in most_different_clips(both_perfect, 1)] == ["x"]
 
 
 def test_files(tmp_path: Path) -> None:

@@ -129,8 +129,8 @@ def test_a_mistake_in_a_worker_is_one_line(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run([*RUN, "data"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "all frames of a clip must have one size" in told
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "all frames of a clip must have one size" in message
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "metrics.json").exists()
 

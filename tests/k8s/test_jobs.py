@@ -61,7 +61,7 @@ def test_train_uses_all_of_its_cluster(overlay: str) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_sweep(overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("mana_dist.sweep.command._run", lambda config, sweep, options: asked.append((config, options)))
+    monkeypatch.setattr("mana_dist.sweep.__main__._run", lambda config, sweep, options: asked.append((config, options)))
     from mana_dist.sweep.__main__ import main
 
     line, values = arguments(overlay, "sweep"), settings(overlay)

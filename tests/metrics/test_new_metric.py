@@ -13,7 +13,7 @@ from mana_dist.evaluate.promote import parse_condition
 from mana_dist.evaluate.results import Scores, mean
 from mana_dist.metrics import METRICS, Metric
 from mana_dist.sweep import trial_outcomes
-from mana_dist.sweep.trial_outcomes import DatasetScores, Outcome, Status
+from mana_dist.sweep.trial_outcomes import Outcome, Status
 from tests.evaluate.footage import evaluate, frames_of, write_folder
 
 
@@ -75,7 +75,7 @@ def test_frames_that_are_too_small_for_it_have_no_value_and_a_note(tmp_path: Pat
 def test_a_ledger_from_before_the_metric_or_with_another_still_counts(tmp_path: Path, metric: Metric) -> None:
     values = {"psnr_rgb": 30.0, "ssim_rgb": 0.9, "lpips": None, "psnr_y": 31.0, "ssim_y": 0.91}
     scores = Scores(values, frames=3)
-    outcome = Outcome(status=Status.FINISHED, scores=(DatasetScores("a", scores),), mean=scores)
+    outcome = Outcome(status=Status.FINISHED, scores={"a": scores}, mean=scores)
     trial_outcomes.write(str(tmp_path), "x", outcome)
     file = tmp_path / "ledger" / "x.json"
     content = json.loads(file.read_text())

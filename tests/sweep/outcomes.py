@@ -2,7 +2,7 @@
 
 from mana_dist.config import Config, DataConfig, RunConfig, ScheduleConfig, StageConfig
 from mana_dist.model import ModelConfig
-from mana_dist.sweep.trial_outcomes import DatasetScores, Outcome, Status
+from mana_dist.sweep.trial_outcomes import Outcome, Status
 from tests.evaluate.evaluations import scores
 
 CONFIG = Config(
@@ -17,16 +17,16 @@ CONFIG = Config(
 
 def finished(psnr: float, step_seconds: float = 1.0, memory: int = 2**30, other: float | None = None) -> Outcome:
     """On dataset ``a``, and on ``b`` where ``other`` is given; LPIPS is a hundredth of PSNR."""
-    found = [DatasetScores("a", scores(psnr, lpips=psnr / 100))]
+    found = {"a": scores(psnr, lpips=psnr / 100)}
     mean = psnr
     if other is not None:
-        found.append(DatasetScores("b", scores(other, lpips=other / 100)))
+        found["b"] = scores(other, lpips=other / 100)
         mean = (psnr + other) / 2
     return Outcome(
         status=Status.FINISHED,
         model="/model",
         mlflow_run_id="1",
-        scores=tuple(found),
+        scores=found,
         mean=scores(mean, lpips=mean / 100),
         step_seconds=step_seconds,
         memory_bytes=memory,

@@ -11,7 +11,7 @@ from mana_dist.evaluate.report.svg_plots import Point
 from mana_dist.evaluate.results import Scores
 from mana_dist.sweep import publish, sweep_plots, trial_outcomes
 from mana_dist.sweep.results_table import best, make_table, to_csv, to_markdown_text
-from mana_dist.sweep.trial_outcomes import DatasetScores, Outcome, Status
+from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import make_plan
 from mana_dist.sweep.variations import memory_sweep, window_sweep
 from tests.sweep.outcomes import CONFIG, finished
@@ -78,7 +78,7 @@ def test_a_setting_without_all_its_seeds_says_so_and_takes_no_place() -> None:
     assert alone.name == "4-seed5"
 
 
-def test_what_failed_is_told_and_takes_nothing_down() -> None:
+def test_what_failed_is_reported_and_takes_nothing_down() -> None:
     sweep = window_sweep(CONFIG, (3, 5, 13), (7,))
     plan = make_plan(CONFIG, sweep, samples=1)
     failed = Outcome(status=Status.FAILED, reason="out of | memory")
@@ -115,7 +115,7 @@ def test_the_pareto_front_holds_what_nothing_beats_at_no_more_cost() -> None:
 def test_the_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:
     values = {"psnr_rgb": math.inf, "ssim_rgb": 1.0, "lpips": None, "psnr_y": math.inf, "ssim_y": 1.0}
     infinite = Scores(values, frames=3)
-    outcome = Outcome(status=Status.FINISHED, scores=(DatasetScores("a", infinite),), mean=infinite, seconds=1.5)
+    outcome = Outcome(status=Status.FINISHED, scores={"a": infinite}, mean=infinite, seconds=1.5)
     assert trial_outcomes.read(str(tmp_path), "x") is None
     trial_outcomes.write(str(tmp_path), "x", outcome)
     assert trial_outcomes.read(str(tmp_path), "x") == outcome

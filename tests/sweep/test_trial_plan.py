@@ -133,7 +133,7 @@ def test_a_sweep_goes_on_with_more_settings_but_not_with_another_training() -> N
         sweep_record.check_same("s", old, dataclasses.replace(old, tracking_uri="v"))
 
 
-def test_a_record_comes_back_and_a_damaged_one_is_told(tmp_path: Path) -> None:
+def test_a_record_comes_back_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
     assert sweep_record.load(str(tmp_path)) is None
     sweep_record.save(str(tmp_path), begun(CONFIG))
     assert sweep_record.load(str(tmp_path)) == begun(CONFIG)

@@ -1,4 +1,4 @@
-"""Trials on a real Ray Tune, with a program in their place that only does what it is told to."""
+"""Trials on a real Ray Tune, with a program in their place that only does what it is given."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ class Sweep:
     folder: Path
     errors: dict[str, str]
 
-    def told(self, what: str) -> list[str]:
+    def lines(self, what: str) -> list[str]:
         return (self.folder / what).read_text().splitlines()
 
 
@@ -50,8 +50,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 @pytest.mark.cluster
 def test_a_trial_is_stopped_that_validates_worse_than_half_of_those_before_it(sweep: Sweep) -> None:
     # What counts is 29.0 at the rung of 2 steps, not 40.0 before; it did not make its other 900 steps.
-    assert STOPPED in sweep.told("begun")
-    assert sweep.told("done") == [FINISHES, RECOVERS]
+    assert STOPPED in sweep.lines("begun")
+    assert sweep.lines("done") == [FINISHES, RECOVERS]
     assert not sweep.errors[STOPPED]
 
 
@@ -60,7 +60,7 @@ def test_a_process_that_dies_is_started_again_and_the_others_go_on(sweep: Sweep)
     assert [name for name, error in sweep.errors.items() if error] == [DIES]
     assert "its process ended with code 1: out of luck; see " in sweep.errors[DIES]
     assert "out of luck" in (sweep.folder / "sweep" / "logs" / f"{DIES}.txt").read_text()
-    assert sweep.told("begun").count(DIES) == 1 + RETRIES
+    assert sweep.lines("begun").count(DIES) == 1 + RETRIES
 
 
 def test_as_many_trials_at_a_time_as_there_is_room_for() -> None:

@@ -13,7 +13,6 @@ from mana_dist.sweep.board import Board
 from mana_dist.sweep.trial_messages import Report
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import make_plan
-from mana_dist.sweep.tuning import Ended
 from mana_dist.sweep.variations import memory_sweep
 from mana_dist.sweep.watch import Watch
 from mana_dist.train.elastic.interrupts import Interrupts
@@ -30,7 +29,7 @@ def watch_of(folder: Path, interrupts: Interrupts) -> Watch:
 def test_a_trial_that_noted_its_outcome_keeps_it(tmp_path: Path) -> None:
     watch = watch_of(tmp_path, Interrupts())
     trial_outcomes.write(str(tmp_path), NONE, finished(30))
-    watch.ended(Ended(NONE, ""))
+    watch.ended(NONE, "")
     assert trial_outcomes.read(str(tmp_path), NONE) == finished(30)
 
 
@@ -38,8 +37,8 @@ def test_one_that_died_or_was_stopped_gets_its_outcome_here(tmp_path: Path) -> N
     before = Outcome(status=Status.FAILED, reason="of the last time")
     trial_outcomes.write(str(tmp_path), NONE, before)
     watch = watch_of(tmp_path, Interrupts())
-    watch.ended(Ended(NONE, ""))
-    watch.ended(Ended(FOUR, "killed by the kernel"))
+    watch.ended(NONE, "")
+    watch.ended(FOUR, "killed by the kernel")
     assert trial_outcomes.read(str(tmp_path), NONE) == Outcome(status=Status.STOPPED, reason="early, by ASHA")
     assert trial_outcomes.read(str(tmp_path), FOUR) == Outcome(status=Status.FAILED, reason="killed by the kernel")
 
@@ -54,7 +53,7 @@ def test_an_interrupt_ends_the_trials_and_waits_for_them(
         assert process.stdout is not None
         process.stdout.readline()
         its = watch_of(tmp_path, interrupts)
-        its.heard(NONE, Report(what="starting", process=process.pid))
+        its.reported(NONE, Report(what="starting", process=process.pid))
         its.turn()
         with interrupts.awaited():
             signal.raise_signal(signal.SIGTERM)

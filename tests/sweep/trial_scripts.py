@@ -15,7 +15,7 @@ from mana_dist.storage.lease import Fence
 from mana_dist.sweep.halving import Halving
 from mana_dist.sweep.trial_messages import Report, Task
 from mana_dist.sweep.trial_plan import make_plan
-from mana_dist.sweep.tuning import Ended, run_trials
+from mana_dist.sweep.tuning import run_trials
 from mana_dist.sweep.variations import memory_sweep
 from tests.sweep.outcomes import CONFIG
 
@@ -49,13 +49,13 @@ class Listener:
         self.errors: dict[str, str] = {}
         self._lock = threading.Lock()  # as a listener may have: Tune must not try to save it
 
-    def heard(self, name: str, report: Report) -> None:
+    def reported(self, name: str, report: Report) -> None:
         assert name in NAMES
         assert report.total == TOTAL
 
-    def ended(self, ended: Ended) -> None:
-        assert ended.name not in self.errors
-        self.errors[ended.name] = ended.error
+    def ended(self, name: str, error: str) -> None:
+        assert name not in self.errors
+        self.errors[name] = error
 
     def turn(self) -> None:
         pass

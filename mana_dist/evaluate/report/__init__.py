@@ -1,4 +1,4 @@
-"""An evaluation for people: tables on the console and in Markdown, plots, and one page that needs no server."""
+"""The report of an evaluation: tables on the console and in Markdown, plots, and one page that needs no server."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from mana_dist.evaluate.results import Evaluation, Example
 PAGE_FILE, MARKDOWN_FILE, PICTURE_FILE = "report.html", "report.md", "side_by_side.png"
 GAIN_FILE, PSNR_FILE = "gain_over_motion.svg", "psnr_per_clip.svg"
 FILES = (PAGE_FILE, MARKDOWN_FILE, PSNR_FILE, GAIN_FILE, PICTURE_FILE)
-"""All that a report may consist of."""
+"""Names of all files that a report may have."""
 ROWS_SHOWN = 4  # clips in the picture
 
 __all__ = ["FILES", "publish", "table"]
@@ -26,7 +26,7 @@ def publish(out: str, evaluation: Evaluation) -> list[str]:
         evaluation: of at least one clip.
 
     Returns:
-        The files' URIs, the page's first. Each was written whole; the reports after the pictures that they show.
+        The files' URIs, the page's first. The reports are written after the pictures that they show.
 
     Raises:
         OSError: it cannot be written.
@@ -51,7 +51,7 @@ def publish(out: str, evaluation: Evaluation) -> list[str]:
 
 
 def table(evaluation: Evaluation) -> str:
-    """The methods' means for a console: a table per dataset, and of the large-motion clips; names as they are."""
+    """Return the methods' means as text for a console: a table per dataset, and one of the large-motion clips."""
     return markdown.tables(evaluation, clean)
 
 

@@ -1,13 +1,12 @@
-"""The report as one HTML page: no server, no network, nothing beside it; opens from a file's URL.
+"""The report as one HTML page that needs no server, no network and no other file.
 
-Without its script the page is complete but still; the script adds sorting, and the slider and zoom over the crops. A
-content security policy lets that one script run and nothing be fetched, so that no name can smuggle anything in.
+The page is complete without its script, which adds sorting, and the slider and zoom over the crops. A content security
+policy lets that one script run and nothing be fetched, so that no name of a clip or method can run code.
 """
 
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from string import Template
 
@@ -16,19 +15,20 @@ from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.evaluate.methods import BICUBIC
 from mana_dist.evaluate.report import markdown, metrics_table, svg_plots
 from mana_dist.evaluate.report.metrics_table import Cell, Group, Mark
-from mana_dist.evaluate.report.text import counted, to_html
-from mana_dist.evaluate.results import ClipScores, Evaluation, Example
+from mana_dist.evaluate.report.text import to_html
+from mana_dist.evaluate.results import Evaluation, Example
 from mana_dist.metrics import METRICS
+from mana_dist.progress import count
 
 EXAMPLES_SHOWN = 12
 EXAMPLES_SIZE = 7_000_000
-"""Characters of pictures in a page; the first example is shown whatever its size."""
+"""Limit of the examples in a page, characters; the first example is shown whatever its size."""
 ROWS_SHOWN = 2000
 NAMES_SHOWN = 20
 
 
 def page(evaluation: Evaluation) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Args:
         evaluation: of at least one clip; its names may hold anything.
@@ -54,23 +54,15 @@ def page(evaluation: Evaluation) -> str:
 
 
 def ordered(examples: Sequence[Example]) -> list[Example]:
-    """Those in which the compared frames differ most first."""
+    """Return the examples, those first in which the compared frames differ most."""
     return sorted(examples, key=lambda example: -example.region.difference)
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A picture that can be compared with others of the same part: its name and it as HTML reads it."""
-
-    name: str
-    picture: str
 
 
 def _summary(evaluation: Evaluation) -> str:
     frames = sum(clip.scores[0].frames for clip in evaluation.clips)
     names = ", ".join(f"<bdi>{to_html(name)}</bdi>" for name in evaluation.datasets)
-    sizes = f"{counted(len(evaluation.clips), 'clip')}, {counted(frames, 'frame')}"
-    return f"{names} · {sizes} · {counted(len(evaluation.methods), 'method')}"
+    sizes = f"{count(len(evaluation.clips), 'clip')}, {count(frames, 'frame')}"
+    return f"{names} · {sizes} · {count(len(evaluation.methods), 'method')}"
 
 
 def _results(evaluation: Evaluation) -> str:
@@ -115,7 +107,7 @@ def _protocol(evaluation: Evaluation) -> str:
 def _plots(evaluation: Evaluation) -> str:
     gains, psnr = svg_plots.gain_over_motion(evaluation), svg_plots.psnr_per_clip(evaluation)
     missing = [clip for clip in evaluation.clips if clip.motion is None]
-    without = f" {counted(len(missing), 'clip')} of a single frame left out." if missing else ""
+    without = f" {count(len(missing), 'clip')} of a single frame left out." if missing else ""
     less = len(evaluation.clips) > svg_plots.CLIPS_SHOWN
     which = f" The {svg_plots.CLIPS_SHOWN} clips in which the methods differ most." if less else ""
     parts = [
@@ -157,7 +149,7 @@ def _examples(evaluation: Evaluation) -> str:
 
 
 def _upscaled_lr(methods: Sequence[str]) -> list[str]:
-    """Without bicubic among the methods, the page makes that picture from the LR crop, to compare with."""
+    """Return the name of the picture that the page makes from the LR crop where bicubic is not among the methods."""
     return [] if BICUBIC in methods else [f"LR, {BICUBIC}"]
 
 
@@ -171,14 +163,11 @@ def _options(names: Sequence[str], chosen: int) -> str:
 def _example(example: Example, methods: Sequence[str]) -> str:
     region = example.region
     images = [example.lr, *(bicubic_upsample(example.lr) for _ in _upscaled_lr(methods)), *example.outputs, example.hr]
-    layers = [
-        _Layer(to_html(name), pictures.to_data_uri(image))
-        for name, image in zip(["LR", *_upscaled_lr(methods), *methods, "HR"], images, strict=True)
-    ]
+    names = map(to_html, ["LR", *_upscaled_lr(methods), *methods, "HR"])
     figures = "".join(
-        f'<figure><img src="{layer.picture}" width="{region.width}" height="{region.height}" alt="{layer.name}">'
-        f'<figcaption title="{layer.name}"><bdi>{layer.name}</bdi></figcaption></figure>'
-        for layer in layers
+        f'<figure><img src="{pictures.to_data_uri(image)}" width="{region.width}" height="{region.height}" '
+        f'alt="{name}"><figcaption title="{name}"><bdi>{name}</bdi></figcaption></figure>'
+        for name, image in zip(names, images, strict=True)
     )
     where = f"frame {example.frame}, {region.width}x{region.height} pixels at ({region.left}, {region.top})"
     return (
@@ -188,32 +177,22 @@ def _example(example: Example, methods: Sequence[str]) -> str:
 
 
 def _clips(evaluation: Evaluation) -> str:
-    shown = metrics_table.most_telling(evaluation, max(1, ROWS_SHOWN // len(evaluation.methods)))
-    several = len(evaluation.datasets) > 1
-    names = [("clip", ""), *([("dataset", "")] if several else []), ("method", "")]
-    headings = _headings(names) + _headings([], [("motion", "LR pixels per frame"), ("frames", "")])
-    rows = "".join(_clip_rows(evaluation, clip, several) for clip in shown)
-    left_out = len(evaluation.clips) - len(shown)
-    more = f"<p>{counted(left_out, 'clip')} more, where the methods differ less, in metrics.json.</p>"
+    found, left_out = metrics_table.clip_rows(evaluation, max(1, ROWS_SHOWN // len(evaluation.methods)))
+    columns = ["clip", "dataset", "method"] if len(evaluation.datasets) > 1 else ["clip", "method"]
+    headings = _headings([(column, "") for column in columns])
+    headings += _headings([], [("motion", "LR pixels per frame"), ("frames", "")])
+    kinds = ["name dataset" if column == "dataset" else "name" for column in columns]
+    rows = ""
+    for names, cells in found:
+        texts = [f'<td class="{kind}"><bdi>{to_html(name)}</bdi></td>' for kind, name in zip(kinds, names, strict=True)]
+        rows += f"<tr>{''.join(texts)}{''.join(map(_cell, cells))}</tr>"
+    more = f"<p>{count(left_out, 'clip')} more, where the methods differ less, in metrics.json.</p>"
     caption = "Each clip: means over its frames"
     return _scrollable(
         caption,
         f'<table class="sortable"><caption>{caption}</caption><thead><tr>{headings}</tr></thead>'
         f"<tbody>{rows}</tbody></table>",
     ) + (more if left_out else "")
-
-
-def _clip_rows(evaluation: Evaluation, clip: ClipScores, with_dataset: bool) -> str:
-    rows = []
-    motion = Cell(metrics_table.NOTHING if clip.motion is None else f"{clip.motion:.2f}", clip.motion)
-    for method, cells, scores in zip(
-        evaluation.methods, metrics_table.of_clip(evaluation, clip).rows, clip.scores, strict=True
-    ):
-        names = [("", clip.clip), *([(" dataset", clip.dataset)] if with_dataset else []), ("", method)]
-        texts = "".join(f'<td class="name{kind}"><bdi>{to_html(name)}</bdi></td>' for kind, name in names)
-        numbers = [*cells, motion, Cell(str(scores.frames), scores.frames)]
-        rows.append(f"<tr>{texts}{''.join(map(_cell, numbers))}</tr>")
-    return "".join(rows)
 
 
 def _notes(evaluation: Evaluation) -> str:
@@ -238,7 +217,7 @@ def _headings(names: Sequence[tuple[str, str]], numbers: Sequence[tuple[str, str
 
 
 def _unbroken(heading: str) -> str:
-    """A long heading on two lines; other breaks are kept out by the style."""
+    """Break a long heading into two lines; the style prevents other breaks."""
     return (
         heading.replace(" over ", " over<br>")
         .replace(" (", "&nbsp;(")
@@ -257,5 +236,5 @@ def _cell(cell: Cell) -> str:
 
 
 def _scrollable(label: str, content: str) -> str:
-    """What is wider than a narrow window scrolls in it, by keys too."""
+    """Let content scroll that is wider than the window, by keys too."""
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{content}</div>'

@@ -6,9 +6,10 @@ from dataclasses import fields, is_dataclass
 from mana_dist.evaluate.protocol import Protocol
 from mana_dist.evaluate.report import metrics_table
 from mana_dist.evaluate.report.metrics_table import Cell, Group, Mark
-from mana_dist.evaluate.report.text import counted, to_markdown
+from mana_dist.evaluate.report.text import to_markdown
 from mana_dist.evaluate.results import Evaluation
 from mana_dist.metrics import METRICS
+from mana_dist.progress import count
 
 LEGEND = "**best**, _second best_; ↑ larger is better, ↓ smaller is better"
 CLIPS_SHOWN = 200
@@ -16,10 +17,10 @@ NAMES_SHOWN = 20
 
 
 def tables(evaluation: Evaluation, escape: Callable[[str], str] = to_markdown) -> str:
-    """The methods' means, one table per dataset, each under a line that says of what; legible on a console.
+    """Return the methods' means, a table per dataset, each under a heading; they can be read on a console.
 
     Args:
-        evaluation: what was found.
+        evaluation: the results.
         escape: makes names and notes safe to show where the tables go.
     """
     parts = [_titled(group, evaluation.methods, escape) for group in metrics_table.groups(evaluation)]
@@ -33,10 +34,10 @@ def tables(evaluation: Evaluation, escape: Callable[[str], str] = to_markdown) -
 
 
 def report(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> str:
-    """The text of ``report.md``.
+    """Return the text of ``report.md``.
 
     Args:
-        evaluation: what was found.
+        evaluation: the results.
         pictures: what each picture shows, and its file's name beside the report.
     """
     sections = [
@@ -52,22 +53,22 @@ def report(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> str:
 
 
 def choices(protocol: Protocol) -> list[tuple[str, str]]:
-    """Every choice of the protocol: its name and its value as text; what is told of each dataset on its own."""
+    """Return every choice of the protocol, its name and its value as text; a row for each dataset and model."""
     rows = []
     for name, value in protocol.entries().items():
         if isinstance(value, list | tuple) and value and is_dataclass(value[0]):
-            rows += [(f"{name} {number}", _told(part)) for number, part in enumerate(value, 1)]
+            rows += [(f"{name} {number}", _as_text(part)) for number, part in enumerate(value, 1)]
         else:
-            rows.append((name, _told(value)))
+            rows.append((name, _as_text(value)))
     return rows
 
 
-def _told(value: object) -> str:
+def _as_text(value: object) -> str:
     if is_dataclass(value):
         parts = [(entry.name, getattr(value, entry.name)) for entry in fields(value)]
-        return "; ".join(f"{name} {_told(part)}" for name, part in parts if part not in ("", (), None))
+        return "; ".join(f"{name} {_as_text(part)}" for name, part in parts if part not in ("", (), None))
     if isinstance(value, list | tuple):
-        return ", ".join(map(_told, value)) or "none"
+        return ", ".join(map(_as_text, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None or value == "" else str(value)
@@ -75,24 +76,17 @@ def _told(value: object) -> str:
 
 def _titled(group: Group, methods: Sequence[str], escape: Callable[[str], str]) -> str:
     head = ["method", *(metric.heading for metric in METRICS.values()), metrics_table.GAIN]
-    rows = [[escape(name), *map(_cell, cells)] for name, cells in zip(methods, group.rows, strict=True)]
+    rows = [[escape(name), *map(marked, cells)] for name, cells in zip(methods, group.rows, strict=True)]
     return f"{escape(group.title)} ({group.size}):\n\n{_aligned([head, *rows])}"
 
 
 def _clips(evaluation: Evaluation) -> str:
-    shown = metrics_table.most_telling(evaluation, CLIPS_SHOWN)
-    several = len(evaluation.datasets) > 1
-    head = ["clip", *(["dataset"] if several else []), "method", *(metric.heading for metric in METRICS.values())]
-    rows = [[*head, metrics_table.GAIN, "motion (LR pixels/frame)", "frames"]]
-    for clip in shown:
-        names = [to_markdown(name) for name in (clip.clip, *([clip.dataset] if several else []))]
-        motion = metrics_table.NOTHING if clip.motion is None else f"{clip.motion:.2f}"
-        for method, cells, scores in zip(
-            evaluation.methods, metrics_table.of_clip(evaluation, clip).rows, clip.scores, strict=True
-        ):
-            rows.append([*names, to_markdown(method), *map(_cell, cells), motion, str(scores.frames)])
-    left_out = len(evaluation.clips) - len(shown)
-    more = f"\n\nand {counted(left_out, 'clip')} more, where the methods differ less, in metrics.json"
+    found, left_out = metrics_table.clip_rows(evaluation, CLIPS_SHOWN)
+    columns = ["clip", "dataset", "method"] if len(evaluation.datasets) > 1 else ["clip", "method"]
+    columns += [*(metric.heading for metric in METRICS.values()), metrics_table.GAIN]
+    rows = [[*columns, "motion (LR pixels/frame)", "frames"]]
+    rows += [[*map(to_markdown, names), *map(marked, cells)] for names, cells in found]
+    more = f"\n\nand {count(left_out, 'clip')} more, where the methods differ less, in metrics.json"
     return _aligned(rows) + (more if left_out else "")
 
 
@@ -102,7 +96,8 @@ def _note(text: str, names: Sequence[str]) -> str:
     return f"* {to_markdown(text)}: {listed}{more}"
 
 
-def _cell(cell: Cell) -> str:
+def marked(cell: Cell) -> str:
+    """Return a cell's text, in bold type if it is the best, in italics if it is the second best."""
     sign = {Mark.BEST: "**", Mark.SECOND: "_", Mark.NONE: ""}[cell.mark]
     return f"{sign}{cell.text}{sign}"
 

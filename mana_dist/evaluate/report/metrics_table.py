@@ -1,4 +1,4 @@
-"""What the tables hold, whatever they are written in: cells as shown, with best and second best marked.
+"""The tables' cells, for HTML and Markdown alike: numbers as shown, with best and second best marked.
 
 The layout is that of the paper's Table 1 (and Table 2 for the clips with the largest motion): a row per method, the
 RGB metrics first.
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from mana_dist.evaluate.methods import BICUBIC
-from mana_dist.evaluate.report.text import counted
 from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
 from mana_dist.metrics import METRICS
+from mana_dist.progress import count
 
 NOTHING = "\N{EN DASH}"
 
@@ -50,8 +50,8 @@ class Group:
 
     Attributes:
         title: the dataset's, the clip's, or what the rows are the mean of.
-        size: how many clips and frames that is.
-        rows: of each method, in the evaluation's order: a metric each, then the gain over bicubic.
+        size: number of clips and frames, in words.
+        rows: one per method, in the evaluation's order: a cell per metric, then the gain over bicubic.
     """
 
     title: str
@@ -60,7 +60,7 @@ class Group:
 
 
 def groups(evaluation: Evaluation) -> list[Group]:
-    """Table 1: each dataset; the mean over the clips of all of them behind where there are several."""
+    """Return Table 1: a group per dataset, and where there are several a last one over all clips."""
     found = [_means(evaluation, name, evaluation.of_dataset(name)) for name in evaluation.datasets]
     if len(found) > 1:
         found.append(_means(evaluation, "mean over all clips", evaluation.clips))
@@ -68,23 +68,35 @@ def groups(evaluation: Evaluation) -> list[Group]:
 
 
 def top_motion(evaluation: Evaluation) -> Group | None:
-    """Table 2: the mean over the clips with the largest motion; None where it was not asked for, or is empty."""
+    """Return Table 2: the mean over the clips with the largest motion; None where that is not reported."""
     clips = evaluation.of_top_motion()
     if not clips:
         return None
     least = min((clip.motion for clip in clips if clip.motion is not None), default=None)
-    title = f"the {len(clips)} of {counted(len(evaluation.clips), 'clip')} with the largest motion"
+    title = f"the {len(clips)} of {count(len(evaluation.clips), 'clip')} with the largest motion"
     motion = "" if least is None else f", {least:.2f} LR pixels per frame or more"
     return _means(evaluation, title + motion, clips)
 
 
-def of_clip(evaluation: Evaluation, clip: ClipScores) -> Group:
-    """One clip's rows."""
-    return _means(evaluation, clip.clip, [clip])
+def clip_rows(evaluation: Evaluation, limit: int) -> tuple[list[tuple[list[str], list[Cell]]], int]:
+    """Return a row for each method of the ``limit`` clips in which methods differ most, and the number of other clips.
+
+    A row has names (clip, dataset where there are several, method) and cells (metrics, gain, motion, frames).
+    """
+    shown = most_different_clips(evaluation, limit)
+    several = len(evaluation.datasets) > 1
+    rows = []
+    for clip in shown:
+        motion = Cell(NOTHING if clip.motion is None else f"{clip.motion:.2f}", clip.motion)
+        means = _means(evaluation, clip.clip, [clip])
+        for method, cells, scores in zip(evaluation.methods, means.rows, clip.scores, strict=True):
+            names = [clip.clip, *([clip.dataset] if several else []), method]
+            rows.append((names, [*cells, motion, Cell(str(scores.frames), scores.frames)]))
+    return rows, len(evaluation.clips) - len(shown)
 
 
-def most_telling(evaluation: Evaluation, limit: int) -> list[ClipScores]:
-    """At most ``limit`` clips, those in which the methods' PSNR differ most, in the data's order."""
+def most_different_clips(evaluation: Evaluation, limit: int) -> list[ClipScores]:
+    """Return at most ``limit`` clips, those in which the methods' PSNR differ most, in the data's order."""
 
     def spread(position: int) -> float:
         values = [scores.psnr_rgb for scores in evaluation.clips[position].scores]
@@ -95,7 +107,7 @@ def most_telling(evaluation: Evaluation, limit: int) -> list[ClipScores]:
 
 
 def footnotes(evaluation: Evaluation) -> list[str]:
-    """Why cells of this evaluation's tables are empty or infinite, as plain text; mostly nothing."""
+    """Return why cells of this evaluation's tables are empty or infinite, as plain text; mostly nothing."""
     scores = [entry for clip in evaluation.clips for entry in clip.scores]
     notes = []
     for metric in METRICS.values():
@@ -116,7 +128,7 @@ def footnotes(evaluation: Evaluation) -> list[str]:
 
 
 def notes_by_text(evaluation: Evaluation) -> dict[str, list[str]]:
-    """The clips' notes, each with the names of the clips that have it, in the data's order."""
+    """Return the clips' notes, each with the names of the clips that have it, in the data's order."""
     found: dict[str, list[str]] = {}
     for clip in evaluation.clips:
         for note in clip.notes:
@@ -125,22 +137,23 @@ def notes_by_text(evaluation: Evaluation) -> dict[str, list[str]]:
 
 
 def marked(values: Sequence[float | None], digits: int, larger_is_better: bool) -> list[Cell]:
-    """A column's cells, the best and the second best marked.
+    """Return a column's cells, the best and the second best marked.
 
-    What reads the same is marked the same: places are told by the numbers as shown, and those of equal best leave
-    the second place to the next number.
+    Marks compare the numbers as shown, so that equal texts have equal marks; several may be best, and the next number
+    is second best.
 
     Args:
-        values: of each method.
-        digits: shown behind the point.
-        larger_is_better: or smaller.
+        values: one per method.
+        digits: shown after the point.
+        larger_is_better: whether the largest value is the best.
     """
     texts = [_shown(value, digits) for value in values]
-    numbers = {float(text.replace("∞", "inf")) for text in texts if text != NOTHING}
-    order = sorted(numbers, reverse=larger_is_better) if sum(text != NOTHING for text in texts) > 1 else []
+    numbers = {text: float(text.replace("∞", "inf")) for text in texts if text != NOTHING}
+    several = sum(text != NOTHING for text in texts) > 1
+    order = sorted(set(numbers.values()), reverse=larger_is_better) if several else []
     places = dict(zip(order, (Mark.BEST, Mark.SECOND), strict=False))
-    marks = [Mark.NONE if text == NOTHING else places.get(float(text.replace("∞", "inf")), Mark.NONE) for text in texts]
-    return [Cell(text, value, mark) for text, value, mark in zip(texts, values, marks, strict=True)]
+    marks = {text: places.get(number, Mark.NONE) for text, number in numbers.items()}
+    return [Cell(text, value, marks.get(text, Mark.NONE)) for text, value in zip(texts, values, strict=True)]
 
 
 def _means(evaluation: Evaluation, title: str, clips: Sequence[ClipScores]) -> Group:
@@ -150,17 +163,17 @@ def _means(evaluation: Evaluation, title: str, clips: Sequence[ClipScores]) -> G
         for metric in METRICS.values()
     ]
     columns.append(_gains(evaluation, scores))
-    clip_count = "" if len(clips) == 1 and title == clips[0].clip else counted(len(clips), "clip") + ", "
-    return Group(title, clip_count + counted(scores[0].frames, "frame"), tuple(zip(*columns, strict=True)))
+    clip_count = "" if len(clips) == 1 and title == clips[0].clip else count(len(clips), "clip") + ", "
+    return Group(title, clip_count + count(scores[0].frames, "frame"), tuple(zip(*columns, strict=True)))
 
 
 def gain(psnr: float, base: float) -> float | None:
-    """PSNR over that of bicubic, dB; None where either is infinite."""
+    """Return the gain in PSNR over bicubic, dB; None where either is infinite."""
     return psnr - base if math.isfinite(psnr) and math.isfinite(base) else None
 
 
 def _gains(evaluation: Evaluation, scores: Sequence[Scores]) -> list[Cell]:
-    # Not marked: its best are PSNR's, but rounded apart from them, so that the marks could contradict each other.
+    # Not marked: it is rounded otherwise than PSNR, so that its marks could contradict PSNR's.
     if BICUBIC not in evaluation.methods:
         return [Cell(NOTHING, None)] * len(scores)
     base = scores[evaluation.methods.index(BICUBIC)].psnr_rgb
@@ -169,7 +182,7 @@ def _gains(evaluation: Evaluation, scores: Sequence[Scores]) -> list[Cell]:
 
 
 def signed(value: float) -> str:
-    """With its sign and two digits; what rounds to nothing is +0.00."""
+    """Return the value with its sign and two digits, never as -0.00."""
     text = f"{value:+.2f}"
     return "+0.00" if text == "-0.00" else text
 

@@ -1,7 +1,7 @@
-"""Plots as SVG text: no library, so that they follow the page's colours and need nothing to be shown.
+"""Plots as SVG text, written without a library: they take the page's colours and show titles on hovering.
 
-Every method has a colour and a shape of its own; no two of 42 share both. The colours are those of Okabe and Ito's
-palette, which the colour-blind tell apart, darkened where needed to stand out from white and from the dark page alike.
+Every method has a colour and a shape; of 42 methods, no two share both. The colours are those of Okabe and Ito's
+palette, which the colour-blind can distinguish, darkened where needed for contrast with a white and a dark page.
 """
 
 import math
@@ -24,7 +24,7 @@ SHAPES = (  # around (0, 0), of about equal area
 )
 CLIPS_SHOWN = 40
 TITLED_POINTS = 2000
-"""With more points than this, a method's become one path, without the titles that show on hovering."""
+"""Largest number of points with titles that show on hovering; more are drawn as one path per method."""
 
 WIDTH, RIGHT = 600, 16
 _LEGEND_ROW, _CLIP_ROW = 18, 20
@@ -36,7 +36,7 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class Point:
-    """Where a clip and method stands.
+    """A point of a plot.
 
     Attributes:
         x: in the x axis's unit.
@@ -57,7 +57,7 @@ class Axis:
         ticks: ascending, equally far apart; the first and the last enclose the values.
         start: pixel of the first tick.
         stop: pixel of the last one.
-        label: what it shows, with its unit.
+        label: name of its quantity, with the unit.
     """
 
     ticks: tuple[float, ...]
@@ -66,21 +66,21 @@ class Axis:
     label: str
 
     def pixel(self, value: float) -> float:
-        """Where ``value`` lies."""
+        """Return the pixel of ``value``."""
         share = (value - self.ticks[0]) / (self.ticks[-1] - self.ticks[0])
         return self.start + share * (self.stop - self.start)
 
     def text(self, tick: float) -> str:
-        """A tick's number, with as many digits as the ticks need."""
+        """Return a tick's number, with as many digits as the ticks need."""
         digits = max(0, -math.floor(math.log10(self.ticks[1] - self.ticks[0]) + 1e-9))
         return f"{tick:.{digits}f}" if round(tick, digits) else "0"
 
 
 def gain_over_motion(evaluation: Evaluation) -> str | None:
-    """PSNR gain over bicubic against motion: a point per clip and method (cf. the paper's Table 2).
+    """Plot PSNR gain over bicubic against motion, a point per clip and method (cf. the paper's Table 2).
 
     Returns:
-        None where there is no point: bicubic or another method is missing, or no clip has a motion and a finite gain.
+        SVG; None if bicubic or another method is missing, or no clip has a motion and a finite gain.
     """
     if BICUBIC not in evaluation.methods:
         return None
@@ -105,12 +105,12 @@ def gain_over_motion(evaluation: Evaluation) -> str | None:
 
 
 def psnr_per_clip(evaluation: Evaluation) -> str | None:
-    """PSNR of each method in each clip: a row per clip, at most ``CLIPS_SHOWN``, those in which methods differ most.
+    """Plot PSNR by clip and method: a row per clip, at most ``CLIPS_SHOWN``, those in which methods differ most.
 
     Returns:
-        None where no PSNR is finite.
+        SVG; None if no PSNR is finite.
     """
-    clips = metrics_table.most_telling(evaluation, CLIPS_SHOWN)
+    clips = metrics_table.most_different_clips(evaluation, CLIPS_SHOWN)
     series = [
         [
             Point(psnr, row, f"{clip.clip}, {method}: {psnr:.2f} dB")
@@ -138,25 +138,25 @@ def psnr_per_clip(evaluation: Evaluation) -> str | None:
 
 
 def standalone(svg: str) -> bytes:
-    """A plot as a file of its own, with colours for a light and a dark surrounding."""
+    """Return a plot as a separate file, with colours for light and dark pages."""
     opening, rest = svg.split(">", 1)
     return f"{opening}>{_STYLE}{rest}\n".encode()
 
 
 def ticks(values: Sequence[float]) -> tuple[float, ...]:
-    """From three to eight round numbers around ``values``: 1, 2 or 5 times a power of ten apart."""
+    """Return three to eight round numbers around ``values``: 1, 2 or 5 times a power of ten apart."""
     low, high = min(values), max(values)
     if high - low < 1e-9 * max(1.0, abs(high)):
         low, high = low - 0.5, high + 0.5
     power = 10.0 ** math.floor(math.log10((high - low) / 6))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= (high - low) / 6)
-    # The tolerance keeps a value that is a tick but for rounding from adding another one.
+    # The tolerance: a value that differs from a tick by rounding alone adds no further tick.
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return tuple(number * step for number in range(first, max(last, first + 2) + 1))
 
 
 def draw_points(series: Sequence[Sequence[Point]], x: Axis, y: Axis) -> str:
-    """The points of each series, in its colour and shape."""
+    """Draw the points of each series, in its colour and shape."""
     titled = sum(map(len, series)) <= TITLED_POINTS
     parts = []
     for number, points in enumerate(series):
@@ -184,7 +184,7 @@ def _colour(number: int) -> str:
 
 
 def draw_grid_x(axis: Axis, top: float, bottom: float) -> str:
-    """Lines, numbers and the label of an x axis."""
+    """Draw lines, numbers and the label of an x axis."""
     parts = [
         f'<path class="grid" d="M{axis.pixel(tick):.2f} {top}V{bottom}" stroke="currentColor" stroke-opacity=".15"/>'
         f'<text class="tick x" x="{axis.pixel(tick):.2f}" y="{bottom + 18}" text-anchor="middle">{axis.text(tick)}'
@@ -196,7 +196,7 @@ def draw_grid_x(axis: Axis, top: float, bottom: float) -> str:
 
 
 def draw_grid_y(axis: Axis, x: Axis) -> str:
-    """Lines, numbers and the label of a y axis."""
+    """Draw lines, numbers and the label of a y axis."""
     parts = [
         f'<path class="grid" d="M{x.start} {axis.pixel(tick):.2f}H{x.stop}" stroke="currentColor" '
         f'stroke-opacity=".15"/><text class="tick y" x="{x.start - 8}" y="{axis.pixel(tick):.2f}" dy="4" '
@@ -210,7 +210,7 @@ def draw_grid_y(axis: Axis, x: Axis) -> str:
 
 
 def draw_legend(methods: Sequence[str], top: int, without: int | None = None) -> tuple[str, int]:
-    """Two to a row; also where the plot ends."""
+    """Draw the legend, two methods to a row; return it and the plot's height."""
     shown = [(number, name) for number, name in enumerate(methods) if number != without]
     parts = [
         f'<g class="legend" transform="translate({20 + place % 2 * WIDTH // 2} {top + place // 2 * _LEGEND_ROW})">'
@@ -222,7 +222,7 @@ def draw_legend(methods: Sequence[str], top: int, without: int | None = None) ->
 
 
 def to_svg(height: int, label: str, parts: Sequence[str]) -> str:
-    """A whole plot of its parts; ``label`` says what it shows."""
+    """Return a whole plot of its parts; ``label`` says what it shows."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}" '
         f'font-family="system-ui, sans-serif" font-size="13" fill="currentColor">{"".join(parts)}</svg>'

@@ -1,4 +1,4 @@
-"""Text from outside (names of clips, methods, URIs) made safe to show: as HTML, as Markdown, in little room."""
+"""Text from outside (names of clips, methods, URIs) made safe to show as HTML and Markdown, and shortened."""
 
 import html
 import re
@@ -6,16 +6,16 @@ import unicodedata
 
 
 def clean(text: str) -> str:
-    """The text without what no file may hold: control characters and lone surrogates become U+FFFD.
+    """Replace control characters and lone surrogates, which files must not hold, by U+FFFD.
 
-    File names bring both: a name that is no UTF-8 reaches Python with surrogates, which cannot be written as UTF-8,
+    File names may have both: a name that is no UTF-8 reaches Python with surrogates, which cannot be written as UTF-8,
     and XML forbids most control characters.
     """
     return "".join("\ufffd" if unicodedata.category(letter) in {"Cc", "Cs"} else letter for letter in text)
 
 
 def shortened(text: str, width: int) -> str:
-    """The text, or its end behind an ellipsis: the end of a checkpoint's path tells more than its beginning.
+    """Return the text, or an ellipsis and its end, which says more about a checkpoint's path than the beginning.
 
     Args:
         text: to show in one line.
@@ -28,20 +28,15 @@ def shortened(text: str, width: int) -> str:
 
 
 def to_html(text: str) -> str:
-    """The text as HTML or XML, in an element or in a quoted attribute."""
+    """Return the text as HTML or XML, for an element or a quoted attribute."""
     return html.escape(clean(text), quote=True)
 
 
 def to_markdown(text: str) -> str:
-    """The text as one line of Markdown that shows it as it is, also in a table's cell.
+    """Return one line of Markdown that shows the text as it is, also in a table's cell.
 
-    What is no markup where it stands stays as it is, for names to be legible on a console: underscores between letters
-    or digits, brackets that are not followed by a link's target.
+    Only what would be markup is escaped, so that names can be read on a console: not underscores between letters or
+    digits, nor brackets without a link's target.
     """
     escaped = re.sub(r"([\\`*|~$]|(?<=\])[(\[]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", clean(text))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 clip``, ``2 clips``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,6 +1,6 @@
 """Keyframes at which a video can be cut, and reading on from one of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -78,6 +78,29 @@ def scan(packets: Iterable[Any]) -> Scan:
         highest = pts if highest is None else max(highest, pts)
         frames += not packet.is_discard
     return Scan(cuts + (group.cut() if group is not None else []), frames)
+
+
+def spaced(cuts: Sequence[Cut], first: int, end: int, length: int, least_at_end: int) -> list[Cut]:
+    """Choose the earliest cuts that lie at least ``length`` frames apart.
+
+    Args:
+        cuts: keyframes, ascending.
+        first: number of the frame that the first choice keeps its distance from.
+        end: number of the first frame after the last.
+        length: least number of frames between two choices.
+        least_at_end: least number of frames from the last choice to ``end``.
+    """
+    chosen: list[Cut] = []
+    for cut in cuts:
+        if cut.number - first >= length and end - cut.number >= least_at_end:
+            chosen.append(cut)
+            first = cut.number
+    return chosen
+
+
+def entry_before(cuts: Sequence[Cut], number: int) -> Cut | None:
+    """Return the last keyframe at or before frame ``number``; None: the video's beginning."""
+    return next((cut for cut in reversed(cuts) if 0 < cut.number <= number), None)
 
 
 def packets_from(container: Any, stream: Any, pts: int) -> Iterator[Any]:

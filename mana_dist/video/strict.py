@@ -14,7 +14,7 @@ from mana_dist.errors import UserError
 from mana_dist.video.containers import open_input, promised_packets
 from mana_dist.video.frame_stream import FrameStream, NumberedFrame, open_frames
 from mana_dist.video.gops import GAP, Loss
-from mana_dist.video.keyframes import Cut, readable, scan
+from mana_dist.video.keyframes import Cut, entry_before, readable, scan, spaced
 from mana_dist.video.progressive import NumberedPicture
 
 _DENSE = 10
@@ -133,13 +133,9 @@ def plan_segments(uri: str, length: int, overlap: int, start: int = 0, stop: int
     with open_input(uri) as (container, stream):
         scanned = scan(readable(container, stream))
     end = scanned.frames if stop is None else min(stop, scanned.frames)
-    chosen: list[Cut] = []
-    for cut in scanned.cuts[1:]:
-        # A segment begins one frame after its keyframe: deinterlacing its first frame needs the one before.
-        done = chosen[-1].number + 1 if chosen else start
-        if cut.number + 1 - done >= length and end - (cut.number + 1) >= length:
-            chosen.append(cut)
-    entry = next((cut for cut in reversed(scanned.cuts) if 0 < cut.number < start), None)
+    # A segment begins one frame after its keyframe: deinterlacing its first frame needs the one before.
+    chosen = spaced(scanned.cuts[1:], start - 1, end - 1, length, length)
+    entry = entry_before(scanned.cuts, start - 1)
     probed = {scanned.cuts[1], chosen[len(chosen) // 2], chosen[-1]} if chosen else set()
     if not chosen or not all(_is_reached(uri, cut, in_order=cut == scanned.cuts[1]) for cut in sorted(probed)):
         return whole

@@ -18,7 +18,7 @@ from mana_dist.upscale.jumps import Clock, JumpScan
 from mana_dist.upscale.packets import Packets
 from mana_dist.upscale.segments import Segment
 from mana_dist.video.colours import Colours, colours_of, depth, rgb_of
-from mana_dist.video.containers import DEFAULT_RATE, open_input
+from mana_dist.video.containers import frame_rate, open_input
 from mana_dist.video.frame_folders import is_folder
 from mana_dist.video.frame_stream import open_frames
 from mana_dist.video.keyframes import Cut, scan
@@ -140,7 +140,7 @@ def survey(uri: str, *, keep_gaps: bool = False) -> Survey:
         packets = counted.read()
         scanned = scan(packets)
         deque(packets, maxlen=0)  # what the scan left
-        rate = Fraction(video.average_rate or video.guessed_rate or DEFAULT_RATE)
+        rate = frame_rate(video)
         promised = counted.promised(rate)
         time_base = Fraction(video.time_base)
         doubtful = reorders and (counted.ascending or not has_times)

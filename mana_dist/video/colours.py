@@ -17,6 +17,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
 
 from mana_dist.errors import UserError
+from mana_dist.video.filters import filtered
 from mana_dist.video.orientation import upright
 from mana_dist.video.rgb_samples import stored
 from mana_dist.video.stream_tags import AS_DECODED, Shown
@@ -244,14 +245,7 @@ def _in_full_range(picture: Any, pixel_format: str, colours: Colours) -> Any:
 
 def _with_chroma_at(place: str, picture: Any) -> Any:
     """The frame with its place of chroma tagged, which PyAV has no attribute for."""
-    graph = av.filter.Graph()
-    source = graph.add_buffer(width=picture.width, height=picture.height, format=picture.format, time_base=1)
-    tags, sink = graph.add("setparams", f"chroma_location={place}"), graph.add("buffersink")
-    source.link_to(tags)
-    tags.link_to(sink)
-    graph.configure()
-    graph.vpush(picture)
-    return graph.vpull()
+    return filtered(picture, "setparams", f"chroma_location={place}")
 
 
 def tag(context: Any, colours: Colours, *, rgb: bool) -> None:

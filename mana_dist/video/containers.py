@@ -111,6 +111,11 @@ def promised_packets(container: Any, stream: Any, packets: int, end: int) -> int
     return max(packets, int(stream.frames))
 
 
+def frame_rate(stream: Any) -> Fraction:
+    """Return the frames per second of a PyAV video stream, on average; :data:`DEFAULT_RATE` where nothing says so."""
+    return Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
+
+
 def decoded_at(packet: Any) -> int | None:
     """When a packet is decoded, in ticks; where nothing says so, when it is shown."""
     time = packet.dts if packet.dts is not None else packet.pts

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from mana_dist.video.colours import rgb_of
-from mana_dist.video.containers import DEFAULT_RATE, open_input
+from mana_dist.video.containers import frame_rate, open_input
 from mana_dist.video.gops import GopDecoder, UnreachableError
 from mana_dist.video.keyframes import Cut, packets_from
 from mana_dist.video.progressive import NumberedPicture, progressive
@@ -68,8 +68,7 @@ class FrameStream:
             OSError: the storage failed.
         """
         stream = self.decoder.stream
-        rate = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
-        tick = 1 / (rate * Fraction(stream.time_base))
+        tick = 1 / (frame_rate(stream) * Fraction(stream.time_base))
         number = time = 0
         for frame in self._read:
             # Elementary streams have no timestamps, and not every picture of an MPEG-PS has one.

@@ -10,7 +10,7 @@ import av
 
 from mana_dist import storage
 from mana_dist.errors import UserError
-from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input
+from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, frame_rate, open_input
 from mana_dist.video.orientation import shown_size
 from mana_dist.video.picture_files import shown_size as picture_size
 from mana_dist.video.stream_tags import shown
@@ -49,7 +49,7 @@ def probe_header(uri: str, files: Sequence[str] | None) -> HeaderInfo:
     if files is not None:
         return _folder_header(uri, files)
     with open_input(uri) as (container, stream):
-        codec, rate = stream.codec_context, _rate(stream)
+        codec, rate = stream.codec_context, frame_rate(stream)
         crop = shown(stream).crop
         width, height = crop.size(codec.width, codec.height)
         first = _first_frame(uri, container.demux(stream))
@@ -75,16 +75,12 @@ def _first_frame(uri: str, packets: Iterator[Any]) -> Any | None:
 def _header_frames(container: Any, stream: Any) -> int | None:
     counts = [int(stream.frames)]
     if stream.duration is not None:
-        counts.append(round(stream.duration * stream.time_base * _rate(stream)))
+        counts.append(round(stream.duration * stream.time_base * frame_rate(stream)))
     elif container.duration is not None:
-        counts.append(round(Fraction(container.duration, av.time_base) * _rate(stream)))
+        counts.append(round(Fraction(container.duration, av.time_base) * frame_rate(stream)))
     # A fragmented mp4 counts the frames of its first fragment alone.
     counted_short = 2 * counts[0] < counts[-1]
     return (counts[-1] if counted_short else counts[0]) or None
-
-
-def _rate(stream: Any) -> Fraction:
-    return Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
 
 
 def _folder_header(uri: str, files: Sequence[str]) -> HeaderInfo:

@@ -11,6 +11,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from mana_dist.errors import UserError
+from mana_dist.video.colours import to_8_bits
 
 MAX_PIXELS = 2**27
 """Largest picture, pixels: 16384x8192. A file of some kilobytes may stand for gigabytes of pixels."""
@@ -138,7 +139,7 @@ def _sixteen_bits(data: bytes) -> NDArray[np.uint8]:
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16:
         raise ValueError("its 16-bit samples cannot be decoded")
-    rounded = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    rounded = to_8_bits(samples)
     if rounded.ndim == 2:
         return np.repeat(rounded[..., None], 3, axis=2)
     if rounded.shape[2] == 2:

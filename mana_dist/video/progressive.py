@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import av
 
+from mana_dist.video.filters import filter_graph
+
 
 class NumberedPicture(NamedTuple):
     """A decoded PyAV frame and its place in display order.
@@ -57,16 +59,7 @@ class _Bwdif:
     """The filter: gives a frame for each one put in, a frame later; those not flagged pass through as they are."""
 
     def __init__(self, frame: NumberedPicture, before: NumberedPicture | None) -> None:
-        self._graph = av.filter.Graph()
-        picture = frame.picture
-        source = self._graph.add_buffer(
-            width=picture.width, height=picture.height, format=picture.format, time_base=picture.time_base or 1
-        )
-        deinterlace = self._graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
-        sink = self._graph.add("buffersink")
-        source.link_to(deinterlace)
-        deinterlace.link_to(sink)
-        self._graph.configure()
+        self._graph = filter_graph(frame.picture, "bwdif", "mode=send_frame:parity=auto:deint=interlaced")
         self._waiting: deque[NumberedPicture] = deque()
         self._given = before.number if before is not None else -1  # passed on already
         if before is not None:

@@ -3,9 +3,10 @@
 import re
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 from numpy.typing import NDArray
+
+from mana_dist.video.filters import filtered
 
 Samples = NDArray[Any]
 
@@ -113,19 +114,6 @@ def _order(name: str) -> Any:
 def _lines(picture: Any, plane: int, dtype: Any) -> Samples:
     """A plane's lines from the top, with what pads them."""
     if picture.planes[plane].line_size < 0:  # stored from the bottom up, which PyAV's buffers do not show
-        picture = _copied(picture)
+        picture = filtered(picture, "copy")
     found = picture.planes[plane]
     return np.frombuffer(found, np.uint8).reshape(found.height, found.line_size).view(dtype)
-
-
-def _copied(picture: Any) -> Any:
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=picture.width, height=picture.height, format=picture.format, time_base=picture.time_base or 1
-    )
-    copy, sink = graph.add("copy"), graph.add("buffersink")
-    source.link_to(copy)
-    copy.link_to(sink)
-    graph.configure()
-    graph.vpush(picture)
-    return graph.vpull()

@@ -46,12 +46,17 @@ def identity(survey: Survey, model_sha256: str, settings: Settings, network: Net
         "threads": torch.get_num_threads() if network.device == "cpu" else None,
         "memory": network.memory,
         "tiling": network.tiling and asdict(network.tiling),
-        "versions": {
-            "mana_dist": __version__,
-            "reader": READER_VERSION,
-            "av": av.__version__,
-            "torch": torch.__version__,
-        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, Any]:
+    """Return the versions of the software that decides a result's bytes."""
+    return {
+        "mana_dist": __version__,
+        "reader": READER_VERSION,
+        "av": av.__version__,
+        "torch": torch.__version__,
     }
 
 

@@ -10,6 +10,7 @@ from mana_dist.console import log
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError, redacted
 from mana_dist.progress import count, duration
+from mana_dist.upscale.bucket.finished import as_json
 from mana_dist.upscale.bucket.output_names import Output
 from mana_dist.upscale.bucket.segment_tasks import Recipe, Video
 from mana_dist.upscale.join import Summary
@@ -41,15 +42,14 @@ class Progress:
         self._frames += video.frames(segment)
         now = time.monotonic()
         if self._total <= _EVERY_LINE or now - self._printed > _SECONDS or self._number == self._total:
-            part = f" segment {segment.number + 1}/{len(video.segments)}" if len(video.segments) > 1 else ""
-            log.info(f"[{self._number}/{self._total}] {video.output.name}{part}; {self._rate(now)}")
+            log.info(f"[{self._number}/{self._total}] {video.label(segment)}; {self._rate(now)}")
             self._printed = now
 
     def _rate(self, now: float) -> str:
         rate = self._frames / max(now - self._begun, 1e-9)
-        told = f"{self._frames} frames, {rate:.2f} frames/s"
+        line = f"{self._frames} frames, {rate:.2f} frames/s"
         left = (self._left - self._frames) / max(rate, 1e-9)
-        return f"{told}, ETA {duration(left)}" if self._number < self._total else told
+        return f"{line}, ETA {duration(left)}" if self._number < self._total else line
 
 
 def check_free(out: str) -> None:
@@ -100,15 +100,11 @@ class Report:
         Raises:
             OSError: the storage failed.
         """
-        results = [
-            {"source": redacted(output.source), "output": output.name, **dataclasses.asdict(summary)}
-            for output, summary in sorted(self.results, key=lambda pair: pair[0].name)
-        ]
         values = {
             "mana_dist": __version__,
             "model": {"uri": redacted(recipe.model), "sha256": recipe.sha256},
             "settings": dataclasses.asdict(recipe.settings),
-            "results": results,
+            "results": [as_json(*result) for result in sorted(self.results, key=lambda pair: pair[0].name)],
             "rejected": [dataclasses.asdict(item) for item in self.rejected],
             "failed": [dataclasses.asdict(item) for item in self.failed],
         }

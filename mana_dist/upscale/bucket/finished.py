@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from mana_dist import storage
 from mana_dist.errors import redacted
@@ -19,6 +20,11 @@ FOLDER = ".work"
 _RECORD = ".json"
 _READERS = 16
 _PARTIAL = re.compile(r"\.partial-")
+
+
+def as_json(output: Output, summary: Summary) -> dict[str, Any]:
+    """Return what is written down of a result."""
+    return {"source": redacted(output.source), "output": output.name, **dataclasses.asdict(summary)}
 
 
 class Ledger:
@@ -62,10 +68,7 @@ class Ledger:
         Raises:
             OSError: the storage failed.
         """
-        text = json.dumps(
-            {"source": redacted(output.source), "output": output.name, **dataclasses.asdict(summary)}, indent=1
-        )
-        storage.write_bytes(self._record(output), text.encode())
+        storage.write_bytes(self._record(output), json.dumps(as_json(output, summary), indent=1).encode())
         self.forget(output, but=f"{output.key}{_RECORD}")
 
     def forget(self, output: Output, but: str = "") -> None:

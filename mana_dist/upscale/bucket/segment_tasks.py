@@ -54,8 +54,13 @@ class Video:
     folder: str
 
     def frames(self, segment: Segment) -> int:
-        """About how many frames a segment has."""
+        """Return about how many frames a segment has."""
         return max((self.survey.frames if segment.stop is None else segment.stop) - segment.start, 0)
+
+    def label(self, segment: Segment) -> str:
+        """Return a segment's name for people."""
+        part = f" segment {segment.number + 1}/{len(self.segments)}" if len(self.segments) > 1 else ""
+        return f"{self.output.name}{part}"
 
 
 @dataclass(frozen=True)

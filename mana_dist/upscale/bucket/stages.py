@@ -143,8 +143,7 @@ def _upscaler(recipe: Recipe) -> Upscaler:
 
 def _segment_name(item: str) -> str:
     video, segment = _unpack(item)
-    part = f" segment {segment.number + 1}/{len(video.segments)}" if len(video.segments) > 1 else ""
-    return f"{video.output.name}{part}"
+    return str(video.label(segment))
 
 
 def _resources() -> dict[str, float]:

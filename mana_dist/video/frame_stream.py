@@ -1,6 +1,6 @@
-"""One stream of a video's frames for all who read it: each with its number, its time, and a mark if it is damaged.
+"""The stream of a video's frames that all readers use: number, time, and a mark if the frame is damaged.
 
-Who reads decides by the mark alone: the ingest and the evaluation leave damaged frames out, the upscaling shows them.
+Readers differ only in what they do with the mark: ingest and evaluation leave damaged frames out, upscaling shows them.
 """
 
 import sys
@@ -48,7 +48,7 @@ class FrameStream:
 
     Attributes:
         uri: the file's.
-        decoder: says what it met so far.
+        decoder: the decoder, with the damage that it has met so far.
         entry: the keyframe that decoding began at; None: the video's beginning.
         has_begun: whether a frame was decoded.
     """

@@ -1,4 +1,4 @@
-"""What headers say of a video or of a folder of pictures."""
+"""Size, length, rate and codec of a video or of a folder of pictures, from headers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ _FIRST_PACKETS = 32  # within these a decoder gives its first frame
 
 @dataclass(frozen=True)
 class HeaderInfo:
-    """What a clip's header tells.
+    """The contents of a clip's header.
 
     Attributes:
         width: pixels, as shown (rotation applied).
         height: pixels, as shown.
-        frames: counted by the header, or duration times rate; None where it tells neither.
+        frames: counted by the header, or duration times rate; None if it has neither.
         rate: frames per second.
         codec: FFmpeg's name of it; of a folder's pictures their suffix.
     """
@@ -38,9 +38,9 @@ class HeaderInfo:
 
 
 def probe_header(uri: str, files: Sequence[str] | None) -> HeaderInfo:
-    """What the header of a video (``files`` None) or of a folder's first picture that can be read tells.
+    """Read the header of a video (``files`` None) or of a folder's first picture that can be read.
 
-    The rotation stands nowhere but on a decoded frame, so one is decoded if that can be done.
+    Only decoded frames carry the rotation, so one is decoded if that is possible.
 
     Raises:
         UserError: missing, no video or picture, encrypted, no decoder for it.
@@ -56,12 +56,12 @@ def probe_header(uri: str, files: Sequence[str] | None) -> HeaderInfo:
         if first is not None:
             width, height = shown_size(first, crop)
         if not width or not height:
-            raise UserError(f"{uri}: its header tells no size, and its first frame cannot be decoded")
+            raise UserError(f"{uri}: its header has no size, and its first frame cannot be decoded")
         return HeaderInfo(width, height, _header_frames(container, stream), rate, codec.name)
 
 
 def _first_frame(uri: str, packets: Iterator[Any]) -> Any | None:
-    """The first frame, if it can be decoded."""
+    """Return the first frame, if it can be decoded."""
     try:
         for packet in islice(packets, _FIRST_PACKETS):
             check_not_encrypted(packet, uri)

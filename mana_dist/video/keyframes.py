@@ -1,4 +1,4 @@
-"""Keyframes at which a video can be cut, and reading on from one of them."""
+"""Keyframes at which a video can be cut, and packets from one of them on."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Cut(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """The keyframes to cut at, and how many frames there are; no cuts where timestamps do not tell enough."""
+    """The keyframes to cut at, and the number of frames; no cuts if timestamps are missing or not unique."""
 
     cuts: list[Cut]
     frames: int
@@ -104,7 +104,7 @@ def entry_before(cuts: Sequence[Cut], number: int) -> Cut | None:
 
 
 def packets_from(container: Any, stream: Any, pts: int) -> Iterator[Any]:
-    """The packets of ``stream`` from the keyframe with this timestamp on.
+    """Yield the packets of ``stream`` from the keyframe with this timestamp on.
 
     Raises:
         UnreachableError: seeking does not lead to it.
@@ -124,7 +124,7 @@ def packets_from(container: Any, stream: Any, pts: int) -> Iterator[Any]:
 
 
 def _first_key(packets: Iterator[Any], pts: int) -> Any | None:
-    """The first keyframe at ``pts`` or after."""
+    """Return the first keyframe at ``pts`` or after."""
     try:
         return next(packet for packet in packets if packet.is_keyframe and packet.pts is not None and packet.pts >= pts)
     except (StopIteration, *UNREADABLE):

@@ -1,4 +1,4 @@
-"""Numbers that coded pictures bear in their headers, as FFmpeg's ``trace_headers`` reads them."""
+"""Counters in the headers of coded pictures, read by FFmpeg's ``trace_headers``."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,10 +26,10 @@ _NAMES = frozenset(
 
 @dataclass(frozen=True)
 class PictureHeader:
-    """What the header of a packet's picture says.
+    """The place of a packet's picture, by its header.
 
     Attributes:
-        order: its place in display order, rising evenly within an epoch; None where the codec does not say.
+        order: its place in display order, rising evenly within an epoch; None if the codec does not count.
         epoch: which beginning ``order`` counts from.
         lacks_reference: whether a picture that others refer to is missing before it.
     """
@@ -44,7 +44,7 @@ _NOTHING = PictureHeader(None, 0)
 
 @dataclass
 class HeaderReader:
-    """Reads the headers of H.264, HEVC, AV1 and MPEG-2 packets, which come in the order of decoding.
+    """The reader of the headers of H.264, HEVC, AV1 and MPEG-2 packets, which come in the order of decoding.
 
     Attributes:
         codec: FFmpeg's name of it.
@@ -76,7 +76,7 @@ class HeaderReader:
         self._take_in(_fields(lines))
 
     def read(self, packet: Any) -> PictureHeader:
-        """What the header of this PyAV packet says; nothing where it cannot be read."""
+        """Read the header of this PyAV packet; without an order if it cannot be read."""
         if self._filter is None:
             return PictureHeader(None, self._epoch)
         try:
@@ -191,7 +191,7 @@ class HeaderReader:
 
 
 def _fields(lines: list[str]) -> list[tuple[str, int]]:
-    """Names and values from lines as ``15 frame_num 0011 = 3``."""
+    """Parse names and values from lines like ``15 frame_num 0011 = 3``."""
     found = []
     for line in lines:
         parts = line.split()

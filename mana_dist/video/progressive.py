@@ -16,8 +16,8 @@ class NumberedPicture(NamedTuple):
         number: the place, from 0.
         picture: PyAV's.
         damaged: whether the picture cannot be trusted.
-        time: when it is shown, in the stream's units; None where nothing says so.
-        duration: how long, in the same; 0 where nothing says so.
+        time: when it is shown, in the stream's units; None if that is not stored.
+        duration: how long, in the same; 0 if that is not stored.
     """
 
     number: int
@@ -30,7 +30,7 @@ class NumberedPicture(NamedTuple):
 def progressive(frames: Iterable[NumberedPicture]) -> Iterator[NumberedPicture]:
     """Pass on ``frames``; those flagged interlaced go through FFmpeg's ``bwdif``: one frame of each, at its place.
 
-    What becomes of a frame depends on itself and its two neighbours alone, wherever reading began. After a jump in
+    The result depends on the frame and its two neighbours alone, wherever reading began. After a jump in
     the numbers, or a change of size or format, the next frame has no neighbour before.
     """
     filter_: _Bwdif | None = None
@@ -56,7 +56,7 @@ def _kind(frame: NumberedPicture) -> tuple[int, int, str]:
 
 
 class _Bwdif:
-    """The filter: gives a frame for each one put in, a frame later; those not flagged pass through as they are."""
+    """FFmpeg's filter, which gives frames back one frame later; those not flagged pass through unchanged."""
 
     def __init__(self, frame: NumberedPicture, before: NumberedPicture | None) -> None:
         self._graph = filter_graph(frame.picture, "bwdif", "mode=send_frame:parity=auto:deint=interlaced")

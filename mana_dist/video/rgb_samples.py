@@ -1,4 +1,4 @@
-"""Samples of RGB and grey pixel formats as they are stored, without swscale, which rounds and darkens some of them."""
+"""Samples of RGB and grey pixel formats as stored, without swscale, which rounds and darkens some of them."""
 
 import re
 from typing import Any, NamedTuple
@@ -88,7 +88,7 @@ def _grey_planes(picture: Any, bits: int, order: str, *, with_alpha: bool) -> St
 
 
 def _fields(words: Samples, width: int, widths: tuple[int, ...], begins: tuple[int, ...]) -> Stored:
-    """Red, green and blue of so many bits each, which begin so far up in a word."""
+    """Split words into red, green and blue of these ``widths`` in bits, which begin at these bits of a word."""
     words = words[:, :width]
     fields = [(words >> begin) & (1 << bits) - 1 for begin, bits in zip(begins, widths, strict=True)]
     whites = tuple((1 << bits) - 1 for bits in widths)
@@ -112,7 +112,7 @@ def _order(name: str) -> Any:
 
 
 def _lines(picture: Any, plane: int, dtype: Any) -> Samples:
-    """A plane's lines from the top, with what pads them."""
+    """Return a plane's lines from the top, with their padding."""
     if picture.planes[plane].line_size < 0:  # stored from the bottom up, which PyAV's buffers do not show
         picture = filtered(picture, "copy")
     found = picture.planes[plane]

@@ -97,7 +97,7 @@ def upscale(
 def _placed(
     loaded: model_folder.Loaded, surveyed: Survey, settings: Settings, folder: str
 ) -> tuple[Network, dict[str, Any]]:
-    """The network, and the job's identity; the memory that ``auto`` was for the run to go on with, it is again."""
+    """Return the network and the job's identity; ``auto`` memory is that of the run that goes on."""
     placed = network(loaded.model, settings, surveyed)
     identity = work_folder.identity(surveyed, loaded.sha256, settings, placed)
     if settings.memory == "auto" and (before := work_folder.memory_of(folder, identity)) is not None:
@@ -108,7 +108,7 @@ def _placed(
 
 @contextmanager
 def _errors(what: str, then: str = "") -> Iterator[None]:
-    """One line for what storages and muxers raise."""
+    """Turn errors of storages and muxers into one line."""
     try:
         yield
     except (OSError, av.FFmpegError) as error:
@@ -116,7 +116,7 @@ def _errors(what: str, then: str = "") -> Iterator[None]:
 
 
 def _stretches(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """Segments that follow each other, together."""
+    """Yield lists of segments that follow each other."""
     for _, group in itertools.groupby(enumerate(segments), lambda item: item[1].number - item[0]):
         yield [segment for _, segment in group]
 

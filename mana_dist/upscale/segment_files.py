@@ -20,7 +20,7 @@ from mana_dist.video.frame_stream import NumberedFrame
 
 
 def files_of(segment: Segment, settings: Settings) -> list[str]:
-    """The names of a finished segment's files, the record last; where it has no frame there is the record alone."""
+    """Return the names of a finished segment's files, the record last; without a frame there is the record alone."""
     compared = [compare_name(segment), still_name(segment)] if settings.compare else []
     return [pictures_name(segment, settings), *compared, f"{segment.name}.json"]
 

@@ -35,7 +35,7 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """The name of its files, without suffix."""
+        """Name of the segment's files, without suffix."""
         return f"segment-{self.number:06}"
 
 

@@ -29,13 +29,13 @@ _OF_FREE_MEMORY = {"memory", "tiling"}  # what of an identity depends on it, wit
 
 
 def identity(survey: Survey, model_sha256: str, settings: Settings, network: Network) -> dict[str, Any]:
-    """Everything that decides a result's bytes, as it goes into JSON.
+    """Return everything that decides a result's bytes, as JSON.
 
     Args:
         survey: of the source.
         model_sha256: of the weights.
         settings: all of them count.
-        network: tells where it runs, with how much memory, and in which tiles.
+        network: its device, memory and tiles count.
     """
     return {
         "source": redacted(storage.resolve(survey.uri)),
@@ -61,7 +61,7 @@ def versions() -> dict[str, Any]:
 
 
 def memory_of(folder: str, wanted: Mapping[str, Any]) -> int | None:
-    """MiB that an unfinished run took that differs in nothing but in how much memory was free; None: there is none.
+    """Return the MiB of an unfinished run that differs only in the memory that was free; None: there is none.
 
     Args:
         folder: the work folder.
@@ -75,7 +75,7 @@ def memory_of(folder: str, wanted: Mapping[str, Any]) -> int | None:
 
 
 def work_folder(destination: str) -> str:
-    """The local work folder of a destination: beside it, or among the temporary files of a remote one."""
+    """Return the local work folder of a destination: beside it, or among the temporary files of a remote one."""
     resolved = storage.resolve(destination)
     if storage.is_remote(destination):
         digest = hashlib.sha256(resolved.encode()).hexdigest()[:16]
@@ -85,7 +85,7 @@ def work_folder(destination: str) -> str:
 
 @contextmanager
 def opened(folder: str, wanted: Mapping[str, Any]) -> Iterator[None]:
-    """Hold a work folder for oneself; what another job left in it is deleted first, and said.
+    """Hold a work folder; what another job left in it is logged and deleted first.
 
     Args:
         folder: local; made if it is not there. It stays when the context is left, but for :func:`finish`.
@@ -122,7 +122,7 @@ def finish(folder: str) -> None:
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The keys whose values differ, with those of nested mappings: ``settings.crf``."""
+    """Return the keys whose values differ, with those of nested mappings: ``settings.crf``."""
     found = []
     for key in sorted({*one, *other}):
         here, there = one.get(key), other.get(key)

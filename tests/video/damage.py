@@ -147,6 +147,6 @@ def variants(wholes: list[Path], count: int) -> list[Variant]:
 
 
 def verdicts(copies: list[Variant]) -> list[Verdict]:
-    """In other processes, so that a crash is told: as BrokenProcessPool."""
+    """In other processes, so that a crash raises BrokenProcessPool."""
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
         return list(processes.map(Variant.judge, copies))

@@ -202,9 +202,9 @@ def test_palettes_and_pictures_of_two_colours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("ycgco", "YCgCo"), ("bt2020c", "BT.2020 with constant luminance"), ("ictcp", "ICtCp")]
+    ("name", "named"), [("ycgco", "YCgCo"), ("bt2020c", "BT.2020 with constant luminance"), ("ictcp", "ICtCp")]
 )
-def test_matrices_that_cannot_be_read_are_refused_by_name(name: str, said: str) -> None:
+def test_matrices_that_cannot_be_read_are_refused_by_name(name: str, named: str) -> None:
     graph = av.filter.Graph()
     picture = picture_of(random_planes(16, 16, (0, 0), 8), 16, 16, "yuv444p")
     source = graph.add_buffer(width=16, height=16, format=picture.format, time_base=1)
@@ -213,7 +213,9 @@ def test_matrices_that_cannot_be_read_are_refused_by_name(name: str, said: str) 
     tags.link_to(sink)
     graph.configure()
     graph.vpush(picture)
-    with pytest.raises(UserError, match=f"a.mp4: the pixels of frame 7 cannot .*its colour matrix is {said}") as caught:
+    with pytest.raises(
+        UserError, match=f"a.mp4: the pixels of frame 7 cannot .*its colour matrix is {named}"
+    ) as caught:
         rgb_of("a.mp4", 7, graph.vpull(), 8, AS_DECODED)
     assert "\n" not in str(caught.value)
 

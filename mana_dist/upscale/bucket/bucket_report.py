@@ -1,4 +1,4 @@
-"""What a run tells: lines while it works, and ``upscale.json`` beside the results."""
+"""Report of a run: lines while it works, and ``upscale.json`` beside the results."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ _LISTED = 20
 
 
 class Progress:
-    """Lines for people: segments with rate and time left, results as they are there.
+    """The lines about finished segments, with rate and time left.
 
     Args:
         todo: segments to do, by the keys of their videos.
@@ -37,7 +37,7 @@ class Progress:
         self._begun = self._printed = time.monotonic()
 
     def add(self, video: Video, segment: Segment) -> None:
-        """A segment is done."""
+        """Count a finished segment, and log it."""
         self._number += 1
         self._frames += video.frames(segment)
         now = time.monotonic()
@@ -73,7 +73,7 @@ def check_free(out: str) -> None:
 
 
 def say_result(output: Output, summary: Summary) -> None:
-    """A result is in its place."""
+    """Log that a result is in its place."""
     left_out = f"; left out: {', '.join(summary.left_out)}" if summary.left_out else ""
     stopped = "".join(f"; {line}" for line in (summary.note, summary.stopped) if line)
     size = f"{summary.width}x{summary.height}"
@@ -82,7 +82,7 @@ def say_result(output: Output, summary: Summary) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of all sources.
+    """The outcome of all sources.
 
     Attributes:
         results: each finished one.
@@ -111,7 +111,7 @@ class Report:
         storage.write_bytes(storage.join(out, REPORT_NAME), json.dumps(values, indent=1).encode())
 
     def say(self, out: str, there: int, seconds: float) -> None:
-        """The summary; ``there`` results were there before."""
+        """Log the summary; ``there`` results were there before."""
         for what, items in (("rejected", self.rejected), ("failed", self.failed)):
             for item in items[:_LISTED]:
                 log.warning(f"{what}: {item.source}: {item.reason}")

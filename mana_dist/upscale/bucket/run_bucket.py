@@ -1,4 +1,4 @@
-"""A run from the sources to the report."""
+"""Upscaling of many videos, from the sources to the report."""
 
 import dataclasses
 import time
@@ -123,7 +123,7 @@ def _sources(options: BucketOptions) -> tuple[list[Output], list[Rejected]]:
 
 
 def _refusal(clip: Clip) -> str:
-    """Why a clip that the ingest would take is none to upscale; empty where it is one."""
+    """Return why a clip of the ingest cannot be upscaled; empty if it can."""
     if clip.files is not None:
         return "is a folder of pictures; only videos are upscaled"
     if (clip.start, clip.stop, clip.downscale) != (0, None, 1):
@@ -146,7 +146,7 @@ def _recipe(options: BucketOptions) -> Recipe:
 
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:
-    """What decides the bytes of all results, beside their sources."""
+    """Return what decides the bytes of all results, beside their sources."""
     settings = dataclasses.asdict(recipe.settings)
     return {"model": recipe.sha256, "settings": settings, "versions": work_folder.versions()}
 
@@ -180,7 +180,7 @@ def _work(
 
 
 def _look(todo: Sequence[Output], ledger: Ledger, recipe: Recipe, failures: dict[Output, Failure]) -> list[Video]:
-    """The videos of ``todo`` that can be read, the longest first: they would end last."""
+    """Return the videos of ``todo`` that can be read, the longest first: they would end last."""
     videos = []
     for output, found in stages.look(todo, [ledger.folder(output) for output in todo], recipe):
         if isinstance(found, Failure):
@@ -193,7 +193,7 @@ def _look(todo: Sequence[Output], ledger: Ledger, recipe: Recipe, failures: dict
 def _made(
     videos: Sequence[Video], ledger: Ledger, recipe: Recipe, options: BucketOptions
 ) -> Iterator[tuple[Video, Summary | Failure]]:
-    """All videos as they are finished, or failed."""
+    """Yield all videos as they are finished, or failed."""
     if not videos:
         return
     done = {video.output.key: ledger.finished_segments(video.output) for video in videos}

@@ -140,8 +140,8 @@ def test_results_are_those_of_one_process_and_made_once(tmp_path: Path, model: s
     for film, result in zip(films, results, strict=True):
         assert sha256(result) == single_process(film, alone, "--model", model, "--segment", "12"), film
     report = json.loads((out / "upscale.json").read_text())
-    told = [(item["source"], item["output"], item["frames"]) for item in report["results"]]
-    assert told == [(str(films[0]), "film.mp4", 60), (str(films[1]), "sub/short.mp4", 14)]
+    entries = [(item["source"], item["output"], item["frames"]) for item in report["results"]]
+    assert entries == [(str(films[0]), "film.mp4", 60), (str(films[1]), "sub/short.mp4", 14)]
     assert report["rejected"] == [{"source": str(sources / "bad.mp4"), "reason": reason}]
     assert report["failed"] == []
     made = [result.stat().st_mtime_ns for result in results]

@@ -14,7 +14,7 @@ def no_real_time() -> Iterator[None]:
 
     SVT-AV1 (4.1), run as root as in most containers, gives the highest real-time priority to its threads and to the
     one that opens it, whose children inherit it; it has no setting for that. Hardly anything else then gets a core
-    where they compute: servers starve, and Ray takes the node for dead. Linux alone lets a thread be asked for.
+    where they compute: servers starve, and Ray takes the node for dead. Only Linux lists priorities by thread.
     """
     if not os.path.isdir(_TASKS):
         yield

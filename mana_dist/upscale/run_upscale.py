@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -89,8 +90,8 @@ def upscale(
             place = place or f"at frame {begin + progress.count} of about {surveyed.frames}"
             log.warning(f"stopped {place}; {stays}")
             raise
-        work_folder.finish(folder)
-    _say(destination, summary, progress, placed.device, settings)
+        shutil.rmtree(folder, ignore_errors=True)  # while it is held
+    _log(destination, summary, progress, placed.device, settings)
     return summary
 
 
@@ -121,7 +122,7 @@ def _stretches(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
         yield [segment for _, segment in group]
 
 
-def _say(destination: str, summary: Summary, progress: Progress, device: str, settings: Settings) -> None:
+def _log(destination: str, summary: Summary, progress: Progress, device: str, settings: Settings) -> None:
     shots = f", {summary.cuts + 1} shots" if summary.cuts else ""
     speed = f"in {progress.seconds:.1f} s ({progress.rate:.2f} frames/s on {device})"
     frames = count(summary.frames, "frame")

@@ -107,7 +107,7 @@ def read_finished(folder: str, segments: Iterable[Segment]) -> list[Record]:
     """Return the records of all segments.
 
     Raises:
-        UserError: one is not finished; nothing says any more that it is.
+        UserError: one is not finished; a record of it is deleted.
         OSError: the storage failed.
     """
     found_sizes = sizes(folder)

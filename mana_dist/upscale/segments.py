@@ -45,7 +45,7 @@ def plan(cuts: Sequence[Cut], frames: int, length: int, context: int) -> tuple[S
     Args:
         cuts: the keyframes, ascending, the first frame among them; empty: there is none to begin at, so segments are
             cut by count.
-        frames: how many the video has, as far as its packets tell.
+        frames: how many the video has, by its packets.
         length: the least number of frames in a segment; less than half of it at the end joins the one before.
         context: frames before a segment that must be decoded, and be right, for its first.
 

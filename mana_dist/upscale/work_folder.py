@@ -88,7 +88,7 @@ def opened(folder: str, wanted: Mapping[str, Any]) -> Iterator[None]:
     """Hold a work folder; what another job left in it is logged and deleted first.
 
     Args:
-        folder: local; made if it is not there. It stays when the context is left, but for :func:`finish`.
+        folder: local; made if it is not there. It stays when the context is left.
         wanted: :func:`identity`.
 
     Raises:
@@ -114,11 +114,6 @@ def opened(folder: str, wanted: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def finish(folder: str) -> None:
-    """Delete the work folder, while it is held: the result is in its place."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

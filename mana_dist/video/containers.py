@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import av
 from av.codec.context import Flags
@@ -34,21 +34,9 @@ UNREADABLE = (av.FFmpegError, IndexError)
 """Exceptions of PyAV if no packet can be read; IndexError for a stream that begins after the file's header."""
 
 
-class Opened(NamedTuple):
-    """An opened video.
-
-    Attributes:
-        container: PyAV's.
-        stream: PyAV's, of the video.
-    """
-
-    container: Any
-    stream: Any
-
-
 @contextmanager
-def open_input(uri: str, *, stored_times: bool = False) -> Iterator[Opened]:
-    """Open the file at ``uri`` and its first video stream that is no cover picture; decodes in the caller's thread.
+def open_input(uri: str, *, stored_times: bool = False) -> Iterator[tuple[Any, Any]]:
+    """Open a file: PyAV's container, and its first video stream but cover pictures, decoded in the caller's thread.
 
     Args:
         uri: the file.
@@ -80,7 +68,7 @@ def open_input(uri: str, *, stored_times: bool = False) -> Iterator[Opened]:
             streams[0].codec_context.flags |= Flags.unaligned
             streams[0].codec_context.thread_type = "NONE"
             streams[0].codec_context.thread_count = 1
-            yield Opened(container, streams[0])
+            yield container, streams[0]
 
 
 def check_not_encrypted(packet: Any, uri: str) -> None:

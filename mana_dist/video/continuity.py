@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import av
 
-from mana_dist.video.picture_headers import HeaderReader, PictureHeader
+from mana_dist.video.picture_headers import NO_HEADER, HeaderReader, PictureHeader
 
 _AROUND = 20
 """Packets compared before and after each: more than pictures move between decoding and display."""
@@ -68,10 +68,10 @@ def checked(items: Iterable[Any], stream: Any) -> Iterator[Checked | str]:
     begun = 0  # how many of ``places`` were passed on
     for item in items:
         if isinstance(item, str):
-            places.append(_Place(item, None, _NO_HEADER))
+            places.append(_Place(item, None, NO_HEADER))
         else:
             pts = item.pts if is_timed else None
-            places.append(_Place(item, pts, headers.read(item) if item.size else _NO_HEADER))
+            places.append(_Place(item, pts, headers.read(item) if item.size else NO_HEADER))
         _judge(places, len(places) - 1 - _AROUND, tick, headers.codec)
         if len(places) - begun > ahead:
             yield from _passed(places[begun])
@@ -83,9 +83,6 @@ def checked(items: Iterable[Any], stream: Any) -> Iterator[Checked | str]:
         _judge(places, index, tick, headers.codec)
     for index in range(begun, len(places)):
         yield from _passed(places[index])
-
-
-_NO_HEADER = PictureHeader(None, 0)
 
 
 def _passed(place: _Place) -> Iterator[Checked | str]:

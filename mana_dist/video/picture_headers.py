@@ -39,7 +39,7 @@ class PictureHeader:
     lacks_reference: bool = False
 
 
-_NOTHING = PictureHeader(None, 0)
+NO_HEADER = PictureHeader(None, 0)
 
 
 @dataclass
@@ -59,7 +59,7 @@ class HeaderReader:
     _last_reference: int | None = field(default=None, init=False)  # frame_num of the last picture to be referred to
     _last: int | None = field(default=None, init=False)
     _epoch: int = field(default=0, init=False)
-    _anchors: tuple[PictureHeader, PictureHeader] = field(default=(_NOTHING, _NOTHING), init=False)  # of MPEG-2
+    _anchors: tuple[PictureHeader, PictureHeader] = field(default=(NO_HEADER, NO_HEADER), init=False)  # of MPEG-2
     _slots: list[int | None] = field(default_factory=lambda: [None] * 8, init=False)  # AV1's held pictures
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What lies beside the pictures: subtitles, chapters, tags, fonts; and the other kinds of output."""
+"""Streams beside the pictures: subtitles, chapters, tags, fonts; and the other kinds of output."""
 
 import csv
 import shutil

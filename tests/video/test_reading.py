@@ -93,7 +93,7 @@ YUV = (120, 90, 180)
 
 
 def analytic_rgb(weights: tuple[float, float], full_range: bool) -> list[float]:
-    """Of YUV, by the definitions in ITU-R BT.601 and BT.709."""
+    """Convert from YUV, by the definitions in ITU-R BT.601 and BT.709."""
     red_weight, blue_weight = weights
     offset, luma_steps, chroma_steps = (0, 255, 255) if full_range else (16, 219, 224)
     luma = (YUV[0] - offset) / luma_steps

@@ -72,7 +72,7 @@ def check_free(out: str) -> None:
         )
 
 
-def say_result(output: Output, summary: Summary) -> None:
+def log_result(output: Output, summary: Summary) -> None:
     """Log that a result is in its place."""
     left_out = f"; left out: {', '.join(summary.left_out)}" if summary.left_out else ""
     stopped = "".join(f"; {line}" for line in (summary.note, summary.stopped) if line)
@@ -110,7 +110,7 @@ class Report:
         }
         storage.write_bytes(storage.join(out, REPORT_NAME), json.dumps(values, indent=1).encode())
 
-    def say(self, out: str, there: int, seconds: float) -> None:
+    def log(self, out: str, there: int, seconds: float) -> None:
         """Log the summary; ``there`` results were there before."""
         for what, items in (("rejected", self.rejected), ("failed", self.failed)):
             for item in items[:_LISTED]:

@@ -17,7 +17,7 @@ from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease
 from mana_dist.upscale import mark, work_folder
 from mana_dist.upscale.bucket import stages
-from mana_dist.upscale.bucket.bucket_report import Progress, Report, check_free, say_result
+from mana_dist.upscale.bucket.bucket_report import Progress, Report, check_free, log_result
 from mana_dist.upscale.bucket.config import BucketOptions
 from mana_dist.upscale.bucket.finished import Ledger
 from mana_dist.upscale.bucket.output_names import Output, outputs_of, without_results
@@ -75,7 +75,7 @@ def _run(
     report.write(options.out, recipe)
     if not report.results and not failed:
         raise UserError(_nothing_usable(report.rejected))
-    report.say(options.out, len(there), time.monotonic() - begun)
+    report.log(options.out, len(there), time.monotonic() - begun)
     if failed:
         raise UserError(
             f"{len(failed)} of {len(outputs)} videos are not finished; the first: {failed[0].source}: "
@@ -170,7 +170,7 @@ def _work(
             failures.setdefault(video.output, found)
         else:
             ledger.save(video.output, found)
-            say_result(video.output, found)
+            log_result(video.output, found)
             results.append((video.output, found))
     refused, failed = (
         [Rejected(output.source, failure.reason) for output, failure in failures.items() if failure.rejected is kind]

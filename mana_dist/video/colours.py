@@ -129,8 +129,10 @@ def _from_yuv(picture: Any, top: int, chroma: str | None) -> Pixels:
     # Of swscale's RGB formats gbrp16le alone is right in FFmpeg 8.1: with these flags rgb48le is garbage, and in those
     # of 8 bits a bright blue beyond RGB becomes black. White is where swscale puts it, in full range all ones shifted.
     white = ((1 << bits) - 1) << 16 - bits if full else _SWSCALE_WHITE
+    if chroma:  # by a filter, as PyAV has no attribute for it
+        picture = filtered(picture, "setparams", f"chroma_location={chroma}")
     pixels = (
-        _with_whole_chroma(_with_chroma_at(chroma, picture) if chroma else picture)
+        _with_whole_chroma(picture)
         .reformat(
             format="gbrp16le",
             src_colorspace=_MATRICES[matrix],
@@ -219,7 +221,7 @@ def to_picture(pixels: Pixels, pixel_format: str, colours: Colours) -> Any:
         pixels = _table(16, 0, 65535, _SWSCALE_WHITE)[pixels]
     # A frame that is made of another takes its place of chroma from it.
     picture = av.VideoFrame.from_ndarray(pixels, format="gbrp16le" if deep else "gbrp")
-    limited = _with_chroma_at("left", picture).reformat(
+    limited = filtered(picture, "setparams", "chroma_location=left").reformat(
         format=f"{pixel_format[:7]}16le" if colours.full_range else pixel_format,
         dst_colorspace=_MATRICES[colours.matrix],
         dst_color_range=ColorRange.MPEG,
@@ -243,11 +245,6 @@ def _in_full_range(picture: Any, pixel_format: str, colours: Colours) -> Any:
         lines = np.frombuffer(plane, np.uint16).reshape(plane.height, -1)[:, : plane.width]
         np.frombuffer(to, dtype).reshape(to.height, -1)[:, : to.width] = table[lines]
     return result
-
-
-def _with_chroma_at(place: str, picture: Any) -> Any:
-    """Return the frame with its place of chroma tagged, which PyAV has no attribute for."""
-    return filtered(picture, "setparams", f"chroma_location={place}")
 
 
 def tag(context: Any, colours: Colours, *, rgb: bool) -> None:

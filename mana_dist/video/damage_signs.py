@@ -4,7 +4,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ _LENGTH_BYTES_AT = {"h264": 4, "hevc": 21}  # where avcC and hvcC boxes say how 
 
 
 @contextmanager
-def heard(level: int) -> Iterator[list[str]]:
+def heard(level: int = av.logging.ERROR) -> Iterator[list[str]]:
     """Collect the lines that FFmpeg logs up to this level, in this thread; the list is filled at the context's end."""
     lines: list[str] = []
     log: list[tuple[int, str, str]] = []
@@ -31,11 +31,6 @@ def heard(level: int) -> Iterator[list[str]]:
     finally:
         _LISTENERS.go(level)
         lines.extend(" ".join(message.split()) for severity, _, message in log if severity <= level)
-
-
-def errors_heard() -> AbstractContextManager[list[str]]:
-    """Collect the lines that FFmpeg logs as errors, as :func:`heard` does."""
-    return heard(av.logging.ERROR)
 
 
 class _Listeners:

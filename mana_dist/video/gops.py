@@ -16,7 +16,7 @@ import av
 from mana_dist.errors import UserError
 from mana_dist.video.containers import UNREADABLE, check_not_encrypted, decoded_at
 from mana_dist.video.continuity import Checked, checked
-from mana_dist.video.damage_signs import Holes, NalSyntax, errors_heard
+from mana_dist.video.damage_signs import Holes, NalSyntax, heard
 from mana_dist.video.progressive import NumberedPicture
 
 _MOST_LEADING = 32
@@ -270,7 +270,7 @@ class GopDecoder:
             self._turns.append(decoded_at(packet))
         trouble, pictures = "", list[Any]()
         try:
-            with errors_heard() as log:
+            with heard() as log:
                 pictures = self._context.decode(packet)
         except av.FFmpegError as error:
             trouble = error.strerror
@@ -299,7 +299,7 @@ class GopDecoder:
         if self._is_new:
             return
         try:
-            with errors_heard():
+            with heard():
                 pictures = self._context.decode(None)
         except av.FFmpegError:
             pictures = []
@@ -381,7 +381,7 @@ def _packets_of(packets: Iterable[Any]) -> Iterator[Any]:
     iterator = iter(packets)
     while True:
         try:
-            with errors_heard() as log:
+            with heard() as log:
                 packet = next(iterator, None)
         except UNREADABLE as error:
             yield error.strerror if isinstance(error, av.FFmpegError) else "a stream comes up late"

@@ -25,7 +25,7 @@ class Comparison:
     """The comparison of a video, frame by frame.
 
     Attributes:
-        difference: of the region where the result differs most from bicubic interpolation so far.
+        difference: difference of the region where the result differs most from bicubic interpolation so far.
     """
 
     difference: float = -1.0

@@ -67,13 +67,13 @@ class Settings:
         crf: constant rate factor, less is better and larger; None: the codec's default.
         preset: speed against size; None: the codec's default.
         bits: 10 keeps 10 bits where the source has more than 8; 8 gives 8 bits always.
-        precision: of the network: ``auto`` is bf16 on a GPU, else fp32.
+        precision: precision of the network: ``auto`` is bf16 on a GPU, else fp32.
         device: ``auto``, ``cpu`` or ``cuda``.
         memory: MiB for the network's activations, a frame that needs more is done in tiles; ``auto``: half of what is
             free when the work begins; None: never tiled.
         segment: about how many frames to a segment.
         compare: whether to make a side-by-side too.
-        threads: of the network on a CPU, whose sums depend on it in their last bits; None: OMP_NUM_THREADS, or as
+        threads: threads of the network on a CPU, on which the last bits of sums depend; None: OMP_NUM_THREADS, or as
             many as there are cores.
         keep_gaps: whether times that jump ahead, or begin late, stay as they are.
     """

@@ -49,7 +49,7 @@ def is_done(destination: str, marked: bytes, modified: float | None, settings: S
         destination: URI of the result.
         marked: its mark.
         modified: the source's last change, if its storage has it.
-        settings: of the job.
+        settings: settings of the job.
         overwrite: whether anything else that is there may be replaced.
 
     Raises:

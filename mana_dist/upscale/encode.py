@@ -45,10 +45,10 @@ class Encoder:
         Args:
             path: local.
             settings: codec, quality and speed.
-            bits: of a sample, 8 or 10.
+            bits: bits of a sample, 8 or 10.
             rate: frames per second; the encoders' idea of quality depends on it a little.
-            colours: of the frames to come.
-            pixel_aspect: of the same.
+            colours: colours of the frames to come.
+            pixel_aspect: pixel aspect of these frames.
         """
         self.frames = self._reorder = self._packets = self._last_index = 0
         self.width = self.height = 0

@@ -19,8 +19,8 @@ def automatic(config: ModelConfig, device: str, height: int, width: int, element
     Args:
         config: the network.
         device: ``cpu`` or ``cuda``.
-        height: of an LR frame, pixels.
-        width: of an LR frame, pixels.
+        height: height of an LR frame, pixels.
+        width: width of an LR frame, pixels.
         element_size: bytes of an activation's element.
     """
     inner = config.channels // 2

@@ -38,8 +38,8 @@ class Summary:
 
     Attributes:
         frames: how many were written.
-        width: of them, pixels.
-        height: of them, pixels.
+        width: width of the frames, pixels.
+        height: height of the frames, pixels.
         cuts: shot cuts among them.
         left_out: what is not in the result: ``subtitle (hdmv_pgs_subtitle)``.
         stopped: that the source cannot be decoded to its end, or not all of it, one line; else empty.
@@ -69,7 +69,7 @@ def join(
     """Join all segments of a video.
 
     Args:
-        survey: of the source.
+        survey: survey of the source.
         segments: all of them, each finished in ``folder``.
         folder: URI with what :func:`mana_dist.upscale.upscale_segments.upscale_segments` wrote.
         destination: URI of the file to write (of the folder with codec png); it appears whole or not at all.

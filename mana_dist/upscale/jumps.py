@@ -42,7 +42,7 @@ class Clock:
     """The offsets of a file's times.
 
     Attributes:
-        epochs: of the pictures; at least one.
+        epochs: epochs of the pictures; at least one.
         runs: by index of a stream, the number of the epoch of each part of it without a jump.
         ahead: whether jumps ahead count.
         by_keyframes: whether keyframes show jumps back, else all packets.

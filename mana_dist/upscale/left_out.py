@@ -27,7 +27,7 @@ class Copied(Protocol):
     """The streams that were copied into the written file.
 
     Attributes:
-        indices: of the written file's streams, by those of the source's.
+        indices: indices of the written file's streams, by those of the source's.
         refused: how many packets of each of the source's streams were not taken.
     """
 
@@ -44,7 +44,7 @@ def left_out(source: Any, video: Any, path: str, copied: Copied) -> list[str]:
     Args:
         source: PyAV's container, opened for reading.
         video: its stream of the pictures.
-        path: of the written file, whose first stream is that of the pictures.
+        path: path of the written file, whose first stream is that of the pictures.
         copied: the other streams.
     """
     with av.open(path, metadata_errors="replace") as result:

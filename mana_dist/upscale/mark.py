@@ -28,7 +28,7 @@ def mark(model_sha256: str, source_bytes: int | None, settings: Settings) -> byt
     """Return the mark of a job's result.
 
     Args:
-        model_sha256: of the weights.
+        model_sha256: SHA-256 of the weights.
         source_bytes: the source's size, if its storage has it. Its name is left out, so that a copy elsewhere gives
             the same bytes.
         settings: those count that decide the result, but for a grey level here and there.

@@ -44,7 +44,7 @@ def upscale(
         destination: URI of the file to write, of a folder with codec png.
         model: as for :func:`mana_dist.registry.model_folder.load`.
         settings: how to upscale and write.
-        tracking_uri: of MLflow, for names in its registry.
+        tracking_uri: URI of MLflow, for names in its registry.
         overwrite: whether what is there, and is not this very result, may be replaced.
 
     Returns:

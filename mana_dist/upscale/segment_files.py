@@ -47,11 +47,11 @@ class Writers:
         """Take segments that follow each other.
 
         Args:
-            survey: of the source.
+            survey: survey of the source.
             segments: to be written, in order.
             settings: how to write.
             folder: URI.
-            bits: of a sample of the frames to come.
+            bits: bits of a sample of the frames to come.
         """
         self._survey, self._settings, self._folder, self._bits = survey, settings, folder, bits
         self._waiting = deque(segments)

@@ -31,17 +31,17 @@ class Record:
     """The record of a finished segment.
 
     Attributes:
-        pts: of its frames, in the source's ticks, in display order.
-        last_duration: of its last frame, in the source's ticks; 0 if it is not stored.
-        order: of the packets.
-        compare_order: of the side-by-side's packets.
-        width: of the upscaled frames.
-        height: of the upscaled frames.
+        pts: time stamps of its frames, in the source's ticks, in display order.
+        last_duration: duration of its last frame, in the source's ticks; 0 if it is not stored.
+        order: order of the packets.
+        compare_order: order of the side-by-side's packets.
+        width: width of the upscaled frames.
+        height: height of the upscaled frames.
         damaged: places in it of the frames that cannot be trusted.
         missing: how many frames are missing before those that are there.
         trouble: why the container could not be read on, in the last segment; empty where it could.
         cuts: how many of its frames begin another shot than the one before.
-        difference: of the still that ``--compare`` cuts out, between bicubic and MANA.
+        difference: difference of the still that ``--compare`` cuts out, between bicubic and MANA.
         files: names and bytes of its other files.
     """
 
@@ -84,8 +84,8 @@ def read(folder: str, segment: Segment, found_sizes: Mapping[str, int | None] | 
 
     Args:
         folder: URI.
-        segment: of the video.
-        found_sizes: of :func:`sizes`; None: they are looked up one by one.
+        segment: a segment of the video.
+        found_sizes: result of :func:`sizes`; None: they are looked up one by one.
 
     Raises:
         OSError: the storage failed.

@@ -41,8 +41,8 @@ class Survey:
         modified: time of its last change, seconds since the epoch.
         width: pixels of a frame, upright.
         height: pixels of a frame, upright.
-        bits: of a sample.
-        colours: of the first frame.
+        bits: bits of a sample.
+        colours: colours of the first frame.
         pixel_aspect: width over height of one pixel, upright.
         time_base: seconds per tick of the frames' timestamps.
         rate: frames per second, on average.
@@ -176,7 +176,7 @@ def segments_of(survey: Survey, frames: int, length: int) -> tuple[Segment, ...]
     """Return the segments of a video.
 
     Args:
-        survey: of the video.
+        survey: survey of the video.
         frames: T, of the network's window.
         length: least number of frames in a segment.
     """

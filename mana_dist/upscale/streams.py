@@ -27,7 +27,7 @@ class Copies:
     """The streams of a source that go into a target.
 
     Attributes:
-        indices: of the target's streams, by those of the source's that are copied; attachments too.
+        indices: indices of the target's streams, by those of the source's that are copied; attachments too.
         refused: how many packets of each of the source's streams the target did not take.
     """
 
@@ -38,7 +38,7 @@ class Copies:
             source: PyAV's container, opened for reading.
             video: its stream that is not copied.
             target: PyAV's container, nothing written to it yet.
-            clock: of the source.
+            clock: clock of the source.
             samples: see :func:`samples_of`.
         """
         self.indices: dict[int, int] = {}

@@ -14,7 +14,7 @@ class Times:
     Attributes:
         pts: when they are shown, ascending.
         end: when the last is not shown any more.
-        order: of the packets; decoding is ``reorder`` frames ahead of showing.
+        order: order of the packets; decoding is ``reorder`` frames ahead of showing.
     """
 
     pts: tuple[int, ...]
@@ -43,8 +43,8 @@ def times_of(records: Sequence[Record], survey: Survey, *, compared: bool = Fals
     """Return the timeline of the segments' frames.
 
     Args:
-        records: of all segments, in order; at least one frame.
-        survey: of the source.
+        records: records of all segments, in order; at least one frame.
+        survey: survey of the source.
         compared: whether it is for the side-by-side.
     """
     raw = [time for record in records for time in record.pts]

@@ -86,8 +86,8 @@ def upscale_segments(
     All are whole under their names or not there; the record, the last, says that the segment is finished.
 
     Args:
-        survey: of the source, which is decoded once, from before the first segment to beyond the last.
-        segments: of :func:`mana_dist.upscale.source_video.segments_of`, without a gap.
+        survey: survey of the source, which is decoded once, from before the first segment to beyond the last.
+        segments: result of :func:`mana_dist.upscale.source_video.segments_of`, without a gap.
         network: see :func:`network`.
         settings: how to write.
         folder: URI; made if it is not there.
@@ -122,7 +122,7 @@ class _Placed:
 
     Attributes:
         frame: it.
-        segment: that it belongs to; None: it is there for the windows of others.
+        segment: the segment of the frame; None: only the windows of others need it.
         missing: how many frames are missing before it.
         begins_shot: whether it is the first after a cut.
     """

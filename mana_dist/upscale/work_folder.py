@@ -32,8 +32,8 @@ def identity(survey: Survey, model_sha256: str, settings: Settings, network: Net
     """Return everything that decides a result's bytes, as JSON.
 
     Args:
-        survey: of the source.
-        model_sha256: of the weights.
+        survey: survey of the source.
+        model_sha256: SHA-256 of the weights.
         settings: all of them count.
         network: its device, memory and tiles count.
     """

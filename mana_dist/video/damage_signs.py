@@ -68,7 +68,7 @@ class NalSyntax:
     else put there are often decoded without an error.
 
     Attributes:
-        length_bytes: of the length before each unit, as in mp4 and mkv; 0: units begin with start codes.
+        length_bytes: size of the length before every unit, as in mp4 and mkv; 0: units begin with start codes.
     """
 
     length_bytes: int

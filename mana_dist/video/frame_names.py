@@ -32,7 +32,7 @@ def check_one_clip(folder: str, names: Iterable[str]) -> None:
 
     Args:
         folder: for the error.
-        names: of its frames' files.
+        names: names of its frames' files.
 
     Raises:
         UserError: two of the names differ in their suffix or in leading zeros alone; or sequences take turns and share
@@ -66,7 +66,7 @@ def breaks_in(names: Sequence[str]) -> tuple[int, ...]:
     (take1_0001, take2_0001), begins another sequence. Names without any number are ignored.
 
     Args:
-        names: of a folder's frames, in order.
+        names: names of a folder's frames, in order.
     """
     places = _places(names)
     steps: dict[tuple[object, ...], list[int]] = defaultdict(list)

@@ -19,9 +19,9 @@ class BucketOptions:
         sources: URIs of videos, folders of them, globs, lists of URIs.
         out: URI of the folder for the results.
         model: a model folder's URI, or a name in the registry.
-        tracking_uri: of the registry; None: as in all commands.
+        tracking_uri: URI of the registry; None: as in all commands.
         settings: how to upscale and write; ``memory`` ``auto`` is :data:`MEMORY`.
-        suffix: of the results; None: the codec's usual one.
+        suffix: suffix of the results; None: the codec's usual one.
         workers: copies of the model; None: as many as the cluster has room for.
         cpus: CPU cores of a copy that runs on no GPU.
         overwrite: whether results of other jobs, and other files, may be replaced.

@@ -22,9 +22,9 @@ class Output:
 
     Attributes:
         source: URI of the video.
-        name: of the result, relative to the folder of all results; for people too.
-        uri: of the result.
-        bytes: of the source; None if a web server does not state it.
+        name: name of the result, relative to the folder of all results; for people too.
+        uri: URI of the result.
+        bytes: size of the source; None if a web server does not state it.
         modified: the source's last change, seconds since the epoch; None if a web server does not state it.
         key: name of the work on it, which stands for the result's name, the source as it is now, and all else that
             decides the result's bytes; empty until :meth:`keyed`.
@@ -57,7 +57,7 @@ def outputs_of(clips: Sequence[Clip], arguments: Sequence[str], out: str, suffix
         clips: videos, in the order of the arguments.
         arguments: local paths or URIs, as :func:`mana_dist.footage.expand.expand` takes them.
         out: URI of the folder.
-        suffix: of the results, with its dot; empty for folders.
+        suffix: suffix of the results, with its dot; empty for folders.
 
     Raises:
         UserError: two results would have one name, or one would lie in the other.

@@ -29,7 +29,7 @@ class Failure:
     """The reason why something was not done.
 
     Attributes:
-        reason: one line for people.
+        reason: one line.
         rejected: whether the source is to blame: another run would not help, nor another machine.
     """
 
@@ -43,7 +43,7 @@ class Video:
 
     Attributes:
         output: its result.
-        survey: of it.
+        survey: survey of the source.
         segments: all of them.
         folder: URI of its work folder.
     """
@@ -69,8 +69,8 @@ class Recipe:
 
     Attributes:
         model: the model's URI, which means the same weights on every machine.
-        tracking_uri: of MLflow.
-        sha256: of the weights.
+        tracking_uri: URI of MLflow.
+        sha256: SHA-256 of the weights.
         frames: T, of the network's window.
         settings: ``device`` is ``cpu`` or ``cuda``.
         fence: checks that the folder of the results is still this job's; None: nobody else works in it.

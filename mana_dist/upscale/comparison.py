@@ -15,24 +15,24 @@ _PANEL = (1080, 1920)  # height and width at most; of larger frames the middle i
 
 
 def comparison_of(destination: str) -> tuple[str, str]:
-    """URIs of the side-by-side and of the still that go with a result."""
+    """Return the URIs of a result's side-by-side and still."""
     video, still = (f"{destination.rstrip('/')}.compare{suffix}" for suffix in (".mp4", ".png"))
     return video, still
 
 
 @dataclass
 class Comparison:
-    """Compares frame by frame.
+    """The comparison of a video, frame by frame.
 
     Attributes:
-        difference: of the region where the result differs most from bicubic interpolation so far.
+        difference: difference of the region where the result differs most from bicubic interpolation so far.
     """
 
     difference: float = -1.0
     _panels: tuple[pictures.Panel, ...] = field(default=())
 
     def add(self, lr: Pixels, result: Pixels) -> Frame:
-        """Look at a source frame and its result.
+        """Compare a source frame with its result.
 
         Returns:
             (H, W, 3) uint8: bicubic on the left, the result on the right.
@@ -48,7 +48,7 @@ class Comparison:
         return np.concatenate([_middle(bicubic), _middle(result)], axis=1)
 
     def png(self) -> bytes:
-        """Source | bicubic | MANA of that part; at least one frame must have been added."""
+        """Return source | bicubic | MANA of that region as PNG; at least one frame must have been added."""
         return pictures.to_png(pictures.row(self._panels))
 
 

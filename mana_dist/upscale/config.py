@@ -1,4 +1,4 @@
-"""What decides how a video is upscaled and written: everything but the source and the model."""
+"""Settings of upscaling and encoding: everything but the source and the model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,7 @@ Codec = Literal["h264", "hevc", "av1", "ffv1", "png"]
 MemoryLimit = int | Literal["auto"] | None
 
 SEGMENT_FRAMES = 240
-"""About how many frames a segment has: what a kill loses at most, and a cluster's unit of work."""
+"""Number of frames of a segment, about: what a kill loses at most, and a cluster's unit of work."""
 LEAST_SEGMENT_FRAMES = 8
 
 _SPEEDS = (
@@ -19,7 +19,7 @@ _SPEEDS = (
 
 @dataclass(frozen=True)
 class CodecTraits:
-    """What a codec takes.
+    """An encoder, and the formats and options that it takes.
 
     Attributes:
         encoder: FFmpeg's name of the encoder.
@@ -28,7 +28,7 @@ class CodecTraits:
         most_crf: the highest.
         presets: their names, from fast to slow or as the encoder has them; empty: it has none.
         preset: the default.
-        least_side: pixels of a frame's height and width at least: of smaller frames x265 makes other bytes each time,
+        least_side: pixels of a frame's height and width at least: of smaller frames x265 makes other bytes every time,
             and of the smallest it corrupts its memory.
     """
 
@@ -60,21 +60,21 @@ CODECS: dict[Codec, CodecTraits] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How to upscale and how to write.
+    """Settings of upscaling and encoding.
 
     Attributes:
         codec: ``ffv1`` and ``png`` are without loss, and RGB.
         crf: constant rate factor, less is better and larger; None: the codec's default.
         preset: speed against size; None: the codec's default.
         bits: 10 keeps 10 bits where the source has more than 8; 8 gives 8 bits always.
-        precision: of the network: ``auto`` is bf16 on a GPU, else fp32.
+        precision: precision of the network: ``auto`` is bf16 on a GPU, else fp32.
         device: ``auto``, ``cpu`` or ``cuda``.
         memory: MiB for the network's activations, a frame that needs more is done in tiles; ``auto``: half of what is
             free when the work begins; None: never tiled.
         segment: about how many frames to a segment.
         compare: whether to make a side-by-side too.
-        threads: of the network on a CPU, whose sums depend on it in their last bits; None: as many as there are cores,
-            or as OMP_NUM_THREADS says.
+        threads: threads of the network on a CPU, on which the last bits of sums depend; None: OMP_NUM_THREADS, or as
+            many as there are cores.
         keep_gaps: whether times that jump ahead, or begin late, stay as they are.
     """
 
@@ -92,11 +92,11 @@ class Settings:
 
     @property
     def traits(self) -> CodecTraits:
-        """Those of the codec."""
+        """The codec's traits."""
         return CODECS[self.codec]
 
     def check(self) -> None:
-        """Look at what can be seen without a file.
+        """Check what can be checked without a file.
 
         Raises:
             UserError: a value that makes no sense, named by its option.
@@ -107,8 +107,8 @@ class Settings:
         if self.crf is not None and not 0 <= self.crf <= traits.most_crf:
             raise UserError(f"--crf must be from 0 (best) to {traits.most_crf} for {self.codec}, got {self.crf}")
         if self.preset is not None and self.preset not in traits.presets:
-            known = ", ".join(traits.presets) or "none"
-            raise UserError(f"--preset {self.preset}: {self.codec} does not have it; it has {known}")
+            presets = ", ".join(traits.presets) or "none"
+            raise UserError(f"--preset {self.preset}: {self.codec} does not have it; it has {presets}")
         if isinstance(self.memory, int) and self.memory < 1:
             raise UserError(f"--memory must be at least 1 MiB, or auto or none, got {self.memory}")
         if self.threads is not None and self.threads < 1:

@@ -1,4 +1,4 @@
-"""Where the result goes: looked at before any work is done."""
+"""The destination of a result, checked before any work is done."""
 
 import os
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from mana_dist.upscale.picture_folder import TIMES_FILE
 
 
 def check_destination(destination: str, source: str, settings: Settings) -> None:
-    """Return whether the result could be written.
+    """Check that the result can be written.
 
     Raises:
         UserError: unknown suffix, a codec that the container does not take, the source itself, a folder that is missing
@@ -48,8 +48,8 @@ def is_done(destination: str, marked: bytes, modified: float | None, settings: S
     Args:
         destination: URI of the result.
         marked: its mark.
-        modified: the source's last change, where its storage tells.
-        settings: of the job.
+        modified: the source's last change, if its storage has it.
+        settings: settings of the job.
         overwrite: whether anything else that is there may be replaced.
 
     Raises:

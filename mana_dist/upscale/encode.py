@@ -1,4 +1,4 @@
-"""A segment's frames into a file: an encoder of its own, the same bytes on every machine."""
+"""The encoder of a segment, which writes the same bytes on every machine."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ from mana_dist.upscale.segment_record import PacketOrder
 from mana_dist.video.colours import Colours, tag, to_picture
 
 INDEX_BASE = Fraction(1, 1000)
-"""The segments' packets carry their frame's place in the segment as a timestamp, and Matroska counts milliseconds."""
+"""Time base of the segments' packets: their timestamp is the frame's number, and Matroska counts milliseconds."""
 
 # Threads change the bits that the encoders write, so their number is not that of the cores.
 _FORMATS = {".mkv": "matroska", ".nut": "nut"}
@@ -35,7 +35,7 @@ def suffix_of(settings: Settings) -> str:
 
 
 class Encoder:
-    """Encodes frames into a file."""
+    """The encoder of frames into a file."""
 
     def __init__(
         self, path: str, settings: Settings, bits: int, rate: Fraction, colours: Colours, pixel_aspect: Fraction
@@ -45,10 +45,10 @@ class Encoder:
         Args:
             path: local.
             settings: codec, quality and speed.
-            bits: of a sample, 8 or 10.
+            bits: bits of a sample, 8 or 10.
             rate: frames per second; the encoders' idea of quality depends on it a little.
-            colours: of the frames to come.
-            pixel_aspect: of the same.
+            colours: colours of the frames to come.
+            pixel_aspect: pixel aspect of these frames.
         """
         self.frames = self._reorder = self._packets = self._last_index = 0
         self.width = self.height = 0
@@ -84,7 +84,7 @@ class Encoder:
 
     @property
     def order(self) -> PacketOrder:
-        """The order of the packets so far."""
+        """The order of the packets so far, against that of the frames."""
         return PacketOrder(self._reorder, self.frames - 1 - self._last_index)
 
     def abandon(self) -> None:
@@ -115,7 +115,7 @@ class Encoder:
 
 @contextmanager
 def published(uri: str, folder: str | None = None, check: Callable[[], None] = lambda: None) -> Iterator[str]:
-    """A local path to write to; the file appears at ``uri``, whole, when the context is left without an exception.
+    """Yield a local path to write to; the file appears at ``uri``, whole, if the context is left without an exception.
 
     Args:
         uri: where it appears.
@@ -135,7 +135,7 @@ def published(uri: str, folder: str | None = None, check: Callable[[], None] = l
     try:
         yield partial
         with open(partial, "rb") as file:
-            os.fsync(file.fileno())  # a disk may tell only now that it is full
+            os.fsync(file.fileno())  # a full disk may show only now
             if remote:
                 with storage.open_write(uri) as stream:
                     shutil.copyfileobj(file, stream, 1 << 20)

@@ -1,4 +1,4 @@
-"""How much memory a frame may take."""
+"""Memory that upscaling a frame may take."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def automatic(config: ModelConfig, device: str, height: int, width: int, element_size: int) -> int:
-    """Bytes for the convolutions' activations: half of what is free, less what T embedded frames and the output take.
+    """Return bytes for the convolutions' activations: half of what is free, less T embedded frames and the output.
 
     Rounded down to a power of two: as it decides the tiles, it must not change with every run.
 
     Args:
         config: the network.
         device: ``cpu`` or ``cuda``.
-        height: of an LR frame, pixels.
-        width: of an LR frame, pixels.
+        height: height of an LR frame, pixels.
+        width: width of an LR frame, pixels.
         element_size: bytes of an activation's element.
     """
     inner = config.channels // 2
@@ -31,7 +31,7 @@ def automatic(config: ModelConfig, device: str, height: int, width: int, element
 
 
 def free_bytes(device: str) -> int:
-    """Memory that is free now: the GPU's, or the machine's within the limit of this process's container."""
+    """Return the bytes that are free now: the GPU's, or the machine's within the limit of this process's container."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     available = _meminfo("MemAvailable") or 2**32

@@ -34,17 +34,17 @@ FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # s
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a video.
+    """The outcome of a video.
 
     Attributes:
         frames: how many were written.
-        width: of them, pixels.
-        height: of them, pixels.
+        width: width of the frames, pixels.
+        height: height of the frames, pixels.
         cuts: shot cuts among them.
-        left_out: what is not in the result, for people: ``subtitle (hdmv_pgs_subtitle)``.
-        stopped: that the source cannot be decoded to its end, or not all of it, one line for people; else empty.
+        left_out: what is not in the result: ``subtitle (hdmv_pgs_subtitle)``.
+        stopped: that the source cannot be decoded to its end, or not all of it, one line; else empty.
         extras: URIs of further files written: the comparison's.
-        note: what was done about jumps of the source's clock, one line for people; empty where it has none.
+        note: what was done about jumps of the source's clock, one line; empty if it has none.
     """
 
     frames: int
@@ -69,7 +69,7 @@ def join(
     """Join all segments of a video.
 
     Args:
-        survey: of the source.
+        survey: survey of the source.
         segments: all of them, each finished in ``folder``.
         folder: URI with what :func:`mana_dist.upscale.upscale_segments.upscale_segments` wrote.
         destination: URI of the file to write (of the folder with codec png); it appears whole or not at all.
@@ -143,7 +143,7 @@ def _join_video(
             copied = Copies(source, source_video, target, survey.clock, samples_of(survey.uri))
             others = copied.packets()
         packets = _video_packets(files, times, survey.time_base, video)
-        target.start_encoding()  # here: what is wrong with the header is no matter of a packet
+        target.start_encoding()  # here: what is wrong with the header is not the fault of a packet
         for _, packet in heapq.merge(packets, others, key=lambda item: item[0]):
             if copied is None or packet.stream_index == video.index:
                 target.mux(packet)
@@ -169,7 +169,7 @@ def _lay_out(template: Any, target: Any, survey: Survey, settings: Settings) -> 
 def _video_packets(
     files: Sequence[str], times: Times, time_base: Fraction, video: Any
 ) -> Iterator[tuple[Fraction, Any]]:
-    """The segments' packets in decoding order, at the source's times."""
+    """Yield the segments' packets in decoding order, at the source's times."""
     done = 0
     setup: bytes | None = None
     for file in files:
@@ -221,7 +221,7 @@ def _options(suffix: str, survey: Survey, times: Times) -> dict[str, str]:
     if FORMATS[suffix] == "matroska":
         # Sound that begins a little before the first frame moves no frame.
         return options | ({"avoid_negative_ts": "disabled"} if times.pts[0] >= 0 else {})
-    # A start later than 0 is told in ticks of the file, by default milliseconds: too coarse for most time bases.
+    # A start later than 0 is stored in ticks of the file, by default milliseconds: too coarse for most time bases.
     ticks = survey.time_base.denominator
     return options | {"movflags": "+faststart", "movie_timescale": str(ticks * -(-1000 // ticks))}
 

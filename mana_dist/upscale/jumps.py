@@ -2,10 +2,10 @@
 
 Which jump is closed is ffmpeg's rule (its ``dts_delta_threshold``): in formats whose clocks may jump, like MPEG-TS, a
 stream that goes on more than 10 s after its last packet, or more than 0.1 s before it. Other formats pause, but two
-recordings may have been put behind each other in them too: there a keyframe tells that is shown more than 0.1 s before
-a frame that precedes it. All streams are moved by the same, so that sound keeps to its pictures. A clock that may jump
-does not begin at 0 either, but the timeline does; that of any other format does where it would begin more than 10 s
-late.
+recordings may have been put behind each other in them too: there a jump shows in a keyframe that is shown more than
+0.1 s before a frame that precedes it. All streams are moved by the same, so that sound keeps to its pictures. A clock
+that may jump does not begin at 0 either, but the timeline does; that of any other format does where it would begin more
+than 10 s late.
 """
 
 from bisect import bisect_right
@@ -39,13 +39,13 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Clock:
-    """How a file's times are moved.
+    """The offsets of a file's times.
 
     Attributes:
-        epochs: of the pictures; at least one.
+        epochs: epochs of the pictures; at least one.
         runs: by index of a stream, the number of the epoch of each part of it without a jump.
         ahead: whether jumps ahead count.
-        by_keyframes: whether keyframes tell of jumps back, else all packets.
+        by_keyframes: whether keyframes show jumps back, else all packets.
     """
 
     epochs: tuple[Epoch, ...] = (Epoch(Fraction(), Fraction(), Fraction()),)
@@ -60,7 +60,7 @@ class Clock:
 
     @property
     def note(self) -> str:
-        """One line for people about what was moved; empty where it was not."""
+        """Return a line about what was moved; empty if nothing was."""
         found = []
         if self.epochs[0].offset < -_AHEAD:
             found.append(f"begins at {float(-self.epochs[0].offset):.2f} s")
@@ -75,7 +75,7 @@ class Clock:
         return f"the source's clock {' and '.join(found)}; the result's {goes_on}{kept}"
 
     def pictures(self, times: Sequence[Fraction]) -> Iterator[Fraction]:
-        """Seconds to add to each of the pictures' ``times``, all of a video in the order of showing."""
+        """Yield the seconds to add to the pictures' ``times``, all of a video in the order of showing."""
         number = 0
         before: Fraction | None = None
         for time in times:
@@ -85,7 +85,7 @@ class Clock:
             yield self.epochs[number].offset
 
     def packets(self, stream: int) -> "PacketClock":
-        """For the packets of a stream."""
+        """Return the clock for the packets of a stream."""
         offsets = [self.epochs[number].offset for number in self.runs.get(stream, ())]
         steps = Steps(ahead=self.ahead, by_keyframes=self.by_keyframes)
         return PacketClock(offsets or [self.epochs[0].offset], steps)
@@ -99,25 +99,25 @@ class Clock:
 
 
 class PacketClock:
-    """Follows a stream's packets in the file's order."""
+    """The clock of a stream, which takes its packets in the file's order."""
 
     def __init__(self, offsets: Sequence[Fraction], steps: "Steps") -> None:
-        """Before the first packet; see :meth:`Clock.packets`."""
+        """Begin before the first packet; see :meth:`Clock.packets`."""
         self._offsets, self._steps = offsets, steps
         self._run = 0
 
     def offset(self, packet: Any) -> Fraction:
-        """Seconds to add to the times of the next packet."""
+        """Return the seconds to add to the times of the next packet."""
         if self._steps.add(packet):
             self._run += 1
         return self._offsets[min(self._run, len(self._offsets) - 1)]
 
 
 class Steps:
-    """Finds where one stream jumps."""
+    """The detector of one stream's jumps."""
 
     def __init__(self, *, ahead: bool, by_keyframes: bool) -> None:
-        """Before the first packet; the arguments are as :class:`Clock` has them."""
+        """Begin before the first packet; the arguments are :class:`Clock`'s."""
         self._ahead, self._by_keyframes = ahead, by_keyframes
         self._last: Fraction | None = None
         self._end = Fraction()
@@ -160,15 +160,15 @@ class _Run:
         return self.end - self.last if self.end - self.last > usual / 2 else usual
 
     def distance(self, other: "_Run") -> Fraction:
-        """Seconds between this and ``other``; 0 where they overlap."""
+        """Return the seconds between this and ``other``; 0 if they overlap."""
         return max(other.first - self.end, self.first - other.end, Fraction())
 
 
 class JumpScan:
-    """Finds the jumps, from all packets in the file's order; those of the pictures decide."""
+    """The detector of jumps, from all packets in the file's order; those of the pictures decide."""
 
     def __init__(self, container: Any, video: Any, *, keep_gaps: bool) -> None:
-        """Before the first packet.
+        """Begin before the first packet.
 
         Args:
             container: PyAV's.
@@ -186,7 +186,7 @@ class JumpScan:
         self._count = 0
 
     def add(self, packet: Any) -> None:
-        """Look at the next packet."""
+        """Take in the next packet."""
         self._count += 1
         if packet.is_discard or not packet.time_base or (packet.dts is None and packet.pts is None):
             return
@@ -209,7 +209,7 @@ class JumpScan:
             run.packets += 1
 
     def clock(self, frame: Fraction) -> Clock:
-        """What was found; ``frame`` is the duration of a picture in seconds, for where packets do not tell."""
+        """Return what was found; ``frame`` is a picture's duration in seconds, for packets that state none."""
         pictures = self._pictures()
         if not pictures:
             return Clock()
@@ -231,7 +231,7 @@ class JumpScan:
         return Clock(tuple(epochs), placed, self._jumps and not self._keep, by_keyframes=not self._jumps)
 
     def _pictures(self) -> list[_Run]:
-        """The pictures' runs; those together that one run of sound goes with: then the clock did not jump."""
+        """Return the pictures' runs; those that one run of sound goes with are one: the clock did not jump."""
         found: list[_Run] = []
         sound = [run for index in self._timed - {self._video} for run in self._runs.get(index, ())]
         for run in self._runs.get(self._video, ()):
@@ -244,7 +244,7 @@ class JumpScan:
         return found
 
     def _epoch(self, run: _Run, pictures: Sequence[_Run], begins: Sequence[int]) -> int:
-        """The epoch of another stream's run: where most of it lies in the file, or one beside it that fits its times.
+        """Return the epoch of another stream's run: where most of it lies, or one beside it that fits its times.
 
         Sound lies a little before or behind its pictures.
         """
@@ -253,7 +253,7 @@ class JumpScan:
         return min(beside, key=lambda other: (run.distance(pictures[other]), abs(other - number)))
 
     def _others(self, placed: Mapping[int, Sequence[int]], epoch: int) -> dict[int, list[_Run]]:
-        """The sound of an epoch."""
+        """Return the runs of sound of an epoch."""
         found = defaultdict(list)
         for index, numbers in placed.items():
             for run, number in zip(self._runs[index], numbers, strict=False):
@@ -262,7 +262,7 @@ class JumpScan:
         return found
 
     def _beginning(self, first: Fraction, placed: Mapping[int, Sequence[int]]) -> Fraction:
-        """The time that becomes 0."""
+        """Return the time that becomes 0."""
         begins = [first, *(runs[0].first for runs in self._others(placed, 0).values())]
         late = min(begins)
         return late if not self._keep and (self._jumps or late > _AHEAD) else Fraction()

@@ -1,4 +1,4 @@
-"""What of a source is not in the written file: found by opening that file, so that what is said is what is there."""
+"""Parts of a source that are not in the written file, found by opening that file."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import av
 
-# Tags that a muxer writes itself, or that tell of the source's file and not of what is in it.
+# Tags that a muxer writes itself, or that describe the source's file and not its content.
 _FILE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands"}
 _STREAM_TAGS = {"encoder", "duration", "vendor_id", "bps", "number_of_frames", "number_of_bytes"}
 _STATISTICS = "_statistics"
@@ -14,7 +14,7 @@ _MKV = ".mkv takes it"
 
 
 def tags_of(item: Any) -> dict[str, str]:
-    """The tags of a PyAV container or stream that tell of what is in it."""
+    """Return the tags of a PyAV container or stream that describe its content."""
     own = _STREAM_TAGS if hasattr(item, "index") else _FILE_TAGS
     return {
         key: value
@@ -24,10 +24,10 @@ def tags_of(item: Any) -> dict[str, str]:
 
 
 class Copied(Protocol):
-    """What was copied into the written file.
+    """The streams that were copied into the written file.
 
     Attributes:
-        indices: of the written file's streams, by those of the source's.
+        indices: indices of the written file's streams, by those of the source's.
         refused: how many packets of each of the source's streams were not taken.
     """
 
@@ -39,13 +39,13 @@ class Copied(Protocol):
 
 
 def left_out(source: Any, video: Any, path: str, copied: Copied) -> list[str]:
-    """What the written file does not hold, for people.
+    """Return what the written file does not hold, as lines.
 
     Args:
         source: PyAV's container, opened for reading.
         video: its stream of the pictures.
-        path: of the written file, whose first stream is that of the pictures.
-        copied: tells of the others.
+        path: path of the written file, whose first stream is that of the pictures.
+        copied: the other streams.
     """
     with av.open(path, metadata_errors="replace") as result:
         mend = "" if "matroska" in result.format.name else _MKV
@@ -69,7 +69,7 @@ def left_out(source: Any, video: Any, path: str, copied: Copied) -> list[str]:
 
 
 def codec_of(stream: Any) -> str:
-    """FFmpeg's name of a stream's codec; of an attachment, its file name."""
+    """Return FFmpeg's name of a stream's codec; for an attachment, its file name."""
     if stream.codec_context is None:
         return getattr(stream, "name", None) or "unknown"
     return str(stream.codec_context.codec.canonical_name)
@@ -82,7 +82,7 @@ def _copy_of(stream: Any, result: Any, copied: Copied) -> Any | None:
 
 
 def _differences(stream: Any, copy: Any, name: str, mend: str, kept: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """What of a stream's tags and marks is not in its copy."""
+    """Yield the tags and marks of a stream that its copy lacks."""
     own = _lowered(copy)
     for key, value in tags_of(stream).items():
         # A file's time of creation may stand once, for all its streams.
@@ -100,11 +100,11 @@ def _is_kept_otherwise(stream: Any, kept: Sequence[Mapping[str, str]]) -> bool:
     return bool(stream.type == "data" and stream.discard == av.stream.Discard.all)
 
 
-def _lost(asked: Mapping[str, str], written: Sequence[Mapping[str, str]]) -> list[str]:
+def _lost(tags: Mapping[str, str], written: Sequence[Mapping[str, str]]) -> list[str]:
     return [
         key
-        for key, value in asked.items()
-        if (key.lower(), value) != ("language", "und") and not any(key.lower() in tags for tags in written)
+        for key, value in tags.items()
+        if (key.lower(), value) != ("language", "und") and not any(key.lower() in others for others in written)
     ]
 
 

@@ -21,27 +21,27 @@ _OURS = UUID("0b4a1b5e-6d1c-4a53-9f0e-3c1d1f6a7e52").bytes
 _LENGTH = 48  # of the mark: our identifier and a SHA-256
 _SEGMENT = b"\x18\x53\x80\x67\x01"
 _HEAD = 1024  # bytes that hold Matroska's header and the segment's beginning
-_HOW = ("device", "memory", "segment", "compare", "threads")  # settings that move a grey level here and there at most
+_NOT_COUNTED = ("device", "memory", "segment", "compare", "threads")  # they move a grey level here and there at most
 
 
 def mark(model_sha256: str, source_bytes: int | None, settings: Settings) -> bytes:
     """Return the mark of a job's result.
 
     Args:
-        model_sha256: of the weights.
-        source_bytes: the source's size, where its storage tells. Its name is left out, so that a copy elsewhere gives
+        model_sha256: SHA-256 of the weights.
+        source_bytes: the source's size, if its storage has it. Its name is left out, so that a copy elsewhere gives
             the same bytes.
-        settings: those that say what is made, and not how, count.
+        settings: those count that decide the result, but for a grey level here and there.
     """
     traits = settings.traits
-    wanted = {name: value for name, value in asdict(settings).items() if name not in _HOW}
+    wanted = {name: value for name, value in asdict(settings).items() if name not in _NOT_COUNTED}
     wanted |= {"crf": traits.crf if settings.crf is None else settings.crf, "preset": settings.preset or traits.preset}
     job = {"model": model_sha256, "source": source_bytes, "settings": wanted, "version": __version__}
     return _OURS + hashlib.sha256(json.dumps(job, sort_keys=True).encode()).digest()
 
 
 def append(path: str, marked: bytes) -> None:
-    """Append a mark to a finished file; its suffix tells the container."""
+    """Append a mark to a finished file; its suffix decides the container."""
     with open(path, "r+b") as file:
         if path.lower().endswith(".mkv"):
             wrapped = bytes((0xEC, 0x80 | len(marked))) + marked

@@ -87,7 +87,7 @@ def _with_display_size(tracks: _Element, pixel_aspect: Fraction) -> _Element:
 
 
 def _moved(seek_head: _Element, by: int) -> _Element:
-    """The list of what is where, information and tracks ``by`` bytes earlier."""
+    """Return the list of positions with information and tracks ``by`` bytes earlier."""
     entries = list(_elements(seek_head.data))
     for number, entry in enumerate(entries):
         if entry.name == _SEEK:
@@ -100,7 +100,7 @@ def _moved(seek_head: _Element, by: int) -> _Element:
 
 
 def _checked(name: bytes, parts: Sequence[_Element]) -> _Element:
-    """An element of these parts, its checksum made anew where it has one."""
+    """Return an element of these parts, its checksum made anew if it has one."""
     data = b"".join(_coded(part) for part in parts if part.name != _CRC)
     if any(part.name == _CRC for part in parts):
         data = _coded(_Element(_CRC, zlib.crc32(data).to_bytes(4, "little"))) + data

@@ -1,4 +1,4 @@
-"""A video's packets, counted: how many frames there are, when they end, and whether their times can be trusted."""
+"""Counts and times of a video's packets, and whether the times can be trusted."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -12,7 +12,7 @@ from mana_dist.video.keyframes import readable
 
 
 class Packets:
-    """The packets of a container, counted while somebody else reads those of one stream.
+    """The packets of a container, counted while the caller reads those of one stream.
 
     Attributes:
         shown: packets of the stream that stand for a frame.
@@ -20,7 +20,7 @@ class Packets:
     """
 
     def __init__(self, container: Any, video: Any, jumps: JumpScan, *, guessed: bool) -> None:
-        """Before the first packet.
+        """Begin before the first packet.
 
         Args:
             container: PyAV's.
@@ -50,7 +50,7 @@ class Packets:
 
     @property
     def delay(self) -> int | None:
-        """Ticks to add to guessed times, so that frames are shown at the packets' times; None where no number does."""
+        """Ticks to add to guessed times, so that frames are shown at the packets' times; None: no number does."""
         shown, decoded = map(sorted, self._times)
         if not shown and not decoded:
             return 0
@@ -58,12 +58,12 @@ class Packets:
         return apart.pop() if len(shown) == len(decoded) and len(apart) == 1 else None
 
     def ends(self, *, in_turn: bool) -> tuple[int | None, int | None]:
-        """The highest time of a frame, and when that frame is not shown any more by the header; None: not told."""
+        """Return the highest time of a frame, and the end of that frame by the header; None: not stored."""
         last = self._last_decoded if in_turn else self._last
         if last is None:
             return None, None
         video, container = self._video, self._container
-        # An edit list may end within the last frame, or show it for long. Some mp4 files tell of too short a track.
+        # An edit list may end within the last frame, or show it for long. Some mp4 files have too short a duration.
         if video.duration is not None and (video.start_time or 0) + video.duration > last:
             return last, int((video.start_time or 0) + video.duration)
         ends = [last + self._last_duration] if self._last_duration else []
@@ -73,7 +73,7 @@ class Packets:
         return last, min((end for end in ends if end > last), default=None)
 
     def promised(self, rate: Fraction) -> int | None:
-        """Return how many frames the header tells of; ``rate`` is how many a second has."""
+        """Return the number of frames that the header promises; ``rate`` is in frames per second."""
         matroska = "matroska" in self._container.format.name
         if self._video.frames and not matroska:
             end = (self._last or 0) + self._last_duration

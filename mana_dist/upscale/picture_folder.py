@@ -34,9 +34,9 @@ def join_pictures(
     """Write ``00000000.png``, ... and :data:`TIMES_FILE`, which comes last.
 
     Args:
-        survey: of the source.
+        survey: survey of the source.
         files: URIs of the segments' files; each packet in them is a PNG file.
-        times: of the frames.
+        times: times of the frames.
         destination: URI of the folder; a local one appears whole, in the place of what was there. Of a remote one
             :data:`TIMES_FILE` is deleted first; pictures of an earlier, longer video are deleted at the end.
         scratch: local folder for the unfinished one.

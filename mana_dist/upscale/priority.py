@@ -1,4 +1,4 @@
-"""An encoder that takes more of the machine than it was given."""
+"""Thread priorities that an encoder raises, restored."""
 
 import contextlib
 import os
@@ -10,11 +10,11 @@ _REAL_TIME = {getattr(os, name, None) for name in ("SCHED_FIFO", "SCHED_RR")}
 
 @contextlib.contextmanager
 def no_real_time() -> Iterator[None]:
-    """Undo in the end what made threads of this process real-time ones meanwhile: they get this thread's scheduling.
+    """Give threads that become real-time ones in this context the scheduling of this thread, in the end.
 
     SVT-AV1 (4.1), run as root as in most containers, gives the highest real-time priority to its threads and to the
     one that opens it, whose children inherit it; it has no setting for that. Hardly anything else then gets a core
-    where they compute: servers starve, and Ray takes the node for dead. Linux alone lets a thread be asked for.
+    where they compute: servers starve, and Ray takes the node for dead. Only Linux lists priorities by thread.
     """
     if not os.path.isdir(_TASKS):
         yield

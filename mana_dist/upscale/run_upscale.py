@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,7 +44,7 @@ def upscale(
         destination: URI of the file to write, of a folder with codec png.
         model: as for :func:`mana_dist.registry.model_folder.load`.
         settings: how to upscale and write.
-        tracking_uri: of MLflow, for names in its registry.
+        tracking_uri: URI of MLflow, for names in its registry.
         overwrite: whether what is there, and is not this very result, may be replaced.
 
     Returns:
@@ -89,15 +90,15 @@ def upscale(
             place = place or f"at frame {begin + progress.count} of about {surveyed.frames}"
             log.warning(f"stopped {place}; {stays}")
             raise
-        work_folder.finish(folder)
-    _say(destination, summary, progress, placed.device, settings)
+        shutil.rmtree(folder, ignore_errors=True)  # while it is held
+    _log(destination, summary, progress, placed.device, settings)
     return summary
 
 
 def _placed(
     loaded: model_folder.Loaded, surveyed: Survey, settings: Settings, folder: str
 ) -> tuple[Network, dict[str, Any]]:
-    """The network, and the job's identity; the memory that ``auto`` was for the run to go on with, it is again."""
+    """Return the network and the job's identity; ``auto`` memory is that of the run that goes on."""
     placed = network(loaded.model, settings, surveyed)
     identity = work_folder.identity(surveyed, loaded.sha256, settings, placed)
     if settings.memory == "auto" and (before := work_folder.memory_of(folder, identity)) is not None:
@@ -108,7 +109,7 @@ def _placed(
 
 @contextmanager
 def _errors(what: str, then: str = "") -> Iterator[None]:
-    """One line for what storages and muxers raise."""
+    """Turn errors of storages and muxers into one line."""
     try:
         yield
     except (OSError, av.FFmpegError) as error:
@@ -116,12 +117,12 @@ def _errors(what: str, then: str = "") -> Iterator[None]:
 
 
 def _stretches(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """Segments that follow each other, together."""
+    """Yield lists of segments that follow each other."""
     for _, group in itertools.groupby(enumerate(segments), lambda item: item[1].number - item[0]):
         yield [segment for _, segment in group]
 
 
-def _say(destination: str, summary: Summary, progress: Progress, device: str, settings: Settings) -> None:
+def _log(destination: str, summary: Summary, progress: Progress, device: str, settings: Settings) -> None:
     shots = f", {summary.cuts + 1} shots" if summary.cuts else ""
     speed = f"in {progress.seconds:.1f} s ({progress.rate:.2f} frames/s on {device})"
     frames = count(summary.frames, "frame")

@@ -20,7 +20,7 @@ from mana_dist.video.frame_stream import NumberedFrame
 
 
 def files_of(segment: Segment, settings: Settings) -> list[str]:
-    """The names of a finished segment's files, the record last; where it has no frame there is the record alone."""
+    """Return the names of a finished segment's files, the record last; without a frame there is the record alone."""
     compared = [compare_name(segment), still_name(segment)] if settings.compare else []
     return [pictures_name(segment, settings), *compared, f"{segment.name}.json"]
 
@@ -47,11 +47,11 @@ class Writers:
         """Take segments that follow each other.
 
         Args:
-            survey: of the source.
+            survey: survey of the source.
             segments: to be written, in order.
             settings: how to write.
             folder: URI.
-            bits: of a sample of the frames to come.
+            bits: bits of a sample of the frames to come.
         """
         self._survey, self._settings, self._folder, self._bits = survey, settings, folder, bits
         self._waiting = deque(segments)

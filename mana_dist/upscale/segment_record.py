@@ -1,4 +1,4 @@
-"""What is known of a finished segment: a small JSON file beside its pictures."""
+"""Records of finished segments: small JSON files beside the pictures."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from mana_dist.upscale.segments import Segment
 
 
 class PacketOrder(NamedTuple):
-    """How the order of packets differs from that of frames.
+    """The difference between the order of packets and that of frames.
 
     Attributes:
         reorder: how many packets a frame comes at most before its turn in display order.
@@ -28,20 +28,20 @@ _IN_ORDER = PacketOrder()
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a finished segment.
+    """The record of a finished segment.
 
     Attributes:
-        pts: of its frames, in the source's ticks, in display order.
-        last_duration: of its last frame, in the source's ticks; 0 where it is not told.
-        order: of the packets.
-        compare_order: of the side-by-side's packets.
-        width: of the upscaled frames.
-        height: of the upscaled frames.
+        pts: time stamps of its frames, in the source's ticks, in display order.
+        last_duration: duration of its last frame, in the source's ticks; 0 if it is not stored.
+        order: order of the packets.
+        compare_order: order of the side-by-side's packets.
+        width: width of the upscaled frames.
+        height: height of the upscaled frames.
         damaged: places in it of the frames that cannot be trusted.
         missing: how many frames are missing before those that are there.
         trouble: why the container could not be read on, in the last segment; empty where it could.
         cuts: how many of its frames begin another shot than the one before.
-        difference: of the still that ``--compare`` cuts out, between bicubic and MANA.
+        difference: difference of the still that ``--compare`` cuts out, between bicubic and MANA.
         files: names and bytes of its other files.
     """
 
@@ -60,7 +60,7 @@ class Record:
 
 
 def write(folder: str, segment: Segment, record: Record) -> None:
-    """Say that a segment is finished; all else of it must be in its place.
+    """Record that a segment is finished; all else of it must be in its place.
 
     Raises:
         OSError: it cannot be written.
@@ -69,7 +69,7 @@ def write(folder: str, segment: Segment, record: Record) -> None:
 
 
 def sizes(folder: str) -> dict[str, int | None]:
-    """Return the bytes of all files in a work folder by their names: one question for all that :func:`read` asks.
+    """Return the bytes of all files in a work folder by their names: one request for all calls of :func:`read`.
 
     Raises:
         OSError: the storage failed.
@@ -80,12 +80,12 @@ def sizes(folder: str) -> dict[str, int | None]:
 
 
 def read(folder: str, segment: Segment, found_sizes: Mapping[str, int | None] | None = None) -> Record | None:
-    """A segment's record; None where it is not finished, or its files are not as they were written.
+    """Return a segment's record; None if it is not finished, or its files are not as they were written.
 
     Args:
         folder: URI.
-        segment: of the video.
-        found_sizes: of :func:`sizes`; None: each file is asked for.
+        segment: a segment of the video.
+        found_sizes: result of :func:`sizes`; None: they are looked up one by one.
 
     Raises:
         OSError: the storage failed.
@@ -97,17 +97,17 @@ def read(folder: str, segment: Segment, found_sizes: Mapping[str, int | None] | 
             if there != size:
                 return None
         places = {name: tuple(found[name]) for name in ("pts", "damaged")}
-        orders = {name: PacketOrder(*found[name]) for name in ("order", "compare_order")}
+        packets = {name: PacketOrder(*found[name]) for name in ("order", "compare_order")}
     except (FileNotFoundError, ValueError, KeyError):  # the machine lost power; KeyError: an older version wrote it
         return None
-    return Record(**{**found, **orders, **places})
+    return Record(**{**found, **packets, **places})
 
 
 def read_finished(folder: str, segments: Iterable[Segment]) -> list[Record]:
-    """The records of all segments.
+    """Return the records of all segments.
 
     Raises:
-        UserError: one is not finished; nothing says any more that it is.
+        UserError: one is not finished; a record of it is deleted.
         OSError: the storage failed.
     """
     found_sizes = sizes(folder)

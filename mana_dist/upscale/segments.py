@@ -6,7 +6,7 @@ Where they begin is a function of the video alone, never of who works on them.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mana_dist.video.keyframes import Cut
+from mana_dist.video.keyframes import Cut, entry_before, spaced
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """The name of its files, without suffix."""
+        """Name of the segment's files, without suffix."""
         return f"segment-{self.number:06}"
 
 
@@ -45,7 +45,7 @@ def plan(cuts: Sequence[Cut], frames: int, length: int, context: int) -> tuple[S
     Args:
         cuts: the keyframes, ascending, the first frame among them; empty: there is none to begin at, so segments are
             cut by count.
-        frames: how many the video has, as far as its packets tell.
+        frames: how many the video has, by its packets.
         length: the least number of frames in a segment; less than half of it at the end joins the one before.
         context: frames before a segment that must be decoded, and be right, for its first.
 
@@ -56,12 +56,7 @@ def plan(cuts: Sequence[Cut], frames: int, length: int, context: int) -> tuple[S
         begins = list(range(0, max(frames - length // 2, 1), length))
         stops = [*begins[1:], None]
         return tuple(Segment(number, *ends) for number, ends in enumerate(zip(begins, stops, strict=True)))
-    chosen: list[Cut | None] = [None]
-    start = 0
-    for cut in cuts:
-        if cut.number - start >= length and frames - cut.number >= length // 2:
-            chosen.append(cut)
-            start = cut.number
+    chosen = [None, *spaced(cuts, 0, frames, length, length // 2)]
     return tuple(
         Segment(
             number,
@@ -69,12 +64,7 @@ def plan(cuts: Sequence[Cut], frames: int, length: int, context: int) -> tuple[S
             end.number if end else None,
             begin.pts if begin else None,
             end.pts if end else None,
-            _entry(cuts, begin.number - context) if begin else None,
+            entry_before(cuts, begin.number - context) if begin else None,
         )
         for number, (begin, end) in enumerate(zip(chosen, [*chosen[1:], None], strict=True))
     )
-
-
-def _entry(cuts: Sequence[Cut], number: int) -> Cut | None:
-    """The last keyframe at or before frame ``number``; None: the beginning."""
-    return next((cut for cut in reversed(cuts) if 0 < cut.number <= number), None)

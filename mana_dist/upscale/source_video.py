@@ -1,4 +1,4 @@
-"""What must be known of a video before it is upscaled: what it holds, and where it can be cut."""
+"""Survey of a video before it is upscaled: its content, and where it can be cut."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from mana_dist.upscale.jumps import Clock, JumpScan
 from mana_dist.upscale.packets import Packets
 from mana_dist.upscale.segments import Segment
 from mana_dist.video.colours import Colours, colours_of, depth, rgb_of
-from mana_dist.video.containers import DEFAULT_RATE, open_input
+from mana_dist.video.containers import frame_rate, open_input
 from mana_dist.video.frame_folders import is_folder
 from mana_dist.video.frame_stream import open_frames
 from mana_dist.video.keyframes import Cut, scan
@@ -33,25 +33,25 @@ _PROBED = 8  # frames after a keyframe that are compared with those of reading o
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of a video once all its packets were read and its first frame decoded.
+    """The properties of a video, from all its packets and its first frame.
 
     Attributes:
         uri: the file's.
-        bytes: its size, where the storage tells; with ``modified`` it tells this video from another under its name.
+        bytes: its size, if the storage has it; with ``modified`` it detects another video under the same name.
         modified: time of its last change, seconds since the epoch.
         width: pixels of a frame, upright.
         height: pixels of a frame, upright.
-        bits: of a sample.
-        colours: of the first frame.
+        bits: bits of a sample.
+        colours: colours of the first frame.
         pixel_aspect: width over height of one pixel, upright.
         time_base: seconds per tick of the frames' timestamps.
         rate: frames per second, on average.
-        frames: how many there are, as far as packets tell.
-        promised: how many the header tells of; None where it does not.
+        frames: how many there are, by the packets.
+        promised: how many there are by the header; None if it has no number.
         last_pts: the highest timestamp; None where there is none.
-        end: when the last frame is not shown any more, by the header; None where it does not tell.
+        end: when the last frame is not shown any more, by the header; None if it has no end.
         cuts: keyframes at which decoding can begin; empty: it must begin at the video's beginning.
-        clock: how the times of all streams are moved.
+        clock: the offsets of the times of all streams.
         delay: ticks to add to the frames' times beside, where FFmpeg guessed them.
         in_turn: whether the packets' times, in their order, are those of the frames in the order of showing.
     """
@@ -77,7 +77,7 @@ class Survey:
 
 
 class SourceError(UserError):
-    """A video that cannot be upscaled, on whatever machine."""
+    """Error: a video cannot be upscaled, on whatever machine."""
 
 
 def check_size(found: Survey, settings: Settings) -> None:
@@ -99,7 +99,7 @@ def check_size(found: Survey, settings: Settings) -> None:
 
 @contextmanager
 def blamed_on_source() -> Iterator[None]:
-    """What is wrong with the video itself becomes a :class:`SourceError`; its storage's errors stay what they are."""
+    """Turn errors of the video itself into a :class:`SourceError`; its storage's errors stay what they are."""
     try:
         yield
     except UserError as error:
@@ -140,7 +140,7 @@ def survey(uri: str, *, keep_gaps: bool = False) -> Survey:
         packets = counted.read()
         scanned = scan(packets)
         deque(packets, maxlen=0)  # what the scan left
-        rate = Fraction(video.average_rate or video.guessed_rate or DEFAULT_RATE)
+        rate = frame_rate(video)
         promised = counted.promised(rate)
         time_base = Fraction(video.time_base)
         doubtful = reorders and (counted.ascending or not has_times)
@@ -173,10 +173,10 @@ def survey(uri: str, *, keep_gaps: bool = False) -> Survey:
 
 
 def segments_of(survey: Survey, frames: int, length: int) -> tuple[Segment, ...]:
-    """The segments of a video.
+    """Return the segments of a video.
 
     Args:
-        survey: of the video.
+        survey: survey of the video.
         frames: T, of the network's window.
         length: least number of frames in a segment.
     """
@@ -184,9 +184,9 @@ def segments_of(survey: Survey, frames: int, length: int) -> tuple[Segment, ...]
 
 
 def context(frames: int) -> int:
-    """Frames before and after a segment that its frames' windows of T = ``frames`` and shot cuts may depend on."""
-    # Windows at a shot's end look up to T - 1 frames back into it. That a frame begins a shot is told by the pictures
-    # up to CUT_MARGIN away, and the one before these. One more is for deinterlacing.
+    """Return the number of frames around a segment on which its windows of T = ``frames`` and shot cuts may depend."""
+    # Windows at a shot's end look up to T - 1 frames back into it. Whether a frame begins a shot depends on the
+    # pictures up to CUT_MARGIN away, and the one before these. One more is for deinterlacing.
     return frames + CUT_MARGIN + 3
 
 
@@ -198,7 +198,7 @@ def _shown_as_stamped(uri: str) -> bool:
 
 
 def _can_be_cut(uri: str, cuts: list[Cut]) -> bool:
-    """Try at three keyframes whether decoding from there gives what reading on from the one before gives."""
+    """Return whether decoding from three keyframes gives what reading on from the ones before gives."""
     if len(cuts) < 2:
         return bool(cuts)
     for number in sorted({1, len(cuts) // 2, len(cuts) - 1}):

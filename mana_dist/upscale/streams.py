@@ -1,4 +1,4 @@
-"""What a video file holds beside its pictures: copied as it is, packet by packet."""
+"""Sound, subtitles, chapters and tags of a video file, copied packet by packet."""
 
 import io
 from collections import Counter
@@ -16,18 +16,18 @@ from mana_dist.upscale.left_out import codec_of, tags_of
 from mana_dist.video.containers import UNREADABLE, decoded_at, open_input
 
 MATROSKA = "matroska"
-# What a number of channels means where nothing else is told; mp4 takes no PCM without it.
+# Layouts of channels if a file states none; mp4 takes no PCM without it.
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _SAMPLED = 1000  # packets of a file in which the first of each stream is looked for
 _REFUSED = (av.ArgumentError, av.InvalidDataError, av.PatchWelcomeError)
-"""What muxers say of a packet that they do not take."""
+"""Exceptions of muxers for a packet that they do not take."""
 
 
 class Copies:
     """The streams of a source that go into a target.
 
     Attributes:
-        indices: of the target's streams, by those of the source's that are copied; attachments too.
+        indices: indices of the target's streams, by those of the source's that are copied; attachments too.
         refused: how many packets of each of the source's streams the target did not take.
     """
 
@@ -38,7 +38,7 @@ class Copies:
             source: PyAV's container, opened for reading.
             video: its stream that is not copied.
             target: PyAV's container, nothing written to it yet.
-            clock: of the source.
+            clock: clock of the source.
             samples: see :func:`samples_of`.
         """
         self.indices: dict[int, int] = {}
@@ -71,7 +71,7 @@ class Copies:
         return _parameters_for(stream, MATROSKA, self._samples.get(stream.index)) is not None
 
     def packets(self) -> Iterator[tuple[Fraction, Any]]:
-        """Times in seconds to sort by, and packets to mux, in the file's order, up to the first that cannot be read.
+        """Yield times in seconds to sort by, and packets to mux, in the file's order, up to the first unreadable one.
 
         Into Matroska without those that the source's container hides. Times that go back or are there twice follow
         those before by a tick, since containers take no others.
@@ -109,7 +109,7 @@ class Copies:
         return repeated and not self._source.streams[packet.stream_index].frames
 
     def _timed(self, packet: Any, offset: Fraction, last: int | None) -> Any:
-        """A packet in its target's ticks, after the ``last``."""
+        """Return a packet in its target's ticks, after the ``last``."""
         tick = Fraction(packet.stream.time_base)
         ratio, moved = Fraction(packet.time_base) / tick, offset / tick
         pts, dts = (round((old or 0) * ratio + moved) for old in (packet.pts, decoded_at(packet)))
@@ -126,7 +126,7 @@ class Copies:
 
 
 def samples_of(uri: str) -> dict[int, bytes]:
-    """The first packet of each stream of a file, of those that begin early."""
+    """Return the first packet of every stream of a file that begins early."""
     with open_input(uri) as (source, _):
         samples: dict[int, bytes] = {}
         with suppress(*UNREADABLE):
@@ -139,7 +139,7 @@ def samples_of(uri: str) -> dict[int, bytes]:
 
 
 def copy_tags(source: Any, target: Any) -> None:
-    """A stream's tags, like its language, and its disposition."""
+    """Copy a stream's tags, like its language, and its disposition."""
     target.metadata.update(tags_of(source))
     target.disposition = source.disposition
 
@@ -156,20 +156,20 @@ def _copy(stream: Any, target: Any, sample: bytes | None) -> Any | None:
 
 
 def _parameters_for(stream: Any, container: str, sample: bytes | None) -> Any | None:
-    """A stream with the codec's parameters as a container takes them; None where it takes none or none are copied."""
+    """Return a stream with the codec's parameters as a container takes them; None if it takes none."""
     if stream.type == "attachment":
         return stream if container == MATROSKA else None
     if stream.type not in ("audio", "subtitle"):
         return None
     found = [stream]
     if stream.codec_context is not None:
-        with suppress(av.FFmpegError):  # of a codec that nothing is known of
+        with suppress(av.FFmpegError):  # of an unknown codec
             found.insert(0, _untagged(stream))
     return next((parameters for parameters in found if _is_taken(parameters, stream, container, sample)), None)
 
 
 def _untagged(stream: Any) -> Any:
-    """A stream that has the codec's parameters without its tag in the source's container."""
+    """Return a stream that has the codec's parameters without its tag in the source's container."""
     with av.open(io.BytesIO(), "w", format="null") as nowhere:
         copy = nowhere.add_stream_from_template(stream, opaque=True)
         if stream.type == "audio" and stream.layout.name.endswith(" channels") and stream.channels in _LAYOUTS:
@@ -179,7 +179,7 @@ def _untagged(stream: Any) -> Any:
 
 
 def _is_taken(parameters: Any, stream: Any, container: str, sample: bytes | None) -> bool:
-    """Return whether a container takes a stream, tried with a file of its own: a list of codecs does not tell.
+    """Return whether a container takes a stream, tried with a file of its own: a list of codecs is not enough.
 
     A muxer may know a codec and refuse it nevertheless, and with it all that is in the file, or write what no demuxer
     takes for that codec.
@@ -197,18 +197,18 @@ def _is_taken(parameters: Any, stream: Any, container: str, sample: bytes | None
             trial.mux(packet)
         file.seek(0)
         with av.open(file) as written:
-            # An mp4 tells MPEG's layers apart by what is in the packets.
+            # In an mp4, the packets alone show which of MPEG's layers they are.
             found = [codec_of(other).replace("mp2", "mp3") for other in written.streams]
             if found[:1] != [codec_of(stream).replace("mp2", "mp3")]:
                 return False
-            # A mov takes WMA and writes a header that says nothing of it: no decoder opens it.
+            # A mov takes WMA and writes a header without its parameters: no decoder opens it.
             return stream.type != "audio" or written.streams[0].channels > 0
     except (av.FFmpegError, ValueError):
         return False
 
 
 def _added(parameters: Any, stream: Any, target: Any) -> Any:
-    """A stream for packets of ``stream``; PyAV's own way refuses codecs that Matroska takes under a tag of Windows."""
+    """Add a stream for packets of ``stream``; PyAV's own way refuses codecs that Matroska takes under a Windows tag."""
     copy = target.add_data_stream()
     BitStreamFilterContext("null", in_stream=parameters, out_stream=copy)
     copy.time_base = stream.time_base

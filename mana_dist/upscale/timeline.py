@@ -1,4 +1,4 @@
-"""When frames are shown, and when they are decoded: one timeline over all segments."""
+"""Timeline over all segments: when frames are shown, and when they are decoded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from mana_dist.upscale.source_video import Survey
 
 @dataclass(frozen=True)
 class Times:
-    """Times of a whole video's frames, in the source's ticks.
+    """The times of a whole video's frames, in the source's ticks.
 
     Attributes:
-        pts: when each is shown, ascending.
+        pts: when they are shown, ascending.
         end: when the last is not shown any more.
-        order: of the packets; decoding is ``reorder`` frames ahead of showing.
+        order: order of the packets; decoding is ``reorder`` frames ahead of showing.
     """
 
     pts: tuple[int, ...]
@@ -26,10 +26,10 @@ class Times:
         return (self.pts[index + 1] if index + 1 < len(self.pts) else self.end) - self.pts[index]
 
     def dts(self, place: int) -> int:
-        """When the packet at ``place`` in the order of decoding is decoded: with the frame ``reorder`` places before.
+        """Return when the packet at ``place`` is decoded: with the frame ``reorder`` places before.
 
         The first packets are decoded before the first frame is shown. They begin so early that decoding takes
-        as long as showing: mp4 tells of no other duration.
+        as long as showing: mp4 has no other duration.
         """
         delay, tail = self.order
         if place >= delay:
@@ -40,23 +40,23 @@ class Times:
 
 
 def times_of(records: Sequence[Record], survey: Survey, *, compared: bool = False) -> Times:
-    """The timeline of the segments' frames.
+    """Return the timeline of the segments' frames.
 
     Args:
-        records: of all segments, in order; at least one frame.
-        survey: of the source.
+        records: records of all segments, in order; at least one frame.
+        survey: survey of the source.
         compared: whether it is for the side-by-side.
     """
-    raw = [time for each in records for time in each.pts]
+    raw = [time for record in records for time in record.pts]
     tick = survey.time_base
     pts: list[int] = []
     for time, offset in zip(raw, survey.clock.pictures([time * tick for time in raw]), strict=True):
         moved = time + survey.delay + round(offset / tick)
         # Broken files repeat timestamps, which no container takes.
         pts.append(max(moved, pts[-1] + 1) if pts else moved)
-    last = next(each for each in reversed(records) if each.pts)
+    last = next(record for record in reversed(records) if record.pts)
     end = pts[-1] + (last.last_duration or max(round(1 / (survey.rate * tick)), 1))
     if survey.end is not None and survey.end > raw[-1] == survey.last_pts:
         end = pts[-1] + survey.end - raw[-1]
-    orders = [each.compare_order if compared else each.order for each in records if each.pts]
-    return Times(tuple(pts), end, PacketOrder(max(order.reorder for order in orders), orders[-1].tail))
+    packets = [record.compare_order if compared else record.order for record in records if record.pts]
+    return Times(tuple(pts), end, PacketOrder(max(order.reorder for order in packets), packets[-1].tail))

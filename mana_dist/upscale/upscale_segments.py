@@ -1,4 +1,4 @@
-"""Upscaling segments: decoding once, windows within shots, an encoder for each segment."""
+"""Upscaling of segments: decoded once, windows within shots, one encoder a segment."""
 
 import itertools
 import os
@@ -28,7 +28,7 @@ Step = Callable[[], None]
 
 @dataclass(frozen=True)
 class Network:
-    """What turns frames of one shot into upscaled ones.
+    """The network, ready to upscale the frames of a shot.
 
     Attributes:
         frames: T, of a window.
@@ -46,7 +46,7 @@ class Network:
 
 
 def network(model: Mana, settings: Settings, survey: Survey) -> Network:
-    """``model`` as the settings want it run; ``auto`` of device, precision and memory is looked at here.
+    """Prepare ``model`` as the settings say; ``auto`` device, precision and memory are decided here.
 
     The number of threads is set for this process.
 
@@ -86,8 +86,8 @@ def upscale_segments(
     All are whole under their names or not there; the record, the last, says that the segment is finished.
 
     Args:
-        survey: of the source, which is decoded once, from before the first segment to beyond the last.
-        segments: of :func:`mana_dist.upscale.source_video.segments_of`, without a gap.
+        survey: survey of the source, which is decoded once, from before the first segment to beyond the last.
+        segments: result of :func:`mana_dist.upscale.source_video.segments_of`, without a gap.
         network: see :func:`network`.
         settings: how to write.
         folder: URI; made if it is not there.
@@ -118,11 +118,11 @@ def upscale_segments(
 
 @dataclass(frozen=True)
 class _Placed:
-    """A frame in its place.
+    """A frame, its segment and its shot.
 
     Attributes:
         frame: it.
-        segment: that it belongs to; None: it is there for the windows of others.
+        segment: the segment of the frame; None: only the windows of others need it.
         missing: how many frames are missing before it.
         begins_shot: whether it is the first after a cut.
     """
@@ -151,7 +151,7 @@ class _Shot:
         return self._waiting[number - self._first].segment is not None
 
     def next_wanted(self) -> _Placed:
-        """The frame of the network's next result."""
+        """Return the frame of the network's next result."""
         while True:
             item = self._waiting.popleft()
             self._first += 1
@@ -160,7 +160,7 @@ class _Shot:
 
 
 def _shots(placed: Iterable[_Placed]) -> Iterator[_Shot]:
-    """The shots, each to be read to its end before the next."""
+    """Yield the shots; one must be read to its end before the next."""
     number = 0
 
     def shot_of(item: _Placed) -> int:
@@ -187,7 +187,7 @@ def _same_size(source: FrameStream, survey: Survey, bits: int) -> Iterator[Numbe
 
 
 def _placed(frames: Iterable[NumberedFrame], segments: Sequence[Segment], around: int) -> Iterator[_Placed]:
-    """The segments' frames, and as many as ``around`` before and after them."""
+    """Yield the segments' frames, and as many as ``around`` before and after them."""
     before: deque[_Placed] = deque(maxlen=around)
     at = 0
     after = 0

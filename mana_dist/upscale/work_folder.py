@@ -29,13 +29,13 @@ _OF_FREE_MEMORY = {"memory", "tiling"}  # what of an identity depends on it, wit
 
 
 def identity(survey: Survey, model_sha256: str, settings: Settings, network: Network) -> dict[str, Any]:
-    """Everything that decides a result's bytes, as it goes into JSON.
+    """Return everything that decides a result's bytes, as JSON.
 
     Args:
-        survey: of the source.
-        model_sha256: of the weights.
+        survey: survey of the source.
+        model_sha256: SHA-256 of the weights.
         settings: all of them count.
-        network: tells where it runs, with how much memory, and in which tiles.
+        network: its device, memory and tiles count.
     """
     return {
         "source": redacted(storage.resolve(survey.uri)),
@@ -46,17 +46,22 @@ def identity(survey: Survey, model_sha256: str, settings: Settings, network: Net
         "threads": torch.get_num_threads() if network.device == "cpu" else None,
         "memory": network.memory,
         "tiling": network.tiling and asdict(network.tiling),
-        "versions": {
-            "mana_dist": __version__,
-            "reader": READER_VERSION,
-            "av": av.__version__,
-            "torch": torch.__version__,
-        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, Any]:
+    """Return the versions of the software that decides a result's bytes."""
+    return {
+        "mana_dist": __version__,
+        "reader": READER_VERSION,
+        "av": av.__version__,
+        "torch": torch.__version__,
     }
 
 
 def memory_of(folder: str, wanted: Mapping[str, Any]) -> int | None:
-    """MiB that an unfinished run took that differs in nothing but in how much memory was free; None: there is none.
+    """Return the MiB of an unfinished run that differs only in the memory that was free; None: there is none.
 
     Args:
         folder: the work folder.
@@ -70,7 +75,7 @@ def memory_of(folder: str, wanted: Mapping[str, Any]) -> int | None:
 
 
 def work_folder(destination: str) -> str:
-    """The local work folder of a destination: beside it, or among the temporary files of a remote one."""
+    """Return the local work folder of a destination: beside it, or among the temporary files of a remote one."""
     resolved = storage.resolve(destination)
     if storage.is_remote(destination):
         digest = hashlib.sha256(resolved.encode()).hexdigest()[:16]
@@ -80,10 +85,10 @@ def work_folder(destination: str) -> str:
 
 @contextmanager
 def opened(folder: str, wanted: Mapping[str, Any]) -> Iterator[None]:
-    """Hold a work folder for oneself; what another job left in it is deleted first, and said.
+    """Hold a work folder; what another job left in it is logged and deleted first.
 
     Args:
-        folder: local; made if it is not there. It stays when the context is left, but for :func:`finish`.
+        folder: local; made if it is not there. It stays when the context is left.
         wanted: :func:`identity`.
 
     Raises:
@@ -111,13 +116,8 @@ def opened(folder: str, wanted: Mapping[str, Any]) -> Iterator[None]:
         lock.release()
 
 
-def finish(folder: str) -> None:
-    """Delete the work folder, while it is held: the result is in its place."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The keys whose values differ, with those of nested mappings: ``settings.crf``."""
+    """Return the keys whose values differ, with those of nested mappings: ``settings.crf``."""
     found = []
     for key in sorted({*one, *other}):
         here, there = one.get(key), other.get(key)

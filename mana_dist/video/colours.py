@@ -1,4 +1,4 @@
-"""Between a video's colours and ours: RGB of 8 or 16 bits, upright, primaries and transfer as coded.
+"""Conversion between a video's pixels and RGB of 8 or 16 bits, upright, primaries and transfer as coded.
 
 A video's matrix and range are taken as its file tags them. An untagged matrix is BT.709 from 720 coded lines on, else
 BT.601; an untagged range is limited, of grey pictures full. Primaries and transfer are left as coded; alpha is dropped.
@@ -17,6 +17,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
 
 from mana_dist.errors import UserError
+from mana_dist.video.filters import filtered
 from mana_dist.video.orientation import upright
 from mana_dist.video.rgb_samples import stored
 from mana_dist.video.stream_tags import AS_DECODED, Shown
@@ -27,7 +28,7 @@ Pixels = NDArray[Any]  # uint8, or uint16 from 0 to 65535
 _BT709, _UNSPECIFIED, _FULL = 1, 2, 2  # ffmpeg's numbers of matrix, primaries and transfer; of the range
 _NO_MATRIX = (0, _UNSPECIFIED, 3)  # RGB's and the reserved one say nothing of YUV
 _HD_LINES = 720
-# The matrices that swscale knows, by ffmpeg's numbers of them.
+# The matrices that swscale converts, by ffmpeg's numbers of them.
 _MATRICES = {
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
@@ -47,7 +48,7 @@ _BLOCK = 16  # pixels: a whole number of chroma samples in every format
 
 @dataclass(frozen=True)
 class Colours:
-    """How a video's pixels are meant, in ffmpeg's numbers; the same of source and result.
+    """The meaning of a video's pixels, in ffmpeg's numbers; the same for source and result.
 
     Attributes:
         matrix: between YUV and RGB; always tagged, since players guess an untagged one by the size, which changes here.
@@ -128,8 +129,10 @@ def _from_yuv(picture: Any, top: int, chroma: str | None) -> Pixels:
     # Of swscale's RGB formats gbrp16le alone is right in FFmpeg 8.1: with these flags rgb48le is garbage, and in those
     # of 8 bits a bright blue beyond RGB becomes black. White is where swscale puts it, in full range all ones shifted.
     white = ((1 << bits) - 1) << 16 - bits if full else _SWSCALE_WHITE
+    if chroma:  # by a filter, as PyAV has no attribute for it
+        picture = filtered(picture, "setparams", f"chroma_location={chroma}")
     pixels = (
-        _with_whole_chroma(_with_chroma_at(chroma, picture) if chroma else picture)
+        _with_whole_chroma(picture)
         .reformat(
             format="gbrp16le",
             src_colorspace=_MATRICES[matrix],
@@ -144,14 +147,16 @@ def _from_yuv(picture: Any, top: int, chroma: str | None) -> Pixels:
 
 
 def _with_whole_chroma(picture: Any) -> Any:
-    """The frame, its edges repeated to where swscale's chroma is right.
+    """Repeat a frame's edges up to a size at which swscale's chroma is right.
 
-    It stretches all chroma where the last samples stand for fewer pixels, and is wrong with fewer than four.
+    Swscale stretches all chroma where the last samples stand for fewer pixels, and is wrong with fewer than four.
     """
     size = picture.width, picture.height
     chroma = picture.format.chroma_width(_BLOCK), picture.format.chroma_height(_BLOCK)
-    each = [_BLOCK // count for count in chroma]  # pixels to a chroma sample
-    width, height = (max(-(-side // per), 4) * per if per > 1 else side for side, per in zip(size, each, strict=True))
+    pixels_per_sample = [_BLOCK // count for count in chroma]
+    width, height = (
+        max(-(-side // per), 4) * per if per > 1 else side for side, per in zip(size, pixels_per_sample, strict=True)
+    )
     if (width, height) == size:
         return picture
     # Only what is scaled keeps where its chroma lies.
@@ -172,7 +177,7 @@ def _with_whole_chroma(picture: Any) -> Any:
 
 
 def _spread(samples: Pixels, black: tuple[int, ...], white: tuple[int, ...], top: int) -> Pixels:
-    """Samples whose black and white become 0 and ``top``, rounded."""
+    """Stretch samples so that black becomes 0 and white ``top``, rounded."""
     if len(set(white)) == 1:
         return _spread_evenly(samples, black[0], white[0], top)
     channels = zip(np.moveaxis(samples, -1, 0), black, white, strict=True)
@@ -216,7 +221,7 @@ def to_picture(pixels: Pixels, pixel_format: str, colours: Colours) -> Any:
         pixels = _table(16, 0, 65535, _SWSCALE_WHITE)[pixels]
     # A frame that is made of another takes its place of chroma from it.
     picture = av.VideoFrame.from_ndarray(pixels, format="gbrp16le" if deep else "gbrp")
-    limited = _with_chroma_at("left", picture).reformat(
+    limited = filtered(picture, "setparams", "chroma_location=left").reformat(
         format=f"{pixel_format[:7]}16le" if colours.full_range else pixel_format,
         dst_colorspace=_MATRICES[colours.matrix],
         dst_color_range=ColorRange.MPEG,
@@ -227,7 +232,7 @@ def to_picture(pixels: Pixels, pixel_format: str, colours: Colours) -> Any:
 
 
 def _in_full_range(picture: Any, pixel_format: str, colours: Colours) -> Any:
-    """A 16-bit YUV frame in limited range brought to full range by hand: swscale cuts off what it should round."""
+    """Convert a 16-bit YUV frame from limited to full range by hand: swscale cuts off what it should round."""
     result = av.VideoFrame(picture.width, picture.height, pixel_format)
     result.colorspace, result.color_range = colours.matrix, ColorRange.JPEG
     bits = depth(result)
@@ -240,18 +245,6 @@ def _in_full_range(picture: Any, pixel_format: str, colours: Colours) -> Any:
         lines = np.frombuffer(plane, np.uint16).reshape(plane.height, -1)[:, : plane.width]
         np.frombuffer(to, dtype).reshape(to.height, -1)[:, : to.width] = table[lines]
     return result
-
-
-def _with_chroma_at(place: str, picture: Any) -> Any:
-    """The frame with its place of chroma tagged, which PyAV has no attribute for."""
-    graph = av.filter.Graph()
-    source = graph.add_buffer(width=picture.width, height=picture.height, format=picture.format, time_base=1)
-    tags, sink = graph.add("setparams", f"chroma_location={place}"), graph.add("buffersink")
-    source.link_to(tags)
-    tags.link_to(sink)
-    graph.configure()
-    graph.vpush(picture)
-    return graph.vpull()
 
 
 def tag(context: Any, colours: Colours, *, rgb: bool) -> None:

@@ -1,4 +1,4 @@
-"""Opening video files by URI: PyAV's containers over any storage."""
+"""Video files opened by URI: PyAV's containers over any storage."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import av
 from av.codec.context import Flags
@@ -19,10 +19,10 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".ogv", ".mxf", ".y4m", ".264", ".h264", ".265", ".h265", ".hevc", ".ivf"),
 )
 DEFAULT_RATE = Fraction(25)
-"""Frames per second taken where none is told: for folders of frames and raw streams."""
+"""Frames per second where a source states none: folders of frames and raw streams."""
 
 ALONE = {"protocol_whitelist": "none"}
-"""FFmpeg's options for a file of unknown content: whatever it names, no other file and no address is opened."""
+"""FFmpeg's options for a file from anywhere: FFmpeg opens no other file and no address that it names."""
 
 _NAMES_OTHERS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD")  # playlists (HLS, DASH), scripts, sessions (SDP)
 _EBML = b"\x1a\x45\xdf\xa3"
@@ -31,24 +31,12 @@ _HEAD = 1 << 16  # bytes, which hold the description of the tracks as a rule
 
 
 UNREADABLE = (av.FFmpegError, IndexError)
-"""What PyAV raises where no packet can be read; IndexError for one of a stream that came up after the file's header."""
-
-
-class Opened(NamedTuple):
-    """An opened video.
-
-    Attributes:
-        container: PyAV's.
-        stream: PyAV's, of the video.
-    """
-
-    container: Any
-    stream: Any
+"""Exceptions of PyAV if no packet can be read; IndexError for a stream that begins after the file's header."""
 
 
 @contextmanager
-def open_input(uri: str, *, stored_times: bool = False) -> Iterator[Opened]:
-    """Open the file at ``uri`` and its first video stream that is no cover picture; decodes in the caller's thread.
+def open_input(uri: str, *, stored_times: bool = False) -> Iterator[tuple[Any, Any]]:
+    """Open a file: PyAV's container, and its first video stream but cover pictures, decoded in the caller's thread.
 
     Args:
         uri: the file.
@@ -64,7 +52,7 @@ def open_input(uri: str, *, stored_times: bool = False) -> Iterator[Opened]:
         raise UserError(f"{uri}: no such file or folder") from error
     except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(f"{uri}: cannot be read ({error})") from error
-    with file, _Input(file).told_of_failures() as input_:
+    with file, _Input(file).raising_failures() as input_:
         try:
             options = ALONE | ({"fflags": "nofillin"} if stored_times else {})
             container = av.open(input_, metadata_errors="replace", options=options)
@@ -80,11 +68,11 @@ def open_input(uri: str, *, stored_times: bool = False) -> Iterator[Opened]:
             streams[0].codec_context.flags |= Flags.unaligned
             streams[0].codec_context.thread_type = "NONE"
             streams[0].codec_context.thread_count = 1
-            yield Opened(container, streams[0])
+            yield container, streams[0]
 
 
 def check_not_encrypted(packet: Any, uri: str) -> None:
-    """Tell DRM from damage.
+    """Check that a packet is not encrypted, which would look like damage.
 
     Raises:
         UserError: this PyAV packet of the file at ``uri`` is encrypted.
@@ -111,16 +99,21 @@ def promised_packets(container: Any, stream: Any, packets: int, end: int) -> int
     return max(packets, int(stream.frames))
 
 
+def frame_rate(stream: Any) -> Fraction:
+    """Return the frames per second of a PyAV video stream, on average; :data:`DEFAULT_RATE` where nothing says so."""
+    return Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
+
+
 def decoded_at(packet: Any) -> int | None:
-    """When a packet is decoded, in ticks; where nothing says so, when it is shown."""
+    """Return when a packet is decoded, in ticks; if that is not stored, when it is shown."""
     time = packet.dts if packet.dts is not None else packet.pts
     return time if time is None else int(time)
 
 
 class _Input:
-    """A file as FFmpeg's callbacks want it: a seek before its beginning, as damaged headers ask for, gives -1.
+    """A file for FFmpeg's callbacks: a seek before its beginning, which damaged headers cause, returns -1.
 
-    FFmpeg takes a read that fails for the end of the file. So a failure is remembered, and the file ends there.
+    FFmpeg takes a failed read for the end of the file. So the failure is remembered, and the file ends there.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -146,8 +139,8 @@ class _Input:
             return -1
 
     @contextmanager
-    def told_of_failures(self) -> Iterator["_Input"]:
-        """A failure of the file takes the place of whatever comes out of the context."""
+    def raising_failures(self) -> Iterator["_Input"]:
+        """Raise a failure of the file, if there was one, in place of whatever leaves the context."""
         try:
             yield self
         except GeneratorExit:

@@ -1,4 +1,4 @@
-"""Finding where packets of a video are missing, by what their pictures' headers count and by their time stamps."""
+"""Detection of missing packets, by the counters in the pictures' headers and by time stamps."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -9,19 +9,19 @@ from typing import Any, NamedTuple
 
 import av
 
-from mana_dist.video.picture_headers import HeaderReader, PictureHeader
+from mana_dist.video.picture_headers import NO_HEADER, HeaderReader, PictureHeader
 
 _AROUND = 20
-"""Packets before and after one that are looked at: more than pictures are moved between decoding and display."""
+"""Packets compared before and after each: more than pictures move between decoding and display."""
 _REORDERED = 6
 """Packets back from a gap that may refer to the missing picture, where pictures are shown in another order."""
 _LEAST_STEPS = 4
-"""So many steps between pictures must be seen before one is said to be too long."""
+"""Least number of steps between pictures before one of them counts as too long."""
 _SURE = frozenset({"h264", "hevc"})  # a decoder, or a count of reference pictures, tells whether one is missing
 
 
 class Checked(NamedTuple):
-    """A packet.
+    """A packet, and whether others are missing before it.
 
     Attributes:
         packet: PyAV's.
@@ -68,10 +68,10 @@ def checked(items: Iterable[Any], stream: Any) -> Iterator[Checked | str]:
     begun = 0  # how many of ``places`` were passed on
     for item in items:
         if isinstance(item, str):
-            places.append(_Place(item, None, _NO_HEADER))
+            places.append(_Place(item, None, NO_HEADER))
         else:
             pts = item.pts if is_timed else None
-            places.append(_Place(item, pts, headers.read(item) if item.size else _NO_HEADER))
+            places.append(_Place(item, pts, headers.read(item) if item.size else NO_HEADER))
         _judge(places, len(places) - 1 - _AROUND, tick, headers.codec)
         if len(places) - begun > ahead:
             yield from _passed(places[begun])
@@ -85,9 +85,6 @@ def checked(items: Iterable[Any], stream: Any) -> Iterator[Checked | str]:
         yield from _passed(places[index])
 
 
-_NO_HEADER = PictureHeader(None, 0)
-
-
 def _passed(place: _Place) -> Iterator[Checked | str]:
     if isinstance(place.item, str):
         yield place.item
@@ -97,7 +94,7 @@ def _passed(place: _Place) -> Iterator[Checked | str]:
 
 
 def _judge(places: deque[_Place], index: int, tick: float | None, codec: str) -> None:
-    """Say of the picture at ``index`` whether others are missing before it."""
+    """Find out whether pictures are missing before the one at ``index``."""
     if index < 0 or places[index].is_hidden:
         return
     place = places[index]
@@ -115,7 +112,7 @@ def _judge(places: deque[_Place], index: int, tick: float | None, codec: str) ->
 
 
 def _shown_before(place: _Place, near: list[_Place]) -> _Place | None:
-    """The picture that is shown just before this one, hidden or not."""
+    """Return the picture that is shown just before this one, hidden or not."""
     if place.pts is not None:
         timed = [other for other in near if other.pts is not None and other.pts < place.pts]
         return max(timed, key=lambda other: other.pts or 0, default=None)
@@ -136,8 +133,8 @@ def _is_gap(before: _Place, place: _Place, near: list[_Place], tick: float | Non
     first, second = (_order(one, place.header.epoch) for one in (before, place))
     if first is None or second is None or second < first:
         return bool(timed)
-    orders = {(other.header.epoch, other.header.order) for other in near if other.header.order is not None}
-    steps = [after - one for (epoch, one), (other, after) in pairwise(sorted(orders)) if epoch == other]
+    places = {(other.header.epoch, other.header.order) for other in near if other.header.order is not None}
+    steps = [after - one for (epoch, one), (other, after) in pairwise(sorted(places)) if epoch == other]
     usual = min(steps, default=0)
     is_even = len(steps) >= _LEAST_STEPS and 2 * steps.count(usual) >= len(steps)
     # Some encoders leave numbers out, but not time; cameras leave frames out, but not numbers.

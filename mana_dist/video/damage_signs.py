@@ -1,10 +1,10 @@
-"""Signs of damage in coded video that FFmpeg says nothing of, and its log lines, which are the only sign of some."""
+"""Signs of damage in coded video that FFmpeg does not report, or reports in its log alone."""
 
 import logging
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-# While one thread listens, lines of others come out too; nobody has asked for those.
+# While one thread listens, lines of others come out too, which nobody wants.
 logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
 
 _ZEROS = bytes(64)  # so many in a row no encoder writes
@@ -20,8 +20,8 @@ _LENGTH_BYTES_AT = {"h264": 4, "hevc": 21}  # where avcC and hvcC boxes say how 
 
 
 @contextmanager
-def heard(level: int) -> Iterator[list[str]]:
-    """The lines that FFmpeg logs up to this level, in this thread; the list is filled when the context is left."""
+def heard(level: int = av.logging.ERROR) -> Iterator[list[str]]:
+    """Collect the lines that FFmpeg logs up to this level, in this thread; the list is filled at the context's end."""
     lines: list[str] = []
     log: list[tuple[int, str, str]] = []
     _LISTENERS.come(level)
@@ -33,13 +33,8 @@ def heard(level: int) -> Iterator[list[str]]:
         lines.extend(" ".join(message.split()) for severity, _, message in log if severity <= level)
 
 
-def errors_heard() -> AbstractContextManager[list[str]]:
-    """The lines that FFmpeg logs as errors, in this thread; the list is filled when the context is left."""
-    return heard(av.logging.ERROR)
-
-
 class _Listeners:
-    """FFmpeg's log level is one for the whole process: raised when the first thread listens, lowered after the last."""
+    """The threads that listen: FFmpeg's one log level is raised with the first and restored after the last."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -67,20 +62,20 @@ _LISTENERS = _Listeners()
 
 @dataclass(frozen=True)
 class NalSyntax:
-    """What the bytes of H.264 and HEVC packets must look like, whatever they mean.
+    """The syntax of H.264 and HEVC packets' bytes, whatever they mean.
 
     In a NAL unit three zero bytes never follow each other (ITU-T H.264 7.4.1, H.265 7.4.2.1): zeros that something
     else put there are often decoded without an error.
 
     Attributes:
-        length_bytes: of the length before each unit, as in mp4 and mkv; 0: units begin with start codes.
+        length_bytes: size of the length before every unit, as in mp4 and mkv; 0: units begin with start codes.
     """
 
     length_bytes: int
 
     @staticmethod
     def of(context: Any) -> "NalSyntax | None":
-        """That of a PyAV codec context's stream; None if it is of another codec."""
+        """Return the syntax of a PyAV codec context's stream; None for other codecs."""
         at = _LENGTH_BYTES_AT.get(context.name)
         if at is None:
             return None
@@ -88,7 +83,7 @@ class NalSyntax:
         return NalSyntax((setup[at] & 3) + 1 if len(setup) > at and setup[0] == 1 else 0)
 
     def is_broken(self, packet: bytes) -> bool:
-        """Return whether it cannot be what an encoder wrote."""
+        """Return whether no encoder can have written this packet."""
         if self.length_bytes == 0:
             # Zeros may stand before a start code and at the end.
             begin = packet.find(_ZEROS)
@@ -105,7 +100,7 @@ class NalSyntax:
 
 
 class Holes:
-    """Finds parts of frames that no slice of the stream covered; FFmpeg's HEVC decoder says nothing of them.
+    """A finder of parts of frames that no slice of the stream covered; FFmpeg's HEVC decoder does not report them.
 
     Such a part shows what its memory held before. So memory is given back with its chroma set to zero, which no colour
     that can be shown has: both chroma planes at zero would need red and blue far below black. New memory is zero.
@@ -128,7 +123,7 @@ class Holes:
         return not np.all(blue | red)
 
     def retire(self, picture: Any) -> None:
-        """Nobody needs this frame any more; the decoder may, for a while."""
+        """Take back a frame that nobody needs any more, but perhaps the decoder for a while."""
         self._held.append(picture)
         least, most = self._HELD
         size = sum(plane.buffer_size for plane in picture.planes)

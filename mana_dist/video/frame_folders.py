@@ -31,7 +31,7 @@ def is_folder(uri: str) -> bool:
 
 
 def clip_name(uri: str) -> str:
-    """A short name for people, of the URI alone: a video's file name without its suffix, a folder's name."""
+    """Return a clip's short name, from its URI alone: a video's file name without its suffix, a folder's name."""
     if storage.is_web(uri):  # without its query, which may hold secrets
         uri = unquote(urlsplit(uri).path)
     name = _base(uri.rstrip("/"))
@@ -40,7 +40,7 @@ def clip_name(uri: str) -> str:
 
 
 def frame_files(uri: str) -> list[str]:
-    """The URIs of the PNG and JPEG files directly in the folder ``uri``, by name, numbers in names by value.
+    """Return the URIs of the PNG and JPEG files directly in the folder ``uri``, by name, numbers in names by value.
 
     Raises:
         UserError: there are two files for one frame, or the frames of two clips, mixed.
@@ -95,7 +95,7 @@ def folder_frames(
 
 
 def parse_frame_range(text: str) -> tuple[int, int | None]:
-    """A range of frames: ``100:132`` -> (100, 132), ``100:`` -> (100, None), ``:100`` -> (0, 100).
+    """Parse a range of frames: ``100:132`` -> (100, 132), ``100:`` -> (100, None), ``:100`` -> (0, 100).
 
     Raises:
         UserError: not such a range, or an empty one.

@@ -1,4 +1,4 @@
-"""What the names of a folder's frames tell: their order, where one is missing, and that they are no single clip."""
+"""The names of a folder's frames: their order, missing ones, and the frames of two clips mixed."""
 
 import os
 import re
@@ -14,14 +14,14 @@ _FEW = 3
 
 
 class _Place(NamedTuple):
-    """A frame's place by its name: the sequence it belongs to, and its number there; None: the name has none."""
+    """A frame's place by its name: its sequence, and its number in that; None if the name has no number."""
 
     sequence: tuple[object, ...]
     number: int | None
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sorts 'im2' before 'im10', and 'im01' before 'im1'."""
+    """Return a key that sorts 'im2' before 'im10', and 'im01' before 'im1'."""
     parts: list[str | int] = list(_DIGITS.split(name))
     parts[1::2] = map(int, parts[1::2])
     return parts, name
@@ -32,7 +32,7 @@ def check_one_clip(folder: str, names: Iterable[str]) -> None:
 
     Args:
         folder: for the error.
-        names: of its frames' files.
+        names: names of its frames' files.
 
     Raises:
         UserError: two of the names differ in their suffix or in leading zeros alone; or sequences take turns and share
@@ -59,14 +59,14 @@ def check_one_clip(folder: str, names: Iterable[str]) -> None:
 
 
 def breaks_in(names: Sequence[str]) -> tuple[int, ...]:
-    """The positions at which a frame does not follow the one before; a frame between them is missing.
+    """Return the positions at which a frame does not follow the one before, as one between them is missing.
 
     The numbers in names count frames: in steps of any size, the one that is there most often (0, 2, 4 has no gap;
     neither have milliseconds like 33, 67, 100). A name with other text, or another number before the one that counts
-    (take1_0001, take2_0001), begins another sequence. Names without any number say nothing.
+    (take1_0001, take2_0001), begins another sequence. Names without any number are ignored.
 
     Args:
-        names: of a folder's frames, in order.
+        names: names of a folder's frames, in order.
     """
     places = _places(names)
     steps: dict[tuple[object, ...], list[int]] = defaultdict(list)
@@ -86,7 +86,7 @@ def breaks_in(names: Sequence[str]) -> tuple[int, ...]:
 
 
 def describe_breaks(names: Sequence[str], breaks: Sequence[int]) -> str:
-    """Where frames do not follow each other, one line for people; empty where they all do."""
+    """Return a line that says where frames do not follow each other; empty if they all do."""
     if not breaks:
         return ""
     where = ", ".join(f"{names[position - 1]} to {names[position]}" for position in breaks[:_FEW])
@@ -95,12 +95,12 @@ def describe_breaks(names: Sequence[str], breaks: Sequence[int]) -> str:
 
 
 def few(names: Sequence[str]) -> str:
-    """The first of many names, for people."""
+    """Return the first of many names, as text."""
     return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")
 
 
 def _usual(steps: Sequence[int]) -> int:
-    """The step that is there most often, of several the smallest."""
+    """Return the most frequent step, of several the smallest."""
     counts = Counter(steps)
     return min(counts, key=lambda step: (-counts[step], step))
 
@@ -122,7 +122,7 @@ def _places(names: Sequence[str]) -> list[_Place]:
 
 
 class _Counting(NamedTuple):
-    """Which number in the names counts the frames, and whether it rises throughout, whatever others do."""
+    """The number in the names that counts the frames, and whether it alone rises throughout."""
 
     column: int
     rising: bool

@@ -1,6 +1,6 @@
-"""One stream of a video's frames for all who read it: each with its number, its time, and a mark if it is damaged.
+"""The stream of a video's frames that all readers use: number, time, and a mark if the frame is damaged.
 
-Who reads decides by the mark alone: the ingest and the evaluation leave damaged frames out, the upscaling shows them.
+Readers differ only in what they do with the mark: ingest and evaluation leave damaged frames out, upscaling shows them.
 """
 
 import sys
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from mana_dist.video.colours import rgb_of
-from mana_dist.video.containers import DEFAULT_RATE, open_input
+from mana_dist.video.containers import frame_rate, open_input
 from mana_dist.video.gops import GopDecoder, UnreachableError
 from mana_dist.video.keyframes import Cut, packets_from
 from mana_dist.video.progressive import NumberedPicture, progressive
@@ -48,7 +48,7 @@ class FrameStream:
 
     Attributes:
         uri: the file's.
-        decoder: says what it met so far.
+        decoder: the decoder, with the damage that it has met so far.
         entry: the keyframe that decoding began at; None: the video's beginning.
         has_begun: whether a frame was decoded.
     """
@@ -68,8 +68,7 @@ class FrameStream:
             OSError: the storage failed.
         """
         stream = self.decoder.stream
-        rate = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
-        tick = 1 / (rate * Fraction(stream.time_base))
+        tick = 1 / (frame_rate(stream) * Fraction(stream.time_base))
         number = time = 0
         for frame in self._read:
             # Elementary streams have no timestamps, and not every picture of an MPEG-PS has one.

@@ -1,4 +1,4 @@
-"""Decoding of a video by groups of pictures, each of which is either right or marked as damaged.
+"""Decoding of a video by groups of pictures, which are either right or marked as damaged.
 
 A group (GOP) is a keyframe's packet and those after it, up to the next keyframe. The frames of a group stand together
 in display order as well, so they are numbered by counting. Damage shows as an error of the decoder or the container,
@@ -16,11 +16,11 @@ import av
 from mana_dist.errors import UserError
 from mana_dist.video.containers import UNREADABLE, check_not_encrypted, decoded_at
 from mana_dist.video.continuity import Checked, checked
-from mana_dist.video.damage_signs import Holes, NalSyntax, errors_heard
+from mana_dist.video.damage_signs import Holes, NalSyntax, heard
 from mana_dist.video.progressive import NumberedPicture
 
 _MOST_LEADING = 32
-"""Packets that may follow a keyframe and be shown before it; more of them tell of broken timestamps."""
+"""Largest number of packets after a keyframe that are shown before it; more of them mean broken timestamps."""
 GAP = "frames are missing"
 """The reason of a :class:`Loss` that stands for frames which the file does not hold."""
 _NO_REFERENCE = "Could not find ref with POC"  # FFmpeg's HEVC decoder, which stops at it
@@ -28,11 +28,11 @@ _MOST_PIXELS = 2**26  # a damaged header must not ask for all memory; 8K has hal
 
 
 class UnreachableError(Exception):
-    """Decoding cannot begin at the keyframe asked for."""
+    """Error: decoding cannot begin at this keyframe."""
 
 
 class _Origin(NamedTuple):
-    """Travels with a packet through the decoder to its frame."""
+    """The mark that travels with a packet through the decoder to its frame."""
 
     gop: "_Gop"
     is_key: bool = False
@@ -61,7 +61,7 @@ class Loss(NamedTuple):
 
 @dataclass(eq=False)
 class _Gop:
-    """What is known of a group of pictures.
+    """The state of a group of pictures.
 
     Attributes:
         before: the group before it, as long as ``start`` is unknown.
@@ -94,7 +94,7 @@ class _Gop:
 
 @dataclass
 class GopDecoder:
-    """Decodes a stream.
+    """The decoder of a stream.
 
     Attributes:
         uri: for errors.
@@ -155,7 +155,7 @@ class GopDecoder:
         return bool(self._damaged or self._gaps)
 
     def losses(self) -> list[Loss]:
-        """All damage met so far, in order."""
+        """Return all damage met so far, in order."""
         losses = [gop.loss(self._start_of(gop)) for gop in self._damaged]
         leading = [
             Loss(self._start_of(gop), self._start_of(gop) + gop.leading, "", torn=True)
@@ -168,7 +168,7 @@ class GopDecoder:
         """Decode the frames in display order; the numbers of those that are missing are left out.
 
         Those that are not marked as damaged have ascending numbers. A frame before an error of its group has no mark:
-        :meth:`losses` tells of all.
+        :meth:`losses` lists all.
 
         Raises:
             UserError: encrypted, or no keyframe.
@@ -263,14 +263,14 @@ class GopDecoder:
         yield from self._show_all(pictures)
 
     def _decoded(self, packet: Any, origin: _Origin) -> tuple[str, list[str], list[Any]]:
-        """What is wrong with a packet, all that FFmpeg logs about it, and the pictures that come out after it."""
+        """Decode a packet: what is wrong with it, FFmpeg's log of it, and the pictures that come out after it."""
         packet.opaque = origin
         self._is_new = False
         if is_shown := origin.is_wanted and not packet.is_discard:
             self._turns.append(decoded_at(packet))
         trouble, pictures = "", list[Any]()
         try:
-            with errors_heard() as log:
+            with heard() as log:
                 pictures = self._context.decode(packet)
         except av.FFmpegError as error:
             trouble = error.strerror
@@ -299,7 +299,7 @@ class GopDecoder:
         if self._is_new:
             return
         try:
-            with errors_heard():
+            with heard():
                 pictures = self._context.decode(None)
         except av.FFmpegError:
             pictures = []
@@ -353,7 +353,7 @@ class GopDecoder:
         return ""
 
     def _start_of(self, gop: _Gop) -> int:
-        """The number of its first frame; all frames of the group before must have come out, or be lost."""
+        """Return the number of a group's first frame; all frames of the group before must have come out, or be lost."""
         unknown = [gop]
         while unknown[-1].start is None and unknown[-1].before is not None:
             unknown.append(unknown[-1].before)
@@ -366,7 +366,7 @@ class GopDecoder:
                     self._spoiled.append(group)
             group.before = None
         if gop.start is None:
-            raise AssertionError("the first group's start is known")
+            raise AssertionError("the first group has a start")
         return gop.start
 
 
@@ -377,11 +377,11 @@ def _is_leading(item: Checked | str, key: Any) -> bool:
 
 
 def _packets_of(packets: Iterable[Any]) -> Iterator[Any]:
-    """The packets, and a line of text where the container is damaged."""
+    """Yield the packets, and a line of text where the container is damaged."""
     iterator = iter(packets)
     while True:
         try:
-            with errors_heard() as log:
+            with heard() as log:
                 packet = next(iterator, None)
         except UNREADABLE as error:
             yield error.strerror if isinstance(error, av.FFmpegError) else "a stream comes up late"

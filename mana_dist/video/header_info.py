@@ -1,4 +1,4 @@
-"""What headers say of a video or of a folder of pictures."""
+"""Size, length, rate and codec of a video or of a folder of pictures, from headers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import av
 
 from mana_dist import storage
 from mana_dist.errors import UserError
-from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, open_input
+from mana_dist.video.containers import DEFAULT_RATE, check_not_encrypted, frame_rate, open_input
 from mana_dist.video.orientation import shown_size
 from mana_dist.video.picture_files import shown_size as picture_size
 from mana_dist.video.stream_tags import shown
@@ -20,12 +20,12 @@ _FIRST_PACKETS = 32  # within these a decoder gives its first frame
 
 @dataclass(frozen=True)
 class HeaderInfo:
-    """What a clip's header tells.
+    """The contents of a clip's header.
 
     Attributes:
         width: pixels, as shown (rotation applied).
         height: pixels, as shown.
-        frames: counted by the header, or duration times rate; None where it tells neither.
+        frames: counted by the header, or duration times rate; None if it has neither.
         rate: frames per second.
         codec: FFmpeg's name of it; of a folder's pictures their suffix.
     """
@@ -38,9 +38,9 @@ class HeaderInfo:
 
 
 def probe_header(uri: str, files: Sequence[str] | None) -> HeaderInfo:
-    """What the header of a video (``files`` None) or of a folder's first picture that can be read tells.
+    """Read the header of a video (``files`` None) or of a folder's first picture that can be read.
 
-    The rotation stands nowhere but on a decoded frame, so one is decoded if that can be done.
+    Only decoded frames carry the rotation, so one is decoded if that is possible.
 
     Raises:
         UserError: missing, no video or picture, encrypted, no decoder for it.
@@ -49,19 +49,19 @@ def probe_header(uri: str, files: Sequence[str] | None) -> HeaderInfo:
     if files is not None:
         return _folder_header(uri, files)
     with open_input(uri) as (container, stream):
-        codec, rate = stream.codec_context, _rate(stream)
+        codec, rate = stream.codec_context, frame_rate(stream)
         crop = shown(stream).crop
         width, height = crop.size(codec.width, codec.height)
         first = _first_frame(uri, container.demux(stream))
         if first is not None:
             width, height = shown_size(first, crop)
         if not width or not height:
-            raise UserError(f"{uri}: its header tells no size, and its first frame cannot be decoded")
+            raise UserError(f"{uri}: its header has no size, and its first frame cannot be decoded")
         return HeaderInfo(width, height, _header_frames(container, stream), rate, codec.name)
 
 
 def _first_frame(uri: str, packets: Iterator[Any]) -> Any | None:
-    """The first frame, if it can be decoded."""
+    """Return the first frame, if it can be decoded."""
     try:
         for packet in islice(packets, _FIRST_PACKETS):
             check_not_encrypted(packet, uri)
@@ -75,16 +75,12 @@ def _first_frame(uri: str, packets: Iterator[Any]) -> Any | None:
 def _header_frames(container: Any, stream: Any) -> int | None:
     counts = [int(stream.frames)]
     if stream.duration is not None:
-        counts.append(round(stream.duration * stream.time_base * _rate(stream)))
+        counts.append(round(stream.duration * stream.time_base * frame_rate(stream)))
     elif container.duration is not None:
-        counts.append(round(Fraction(container.duration, av.time_base) * _rate(stream)))
+        counts.append(round(Fraction(container.duration, av.time_base) * frame_rate(stream)))
     # A fragmented mp4 counts the frames of its first fragment alone.
     counted_short = 2 * counts[0] < counts[-1]
     return (counts[-1] if counted_short else counts[0]) or None
-
-
-def _rate(stream: Any) -> Fraction:
-    return Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
 
 
 def _folder_header(uri: str, files: Sequence[str]) -> HeaderInfo:

@@ -1,6 +1,6 @@
-"""Keyframes at which a video can be cut, and reading on from one of them."""
+"""Keyframes at which a video can be cut, and packets from one of them on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class Cut(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """The keyframes to cut at, and how many frames there are; no cuts where timestamps do not tell enough."""
+    """The keyframes to cut at, and the number of frames; no cuts if timestamps are missing or not unique."""
 
     cuts: list[Cut]
     frames: int
@@ -80,8 +80,31 @@ def scan(packets: Iterable[Any]) -> Scan:
     return Scan(cuts + (group.cut() if group is not None else []), frames)
 
 
+def spaced(cuts: Sequence[Cut], first: int, end: int, length: int, least_at_end: int) -> list[Cut]:
+    """Choose the earliest cuts that lie at least ``length`` frames apart.
+
+    Args:
+        cuts: keyframes, ascending.
+        first: number of the frame that the first choice keeps its distance from.
+        end: number of the first frame after the last.
+        length: least number of frames between two choices.
+        least_at_end: least number of frames from the last choice to ``end``.
+    """
+    chosen: list[Cut] = []
+    for cut in cuts:
+        if cut.number - first >= length and end - cut.number >= least_at_end:
+            chosen.append(cut)
+            first = cut.number
+    return chosen
+
+
+def entry_before(cuts: Sequence[Cut], number: int) -> Cut | None:
+    """Return the last keyframe at or before frame ``number``; None: the video's beginning."""
+    return next((cut for cut in reversed(cuts) if 0 < cut.number <= number), None)
+
+
 def packets_from(container: Any, stream: Any, pts: int) -> Iterator[Any]:
-    """The packets of ``stream`` from the keyframe with this timestamp on.
+    """Yield the packets of ``stream`` from the keyframe with this timestamp on.
 
     Raises:
         UnreachableError: seeking does not lead to it.
@@ -101,7 +124,7 @@ def packets_from(container: Any, stream: Any, pts: int) -> Iterator[Any]:
 
 
 def _first_key(packets: Iterator[Any], pts: int) -> Any | None:
-    """The first keyframe at ``pts`` or after."""
+    """Return the first keyframe at ``pts`` or after."""
     try:
         return next(packet for packet in packets if packet.is_keyframe and packet.pts is not None and packet.pts >= pts)
     except (StopIteration, *UNREADABLE):

@@ -1,4 +1,4 @@
-"""Pictures as players show them: what a container hides of them cut off, and its display matrix applied."""
+"""Pictures as players show them: the container's crop and display matrix applied."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ _MATRIX = "DISPLAYMATRIX"
 
 
 class Crop(NamedTuple):
-    """How many pixels a container hides at each edge of a decoded frame, before it is turned."""
+    """Numbers of pixels that a container hides at the edges of a decoded frame, before it is turned."""
 
     left: int = 0
     right: int = 0
@@ -30,7 +30,7 @@ UNCROPPED = Crop()
 
 
 def upright(pixels: NDArray[Any], frame: Any) -> NDArray[Any]:
-    """A frame's pixels as players show them.
+    """Return a frame's pixels as players show them.
 
     Args:
         pixels: (H, W, C), as coded.

@@ -1,4 +1,4 @@
-"""Reading picture files as RGB frames."""
+"""PNG and JPEG files as RGB frames."""
 
 import io
 import struct
@@ -11,9 +11,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from mana_dist.errors import UserError
+from mana_dist.video.colours import to_8_bits
 
 MAX_PIXELS = 2**27
-"""Largest picture, pixels: 16384x8192. A file of some kilobytes may stand for gigabytes of pixels."""
+"""Size limit of a picture, pixels: 16384x8192. A file of some kilobytes may hold gigabytes of pixels."""
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _PNG_SIZE, _PNG_DEPTH = 16, 24  # where a PNG's header has its width and height, and the bits of a sample
@@ -33,7 +34,7 @@ _UNREADABLE = (OSError, ValueError, SyntaxError, struct.error)
 
 
 def to_frame(data: bytes, uri: str) -> NDArray[np.uint8]:
-    """The picture in a PNG or JPEG file, upright, alpha dropped.
+    """Decode the picture in a PNG or JPEG file, upright, alpha dropped.
 
     16 bits are rounded to 8: v / 257. Colours are as stored: profiles and gamma are not applied. Of a JPEG file that
     holds several pictures (MPO: stereo, a preview) it is the first, which every viewer shows.
@@ -62,10 +63,10 @@ def to_frame(data: bytes, uri: str) -> NDArray[np.uint8]:
 
 
 def shown_size(data: bytes, uri: str) -> tuple[int, int]:
-    """Width and height of the picture in a PNG or JPEG file, upright; nothing is decoded.
+    """Return the width and height of the picture in a PNG or JPEG file, upright; nothing is decoded.
 
     Raises:
-        UserError: as :func:`to_frame`, as far as headers tell.
+        UserError: as :func:`to_frame`, as far as headers show it.
     """
     try:
         with _opened(data) as image:
@@ -77,9 +78,9 @@ def shown_size(data: bytes, uri: str) -> tuple[int, int]:
 
 
 def _opened(data: bytes) -> ImageFile.ImageFile:
-    """The picture, not decoded yet.
+    """Open the picture without decoding it.
 
-    The decoder is chosen here: ``Image.open`` tries all formats that Pillow knows, and for PostScript starts programs.
+    The decoder is chosen here: ``Image.open`` tries all of Pillow's formats, and for PostScript starts programs.
 
     Raises:
         ValueError: neither PNG nor JPEG, or too large.
@@ -108,7 +109,7 @@ def _check_pixels(width: int, height: int) -> None:
 
 
 def _orientation(data: bytes, image: ImageFile.ImageFile) -> int:
-    """EXIF's, as Pillow finds it; 1, upright, where there is none that can be read."""
+    """Return EXIF's orientation, as Pillow finds it; 1, upright, if there is none that can be read."""
     try:
         if not data.startswith(_PNG):
             return int(image.getexif().get(Base.Orientation, 1))
@@ -120,7 +121,7 @@ def _orientation(data: bytes, image: ImageFile.ImageFile) -> int:
 
 
 def _without_pixels(data: bytes) -> bytes:
-    """A PNG file without its chunks of pixels."""
+    """Return a PNG file without its chunks of pixels."""
     parts, start = [_PNG], len(_PNG)
     while start < len(data):
         length, kind = struct.unpack_from(">I4s", data, start)
@@ -138,7 +139,7 @@ def _sixteen_bits(data: bytes) -> NDArray[np.uint8]:
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16:
         raise ValueError("its 16-bit samples cannot be decoded")
-    rounded = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    rounded = to_8_bits(samples)
     if rounded.ndim == 2:
         return np.repeat(rounded[..., None], 3, axis=2)
     if rounded.shape[2] == 2:

@@ -1,4 +1,4 @@
-"""Numbers that coded pictures bear in their headers, as FFmpeg's ``trace_headers`` reads them."""
+"""Counters in the headers of coded pictures, read by FFmpeg's ``trace_headers``."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,10 +26,10 @@ _NAMES = frozenset(
 
 @dataclass(frozen=True)
 class PictureHeader:
-    """What the header of a packet's picture says.
+    """The place of a packet's picture, by its header.
 
     Attributes:
-        order: its place in display order, rising evenly within an epoch; None where the codec does not say.
+        order: its place in display order, rising evenly within an epoch; None if the codec does not count.
         epoch: which beginning ``order`` counts from.
         lacks_reference: whether a picture that others refer to is missing before it.
     """
@@ -39,12 +39,12 @@ class PictureHeader:
     lacks_reference: bool = False
 
 
-_NOTHING = PictureHeader(None, 0)
+NO_HEADER = PictureHeader(None, 0)
 
 
 @dataclass
 class HeaderReader:
-    """Reads the headers of H.264, HEVC, AV1 and MPEG-2 packets, which come in the order of decoding.
+    """The reader of the headers of H.264, HEVC, AV1 and MPEG-2 packets, which come in the order of decoding.
 
     Attributes:
         codec: FFmpeg's name of it.
@@ -59,7 +59,7 @@ class HeaderReader:
     _last_reference: int | None = field(default=None, init=False)  # frame_num of the last picture to be referred to
     _last: int | None = field(default=None, init=False)
     _epoch: int = field(default=0, init=False)
-    _anchors: tuple[PictureHeader, PictureHeader] = field(default=(_NOTHING, _NOTHING), init=False)  # of MPEG-2
+    _anchors: tuple[PictureHeader, PictureHeader] = field(default=(NO_HEADER, NO_HEADER), init=False)  # of MPEG-2
     _slots: list[int | None] = field(default_factory=lambda: [None] * 8, init=False)  # AV1's held pictures
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class HeaderReader:
         self._take_in(_fields(lines))
 
     def read(self, packet: Any) -> PictureHeader:
-        """What the header of this PyAV packet says; nothing where it cannot be read."""
+        """Read the header of this PyAV packet; without an order if it cannot be read."""
         if self._filter is None:
             return PictureHeader(None, self._epoch)
         try:
@@ -191,7 +191,7 @@ class HeaderReader:
 
 
 def _fields(lines: list[str]) -> list[tuple[str, int]]:
-    """Names and values from lines as ``15 frame_num 0011 = 3``."""
+    """Parse names and values from lines like ``15 frame_num 0011 = 3``."""
     found = []
     for line in lines:
         parts = line.split()

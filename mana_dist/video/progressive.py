@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import av
 
+from mana_dist.video.filters import filter_graph
+
 
 class NumberedPicture(NamedTuple):
     """A decoded PyAV frame and its place in display order.
@@ -14,8 +16,8 @@ class NumberedPicture(NamedTuple):
         number: the place, from 0.
         picture: PyAV's.
         damaged: whether the picture cannot be trusted.
-        time: when it is shown, in the stream's units; None where nothing says so.
-        duration: how long, in the same; 0 where nothing says so.
+        time: when it is shown, in the stream's units; None if that is not stored.
+        duration: how long, in the same; 0 if that is not stored.
     """
 
     number: int
@@ -28,7 +30,7 @@ class NumberedPicture(NamedTuple):
 def progressive(frames: Iterable[NumberedPicture]) -> Iterator[NumberedPicture]:
     """Pass on ``frames``; those flagged interlaced go through FFmpeg's ``bwdif``: one frame of each, at its place.
 
-    What becomes of a frame depends on itself and its two neighbours alone, wherever reading began. After a jump in
+    The result depends on the frame and its two neighbours alone, wherever reading began. After a jump in
     the numbers, or a change of size or format, the next frame has no neighbour before.
     """
     filter_: _Bwdif | None = None
@@ -54,19 +56,10 @@ def _kind(frame: NumberedPicture) -> tuple[int, int, str]:
 
 
 class _Bwdif:
-    """The filter: gives a frame for each one put in, a frame later; those not flagged pass through as they are."""
+    """FFmpeg's filter, which gives frames back one frame later; those not flagged pass through unchanged."""
 
     def __init__(self, frame: NumberedPicture, before: NumberedPicture | None) -> None:
-        self._graph = av.filter.Graph()
-        picture = frame.picture
-        source = self._graph.add_buffer(
-            width=picture.width, height=picture.height, format=picture.format, time_base=picture.time_base or 1
-        )
-        deinterlace = self._graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
-        sink = self._graph.add("buffersink")
-        source.link_to(deinterlace)
-        deinterlace.link_to(sink)
-        self._graph.configure()
+        self._graph = filter_graph(frame.picture, "bwdif", "mode=send_frame:parity=auto:deint=interlaced")
         self._waiting: deque[NumberedPicture] = deque()
         self._given = before.number if before is not None else -1  # passed on already
         if before is not None:

@@ -1,4 +1,4 @@
-"""Reading video files and folders of frames as streams of RGB frames."""
+"""Video files and folders of frames as streams of RGB frames."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice, repeat
@@ -15,7 +15,7 @@ from mana_dist.video.strict import Damage, numbered_frames, survey
 def read_frames(
     uri: str, start: int = 0, stop: int | None = None, damaged: Callable[[str], None] | None = None
 ) -> Iterator[Frame]:
-    """The frames ``start`` to ``stop`` (exclusive; None: the end) of a video file or a folder of PNG or JPEG frames.
+    """Yield frames ``start`` to ``stop`` (exclusive; None: the end) of a video file or a folder of PNG or JPEG frames.
 
     Frames are decoded one by one, never all at once, and are as :func:`~mana_dist.video.colours.pixels_of` makes them:
     those that the ingest takes, of a damaged file up to the first that it leaves out. A video is decoded twice for
@@ -26,8 +26,8 @@ def read_frames(
         uri: a video file or a folder, local or with a scheme.
         start: first frame, from 0.
         stop: first frame not wanted any more.
-        damaged: told of what is wrong with a video that gives frames nonetheless, before it gives the first, and of
-            pictures of a folder that cannot be read. Of what lies behind ``stop`` nothing is known.
+        damaged: called with what is wrong with a video that gives frames nonetheless, before the first of them, and
+            with a folder's pictures that cannot be read. What lies behind ``stop`` is not looked at.
 
     Yields:
         uint8 (H, W, 3), RGB, full range; all of one size.
@@ -42,7 +42,7 @@ def read_frames(
 def read_places(
     uri: str, start: int = 0, stop: int | None = None, damaged: Callable[[str], None] | None = None
 ) -> Iterator[Frame | None]:
-    """As :func:`read_frames`, with None in the place of each picture that cannot be read."""
+    """Yield what :func:`read_frames` does, with None in place of a picture that cannot be read."""
     damaged = damaged or (lambda _: None)
     frames: Iterator[Frame | None]
     if is_folder(uri):
@@ -62,7 +62,7 @@ def read_places(
 
 
 def _video_frames(uri: str, stop: int | None, damaged: Callable[[str], None]) -> Iterator[Frame]:
-    """The frames up to the first that cannot be trusted."""
+    """Yield the frames up to the first that cannot be trusted."""
     try:
         damage = survey(uri, stop=stop)
         if stop is not None and damage.gaps:  # numbers count what is missing, ``stop`` does not
@@ -86,7 +86,7 @@ def _video_frames(uri: str, stop: int | None, damaged: Callable[[str], None]) ->
 
 
 def _first_lost(damage: Damage) -> int | None:
-    """The number of the first frame that is there and cannot be trusted."""
+    """Return the number of the first frame that is there and cannot be trusted."""
     for part in damage.ranges:
         number = part.start
         while number in damage.gaps:

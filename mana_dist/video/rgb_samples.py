@@ -1,11 +1,12 @@
-"""Samples of RGB and grey pixel formats as they are stored, without swscale, which rounds and darkens some of them."""
+"""Samples of RGB and grey pixel formats as stored, without swscale, which rounds and darkens some of them."""
 
 import re
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 from numpy.typing import NDArray
+
+from mana_dist.video.filters import filtered
 
 Samples = NDArray[Any]
 
@@ -87,7 +88,7 @@ def _grey_planes(picture: Any, bits: int, order: str, *, with_alpha: bool) -> St
 
 
 def _fields(words: Samples, width: int, widths: tuple[int, ...], begins: tuple[int, ...]) -> Stored:
-    """Red, green and blue of so many bits each, which begin so far up in a word."""
+    """Split words into red, green and blue of these ``widths`` in bits, which begin at these bits of a word."""
     words = words[:, :width]
     fields = [(words >> begin) & (1 << bits) - 1 for begin, bits in zip(begins, widths, strict=True)]
     whites = tuple((1 << bits) - 1 for bits in widths)
@@ -111,21 +112,8 @@ def _order(name: str) -> Any:
 
 
 def _lines(picture: Any, plane: int, dtype: Any) -> Samples:
-    """A plane's lines from the top, with what pads them."""
+    """Return a plane's lines from the top, with their padding."""
     if picture.planes[plane].line_size < 0:  # stored from the bottom up, which PyAV's buffers do not show
-        picture = _copied(picture)
+        picture = filtered(picture, "copy")
     found = picture.planes[plane]
     return np.frombuffer(found, np.uint8).reshape(found.height, found.line_size).view(dtype)
-
-
-def _copied(picture: Any) -> Any:
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=picture.width, height=picture.height, format=picture.format, time_base=picture.time_base or 1
-    )
-    copy, sink = graph.add("copy"), graph.add("buffersink")
-    source.link_to(copy)
-    copy.link_to(sink)
-    graph.configure()
-    graph.vpush(picture)
-    return graph.vpull()

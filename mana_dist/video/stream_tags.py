@@ -1,4 +1,4 @@
-"""What a container says of a video beside its packets and PyAV has no attribute for: crop, aspect, place of chroma."""
+"""Tags of a video stream that PyAV has no attribute for: crop, pixel aspect, place of chroma."""
 
 import re
 import threading
@@ -16,12 +16,12 @@ _DUMPING = threading.Lock()
 
 
 class Shown(NamedTuple):
-    """How a video's frames are shown.
+    """The crop, aspect and place of chroma with which a video's frames are shown.
 
     Attributes:
         crop: what is not shown of a frame, before it is turned.
         pixel_aspect: width over height of one pixel, before the same.
-        chroma: where subsampled chroma lies, by ffmpeg's name, if nothing tags it; None: where frames say.
+        chroma: where subsampled chroma lies, by ffmpeg's name, if nothing tags it; None: frames have a tag.
     """
 
     crop: Crop = UNCROPPED
@@ -51,7 +51,7 @@ def _tags_chroma(described: str) -> bool:
 
 
 def _pixel_aspect(stream: Any, crop: Crop) -> Fraction:
-    """The container's where it has one, as players take it, else the codec's."""
+    """Return the container's pixel aspect if it has one, as players do, else the codec's."""
     aspect = Fraction(stream.sample_aspect_ratio or 1)
     if crop == UNCROPPED or "matroska" not in stream.container.format.name:
         return aspect
@@ -65,7 +65,7 @@ def _pixel_aspect(stream: Any, crop: Crop) -> Fraction:
 
 
 def _described(stream: Any) -> str:
-    """FFmpeg's own description of a stream, from its line on."""
+    """Return FFmpeg's own description of a stream, from its line on."""
     with _DUMPING, heard(av.logging.INFO):
         av.logging.set_libav_level(av.logging.VERBOSE)  # else places of chroma are left out
         try:

@@ -1,4 +1,4 @@
-"""Decoding for the ingest and the evaluation: numbered frames, parts of long videos, and what damage takes.
+"""Decoding for ingest and evaluation: numbered frames, parts of long videos, and frames left out as damaged.
 
 Damage never passes as a frame where it can be seen: a group of pictures (keyframe to keyframe) in which an error comes
 up is left out whole, and so are frames that refer to it. Where such groups are many, the clip's others are not trusted
@@ -14,11 +14,11 @@ from mana_dist.errors import UserError
 from mana_dist.video.containers import open_input, promised_packets
 from mana_dist.video.frame_stream import FrameStream, NumberedFrame, open_frames
 from mana_dist.video.gops import GAP, Loss
-from mana_dist.video.keyframes import Cut, readable, scan
+from mana_dist.video.keyframes import Cut, entry_before, readable, scan, spaced
 from mana_dist.video.progressive import NumberedPicture
 
 _DENSE = 10
-"""Where more than one group of pictures in this many has errors, no other is trusted."""
+"""Limit of damage: if more than one group of pictures in this many has errors, no other is trusted."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Damage:
-    """What of a video cannot be trusted.
+    """The frames of a video that cannot be trusted.
 
     Attributes:
         ranges: numbers of the frames to leave out, ascending, apart from each other.
-        reason: what was wrong, one line for people; empty where nothing was.
+        reason: what was wrong, one line; empty if nothing was.
         gaps: numbers of frames that are missing, all others being right there: each stands for one or more.
     """
 
@@ -57,8 +57,8 @@ class Damage:
         return any(number in numbers for numbers in self.ranges)
 
 
-class DamageFound(Exception):  # noqa: N818  (not a mistake of anybody's: the caller goes on with it)
-    """The video is damaged: frames already delivered may be wrong. Call :func:`survey`, then decode again."""
+class DamageFound(Exception):  # noqa: N818  (no error: the caller goes on with it)
+    """Signal of damage: frames already delivered may be wrong. Call :func:`survey`, then decode again."""
 
 
 def numbered_frames(
@@ -69,17 +69,17 @@ def numbered_frames(
     stop: int | None = None,
     damage: Damage | None = None,
 ) -> Iterator[NumberedFrame]:
-    """The frames of a video, or of a segment of it, with their numbers; single-threaded.
+    """Yield the frames of a video, or of a segment of it, with their numbers; single-threaded.
 
     A segment gives the very frames that reading the whole video gives. Frames left out leave their numbers out.
     Frames may change their size.
 
     Args:
         uri: a video file.
-        segment: the part to read, within the range asked for; None: frames ``start`` to ``stop``.
+        segment: the part to read; None: frames ``start`` to ``stop``.
         start: first frame, from 0; without a segment.
         stop: first frame not wanted any more; without a segment.
-        damage: what :func:`survey` said of the same part.
+        damage: the result of :func:`survey` for the same part.
 
     Raises:
         DamageFound: frames cannot be trusted; only with ``damage`` None.
@@ -96,7 +96,7 @@ def numbered_frames(
 
 
 def survey(uri: str, segment: Segment | None = None, *, start: int = 0, stop: int | None = None) -> Damage:
-    """Decode as :func:`numbered_frames` does, and say which frames cannot be trusted.
+    """Decode as :func:`numbered_frames` does, and find the frames that cannot be trusted.
 
     Raises:
         UserError: as there.
@@ -133,13 +133,9 @@ def plan_segments(uri: str, length: int, overlap: int, start: int = 0, stop: int
     with open_input(uri) as (container, stream):
         scanned = scan(readable(container, stream))
     end = scanned.frames if stop is None else min(stop, scanned.frames)
-    chosen: list[Cut] = []
-    for cut in scanned.cuts[1:]:
-        # A segment begins one frame after its keyframe: deinterlacing its first frame needs the one before.
-        done = chosen[-1].number + 1 if chosen else start
-        if cut.number + 1 - done >= length and end - (cut.number + 1) >= length:
-            chosen.append(cut)
-    entry = next((cut for cut in reversed(scanned.cuts) if 0 < cut.number < start), None)
+    # A segment begins one frame after its keyframe: deinterlacing its first frame needs the one before.
+    chosen = spaced(scanned.cuts[1:], start - 1, end - 1, length, length)
+    entry = entry_before(scanned.cuts, start - 1)
     probed = {scanned.cuts[1], chosen[len(chosen) // 2], chosen[-1]} if chosen else set()
     if not chosen or not all(_is_reached(uri, cut, in_order=cut == scanned.cuts[1]) for cut in sorted(probed)):
         return whole
@@ -172,14 +168,14 @@ def _opened(uri: str, segment: Segment | None) -> AbstractContextManager[FrameSt
 
 
 def _range(segment: Segment | None, start: int, stop: int | None) -> range:
-    """Numbers of the frames asked for."""
+    """Return the numbers of the wanted frames."""
     if segment is not None:
         start, stop = segment.first, None if segment.frames is None else segment.first + segment.frames
     return range(start, sys.maxsize if stop is None else stop)
 
 
 def _trusted(video: FrameStream, damage: Damage | None, end: int) -> Iterator[NumberedPicture]:
-    """Frames up to ``end`` and one more, which deinterlacing the last may need."""
+    """Yield frames up to ``end`` and one more, which deinterlacing the last may need."""
     for frame in video.pictures():
         if damage is None and video.decoder.damaged:
             return
@@ -192,7 +188,7 @@ def _trusted(video: FrameStream, damage: Damage | None, end: int) -> Iterator[Nu
 
 
 def _missing_at_end(video: FrameStream) -> str:
-    """What is missing at the end of a video that was read as a whole; empty where nothing is, as far as seen."""
+    """Return what is missing at the end of a video that was read as a whole; empty if nothing is found missing."""
     decoder = video.decoder
     if video.entry is not None or not decoder.is_at_end:
         return ""

@@ -1,4 +1,4 @@
-"""What several of these tests need."""
+"""Fixtures of the tests of upscaling."""
 
 from pathlib import Path
 

@@ -45,7 +45,7 @@ TICKS = 90_000
 CONSTANT = [number * 3600 for number in range(12)]
 VARIABLE = [0, 3600, 7201, 9000, 18000, 18001, 30000, 33333, 40000, 41000, 60000, 90000]
 LONG = [1000 * number + 300 * (number % 3) + 31 * (number % 7) for number in range(47)]
-"""Of many segments; no two neighbours are as far apart as two others."""
+"""Times of many segments' frames; no two neighbours are as far apart as two others."""
 
 
 def synthesise(
@@ -87,7 +87,7 @@ def run(
     network: Network = SAME,
     folder: Path | None = None,
 ) -> Summary:
-    """What the command does, without a work folder that outlives it."""
+    """Do what the command does, without a work folder that outlives it."""
     settings = settings or Settings()
     surveyed = survey(str(source), keep_gaps=settings.keep_gaps)
     segments = segments_of(surveyed, network.frames, settings.segment)
@@ -101,7 +101,7 @@ def run(
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds; times in seconds."""
+    """The content of a file; times in seconds."""
 
     times: list[Fraction]
     frames: list[NDArray[Any]]

@@ -17,7 +17,7 @@ needs_clips = pytest.mark.skipif(not CLIPS, reason="MANA_TEST_CLIPS names no fol
 
 
 def frames(path: Path) -> list[float]:
-    """When each frame is shown, in seconds, as ffprobe tells it."""
+    """Return when the frames are shown, in seconds, by ffprobe."""
     found = ffprobe(path, "-select_streams", "v:0", "-show_entries", "frame=pts_time")["frames"]
     return [float(frame["pts_time"]) for frame in found]
 

@@ -124,7 +124,7 @@ def test_the_size_to_show_is_exact_where_that_is_not_huge(
 
 
 def crossing(frames: np.ndarray) -> float:
-    """Where a row of red crosses the middle between its two sides, in columns."""
+    """Return where a row of red crosses the middle between its two sides, in columns."""
     row = frames[..., 0].astype(float).mean(axis=tuple(range(frames.ndim - 2)))
     middle = (row[:8].mean() + row[-8:].mean()) / 2
     at = int(np.flatnonzero((row[:-1] < middle) & (row[1:] >= middle))[0])

@@ -194,14 +194,14 @@ def test_ffmpeg_reads_a_marked_file_as_if_it_were_not(tmp_path: Path, name: str)
     run(source, plain)
     shutil.copy(plain, marked)
     mark.append(str(marked), mark.mark("0" * 64, 9, Settings()))
-    told = []
+    outputs = []
     for path in (plain, marked):
         command = ["ffmpeg", "-v", "warning", "-i", str(path), "-map", "0", "-f", "framemd5", "-"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stderr == ""
-        told.append(done.stdout)
-    assert told[0] == told[1]
-    assert told[0].count("\n0,") == 5
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1]
+    assert outputs[0].count("\n0,") == 5
     with av.open(str(marked)) as container:
         assert len(list(container.decode(video=0))) == 5
 

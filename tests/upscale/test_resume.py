@@ -267,9 +267,9 @@ def test_memory_once_chosen_is_kept_however_much_is_free_later(
     monkeypatch.setattr("mana_dist.upscale.frame_memory.free_bytes", lambda _: 2**33)
     main(options(source, result, model))
     assert chosen == [512, 512]
-    said = capsys.readouterr().out
-    assert "going on: 1 of 3 segments" in said
-    assert "beginning anew" not in said
+    printed = capsys.readouterr().out
+    assert "going on: 1 of 3 segments" in printed
+    assert "beginning anew" not in printed
     assert result.exists()
 
 
@@ -281,8 +281,8 @@ def test_what_is_thrown_away_is_told_with_the_reason(tmp_path: Path, capsys: pyt
         (folder / "segment-000000.json").write_text("{}")
     with work_folder.opened(str(folder), work_folder.identity(survey(str(source)), "1" * 64, Settings(crf=9), SAME)):
         pass
-    said = f"beginning anew: the 1 segments in {folder} are of another job; differs: model, settings.crf\n"
-    assert capsys.readouterr().out == said
+    printed = f"beginning anew: the 1 segments in {folder} are of another job; differs: model, settings.crf\n"
+    assert capsys.readouterr().out == printed
 
 
 def test_a_source_changed_in_between_is_begun_anew(tmp_path: Path, model: str) -> None:
@@ -392,10 +392,10 @@ def test_damage_in_the_middle_is_passed_over_and_told(tmp_path: Path) -> None:
     with open_frames(str(source)) as video:
         marked = [frame.number for frame in video.frames() if frame.damaged]
     assert all(damage.spoils(number) for number in marked)
-    said = re.match(r"the source is damaged: (\d+) frames from frame (\d+) \(([\d.]+) s\) on cannot", summary.stopped)
-    assert said is not None
-    assert int(said[1]) == len(marked)
-    assert float(said[3]) == pytest.approx(marked[0] / 25, abs=0.005)
+    found = re.match(r"the source is damaged: (\d+) frames from frame (\d+) \(([\d.]+) s\) on cannot", summary.stopped)
+    assert found is not None
+    assert int(found[1]) == len(marked)
+    assert float(found[3]) == pytest.approx(marked[0] / 25, abs=0.005)
 
 
 @pytest.mark.parametrize("audio", ["aac", None])

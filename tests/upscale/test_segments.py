@@ -1,4 +1,4 @@
-"""Where a video is cut: a function of its keyframes alone."""
+"""The cuts of a video: a function of its keyframes alone."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""What lies beside the pictures: subtitles, chapters, tags, fonts; and the other kinds of output."""
+"""Streams beside the pictures: subtitles, chapters, tags, fonts; and the other kinds of output."""
 
 import csv
 import shutil
@@ -121,7 +121,7 @@ def with_sound(path: Path, codec: str) -> Path:
         ("dca", ".mp4", True),
         ("truehd", ".mkv", True),
         ("truehd", ".mp4", False),  # its muxer knows it, and refuses the header
-        ("pcm_s16le", ".mp4", True),  # a layout must be told, which Matroska does not
+        ("pcm_s16le", ".mp4", True),  # a layout must be stored, which Matroska does not
         ("pcm_s16le", ".mov", True),
         ("libopus", ".mov", False),
         ("flac", ".mov", False),

@@ -1,4 +1,4 @@
-"""When frames and sound of a result are shown, against ffprobe and the closed form of how the source was made."""
+"""Times of a result's frames and sound, against ffprobe and the closed form of how the source was made."""
 
 import shutil
 import subprocess
@@ -37,13 +37,13 @@ def recorded(folder: Path, *begins: float, kind: str = "mpegts", pictures: str =
 
 
 def shown(path: Path) -> list[float]:
-    """When the pictures are shown, seconds."""
+    """Return when the pictures are shown, seconds."""
     asked = ["-select_streams", "v:0", "-show_entries", "frame=pts_time"]
     return [float(frame["pts_time"]) for frame in ffprobe(path, *asked)["frames"]]
 
 
 def heard(path: Path) -> list[float]:
-    """When the packets of sound are played, seconds."""
+    """Return when the packets of sound are played, seconds."""
     asked = ["-select_streams", "a:0", "-show_entries", "packet=pts_time"]
     return [float(packet["pts_time"]) for packet in ffprobe(path, *asked)["packets"]]
 

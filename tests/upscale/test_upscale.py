@@ -137,9 +137,9 @@ def test_command_writes_a_four_times_larger_video(
     expected = list(inference.super_resolve(model_folder.load(model)[0], reading.read_frames(str(source))))
     assert np.abs(after.frames[4].astype(int) - expected[4]).mean() < 12  # the codec's and chroma's loss
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
-    said = capsys.readouterr().out
-    assert f"{tmp_path / 'b.mp4'}: 12 frames in" in said
-    assert "640x512, h264" in said
+    output = capsys.readouterr().out
+    assert f"{tmp_path / 'b.mp4'}: 12 frames in" in output
+    assert "640x512, h264" in output
 
 
 def test_nothing_stays_under_the_final_name_when_the_work_breaks_off(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_mistakes_are_named_and_leave_nothing_behind(
 def test_exit_code_2_and_one_line_within_a_second_of_import_time(tmp_path: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "mana_dist.upscale", "a.mp4"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ})
-    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    output = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert done.returncode == 2
-    assert said == ["error: the following arguments are required: --model; see mana upscale --help"]
+    assert output == ["error: the following arguments are required: --model; see mana upscale --help"]
     assert " torch\n" not in done.stderr  # what would make the user wait

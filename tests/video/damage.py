@@ -19,18 +19,18 @@ from mana_dist.video.frame_stream import NumberedFrame
 from mana_dist.video.strict import Damage, DamageFound, numbered_frames, survey
 
 SECONDS = 60
-"""That decoding one damaged file may take."""
+"""Time limit of decoding one damaged file."""
 _KINDS = ("cut", "flip", "zero", "flip", "cut", "flip", "zero", "flip", "renamed", "flip")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What decoding a damaged file gave.
+    """The outcome of decoding a damaged file.
 
     Attributes:
         right: frames that are just as in the whole file, at their place.
         wrong: mean absolute differences of the others from the whole file's, grey levels.
-        reason: what the decoder said was wrong; empty if it saw nothing.
+        reason: what the decoder reported; empty if nothing.
     """
 
     right: int
@@ -147,6 +147,6 @@ def variants(wholes: list[Path], count: int) -> list[Variant]:
 
 
 def verdicts(copies: list[Variant]) -> list[Verdict]:
-    """In other processes, so that a crash is told: as BrokenProcessPool."""
+    """In other processes, so that a crash raises BrokenProcessPool."""
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
         return list(processes.map(Variant.judge, copies))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mana_dist.errors import UserError
 from mana_dist.video.colours import Colours, depth, pixels_of, rgb_of, to_picture
+from mana_dist.video.filters import filtered
 from mana_dist.video.orientation import Crop
 from mana_dist.video.stream_tags import AS_DECODED, Shown
 from tests.video.yuv import MATRICES, PLACES, Samples, Tags, picture_of, random_planes, rgb, tagged, yuv
@@ -202,19 +203,14 @@ def test_palettes_and_pictures_of_two_colours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("ycgco", "YCgCo"), ("bt2020c", "BT.2020 with constant luminance"), ("ictcp", "ICtCp")]
+    ("name", "named"), [("ycgco", "YCgCo"), ("bt2020c", "BT.2020 with constant luminance"), ("ictcp", "ICtCp")]
 )
-def test_matrices_that_cannot_be_read_are_refused_by_name(name: str, said: str) -> None:
-    graph = av.filter.Graph()
-    picture = picture_of(random_planes(16, 16, (0, 0), 8), 16, 16, "yuv444p")
-    source = graph.add_buffer(width=16, height=16, format=picture.format, time_base=1)
-    tags, sink = graph.add("setparams", f"colorspace={name}"), graph.add("buffersink")
-    source.link_to(tags)
-    tags.link_to(sink)
-    graph.configure()
-    graph.vpush(picture)
-    with pytest.raises(UserError, match=f"a.mp4: the pixels of frame 7 cannot .*its colour matrix is {said}") as caught:
-        rgb_of("a.mp4", 7, graph.vpull(), 8, AS_DECODED)
+def test_matrices_that_cannot_be_read_are_refused_by_name(name: str, named: str) -> None:
+    plain = picture_of(random_planes(16, 16, (0, 0), 8), 16, 16, "yuv444p")
+    picture = filtered(plain, "setparams", f"colorspace={name}")
+    message = f"a.mp4: the pixels of frame 7 cannot .*its colour matrix is {named}"
+    with pytest.raises(UserError, match=message) as caught:
+        rgb_of("a.mp4", 7, picture, 8, AS_DECODED)
     assert "\n" not in str(caught.value)
 
 

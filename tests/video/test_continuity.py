@@ -67,14 +67,14 @@ class Coded:
 
 
 def plain(path: Path) -> Frames:
-    """All frames, as PyAV gives them."""
+    """Return all frames, as PyAV gives them."""
     with av.open(str(path)) as container:
         view = shown(container.streams.video[0])
         return np.stack([pixels_of(frame, 8, view) for frame in container.decode(video=0)])
 
 
 def taken(path: Path) -> tuple[list[NumberedFrame], Damage]:
-    """What the ingest takes of a video."""
+    """Return the frames that the ingest takes from a video."""
     try:
         return list(numbered_frames(str(path))), Damage((), "")
     except DamageFound:

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from mana_dist.video.damage_signs import Holes, NalSyntax, errors_heard
+from mana_dist.video.damage_signs import Holes, NalSyntax, heard
 
 
 def units(*bodies: bytes) -> bytes:
@@ -71,7 +71,7 @@ def test_memory_is_given_back_as_holes() -> None:
 
 def test_errors_are_heard_and_nothing_stays_changed() -> None:
     before = av.logging.get_level(), av.logging.get_skip_repeated()
-    with errors_heard() as lines:
+    with heard() as lines:
         for _ in range(2):
             av.logging.log(av.logging.ERROR, "h264", "no  frame!\n")
         av.logging.log(av.logging.INFO, "h264", "fine")
@@ -86,7 +86,7 @@ def test_many_threads_listen_and_the_log_is_quiet_again_after_them() -> None:
 
     def listen(number: int) -> None:
         together.wait()
-        with errors_heard():
+        with heard():
             time.sleep(0.01 * number)
             assert av.logging.get_level() == av.logging.ERROR
 
@@ -97,6 +97,6 @@ def test_many_threads_listen_and_the_log_is_quiet_again_after_them() -> None:
 
 def test_what_other_threads_say_meanwhile_reaches_no_console(caplog: pytest.LogCaptureFixture) -> None:
     """Without this the dry run, which looks at many headers at once, printed lines such as this."""
-    with errors_heard() as lines, ThreadPoolExecutor(1) as other:
+    with heard() as lines, ThreadPoolExecutor(1) as other:
         other.submit(av.logging.log, av.logging.ERROR, "h264", "co located POCs unavailable\n").result()
     assert (caplog.text, lines) == ("", [])

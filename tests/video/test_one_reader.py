@@ -99,7 +99,7 @@ class Collected:
 
 
 def upscaled(path: Path, stop: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Seen]:
-    """What comes out of a network that changes nothing."""
+    """Return the results of a network that changes nothing."""
     monkeypatch.setattr(upscaling, "Writers", Collected)
     found = look_at(str(path))
     upscaling.upscale_segments(found, [Segment(0, 0, stop)], SAME, Settings(bits=8), str(tmp_path / "work"))
@@ -115,7 +115,7 @@ def decoded(path: Path, stop: int | None) -> list[bytes]:
 
 
 def times(path: Path) -> list[int]:
-    """When the frames are shown that a decoder gives which goes on after every error."""
+    """Return when the frames are shown that a decoder gives which goes on after every error."""
     found: list[int] = []
     with av.open(str(path)) as container, suppress(av.FFmpegError):
         for packet in container.demux(video=0):
@@ -157,7 +157,7 @@ def test_all_frames_of_each_real_clip_are_the_same_to_all(
 
 
 def result_of(read: Callable[[], Any]) -> Any:
-    """What is read, or what is said to be wrong."""
+    """Return what is read, or the error's message."""
     try:
         return read()
     except UserError as error:
@@ -165,7 +165,7 @@ def result_of(read: Callable[[], Any]) -> Any:
 
 
 def assert_damage_is_the_same_to_all(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> bool:
-    """Whether any frame is marked. The ingest leaves out whole groups, the evaluation stops, the upscaling goes on."""
+    """Return whether any frame is marked: ingest leaves out whole groups, evaluation stops, upscaling goes on."""
     read: list[Callable[[], Any]] = [partial(ingested, path, None), partial(evaluated, path, None)]
     read.append(partial(upscaled, path, None, monkeypatch, tmp_path))
     ingest, evaluation, shown = map(result_of, read)

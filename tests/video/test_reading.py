@@ -93,7 +93,7 @@ YUV = (120, 90, 180)
 
 
 def analytic_rgb(weights: tuple[float, float], full_range: bool) -> list[float]:
-    """Of YUV, by the definitions in ITU-R BT.601 and BT.709."""
+    """Convert from YUV, by the definitions in ITU-R BT.601 and BT.709."""
     red_weight, blue_weight = weights
     offset, luma_steps, chroma_steps = (0, 255, 255) if full_range else (16, 219, 224)
     luma = (YUV[0] - offset) / luma_steps
@@ -238,8 +238,8 @@ def test_truncated_video_gives_the_frames_before(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decoded[:5], frames[:5])
 
 
-def told_of(video: Path, stop: int | None = None) -> tuple[int, list[str]]:
-    """How many frames a video gives, and what is said of its damage."""
+def damage_of(video: Path, stop: int | None = None) -> tuple[int, list[str]]:
+    """Return the number of frames that a video gives, and the lines about its damage."""
     told: list[str] = []
     return sum(1 for _ in read_frames(str(video), 0, stop, told.append)), told
 
@@ -247,14 +247,14 @@ def told_of(video: Path, stop: int | None = None) -> tuple[int, list[str]]:
 def test_a_truncated_video_says_so(tmp_path: Path) -> None:
     for name, promised in (("a.mkv", "ended prematurely"), ("a.mp4", "frames of the 20 ")):
         video = write_video(tmp_path / name, noise_frames(20), faststart=True)
-        assert told_of(video) == (20, [])
+        assert damage_of(video) == (20, [])
         video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
-        count, (said,) = told_of(video)
+        count, (line,) = damage_of(video)
         assert 5 <= count < 20
-        assert said.startswith("damaged")
-        assert f"only the first {count} frames are used" in said
-        assert promised in said
-        assert told_of(video, 5) == (5, [])
+        assert line.startswith("damaged")
+        assert f"only the first {count} frames are used" in line
+        assert promised in line
+        assert damage_of(video, 5) == (5, [])
 
 
 def counted_by_ffprobe(path: Path) -> int:
@@ -265,7 +265,7 @@ def counted_by_ffprobe(path: Path) -> int:
 @pytest.mark.parametrize("name", ["dropped.avi", "trimmed.mp4", "fragments.mp4", "wmav2.mkv", "part20000.ts"])
 def test_a_header_that_counts_more_than_is_shown_promises_nothing(cases: Path, name: str) -> None:
     count = counted_by_ffprobe(cases / name)
-    assert told_of(cases / name) == (count, [])
+    assert damage_of(cases / name) == (count, [])
     assert len(list(numbered_frames(str(cases / name)))) == count
     found = survey(str(cases / name))  # the upscaler's
     assert found.frames == count
@@ -280,21 +280,21 @@ def test_a_file_cut_between_frames_says_so(tmp_path: Path) -> None:
         place, size = packets[19].pos, packets[19].size
     assert place is not None
     path.write_bytes(path.read_bytes()[: place + size + size % 2])
-    count, (said,) = told_of(path)
+    count, (line,) = damage_of(path)
     assert count == 20
-    assert "20 frames of the 30 that its header promises" in said
+    assert "20 frames of the 30 that its header promises" in line
 
 
 def test_a_video_that_is_whole_says_nothing_of_damage(tmp_path: Path) -> None:
     for name in ("a.h264", "a.ts", "a.avi", "a.mov", "a.mkv"):
-        assert told_of(write_video(tmp_path / name, noise_frames(9))) == (9, [])
+        assert damage_of(write_video(tmp_path / name, noise_frames(9))) == (9, [])
 
 
 @pytest.mark.skipif(not os.environ.get("MANA_TEST_CLIPS"), reason="MANA_TEST_CLIPS names no folder")
 def test_real_videos_that_are_whole_say_nothing_of_damage() -> None:
     folder = Path(os.environ["MANA_TEST_CLIPS"])
     for name in ("boofcv_holiday_display_01.mp4", "mdn_flower.mp4", "cosmos_talk.mp4"):
-        assert told_of(folder / name)[1] == []
+        assert damage_of(folder / name)[1] == []
 
 
 def audio_file(path: Path) -> Path:

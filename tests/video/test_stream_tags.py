@@ -1,4 +1,4 @@
-"""What containers say of a video's pictures: where chroma lies, what is cropped away, the pixels' aspect."""
+"""Tags of a video's pictures in containers: where chroma lies, what is cropped away, the pixels' aspect."""
 
 import shutil
 import struct
@@ -243,8 +243,8 @@ def test_tags_cannot_pass_for_a_crop(tmp_path: Path) -> None:
         stream.metadata["comment"] = text
         container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
         container.mux(stream.encode(None))
-    with open_input(str(path)) as opened:
-        assert shown(opened.stream) == Shown(chroma="left")
+    with open_input(str(path)) as (_, stream):
+        assert shown(stream) == Shown(chroma="left")
 
 
 @needs_ffmpeg

@@ -26,12 +26,12 @@ PLACES = {
     "bottomleft": (0.0, 1.0),
     "bottom": (0.5, 1.0),
 }
-"""Where a chroma sample lies among the pixels that it stands for, across and down: 0 on the first, 1 on the last."""
+"""Positions of a chroma sample among the pixels that it stands for, across and down: 0 on the first, 1 on the last."""
 
 
 @dataclass(frozen=True)
 class Tags:
-    """What is tagged of a picture."""
+    """The tags of a picture."""
 
     place: str = "left"
     matrix: int = 1

@@ -1,4 +1,4 @@
-"""What a run tells: lines while it works, and ``upscale.json`` beside the results."""
+"""Report of a run: lines while it works, and ``upscale.json`` beside the results."""
 
 import dataclasses
 import json
@@ -10,6 +10,7 @@ from mana_dist.console import log
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError, redacted
 from mana_dist.progress import count, duration
+from mana_dist.upscale.bucket.finished import as_json
 from mana_dist.upscale.bucket.output_names import Output
 from mana_dist.upscale.bucket.segment_tasks import Recipe, Video
 from mana_dist.upscale.join import Summary
@@ -22,7 +23,7 @@ _LISTED = 20
 
 
 class Progress:
-    """Lines for people: segments with rate and time left, results as they are there.
+    """The lines about finished segments, with rate and time left.
 
     Args:
         todo: segments to do, by the keys of their videos.
@@ -36,20 +37,19 @@ class Progress:
         self._begun = self._printed = time.monotonic()
 
     def add(self, video: Video, segment: Segment) -> None:
-        """A segment is done."""
+        """Count a finished segment, and log it."""
         self._number += 1
         self._frames += video.frames(segment)
         now = time.monotonic()
         if self._total <= _EVERY_LINE or now - self._printed > _SECONDS or self._number == self._total:
-            part = f" segment {segment.number + 1}/{len(video.segments)}" if len(video.segments) > 1 else ""
-            log.info(f"[{self._number}/{self._total}] {video.output.name}{part}; {self._rate(now)}")
+            log.info(f"[{self._number}/{self._total}] {video.label(segment)}; {self._rate(now)}")
             self._printed = now
 
     def _rate(self, now: float) -> str:
         rate = self._frames / max(now - self._begun, 1e-9)
-        told = f"{self._frames} frames, {rate:.2f} frames/s"
+        line = f"{self._frames} frames, {rate:.2f} frames/s"
         left = (self._left - self._frames) / max(rate, 1e-9)
-        return f"{told}, ETA {duration(left)}" if self._number < self._total else told
+        return f"{line}, ETA {duration(left)}" if self._number < self._total else line
 
 
 def check_free(out: str) -> None:
@@ -72,8 +72,8 @@ def check_free(out: str) -> None:
         )
 
 
-def say_result(output: Output, summary: Summary) -> None:
-    """A result is in its place."""
+def log_result(output: Output, summary: Summary) -> None:
+    """Log that a result is in its place."""
     left_out = f"; left out: {', '.join(summary.left_out)}" if summary.left_out else ""
     stopped = "".join(f"; {line}" for line in (summary.note, summary.stopped) if line)
     size = f"{summary.width}x{summary.height}"
@@ -82,7 +82,7 @@ def say_result(output: Output, summary: Summary) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of all sources.
+    """The outcome of all sources.
 
     Attributes:
         results: each finished one.
@@ -100,22 +100,18 @@ class Report:
         Raises:
             OSError: the storage failed.
         """
-        results = [
-            {"source": redacted(output.source), "output": output.name, **dataclasses.asdict(summary)}
-            for output, summary in sorted(self.results, key=lambda pair: pair[0].name)
-        ]
         values = {
             "mana_dist": __version__,
             "model": {"uri": redacted(recipe.model), "sha256": recipe.sha256},
             "settings": dataclasses.asdict(recipe.settings),
-            "results": results,
+            "results": [as_json(*result) for result in sorted(self.results, key=lambda pair: pair[0].name)],
             "rejected": [dataclasses.asdict(item) for item in self.rejected],
             "failed": [dataclasses.asdict(item) for item in self.failed],
         }
         storage.write_bytes(storage.join(out, REPORT_NAME), json.dumps(values, indent=1).encode())
 
-    def say(self, out: str, there: int, seconds: float) -> None:
-        """The summary; ``there`` results were there before."""
+    def log(self, out: str, there: int, seconds: float) -> None:
+        """Log the summary; ``there`` results were there before."""
         for what, items in (("rejected", self.rejected), ("failed", self.failed)):
             for item in items[:_LISTED]:
                 log.warning(f"{what}: {item.source}: {item.reason}")

@@ -1,4 +1,4 @@
-"""What decides the upscaling of many videos on a cluster."""
+"""Options of the upscaling of many videos on a cluster."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from mana_dist.upscale.config import Settings
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 MEMORY = 4096
-"""A figure and no share of what is free: tiles decide a little of the pixels, and must be the same everywhere."""
+"""Default memory for activations, MiB: fixed, since tiles change pixels a little and must be alike everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +19,9 @@ class BucketOptions:
         sources: URIs of videos, folders of them, globs, lists of URIs.
         out: URI of the folder for the results.
         model: a model folder's URI, or a name in the registry.
-        tracking_uri: of the registry; None: as in all commands.
+        tracking_uri: URI of the registry; None: as in all commands.
         settings: how to upscale and write; ``memory`` ``auto`` is :data:`MEMORY`.
-        suffix: of the results; None: the codec's usual one.
+        suffix: suffix of the results; None: the codec's usual one.
         workers: copies of the model; None: as many as the cluster has room for.
         cpus: CPU cores of a copy that runs on no GPU.
         overwrite: whether results of other jobs, and other files, may be replaced.
@@ -51,7 +51,7 @@ class BucketOptions:
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}")
         if self.settings.threads is not None:
-            raise UserError("--threads: on a cluster --cpus-per-worker says it; leave it out")
+            raise UserError("--threads: on a cluster --cpus-per-worker sets it; leave it out")
         self.settings.check()
         if self.settings.codec == "png" and self.suffix:
             raise UserError("--suffix: --codec png writes folders of pictures, which have none; leave it out")

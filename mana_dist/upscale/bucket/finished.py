@@ -1,4 +1,4 @@
-"""What is finished: a record for every result, and the work folders of those that are not."""
+"""Finished work: a record for every result, and the work folders of those that are not."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from mana_dist import storage
 from mana_dist.errors import redacted
@@ -19,6 +20,11 @@ FOLDER = ".work"
 _RECORD = ".json"
 _READERS = 16
 _PARTIAL = re.compile(r"\.partial-")
+
+
+def as_json(output: Output, summary: Summary) -> dict[str, Any]:
+    """Return what is written down of a result."""
+    return {"source": redacted(output.source), "output": output.name, **dataclasses.asdict(summary)}
 
 
 class Ledger:
@@ -35,11 +41,11 @@ class Ledger:
             self._files = {file.path for file in storage.list_files(out)}
 
     def folder(self, output: Output) -> str:
-        """URI of the work folder of a result."""
+        """Return the URI of a result's work folder."""
         return storage.join(self._out, FOLDER, output.key)
 
     def finished(self, outputs: Sequence[Output]) -> dict[str, Summary]:
-        """By their keys, the results that are there and were made of the same source with the same settings."""
+        """Return, by key, the results that are there and were made from the same source with the same settings."""
         there = [output for output in outputs if self._is_there(output)]
         with ThreadPoolExecutor(_READERS) as readers:
             found = list(readers.map(self._read, there))
@@ -51,7 +57,7 @@ class Ledger:
         return not names.isdisjoint(self._files) or any(path.startswith(f"{output.name}/") for path in self._files)
 
     def finished_segments(self, output: Output) -> set[str]:
-        """The names of the segments of a result that were finished before the run."""
+        """Return the names of a result's segments that were finished before the run."""
         begin = f"{FOLDER}/{output.key}/"
         names = (path.removeprefix(begin) for path in self._files if path.startswith(begin))
         return {name.removesuffix(_RECORD) for name in names if name.endswith(_RECORD)}
@@ -62,10 +68,7 @@ class Ledger:
         Raises:
             OSError: the storage failed.
         """
-        text = json.dumps(
-            {"source": redacted(output.source), "output": output.name, **dataclasses.asdict(summary)}, indent=1
-        )
-        storage.write_bytes(self._record(output), text.encode())
+        storage.write_bytes(self._record(output), json.dumps(as_json(output, summary), indent=1).encode())
         self.forget(output, but=f"{output.key}{_RECORD}")
 
     def forget(self, output: Output, but: str = "") -> None:

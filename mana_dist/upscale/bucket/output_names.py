@@ -1,4 +1,4 @@
-"""Which file becomes of which source."""
+"""Names of results, from those of their sources."""
 
 import dataclasses
 import hashlib
@@ -22,10 +22,10 @@ class Output:
 
     Attributes:
         source: URI of the video.
-        name: of the result, relative to the folder of all results; for people too.
-        uri: of the result.
-        bytes: of the source; None where a web server does not tell.
-        modified: the source's last change, seconds since the epoch; None where a web server does not tell.
+        name: name of the result, relative to the folder of all results; for people too.
+        uri: URI of the result.
+        bytes: size of the source; None if a web server does not state it.
+        modified: the source's last change, seconds since the epoch; None if a web server does not state it.
         key: name of the work on it, which stands for the result's name, the source as it is now, and all else that
             decides the result's bytes; empty until :meth:`keyed`.
     """
@@ -39,11 +39,11 @@ class Output:
 
     @property
     def family(self) -> str:
-        """What the keys of all work on this result begin with, whatever model and settings."""
+        """Prefix of the keys of all work on this result, whatever model and settings."""
         return self.key.rpartition("-")[0]
 
     def keyed(self, decisive: Mapping[str, Any]) -> "Output":
-        """With its key; ``decisive`` is what decides the bytes beside the source, as it goes into JSON."""
+        """Return this with its key; ``decisive`` is what decides the bytes beside the source, as JSON."""
         readable = re.sub(r"[^A-Za-z0-9._-]+", "_", self.name).lstrip(".")[:60] or "video"
         source = {"uri": redacted(self.source), "bytes": self.bytes, "modified": self.modified}
         key = f"{readable}-{_digest(self.name)[:8]}-{_digest({'source': source, **decisive})[:12]}"
@@ -51,13 +51,13 @@ class Output:
 
 
 def outputs_of(clips: Sequence[Clip], arguments: Sequence[str], out: str, suffix: str) -> list[Output]:
-    """Where the results of ``clips`` go: below ``out``, as the sources lie below the arguments that name them.
+    """Return the results of ``clips``: below ``out`` as the sources lie below the arguments that name them.
 
     Args:
         clips: videos, in the order of the arguments.
         arguments: local paths or URIs, as :func:`mana_dist.footage.expand.expand` takes them.
         out: URI of the folder.
-        suffix: of the results, with its dot; empty for folders.
+        suffix: suffix of the results, with its dot; empty for folders.
 
     Raises:
         UserError: two results would have one name, or one would lie in the other.
@@ -89,7 +89,7 @@ def _folders_of(name: str) -> list[str]:
 
 
 def without_results(clips: Sequence[Clip], arguments: Sequence[str], out: str) -> list[Clip]:
-    """``clips`` without those in the folder ``out``, where that lies among the sources: they are results.
+    """Drop clips in the folder ``out``, if that lies among the sources: they are results.
 
     Raises:
         UserError: a source is itself named in ``out``, so it could be either.
@@ -101,7 +101,7 @@ def without_results(clips: Sequence[Clip], arguments: Sequence[str], out: str) -
 
 
 def _base(argument: str) -> str:
-    """The folder relative to which the sources of an argument are named."""
+    """Return the folder relative to which an argument's sources are named."""
     uri = storage.resolve(argument)
     if storage.has_wildcards(uri) and not storage.exists(uri):
         return storage.split_pattern(uri)[0]
@@ -118,7 +118,7 @@ def _relative(uri: str, bases: Sequence[str]) -> str:
 
 
 def _without_query(uri: str) -> str:
-    """It may hold secrets, and results are named so."""
+    """Drop a web address's query, which may hold secrets: results are named so."""
     return urlsplit(uri)._replace(query="", fragment="").geturl() if storage.is_web(uri) else uri
 
 

@@ -1,14 +1,11 @@
-"""A run from the sources to the report."""
+"""Upscaling of many videos, from the sources to the report."""
 
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import av
-import torch
-
-from mana_dist import __version__, storage
+from mana_dist import storage
 from mana_dist.console import log
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError
@@ -18,9 +15,9 @@ from mana_dist.registry import model_folder, versions
 from mana_dist.registry.tracking_uri import resolve_tracking_uri
 from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease
-from mana_dist.upscale import mark
+from mana_dist.upscale import mark, work_folder
 from mana_dist.upscale.bucket import stages
-from mana_dist.upscale.bucket.bucket_report import Progress, Report, check_free, say_result
+from mana_dist.upscale.bucket.bucket_report import Progress, Report, check_free, log_result
 from mana_dist.upscale.bucket.config import BucketOptions
 from mana_dist.upscale.bucket.finished import Ledger
 from mana_dist.upscale.bucket.output_names import Output, outputs_of, without_results
@@ -29,10 +26,9 @@ from mana_dist.upscale.comparison import comparison_of
 from mana_dist.upscale.destination import check_destination, clear_comparison, is_done
 from mana_dist.upscale.join import Summary
 from mana_dist.upscale.segments import Segment
-from mana_dist.video import READER_VERSION
 
 
-def upscale_all(asked: BucketOptions) -> Report:
+def upscale_all(options: BucketOptions) -> Report:
     """Bring the results up to the sources: what is there stays, what is unfinished goes on.
 
     Returns:
@@ -41,45 +37,45 @@ def upscale_all(asked: BucketOptions) -> Report:
     Raises:
         UserError: nothing is usable, not all could be finished, or another attempt is at work on the results.
     """
-    asked = asked.checked()
+    options = options.checked()
     try:
-        return _upscale_all(asked)
+        return _upscale_all(options)
     except OSError as error:  # those of sources are in the results
-        raise UserError(f"{asked.out}: its storage failed ({error}); run the same command again") from error
+        raise UserError(f"{options.out}: its storage failed ({error}); run the same command again") from error
 
 
-def _upscale_all(asked: BucketOptions) -> Report:
+def _upscale_all(options: BucketOptions) -> Report:
     begun = time.monotonic()
-    outputs, rejected = _sources(asked)
+    outputs, rejected = _sources(options)
     if not outputs:
         raise UserError(_nothing_usable(rejected))
-    storage.check_writable(asked.out, "--out")
-    if not asked.overwrite:
-        check_free(asked.out)
-    with lease.hold(asked.out, f"--out {asked.out}", "name another --out") as held:
-        _check_destination(storage.join(asked.out, f"NAME{asked.suffix}"), outputs[0].source, asked)
-        return _run(asked, outputs, rejected, held, begun)
+    storage.check_writable(options.out, "--out")
+    if not options.overwrite:
+        check_free(options.out)
+    with lease.hold(options.out, f"--out {options.out}", "name another --out") as held:
+        _check_destination(storage.join(options.out, f"NAME{options.suffix}"), outputs[0].source, options)
+        return _run(options, outputs, rejected, held, begun)
 
 
 def _run(
-    asked: BucketOptions, outputs: Sequence[Output], rejected: Sequence[Rejected], held: Lease, begun: float
+    options: BucketOptions, outputs: Sequence[Output], rejected: Sequence[Rejected], held: Lease, begun: float
 ) -> Report:
-    recipe = dataclasses.replace(_recipe(asked), fence=held.fence)
-    ledger = Ledger(asked.out)
+    recipe = dataclasses.replace(_recipe(options), fence=held.fence)
+    ledger = Ledger(options.out)
     keyed = [output.keyed(_decisive(recipe)) for output in outputs]
     finished = ledger.finished(keyed)
     there = [(output, finished[output.key]) for output in keyed if output.key in finished]
     todo = [output for output in keyed if output.key not in finished]
-    _check_free([output for output in todo if ledger.is_occupied(output)], recipe, asked)
+    _check_free([output for output in todo if ledger.is_occupied(output)], recipe, options)
     again = f" ({len(there)} more are there already)" if there else ""
-    log.info(f"upscale: {count(len(todo), 'video')}{again}, {asked.settings.codec}, on {recipe.settings.device}")
-    made, refused, failed = _work(todo, ledger, recipe, asked, held)
+    log.info(f"upscale: {count(len(todo), 'video')}{again}, {options.settings.codec}, on {recipe.settings.device}")
+    made, refused, failed = _work(todo, ledger, recipe, options, held)
     held.check()
     report = Report([*there, *made], [*rejected, *refused], failed)
-    report.write(asked.out, recipe)
+    report.write(options.out, recipe)
     if not report.results and not failed:
         raise UserError(_nothing_usable(report.rejected))
-    report.say(asked.out, len(there), time.monotonic() - begun)
+    report.log(options.out, len(there), time.monotonic() - begun)
     if failed:
         raise UserError(
             f"{len(failed)} of {len(outputs)} videos are not finished; the first: {failed[0].source}: "
@@ -88,37 +84,37 @@ def _run(
     return report
 
 
-def _check_free(occupied: Sequence[Output], recipe: Recipe, asked: BucketOptions) -> None:
+def _check_free(occupied: Sequence[Output], recipe: Recipe, options: BucketOptions) -> None:
     """Check that nothing is lost where results go; what may be replaced is that of the same job, killed too early.
 
     Raises:
         UserError: something else lies there.
     """
     for output in occupied:
-        _check_destination(output.uri, output.source, asked)
+        _check_destination(output.uri, output.source, options)
         marked = mark.mark(recipe.sha256, output.bytes, recipe.settings)
-        is_done(output.uri, marked, output.modified, recipe.settings, overwrite=asked.overwrite)
-        if asked.overwrite and not asked.settings.compare:
+        is_done(output.uri, marked, output.modified, recipe.settings, overwrite=options.overwrite)
+        if options.overwrite and not options.settings.compare:
             clear_comparison(output.uri, marked)
 
 
-def _check_destination(uri: str, source: str, asked: BucketOptions) -> None:
-    check_destination(uri if asked.suffix else f"{uri}/", source, asked.settings)
+def _check_destination(uri: str, source: str, options: BucketOptions) -> None:
+    check_destination(uri if options.suffix else f"{uri}/", source, options.settings)
 
 
-def _sources(asked: BucketOptions) -> tuple[list[Output], list[Rejected]]:
-    found, rejected, notes, _ = expand(asked.sources)
+def _sources(options: BucketOptions) -> tuple[list[Output], list[Rejected]]:
+    found, rejected, notes, _ = expand(options.sources)
     for note in notes:
         log.info(note)
     clips = []
-    for clip in without_results(found, asked.sources, asked.out):
+    for clip in without_results(found, options.sources, options.out):
         if reason := _refusal(clip):
             rejected.append(Rejected(clip.uri, reason))
         else:
             clips.append(clip)
     outputs = []
-    for output in outputs_of(clips, asked.sources, asked.out, str(asked.suffix)):
-        written = (output.uri, *(comparison_of(output.uri) if asked.settings.compare else ()))
+    for output in outputs_of(clips, options.sources, options.out, str(options.suffix)):
+        written = (output.uri, *(comparison_of(output.uri) if options.settings.compare else ()))
         if reason := next(filter(None, map(storage.name_problem, written)), ""):
             rejected.append(Rejected(output.source, f"{reason}, as its result {output.name}; rename it"))
         else:
@@ -127,7 +123,7 @@ def _sources(asked: BucketOptions) -> tuple[list[Output], list[Rejected]]:
 
 
 def _refusal(clip: Clip) -> str:
-    """Why a clip that the ingest would take is none to upscale; empty where it is one."""
+    """Return why a clip of the ingest cannot be upscaled; empty if it can."""
     if clip.files is not None:
         return "is a folder of pictures; only videos are upscaled"
     if (clip.start, clip.stop, clip.downscale) != (0, None, 1):
@@ -135,28 +131,28 @@ def _refusal(clip: Clip) -> str:
     return ""
 
 
-def _recipe(asked: BucketOptions) -> Recipe:
-    tracking_uri = resolve_tracking_uri(asked.tracking_uri)
-    model = asked.model
+def _recipe(options: BucketOptions) -> Recipe:
+    tracking_uri = resolve_tracking_uri(options.tracking_uri)
+    model = options.model
     if not model.startswith(model_folder.REGISTRY_SCHEME):
         model = storage.resolve(model)  # workers run in other folders
     elif found := versions.resolve(model, tracking_uri):
         model = found.uri  # an alias may move meanwhile
     _, config, sha256 = model_folder.load_identified(model, tracking_uri)
-    device = stages.device(asked.settings.device)
-    threads = asked.cpus if device == "cpu" else None  # named: they decide the last bits
-    settings = dataclasses.replace(asked.settings, device=device, threads=threads)
+    device = stages.device(options.settings.device)
+    threads = options.cpus if device == "cpu" else None  # named: they decide the last bits
+    settings = dataclasses.replace(options.settings, device=device, threads=threads)
     return Recipe(model, tracking_uri, sha256, config.model.frames, settings)
 
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:
-    """What decides the bytes of all results, beside their sources."""
-    made_with = {"mana_dist": __version__, "reader": READER_VERSION, "av": av.__version__, "torch": torch.__version__}
-    return {"model": recipe.sha256, "settings": dataclasses.asdict(recipe.settings), "versions": made_with}
+    """Return what decides the bytes of all results, beside their sources."""
+    settings = dataclasses.asdict(recipe.settings)
+    return {"model": recipe.sha256, "settings": settings, "versions": work_folder.versions()}
 
 
 def _work(
-    todo: Sequence[Output], ledger: Ledger, recipe: Recipe, asked: BucketOptions, held: Lease
+    todo: Sequence[Output], ledger: Ledger, recipe: Recipe, options: BucketOptions, held: Lease
 ) -> tuple[list[tuple[Output, Summary]], list[Rejected], list[Rejected]]:
     """Upscale ``todo``: the results, what was refused, and what failed."""
     if not todo:
@@ -168,20 +164,23 @@ def _work(
     for output, failure in failures.items():
         if failure.rejected:
             ledger.forget(output)  # here alone: segments that were finished show that later trouble may pass
-    for video, found in _made(videos, ledger, recipe, asked):
+    for video, found in _made(videos, ledger, recipe, options):
         held.check_lately()
         if isinstance(found, Failure):
             failures.setdefault(video.output, found)
         else:
             ledger.save(video.output, found)
-            say_result(video.output, found)
+            log_result(video.output, found)
             results.append((video.output, found))
-    told = [(Rejected(output.source, failure.reason), failure.rejected) for output, failure in failures.items()]
-    return results, [item for item, refused in told if refused], [item for item, refused in told if not refused]
+    refused, failed = (
+        [Rejected(output.source, failure.reason) for output, failure in failures.items() if failure.rejected is kind]
+        for kind in (True, False)
+    )
+    return results, refused, failed
 
 
 def _look(todo: Sequence[Output], ledger: Ledger, recipe: Recipe, failures: dict[Output, Failure]) -> list[Video]:
-    """The videos of ``todo`` that can be read, the longest first: they would end last."""
+    """Return the videos of ``todo`` that can be read, the longest first: they would end last."""
     videos = []
     for output, found in stages.look(todo, [ledger.folder(output) for output in todo], recipe):
         if isinstance(found, Failure):
@@ -192,9 +191,9 @@ def _look(todo: Sequence[Output], ledger: Ledger, recipe: Recipe, failures: dict
 
 
 def _made(
-    videos: Sequence[Video], ledger: Ledger, recipe: Recipe, asked: BucketOptions
+    videos: Sequence[Video], ledger: Ledger, recipe: Recipe, options: BucketOptions
 ) -> Iterator[tuple[Video, Summary | Failure]]:
-    """All videos as they are finished, or failed."""
+    """Yield all videos as they are finished, or failed."""
     if not videos:
         return
     done = {video.output.key: ledger.finished_segments(video.output) for video in videos}
@@ -212,8 +211,8 @@ def _made(
             joins.start(video)
     progress = Progress(videos, missing)
     left = {key: len(segments) for key, segments in missing.items()}
-    count_of_workers = stages.workers(recipe, asked.workers, asked.cpus)
-    for video, segment, failure in stages.upscale(jobs, recipe, count_of_workers, asked.cpus):
+    count_of_workers = stages.workers(recipe, options.workers, options.cpus)
+    for video, segment, failure in stages.upscale(jobs, recipe, count_of_workers, options.cpus):
         if failure is None:
             progress.add(video, segment)
             left[video.output.key] -= 1

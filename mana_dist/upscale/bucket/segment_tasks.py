@@ -26,10 +26,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Failure:
-    """Why something was not done.
+    """The reason why something was not done.
 
     Attributes:
-        reason: one line for people.
+        reason: one line.
         rejected: whether the source is to blame: another run would not help, nor another machine.
     """
 
@@ -39,11 +39,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Video:
-    """A source that was looked at.
+    """A source whose packets were read, cut into segments.
 
     Attributes:
         output: its result.
-        survey: of it.
+        survey: survey of the source.
         segments: all of them.
         folder: URI of its work folder.
     """
@@ -54,21 +54,26 @@ class Video:
     folder: str
 
     def frames(self, segment: Segment) -> int:
-        """About how many frames a segment has."""
+        """Return about how many frames a segment has."""
         return max((self.survey.frames if segment.stop is None else segment.stop) - segment.start, 0)
+
+    def label(self, segment: Segment) -> str:
+        """Return a segment's name for people."""
+        part = f" segment {segment.number + 1}/{len(self.segments)}" if len(self.segments) > 1 else ""
+        return f"{self.output.name}{part}"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is the same for all videos.
+    """The settings that all videos share.
 
     Attributes:
         model: the model's URI, which means the same weights on every machine.
-        tracking_uri: of MLflow.
-        sha256: of the weights.
+        tracking_uri: URI of MLflow.
+        sha256: SHA-256 of the weights.
         frames: T, of the network's window.
         settings: ``device`` is ``cpu`` or ``cuda``.
-        fence: tells whether the folder of the results is this job's still; None: nobody else works in it.
+        fence: checks that the folder of the results is still this job's; None: nobody else works in it.
     """
 
     model: str
@@ -114,11 +119,11 @@ class Upscaler:
     _model: Any = field(default=None, init=False)
 
     def upscale(self, video: Video, segment: Segment, step: Callable[[], None] = lambda: None) -> Failure | None:
-        """Upscale a segment into the video's work folder, calling ``step`` for each frame; None: it is done."""
+        """Upscale a segment into the video's work folder, calling ``step`` after every frame; None if it is done."""
 
         def upscaled() -> None:
             self.recipe.check()
-            if segment_record.read(video.folder, segment) is None:  # else by a process that died before it could say so
+            if segment_record.read(video.folder, segment) is None:  # else a process died right after
                 placed = network(self._loaded(), self.recipe.settings, video.survey)
                 upscale_segments(video.survey, [segment], placed, self.recipe.settings, video.folder, step)
 
@@ -153,7 +158,7 @@ def finish(video: Video, recipe: Recipe) -> Summary | Failure:
 def _tried(
     call: Callable[[], _T], source: str, touched: Sequence[str], pauses: Sequence[float] = RETRY_SECONDS
 ) -> _T | Failure:
-    """``call``, again after each of ``pauses`` where it touches remote storage, and that failed."""
+    """Call ``call``, again after the ``pauses`` if it touches remote storage and that failed."""
     for pause in (*pauses, None):
         try:
             return call()

@@ -1,4 +1,4 @@
-"""The work on Ray Data: videos are looked at, segments go to workers that hold the model, joins follow at once."""
+"""The stages on Ray: reading the videos, upscaling segments by workers that hold the model, joining at once."""
 
 import base64
 import functools
@@ -42,7 +42,7 @@ def look(outputs: Sequence[Output], folders: Sequence[str], recipe: Recipe) -> I
 
 
 def device(name: str) -> Literal["cpu", "cuda"]:
-    """The device that ``auto``, ``cpu`` or ``cuda`` means on the cluster, which this joins.
+    """Connect to the cluster, and return the device that ``auto``, ``cpu`` or ``cuda`` means there.
 
     Raises:
         UserError: ``cuda``, and there is no GPU.
@@ -53,8 +53,8 @@ def device(name: str) -> Literal["cpu", "cuda"]:
     return "cuda" if gpus and name != "cpu" else "cpu"
 
 
-def workers(recipe: Recipe, asked: int | None, cpus: int) -> int:
-    """Return how many workers the cluster has room for, and no more than are asked for.
+def workers(recipe: Recipe, wanted: int | None, cpus: int) -> int:
+    """Return the number of workers that the cluster has room for, at most ``wanted``.
 
     Raises:
         UserError: there is no room for one.
@@ -66,7 +66,7 @@ def workers(recipe: Recipe, asked: int | None, cpus: int) -> int:
         raise UserError(
             f"--cpus-per-worker {cpus}: the Ray cluster has {resources.get('CPU', 0):g} CPUs; ask for fewer"
         )
-    return min(room, asked or room)
+    return min(room, wanted or room)
 
 
 def upscale(
@@ -88,7 +88,7 @@ def upscale(
 
 
 class Joins:
-    """Joins that run while segments are worked on."""
+    """The joins that run while segments are worked on."""
 
     def __init__(self, recipe: Recipe) -> None:
         import ray
@@ -101,11 +101,11 @@ class Joins:
         self._running: dict[Any, Video] = {}
 
     def start(self, video: Video) -> None:
-        """All segments of ``video`` are finished: join them."""
+        """Join the segments of ``video``, which are all finished."""
         self._waiting.append(video)
 
     def done(self, *, wait: bool) -> Iterator[tuple[Video, Summary | Failure]]:
-        """Those that are done by now, or with ``wait`` all, as they are."""
+        """Yield the joins that are done by now, or with ``wait`` all as they are done."""
         import ray
 
         while self._waiting or self._running:
@@ -137,14 +137,13 @@ def _upscale(item: str, step: Step, recipe: Recipe) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _upscaler(recipe: Recipe) -> Upscaler:
-    """The process's own, whose model is loaded once for all of its tasks."""
+    """Return the process's upscaler, whose model is loaded once for all of its tasks."""
     return Upscaler(recipe)
 
 
 def _segment_name(item: str) -> str:
     video, segment = _unpack(item)
-    part = f" segment {segment.number + 1}/{len(video.segments)}" if len(video.segments) > 1 else ""
-    return f"{video.output.name}{part}"
+    return str(video.label(segment))
 
 
 def _resources() -> dict[str, float]:

@@ -52,5 +52,5 @@ def single_process(source: Path, destination: Path, *arguments: str | Path) -> s
 
 
 def sha256(path: Path) -> str:
-    """Of a file, in hex."""
+    """Return a file's digest, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -24,7 +24,7 @@ LEAST = ["--source", "a", "--out", "b", "--model", "m"]
         ([*LEAST, "--codec", "ffv1", "--crf", "3"], "--crf 3: ffv1 is lossless"),
         ([*LEAST, "--crf", "52"], "--crf must be from 0"),
         ([*LEAST, "--memory", "much"], "'much' is neither a number of MiB nor auto nor none"),
-        ([*LEAST, "--threads", "2"], "--threads: on a cluster --cpus-per-worker says it"),
+        ([*LEAST, "--threads", "2"], "--threads: on a cluster --cpus-per-worker sets it"),
         ([*LEAST, "--memory", "0"], "--memory"),
         ([*LEAST, "--segment", "3"], "--segment"),
         ([*LEAST, "--workers", "0"], "--workers must be at least 1"),

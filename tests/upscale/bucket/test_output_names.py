@@ -58,7 +58,7 @@ def test_web_addresses_give_their_files_names() -> None:
 
 
 def test_results_are_not_named_by_secrets() -> None:
-    """Of URLs in a list that lies on the web too; that another password was used makes no other work of it."""
+    """Passwords of URLs count for nothing, also in a list that lies on the web: another one is no other work."""
     listed = "http://me:one@host/films/list.txt?token=one"
     clips = [
         Clip(uri=url, files=None, bytes=None, modified=None, name="x")

@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def local(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All work in this process, without Ray."""
+    """Do all work in this process, without Ray."""
 
     def upscaled(
         jobs: Sequence[stages.Job], recipe: Recipe, *_: int
@@ -140,8 +140,8 @@ def test_results_are_those_of_one_process_and_made_once(tmp_path: Path, model: s
     for film, result in zip(films, results, strict=True):
         assert sha256(result) == single_process(film, alone, "--model", model, "--segment", "12"), film
     report = json.loads((out / "upscale.json").read_text())
-    told = [(item["source"], item["output"], item["frames"]) for item in report["results"]]
-    assert told == [(str(films[0]), "film.mp4", 60), (str(films[1]), "sub/short.mp4", 14)]
+    entries = [(item["source"], item["output"], item["frames"]) for item in report["results"]]
+    assert entries == [(str(films[0]), "film.mp4", 60), (str(films[1]), "sub/short.mp4", 14)]
     assert report["rejected"] == [{"source": str(sources / "bad.mp4"), "reason": reason}]
     assert report["failed"] == []
     made = [result.stat().st_mtime_ns for result in results]
@@ -217,7 +217,7 @@ def test_folders_that_hold_something_else_are_left_alone(tmp_path: Path, model: 
 
 
 def below(pid: int) -> Iterator[int]:
-    """All processes that descend from one."""
+    """Return all processes that descend from one."""
     with contextlib.suppress(OSError):  # it ended just now
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             yield int(child)
@@ -247,7 +247,7 @@ def until_gone(pids: Sequence[int]) -> None:
 
 
 def until_records(work: Path, count: int, process: "subprocess.Popen[bytes]") -> Iterator[int]:
-    """How many segments are finished, until there are ``count``."""
+    """Yield the number of finished segments, until there are ``count``."""
     deadline = time.monotonic() + 300
     while (there := len(list(work.glob("*/*.json")))) < count:
         assert process.poll() is None, "ended before it could be killed"

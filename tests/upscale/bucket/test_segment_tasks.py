@@ -179,10 +179,10 @@ def test_remote_storage_that_fails_is_tried_again(
 def test_failures_say_whose_fault_it_is(
     error: Exception, failure: Failure, video: Video, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = type(error)(str(error).format(source=video.output.source))
+    raised = type(error)(str(error).format(source=video.output.source))
 
     def fails(*_: object) -> None:
-        raise told
+        raise raised
 
     monkeypatch.setattr(segment_tasks, "upscale_segments", fails)
     assert Upscaler(recipe).upscale(video, video.segments[0]) == failure

@@ -81,8 +81,8 @@ def test_a_segment_that_kills_its_worker_is_given_up(
     assert stages.workers(recipe, 1, 1) == 1
     monkeypatch.setattr(stages, "_upscale", die_of_the_second)
     results = list(stages.upscale([(video, segment) for segment in video.segments], recipe, 1, 1))
-    told = {segment.number: failure for _, segment, failure in results}
-    assert told == {0: None, 1: stages.DIED, 2: None}
+    outcomes = {segment.number: failure for _, segment, failure in results}
+    assert outcomes == {0: None, 1: stages.DIED, 2: None}
     tries = (tmp_path / "work.tries").read_text().split()
     assert (tries.count("0"), tries.count("1"), tries.count("2")) == (1, 3, 1)
     import ray

@@ -93,7 +93,7 @@ def _on_ray(config: Config, newcomer: Mana, holder: Mana, interrupts: Interrupts
             uri = storage.resolve(str(config.data.validation_path))
             asked = task.remote(uri, run.validate_samples, models, run.cpus_per_worker, bool(gpus))
             while not ray.wait([asked], timeout=0.2)[0]:
-                if interrupts.asked.is_set():
+                if interrupts.requested.is_set():
                     raise interrupts.error()
             found: Scores = ray.get(asked)
     except (ray.exceptions.RayError, OSError) as error:

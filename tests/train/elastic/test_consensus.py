@@ -21,7 +21,7 @@ def worker(rank: int, world_size: int, folder: str) -> None:
         # What the others say is not heard. A collective of training is on its way meanwhile.
         heard.append(consensus.exchange(step * step if rank == 0 else -1))
         dist.all_reduce(torch.ones(100))
-    told = consensus.tell(UserError("stop") if rank == 0 else None)
+    told = consensus.broadcast(UserError("stop") if rank == 0 else None)
     gathered = consensus.gather(rank * 10)
     Path(folder, f"{rank}.json").write_text(json.dumps([heard, str(told), gathered]))
     dist.barrier()

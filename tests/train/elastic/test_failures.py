@@ -8,7 +8,7 @@ from ray.train import UserCallback, WorkerGroupError
 
 from mana_dist.config import Config, DataConfig, RunConfig
 from mana_dist.errors import UserError
-from mana_dist.train.elastic.failures import ReportFailures, told_as_mistakes, too_many, user_error
+from mana_dist.train.elastic.failures import ReportFailures, memory_errors_as_user_errors, too_many, user_error
 from mana_dist.train.tracking.events import Event, Failed
 
 
@@ -41,7 +41,7 @@ def test_a_users_mistake_is_not_tried_again() -> None:
 )
 def test_out_of_memory_names_the_keys_to_lower(error: Exception, kind: str) -> None:
     config = Config(data=DataConfig(batch_size=16, crop=64), run=RunConfig(workers=2, micro_batch=4))
-    with pytest.raises(UserError, match=f"out of {kind} memory") as raised, told_as_mistakes(config):
+    with pytest.raises(UserError, match=f"out of {kind} memory") as raised, memory_errors_as_user_errors(config):
         raise error
     for key in (
         "run.micro_batch to less than 4",
@@ -54,7 +54,7 @@ def test_out_of_memory_names_the_keys_to_lower(error: Exception, kind: str) -> N
 
 
 def message(config: Config, error: Exception, *, validating: bool = False) -> str:
-    with pytest.raises(UserError) as raised, told_as_mistakes(config, validating=validating):
+    with pytest.raises(UserError) as raised, memory_errors_as_user_errors(config, validating=validating):
         raise error
     return str(raised.value)
 
@@ -90,5 +90,5 @@ def test_too_many_failures_are_one_line_and_a_file(tmp_path: Path) -> None:
 
 
 def test_other_errors_stay_what_they_are() -> None:
-    with pytest.raises(RuntimeError, match="a bug"), told_as_mistakes(Config()):
+    with pytest.raises(RuntimeError, match="a bug"), memory_errors_as_user_errors(Config()):
         raise RuntimeError("a bug")

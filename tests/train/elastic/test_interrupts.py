@@ -18,9 +18,9 @@ def send(number: signal.Signals) -> None:
 def test_the_first_asks_the_second_ends(number: signal.Signals, error: type[BaseException], name: str) -> None:
     before = signal.getsignal(number)
     with Interrupts() as interrupts, interrupts.awaited():
-        assert not interrupts.asked.is_set()
+        assert not interrupts.requested.is_set()
         send(number)
-        assert interrupts.asked.is_set()
+        assert interrupts.requested.is_set()
         assert interrupts.reason == name
         with pytest.raises(error):
             send(signal.SIGTERM)
@@ -33,7 +33,7 @@ def test_before_training_the_first_ends(number: signal.Signals, error: type[Base
     with Interrupts() as interrupts:
         with pytest.raises(error):
             send(number)
-        assert interrupts.asked.is_set()
+        assert interrupts.requested.is_set()
 
 
 def test_handlers_that_ray_installs_are_replaced() -> None:
@@ -43,7 +43,7 @@ def test_handlers_that_ray_installs_are_replaced() -> None:
         with interrupts.awaited():
             send(signal.SIGTERM)
         assert interrupts.reason == "SIGTERM"
-        assert interrupts.asked.is_set()
+        assert interrupts.requested.is_set()
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -2,9 +2,8 @@
 
 A checkpoint folder holds ``model.safetensors`` and ``config.yaml`` (so it is a model that can be evaluated and used
 to upscale), ``optimizer.safetensors`` (Adam's moments, in the middle of a stage) and ``progress.json``. The last is
-written last and holds size and SHA-256 of the others, and a SHA-256 of its own: a folder with it is whole, and says
-so itself. The position in the data needs no more than the step: see :mod:`mana_dist.data.order`; nor does randomness:
-there is none but the step's. Loading runs no code from the files.
+written last and holds size and SHA-256 of the others, and a SHA-256 of its own: a folder with it is whole. Position in
+the data and randomness depend on the step alone (see :mod:`mana_dist.data.order`). Loading runs no code from the files.
 """
 
 import contextlib
@@ -31,11 +30,11 @@ FORMAT = 3
 
 
 class DamagedError(Exception):
-    """A checkpoint cannot be used; says what is wrong with it, in one line."""
+    """A checkpoint cannot be used; the message is one line that says why."""
 
 
 class UnfinishedError(DamagedError):
-    """Its last file was never written: whoever wrote it was killed, or is still at it."""
+    """A checkpoint's last file was never written: its writer was killed, or is still at work."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class TrainState:
         step: global optimizer steps done.
         weights: all parameters by name, fp32.
         moments: Adam's moments as ``<moment>.<parameter>``; empty at the start of a stage.
-        losses: of the last steps done, oldest first, as many as a driver might have failed to log.
+        losses: the last steps' losses, oldest first, as many as a driver might have failed to log.
     """
 
     step: int
@@ -95,7 +94,7 @@ def write(
 
 
 def read(folder: str, patience: float = PATIENCE) -> TrainState:
-    """The state in the folder ``folder`` (a URI), every byte of it checked.
+    """Return the state in the folder ``folder`` (a URI), with every byte checked.
 
     Raises:
         DamagedError: a file is missing, cut off or changed, or an older version of this program wrote it.
@@ -121,7 +120,7 @@ def read(folder: str, patience: float = PATIENCE) -> TrainState:
 
 
 def remove(folder: str, patience: float = PATIENCE) -> None:
-    """Delete the checkpoint ``folder``, if there is one; however far that gets, it is not whole any more."""
+    """Delete the checkpoint ``folder``, if there is one; if that fails halfway, it reads as unfinished."""
     filesystem, path = storage.filesystem(folder)
 
     for delete, what in ((filesystem.delete_file, f"{path}/{PROGRESS_FILE}"), (filesystem.delete_dir, path)):
@@ -159,7 +158,7 @@ def _read_checked(folder: str, name: str, record: Mapping[str, Any], patience: f
 
 
 def _seal(progress: Mapping[str, Any]) -> str:
-    """The digest of what a progress file says, however it is spaced."""
+    """Return the digest of a progress file's content, whatever its spacing."""
     return _digest(json.dumps(progress, sort_keys=True).encode())
 
 

@@ -19,10 +19,10 @@ _NAME = re.compile(r"checkpoint_(\d{8,})")
 
 @dataclass(frozen=True)
 class Found:
-    """What a run can go on from.
+    """The newest whole checkpoint of a run.
 
     Attributes:
-        state: of the newest whole checkpoint; None if the run has never written one.
+        state: its state; None if the run has never written a whole one.
         damaged: newer ones that cannot be used, newest first.
     """
 
@@ -47,7 +47,7 @@ class Checkpoints:
         self._damaged: set[int] = set()
 
     def folder(self, step: int) -> str:
-        """Where the checkpoint after ``step`` global steps lies."""
+        """Return the URI of the checkpoint after ``step`` global steps."""
         return storage.join(self._folder, f"checkpoint_{step:08d}")
 
     def newest(self) -> Found:
@@ -75,7 +75,7 @@ class Checkpoints:
         return Found(None, tuple(damaged))
 
     def read(self, step: int) -> TrainState:
-        """The checkpoint after ``step`` global steps.
+        """Read the checkpoint after ``step`` global steps.
 
         Raises:
             DamagedError: it is not the state after ``step`` steps, or see :func:`.checkpoint.read`.
@@ -84,7 +84,7 @@ class Checkpoints:
         state = checkpoint.read(self.folder(step), self._patience)
         if state.step != step:
             raise DamagedError(f"{checkpoint.PROGRESS_FILE} is of step {state.step}, the folder's name of {step}")
-        # Adam would start anew, without a word.
+        # Else Adam would silently start anew.
         if not state.moments and any(stage.start < step < stage.stop for stage in stages(self._config)):
             raise DamagedError(f"{checkpoint.OPTIMIZER_FILE} is missing in the middle of a stage")
         return state

@@ -159,15 +159,11 @@ class StageEngine:
                 moments[f"{moment}.{name}"] = _on_cpu(value)
         return moments
 
-    def close(self) -> None:
-        """Free the engine."""
-        self._engine.destroy()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._engine.destroy()
 
     def _find_masters(self, run: RunConfig) -> dict[str, Tensor] | None:
         """Return the fp32 tensors that Adam updates, by parameter; None where ZeRO has cut them into partitions."""

@@ -92,13 +92,19 @@ class Worker:
 
     def train(self) -> int:
         """Train the three stages in order, from where the run stands; returns the global steps done."""
+
+        def report_stall(seconds: float, stacks: str) -> None:
+            self._task.send(Stalled(self.rank, seconds, stacks))
+
         with (
-            Watchdog(self.config.run.stall_timeout, self._report_stall) as self._watchdog,
+            Watchdog(self.config.run.stall_timeout, report_stall) as self._watchdog,
             self._task.leave_requests.listen() if self.rank == 0 else contextlib.nullcontext() as self._listener,
             Saver(self._checkpoints, self.send) as self._saver,
         ):
             self._watchdog.beat(_SLOW)
-            self._check_storage()
+            # All workers must see the folder that the driver sees.
+            seen = self._consensus.gather(shared_storage.sees(self._task.fence))
+            shared_storage.check_all(seen, self.config.run.storage)
             with memory_errors_as_user_errors(self.config, validating=True):
                 self._validation = self._make_validation()
             self._peak = device_peak(self.device, self.config.run.precision)
@@ -187,15 +193,6 @@ class Worker:
             world_size=self.world_size,
             start_step=step,
         )
-
-    def _check_storage(self) -> None:
-        """Check that all workers see the folder that the driver sees; collective.
-
-        Raises:
-            UserError: some do not; on all workers alike.
-        """
-        seen = self._consensus.gather(shared_storage.sees(self._task.fence))
-        shared_storage.check_all(seen, self.config.run.storage)
 
     def _resume(self) -> TrainState:
         """Return the state to go on from; rank 0 chooses, so that all take the same."""
@@ -288,9 +285,6 @@ class Worker:
                 "run.clip_gradients, under another run.name"
             )
         raise UserError(self._consensus.broadcast(message))  # only now, so that none ends before rank 0 is done
-
-    def _report_stall(self, seconds: float, stacks: str) -> None:
-        self._task.send(Stalled(self.rank, seconds, stacks))
 
     def _make_validation(self) -> Validation | None:
         path, run = self.config.data.validation_path, self.config.run

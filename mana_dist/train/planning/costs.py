@@ -67,7 +67,17 @@ def sample_cost(
     model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool = False
 ) -> SampleCost:
     """Return the cost of training a sample of ``crop`` x ``crop`` LR pixels in a stage."""
-    kept = _saved_bytes(model_config, stage, crop, precision, checkpoint_activations=checkpoint_activations)
+    storages: dict[int, torch.UntypedStorage] = {}  # saved for the backward pass, views of one storage counted once
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter) and not (tensor.is_leaf and tensor.requires_grad):
+            storage = tensor.untyped_storage()
+            storages[id(storage)] = storage  # kept, so that no other takes its place in memory
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        _loss(model_config, stage, crop, precision, checkpoint_activations)
+    kept = sum(storage.nbytes() for storage in storages.values())
     if checkpoint_activations and not stage.trains_memory_only:
         # Checkpointed blocks keep their inputs; while one is computed again, it has two tensors more.
         element = 2 if precision == "bf16" else 4
@@ -80,7 +90,7 @@ def sample_cost(
 
 
 def _loss(
-    model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool
+    model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, checkpoint_activations: bool
 ) -> Tensor:
     with FakeTensorMode():
         model = Mana(model_config)
@@ -91,23 +101,6 @@ def _loss(
         hr = torch.empty(1, 3, model_config.scale * crop, model_config.scale * crop, dtype=torch.uint8)
         loss: Tensor = StageObjective(model, stage)(lr, hr)
     return loss
-
-
-def _saved_bytes(
-    model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool
-) -> int:
-    """Return the bytes of tensors saved for the backward pass, without weights, views of one storage counted once."""
-    storages: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter) and not (tensor.is_leaf and tensor.requires_grad):
-            storage = tensor.untyped_storage()
-            storages[id(storage)] = storage  # kept, so that no other takes its place in memory
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        _loss(model_config, stage, crop, precision, checkpoint_activations=checkpoint_activations)
-    return sum(storage.nbytes() for storage in storages.values())
 
 
 @dataclass(frozen=True)

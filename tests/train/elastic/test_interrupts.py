@@ -15,7 +15,9 @@ def send(number: signal.Signals) -> None:
 @pytest.mark.parametrize(
     ("number", "error", "name"), [(signal.SIGTERM, Terminated, "SIGTERM"), (signal.SIGINT, KeyboardInterrupt, "Ctrl-C")]
 )
-def test_the_first_asks_the_second_ends(number: signal.Signals, error: type[BaseException], name: str) -> None:
+def test_the_first_requests_an_end_the_second_ends(
+    number: signal.Signals, error: type[BaseException], name: str
+) -> None:
     before = signal.getsignal(number)
     with Interrupts() as interrupts, interrupts.awaited():
         assert not interrupts.requested.is_set()

@@ -76,7 +76,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What the training feed reads.
+    """The training data and its feed.
 
     Attributes:
         path: URI of the sample shards that ``mana ingest`` wrote.
@@ -113,7 +113,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Where and how a training runs.
+    """The run: its name, storage, workers, arithmetic and intervals.
 
     Attributes:
         name: the run's name; the same name again resumes. Left out, one is made from the time.
@@ -131,7 +131,7 @@ class RunConfig:
         compile: run the residual blocks and the upsampler through ``torch.compile``; takes minutes at the start.
         seed: fixes the initial weights and, with the step, every sample, crop and flip.
         checkpoint_every: optimizer steps between checkpoints.
-        keep_checkpoints: how many of the newest checkpoints are kept.
+        keep_checkpoints: number of newest checkpoints that are kept.
         log_every: optimizer steps between log lines.
         validate_every: optimizer steps between validations.
         validate_samples: samples, evenly spaced over the validation set, that one validation looks at.
@@ -275,8 +275,7 @@ def to_mapping(config: Config) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """Return the configuration as YAML, keys in their documented order."""
-    text: str = yaml.safe_dump(to_mapping(config), sort_keys=False)
-    return text
+    return yaml.safe_dump(to_mapping(config), sort_keys=False)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

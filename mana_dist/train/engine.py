@@ -94,8 +94,7 @@ class StageEngine:
     @property
     def model(self) -> Mana:
         """The network inside the engine."""
-        model: Mana = self._engine.module.model
-        return model
+        return self._engine.module.model
 
     def step(self, batch: Batch, share: float) -> Tensor:
         """Make one optimizer step, in as many forward and backward passes as ``run.micro_batch`` needs.
@@ -181,8 +180,7 @@ class StageEngine:
     def _adam(self) -> torch.optim.Optimizer:
         """The Adam inside DeepSpeed's wrappers."""
         wrapped = self._engine.optimizer
-        adam: torch.optim.Optimizer = wrapped if isinstance(wrapped, torch.optim.Adam) else wrapped.optimizer
-        return adam
+        return wrapped if isinstance(wrapped, torch.optim.Adam) else wrapped.optimizer
 
     def _set_master(self, name: str, parameter: nn.Parameter, value: Tensor) -> None:
         if self._masters:

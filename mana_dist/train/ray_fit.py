@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 
 def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], held: Lease, interrupts: Interrupts) -> int:
-    """Train on Ray Train until the schedule's end, or until a signal asks for an end.
+    """Train on Ray Train until the schedule's end, or until a signal requests an end.
 
     Args:
         config: the run.
@@ -47,7 +47,7 @@ def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], held: 
 
     Raises:
         UserError: something that the user can mend, or another attempt holds the run's folder; not tried again.
-        KeyboardInterrupt, Terminated: a signal asked for an end, and there is a checkpoint of all steps done, if
+        KeyboardInterrupt, Terminated: a signal requested an end, and there is a checkpoint of all steps done, if
             :class:`Stopped` was seen.
     """
     run = config.run
@@ -216,7 +216,7 @@ class _Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Handle what is still on its way, then end."""
+        """Handle the events still on their way, then end."""
         from ray.exceptions import RayError
 
         if self._thread.is_alive():

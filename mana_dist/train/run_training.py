@@ -90,6 +90,7 @@ def train(config: Config, part: Part | None = None) -> Trained:
 def _train_and_register(
     config: Config, manifest: Manifest, held: Lease, interrupts: Interrupts, part: Part | None
 ) -> Trained:
+    """Train within one MLflow run, and end that run by the outcome."""
     tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
     model = run_record.model_folder_of(config)
     record = run_record.load(config)

@@ -76,12 +76,11 @@ class Validation:
 # Not inference_mode: ZeRO 3 gathers weights here that training uses again.
 @torch.no_grad()
 def _forward(model: Mana, frames: Tensor) -> Tensor:
-    output: Tensor = model(frames)
-    return output
+    return model(frames)
 
 
 def _picture(lr: NDArray[np.uint8], output: NDArray[np.uint8], hr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Show the part in which bicubic is farthest from HR: of whole frames no difference could be seen."""
+    """Return LR, bicubic, output and HR side by side, cut to the region where bicubic differs most from HR."""
     bicubic = bicubic_upsample(lr)
     region = pictures.most_different_region(bicubic, hr)
     return pictures.side_by_side(region.of_lr(lr), *(region.of(frame) for frame in (bicubic, output, hr)))

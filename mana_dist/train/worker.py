@@ -39,7 +39,7 @@ _LEAVE = 1  # save everything and leave
 _LOOK = 2  # ask Ray whether a node is about to go
 
 _LOOK_EVERY = 10.0  # seconds
-_SLOW = 5.0  # how many times as long as a step its surroundings may take: building engines, compiling, validating
+_SLOW = 5.0  # factor of patience for building engines, compiling and validating, which take longer than a step
 _LEAST_LOSSES = 1000  # kept in checkpoints, in case the driver did not log them
 
 

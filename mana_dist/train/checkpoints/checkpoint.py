@@ -130,10 +130,9 @@ def _read_progress(folder: str) -> dict[str, Any]:
     except IsADirectoryError as error:
         raise DamagedError(f"{PROGRESS_FILE} is a folder") from error
     try:
-        progress: dict[str, Any] = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
         raise DamagedError(f"{PROGRESS_FILE} is not JSON") from error
-    return progress
 
 
 def _read_checked(folder: str, name: str, record: Mapping[str, Any]) -> bytes:

@@ -43,7 +43,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def awaited(self) -> Iterator[None]:
-        """While the context is open, the first signal only sets :attr:`requested`. Open it after Ray has started."""
+        """Let the first signal only set :attr:`requested` while the context is open; open it after Ray has started."""
         if threading.current_thread() is threading.main_thread():
             for number in _CAUGHT:
                 signal.signal(number, self._catch)  # Ray has installed handlers of its own

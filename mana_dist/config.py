@@ -1,16 +1,17 @@
 """One typed configuration from top to bottom: presets, YAML files and the command line, through jsonargparse."""
 
+import contextlib
 import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from mana_dist import storage
 from mana_dist.errors import UserError, redacted
@@ -28,14 +29,14 @@ _ALIASES = {
 _ALSO = f"As in other commands, {', '.join(_ALIASES)} are taken too, for the keys of that name."
 _LONGEST_RUN_NAME = 128  # a folder and others below it have it in their names
 
-# What a model tells of itself wherever it goes: what it is and how it was trained. A key that is not here stays with
-# the run: it may hold a path, a server or a password.
+# Keys that go wherever a model goes: its network and its training. A key that is not here stays with the run: it may
+# hold a path, a server or a password.
 _SHARED = (
     *("model.", "schedule.stage1.", "schedule.stage2.", "schedule.stage3."),
     *("data.batch_size", "data.crop", "data.shuffle_groups"),
     *("run.workers", "run.zero_stage", "run.precision", "run.micro_batch", "run.clip_gradients", "run.seed"),
 )
-# What an MLflow run tells besides.
+# Keys that an MLflow run shows.
 _TRACKED = (*_SHARED, "data.", "run.", "mlflow.experiment", "mlflow.registered_model", "mlflow.candidate")
 
 
@@ -75,7 +76,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What the training feed reads.
+    """The training data and its feed.
 
     Attributes:
         path: URI of the sample shards that ``mana ingest`` wrote.
@@ -104,18 +105,15 @@ class DataConfig:
     disk_cache_mb: int = 65536
 
     def __post_init__(self) -> None:
-        least = {"batch_size": 1, "crop": 1, "shuffle_groups": 1, "prefetch": 1, "readers": 1, "cache_mb": 0}
-        least |= {"disk_cache_mb": 1}
-        for name, minimum in least.items():
-            if getattr(self, name) < minimum:
-                raise ValueError(f"data.{name} must be at least {minimum}, got {getattr(self, name)}")
+        ones = ("batch_size", "crop", "shuffle_groups", "prefetch", "readers", "disk_cache_mb")
+        _check_least("data", self, {"cache_mb": 0, **dict.fromkeys(ones, 1)})
         if self.disk_cache and storage.is_remote(self.disk_cache):
             raise ValueError(f"data.disk_cache must be a folder on a local disk, got {self.disk_cache}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Where and how a training runs.
+    """The run: its name, storage, workers, arithmetic and intervals.
 
     Attributes:
         name: the run's name; the same name again resumes. Left out, one is made from the time.
@@ -133,7 +131,7 @@ class RunConfig:
         compile: run the residual blocks and the upsampler through ``torch.compile``; takes minutes at the start.
         seed: fixes the initial weights and, with the step, every sample, crop and flip.
         checkpoint_every: optimizer steps between checkpoints.
-        keep_checkpoints: how many of the newest checkpoints are kept.
+        keep_checkpoints: number of newest checkpoints that are kept.
         log_every: optimizer steps between log lines.
         validate_every: optimizer steps between validations.
         validate_samples: samples, evenly spaced over the validation set, that one validation looks at.
@@ -163,12 +161,12 @@ class RunConfig:
     stall_timeout: int = 600
 
     def __post_init__(self) -> None:
-        least = {"cpus_per_worker": 1, "checkpoint_every": 1, "keep_checkpoints": 1, "log_every": 1}
-        least |= {"validate_every": 1, "validate_samples": 1, "max_failures": 0, "seed": 0}
-        least |= {"micro_batch": 0, "clip_gradients": 0, "stall_timeout": 1}
-        for name, minimum in least.items():
-            if getattr(self, name) < minimum:
-                raise ValueError(f"run.{name} must be at least {minimum}, got {getattr(self, name)}")
+        ones = [
+            *("cpus_per_worker", "checkpoint_every", "keep_checkpoints", "log_every", "validate_every"),
+            *("validate_samples", "stall_timeout"),
+        ]
+        zeros = ["max_failures", "seed", "micro_batch", "clip_gradients"]
+        _check_least("run", self, {**dict.fromkeys(ones, 1), **dict.fromkeys(zeros, 0)})
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise ValueError(f"run.name may hold letters, digits, '.', '_' and '-', got {self.name!r}")
         if self.name is not None and len(self.name) > _LONGEST_RUN_NAME:
@@ -179,7 +177,7 @@ class RunConfig:
 
     @property
     def worker_range(self) -> tuple[int, int]:
-        """The least and the most workers; equal unless the run is elastic."""
+        """The smallest and the largest number of workers; equal unless the run is elastic."""
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(self.workers))
         if match is None:
             raise ValueError(f"run.workers must be a number or MIN-MAX (like 2-8), got {self.workers}")
@@ -188,7 +186,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MlflowConfig:
-    """Where results are tracked.
+    """The MLflow server and what goes there.
 
     Attributes:
         tracking_uri: MLflow server or database; left out, ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` (sqlite) in
@@ -208,7 +206,7 @@ class MlflowConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that a training is told."""
+    """All settings of a training."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -227,31 +225,26 @@ class Config:
 def parse(arguments: Sequence[str], prog: str = "mana train") -> Config:
     """Return the configuration that a command line describes: ``--config PRESET|FILE.yaml``, ``--key.path VALUE``.
 
-    Of several ``--config`` each builds on those before it, and single keys win over all of them. Local paths come back
-    absolute, since workers run in other folders.
+    With several ``--config``, later ones win over earlier ones, and single keys over all of them. Local paths come
+    back absolute, since workers run in other folders.
 
     Raises:
         UserError: unknown key (names the nearest valid one), wrong type, invalid value, missing or broken file.
     """
     parser = _parser(prog)
     command_line = [part for argument in arguments for part in _split_assignment(argument)]
-    options = {"config", "help", "print_config"}
+    options = ("config", "help", "print_config")
     _check_keys((part[2:] for part in command_line if part.startswith("--")), "command line", options)
     files, keys = _split_files(command_line)
+    given: list[str] = []
     for name, path in files.items():
-        _check_file(parser, name, path)
-    where = "command line"
-    try:
-        given = [part for name, path in files.items() if _read_mapping(name, path) for part in ("--config", path)]
+        with open(path, encoding="utf-8") as stream:
+            values = yaml_mapping(stream.read(), name)
+        _parsed(parser, values, name)
+        given += ("--config", path) if values else ()
+    with _named_errors("command line"):
         namespace = parser.parse_args([*given, *keys])
-        where = " and ".join([*files, where] if keys else files) or where
-        namespace.pop("config", None)
-        config = Config(**vars(parser.instantiate(namespace)))
-    except UserError:
-        raise
-    except Exception as error:  # jsonargparse wraps, and dataclasses raise, many kinds; all are the user's input
-        raise UserError(f"{where}: {_one_line(error)}") from error
-    return resolved(config)
+    return resolved(_built(parser, namespace, " and ".join([*files, *(["command line"] if keys else [])])))
 
 
 def preset(name: str) -> Config:
@@ -266,39 +259,27 @@ def preset(name: str) -> Config:
 
 
 def load(text: str, name: str) -> Config:
-    """The configuration that the YAML ``text`` holds; missing keys keep the paper's values.
+    """Return the configuration that the YAML ``text`` holds; missing keys keep the paper's values.
 
     Raises:
         UserError: as :func:`parse`; names ``name``.
     """
-    return from_mapping(yaml_mapping(text, name), name)
-
-
-def from_mapping(values: Mapping[str, Any], name: str) -> Config:
-    """The configuration that nested ``values`` hold (what :func:`to_mapping` gives); errors name ``name``."""
-    _check_keys(flatten(values), name, set())
     parser = _parser(name)
-    try:
-        namespace = parser.parse_object(dict(values))
-        namespace.pop("config")
-        return Config(**vars(parser.instantiate(namespace)))
-    except Exception as error:
-        raise UserError(f"{name}: {_one_line(error)}") from error
+    return _built(parser, _parsed(parser, yaml_mapping(text, name), name), name)
 
 
 def to_mapping(config: Config) -> dict[str, Any]:
-    """The configuration as nested plain values."""
+    """Return the configuration as nested plain values."""
     return dataclasses.asdict(config)
 
 
 def to_yaml(config: Config) -> str:
-    """The configuration as YAML, keys in their documented order."""
-    text: str = yaml.safe_dump(to_mapping(config), sort_keys=False)
-    return text
+    """Return the configuration as YAML, keys in their documented order."""
+    return yaml.safe_dump(to_mapping(config), sort_keys=False)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested ``values`` as one level of dotted keys."""
+    """Return nested ``values`` as one level of dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -309,7 +290,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def shared(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of nested ``values`` that describe a model and how it was trained, and may go wherever it goes."""
+    """Return those of nested ``values`` that describe a model and its training, and may go wherever it goes."""
     return _chosen(values, _SHARED)
 
 
@@ -319,7 +300,7 @@ def tracked(config: Config) -> dict[str, Any]:
 
 
 def _chosen(values: Mapping[str, Any], keys: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
-    """Those of nested ``values`` whose dotted keys are among ``keys``, or begin with one that ends with a dot."""
+    """Return those of nested ``values`` whose dotted keys are in ``keys``, or begin with one that ends with a dot."""
     chosen: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
@@ -364,19 +345,32 @@ def _split_files(command_line: Sequence[str]) -> tuple[dict[str, str], list[str]
     return files, rest
 
 
-def _read_mapping(name: str, path: str) -> dict[str, Any]:
-    with open(path, encoding="utf-8") as stream:
-        return yaml_mapping(stream.read(), name)
+def _parsed(parser: ArgumentParser, values: dict[str, Any], name: str) -> Namespace:
+    """Parse nested ``values``; unknown keys and wrong types raise a UserError that names ``name``."""
+    _check_keys(flatten(values), name)
+    with _named_errors(name):
+        return parser.parse_object(values)
 
 
-def _check_file(parser: ArgumentParser, name: str, path: str) -> None:
-    """Raise a UserError that names the file for unknown keys and wrong types in it."""
-    values = _read_mapping(name, path)
-    _check_keys(flatten(values), name, set())
+def _built(parser: ArgumentParser, namespace: Namespace, name: str) -> Config:
+    namespace.pop("config", None)
+    with _named_errors(name):
+        return Config(**vars(parser.instantiate(namespace)))
+
+
+@contextlib.contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Turn whatever jsonargparse wraps and dataclasses raise, all from the user's input, into a UserError."""
     try:
-        parser.parse_object(values)
+        yield
     except Exception as error:
         raise UserError(f"{name}: {_one_line(error)}") from error
+
+
+def _check_least(section: str, values: object, least: Mapping[str, int]) -> None:
+    for name, minimum in least.items():
+        if getattr(values, name) < minimum:
+            raise ValueError(f"{section}.{name} must be at least {minimum}, got {getattr(values, name)}")
 
 
 def yaml_mapping(text: str, name: str) -> dict[str, Any]:
@@ -396,12 +390,8 @@ def yaml_mapping(text: str, name: str) -> dict[str, Any]:
     return values
 
 
-def _valid_keys() -> list[str]:
-    return list(flatten(to_mapping(Config())))
-
-
-def _check_keys(keys: Iterable[str], where: str, also: set[str]) -> None:
-    valid = _valid_keys()
+def _check_keys(keys: Iterable[str], where: str, also: Collection[str] = ()) -> None:
+    valid = list(flatten(to_mapping(Config())))
     sections = {".".join(key.split(".")[:depth]) for key in valid for depth in range(1, key.count(".") + 1)}
     for key in keys:
         if key in valid or key in also:
@@ -413,7 +403,7 @@ def _check_keys(keys: Iterable[str], where: str, also: set[str]) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """Jsonargparse's message in a user's words: 'run.seed: expected int, got value: x'."""
+    """Return jsonargparse's message in plain words: 'run.seed: expected int, got value: x'."""
     text = re.sub(r'Parser key "([^"]+)":', r"\1:", str(error))
     text = re.sub(r"Expected a (?:<class '(\w+)'>|typing\.(.+?\]))\. Got", r"expected \1\2, got", text)
     text = text.replace("Literal[", "one of [")

@@ -1,1 +1,1 @@
-"""From video files to training samples: decoding, degradation, and the sample shards on storage."""
+"""Training samples: degradation, sample shards on storage, their order, and the feed of batches."""

@@ -32,8 +32,8 @@ _TOTAL_NAME = ".total-bytes"
 _CHECKSUM_BYTES = 4
 _OVERHEAD_BYTES = 1024  # at most, beside the pixels
 _LEFT_BEHIND = 3600.0  # seconds after which an unfinished file is a dead process's
-_KEEP = 0.95  # of the limit is kept when room is made, so that the folder is not listed for every file
-_FULL_FOR = 60.0  # seconds before a full cache is looked at again
+_KEEP = 0.95  # share of the limit kept when room is made, so that the folder is not listed for every file
+_FULL_FOR = 60.0  # seconds before a full cache is tried again
 _PENDING = 4  # row groups that may wait to be written
 
 
@@ -46,9 +46,9 @@ class _Entry(NamedTuple):
 class DiskCache:
     """Row groups as memory-mapped files in ``folder``, those of all datasets together within ``limit`` bytes.
 
-    Where room is lacking, row groups of other datasets go, the least recently used first; those of this dataset stay.
-    An epoch reads each row group once, in a new order, so the least recently used of one's own would be the next to
-    come: of a dataset twice the limit, 15 % would be found instead of 50 %.
+    To make room, row groups of other datasets are dropped, the least recently used first; those of this dataset stay.
+    An epoch reads every row group once, in a new order, so dropping its own least recently used ones would drop those
+    needed next: of a dataset twice the limit, 15 % would be found instead of 50 %.
 
     Args:
         folder: a local folder; made if missing.
@@ -64,7 +64,7 @@ class DiskCache:
         self._folder, self._limit, self._manifest = folder, limit, manifest
         self._keys = {shard.path: _fingerprint(uri, manifest, shard) for shard in manifest.shards}
         self._own = frozenset(self._keys.values())
-        # Writing must not hold up the training: it has its own thread, and is left out where the disk is too slow.
+        # Writing must not delay the training: it has its own thread, and is skipped where the disk is too slow.
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk-cache")
         self._pending: list[Future[None]] = []
         self._rests_until = 0.0
@@ -80,7 +80,7 @@ class DiskCache:
             ) from error
 
     def load(self, shard: Shard, index: int) -> SampleGroup | None:
-        """Row group ``index`` of ``shard``, mapped; None if it is not here, or not whole."""
+        """Return row group ``index`` of ``shard``, mapped; None if it is not here, or not whole."""
         path = self._path(shard, index)
         try:
             array = _map(path, _row_type(self._manifest, shard), verify=path not in self._verified)
@@ -102,7 +102,7 @@ class DiskCache:
             self._pending.append(self._writer.submit(self._write, self._path(shard, index), row_type, group))
 
     def close(self) -> None:
-        """Finish what is being written."""
+        """Wait until the pending row groups are written."""
         self._writer.shutdown(wait=True)
 
     def _path(self, shard: Shard, index: int) -> str:
@@ -118,7 +118,7 @@ class DiskCache:
                 try:
                     if self._reserve(stream.file, array.nbytes + _OVERHEAD_BYTES):
                         _write_array(stream.file, array)
-                        with self._lock:  # else a listing could see both names or neither
+                        with self._lock:  # else a listing could hold both names or neither
                             os.replace(stream.name, path)
                 finally:
                     _remove(stream.name)
@@ -141,7 +141,7 @@ class DiskCache:
             return True
 
     def _total(self) -> int | None:
-        """Bytes in the folder, as last written down: at least what there is, since files also vanish uncounted."""
+        """Return the recorded bytes in the folder: an upper bound, since files also vanish uncounted."""
         try:
             with open(os.path.join(self._folder, _TOTAL_NAME), encoding="ascii") as file:
                 return int(file.read())
@@ -149,12 +149,15 @@ class DiskCache:
             return None
 
     def _make_room(self, wanted: int) -> int:
-        """Drop what may go until ``wanted`` more bytes fit; gives the bytes that are left."""
+        """Drop row groups until ``wanted`` more bytes fit, and return the bytes that are left."""
         entries = self._entries()
         total = sum(entry.bytes for entry in entries)
         whole = [entry for entry in entries if entry.path.endswith(_SUFFIX)]
         others = [entry for entry in whole if not os.path.basename(entry.path).startswith(tuple(self._own))]
-        goals = [(others, int(_KEEP * self._limit) - wanted), (whole, self._limit)]  # all, if the limit was lowered
+        goals = [
+            (others, int(_KEEP * self._limit) - wanted),
+            (whole, self._limit),
+        ]  # all, if the limit fell
         for candidates, goal in goals:
             for entry in sorted(candidates):
                 if total <= goal:
@@ -164,7 +167,7 @@ class DiskCache:
         return total
 
     def _entries(self) -> list[_Entry]:
-        """All row groups in the folder, and the unfinished ones; what dead processes left behind is removed."""
+        """Return all row groups in the folder, finished or not; removes what dead processes left behind."""
         entries = []
         for file in os.scandir(self._folder):
             if not file.name.endswith((_SUFFIX, _PARTIAL_SUFFIX)):
@@ -198,7 +201,7 @@ def _write_array(stream: IO[bytes], array: NDArray[np.void]) -> None:
 
 
 def _map(path: str, row_type: np.dtype[np.void], *, verify: bool) -> NDArray[np.void]:
-    """The array in the file at ``path``; its pages are in memory, brought there in this thread.
+    """Map the array in the file at ``path``, and read its pages into memory in this thread.
 
     Raises:
         OSError: there is no such file.
@@ -223,7 +226,7 @@ def _checksum(array: NDArray[np.void]) -> bytes:
 
 
 def _remove(path: str) -> bool:
-    """Remove a file; whether it is gone (it may have been already)."""
+    """Remove a file, and return whether it is gone (it may have been already)."""
     try:
         os.unlink(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""How samples are made of a clip's frames: every choice that moves a sample."""
+"""The settings of samples: every choice that changes a sample made of a clip's frames."""
 
 from dataclasses import dataclass
 
@@ -9,22 +9,22 @@ from mana_dist.video.shots import CUT_DETECTOR
 
 SCALE = 4
 MIN_LR_SIDE = 16
-"""Least LR height and width, pixels: below it there is nothing to crop from."""
+"""Smallest LR height and width, pixels: smaller frames leave nothing to crop from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
-    """How samples are made of the frames of every clip of a dataset.
+    """The settings by which a dataset's samples are made of frames.
 
     Attributes:
-        degradation: how LR frames are made.
+        degradation: the degradation that makes LR frames.
         frames_per_sample: LR frames per sample (T), odd.
         stride: at most one sample per this many frames.
         patch: side of the square LR patches that each sample is cut into; 0 keeps whole frames.
-        detect_cuts: whether shot cuts are looked for; no sample crosses one.
-        min_change: a frame of which no block of 8x8 LR pixels changed by this much on average (luma, grey levels)
-            repeats the one before, and is left out; 0 keeps every frame.
-        min_detail: least detail of a sample's HR centre (see :func:`mana_dist.data.sampling.detail`), grey levels.
+        detect_cuts: whether to detect shot cuts; no sample crosses one.
+        min_change: a frame in which no block of 8x8 LR pixels changed by this much on average (luma, grey levels) is
+            left out as a repetition of the one before; 0 keeps every frame.
+        min_detail: smallest detail of a sample's HR centre (see :func:`mana_dist.data.sampling.detail`), grey levels.
     """
 
     degradation: Degradation = BI
@@ -36,7 +36,7 @@ class SampleSettings:
     min_detail: float = 0.25
 
     def empty_manifest(self) -> Manifest:
-        """The manifest of a dataset of such samples that holds none yet."""
+        """Return the manifest of an empty dataset with these settings."""
         return Manifest(
             reader=READER_VERSION,
             degradation=self.degradation.name,

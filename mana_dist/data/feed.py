@@ -1,12 +1,12 @@
 """The training feed: the batches that :mod:`mana_dist.data.order` prescribes, prepared ahead of their use.
 
-The order is known in advance, so row groups are fetched and decoded by threads before their samples are due; which
-threads, caches and storage there are changes nothing in what is delivered.
+The order is fixed in advance, so threads fetch and decode row groups before their samples are due. Threads, caches and
+storage do not change the batches.
 
-How much is read: a worker's slots walk along lanes, windows of row groups one after the other, and a row group stays in
-memory until its window is done. So a worker reads each row group of its lanes once an epoch. The window in which one
-lane ends and the next begins is read for both, by one worker or by two: at most ``data.shuffle_groups`` row groups more
-for each slot of a batch and epoch, whatever the number of workers, unless a cache still has them.
+A worker's slots walk along lanes, one window of row groups after the other, and a row group stays in memory until its
+window is done. So a worker reads every row group of its lanes once an epoch. The window in which one lane ends and the
+next begins is read for both: at most ``data.shuffle_groups`` row groups more for every slot of a batch and epoch,
+whatever the number of workers, unless a cache still has them.
 """
 
 import time
@@ -29,7 +29,7 @@ from mana_dist.data.row_groups import RowGroups
 from mana_dist.errors import UserError
 
 _FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}  # cv2.flip's codes for (vertical, horizontal)
-_STEPS_AHEAD = 256  # more than a shuffle window of frames lasts
+_STEPS_AHEAD = 256  # more than a shuffle window of whole frames lasts
 
 
 class Batch(NamedTuple):
@@ -49,13 +49,16 @@ class Feed:
 
     Args:
         uri: the dataset's folder.
-        manifest: the dataset's manifest, as the run was started with.
+        manifest: the dataset's manifest at the run's start.
         config: batch size, crop, shuffle window, readers, caches and batches ahead.
-        frames: T, the frames that the model takes; the centre T of the samples' frames.
+        frames: T of the model; the centre T of the samples' frames are delivered.
         seed: the run's seed.
         rank: this worker's rank.
-        world_size: workers in all.
+        world_size: number of workers.
         start_step: the first global step to deliver.
+
+    Attributes:
+        waited: seconds that :func:`next` has waited for batches.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class Feed:
         self._groups = RowGroups(
             uri,
             manifest,
-            # Each lane walks through one shuffle window at a time; the group more is of the window it walks into.
+            # A lane is in one shuffle window at a time; the extra group is the first of its next window.
             least=len(self._slots) * (config.shuffle_groups + 1),
             budget=config.cache_mb * 2**20,
             readers=config.readers,
@@ -97,7 +100,7 @@ class Feed:
         return self
 
     def __next__(self) -> Batch:
-        """The next global step's share; the seconds spent waiting for it are added to ``waited``."""
+        """Return the next global step's share."""
         while len(self._ahead) <= self._config.prefetch:
             self._ahead.append(self._executor.submit(self._next_batch))
         before = time.perf_counter()
@@ -114,7 +117,7 @@ class Feed:
         self._executor.shutdown(wait=True)
 
     def _next_batch(self) -> Batch:
-        """This worker's share of the next global step."""
+        """Return this worker's share of the next global step."""
         self._look_ahead()
         step, references = self._step, self._plan.popleft()
         self._step += 1
@@ -124,7 +127,7 @@ class Feed:
         return Batch(lr, hr)
 
     def _look_ahead(self) -> None:
-        """Announce the row groups of coming steps as far as memory reaches, in the order of their use."""
+        """Announce the row groups of coming steps in the order of their use, as far as memory reaches."""
         while not self._plan or (len(self._plan) < _STEPS_AHEAD and self._groups.may_read_ahead):
             references = [self._order.sample(self._step + len(self._plan), slot) for slot in self._slots]
             for reference in references:
@@ -135,49 +138,49 @@ class Feed:
         group = self._groups.take(reference.group)
         lr, hr = centre_frames(group.lr[reference.row], self._frames), group.hr[reference.row]
         number = step * self._config.batch_size + slot
-        how = augmentation(self._seed, number, lr.shape[1], lr.shape[2], self._config.crop)
-        return augment(lr, hr, how, self._config.crop)
+        drawn = augmentation(self._seed, number, lr.shape[1], lr.shape[2], self._config.crop)
+        return augment(lr, hr, drawn, self._config.crop)
 
 
 def centre_frames(lr: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]:
-    """The middle ``frames`` of a sample's LR frames (T, h, w, 3)."""
+    """Return the middle ``frames`` of a sample's LR frames (T, h, w, 3)."""
     start = (lr.shape[0] - frames) // 2
     return lr[start : start + frames]
 
 
 def augment(
-    lr: NDArray[np.uint8], hr: NDArray[np.uint8], how: Augmentation, crop: int
+    lr: NDArray[np.uint8], hr: NDArray[np.uint8], drawn: Augmentation, crop: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Crop, flip and transpose a sample, LR and HR alike.
 
     Args:
         lr: (T, h, w, 3).
         hr: (4h, 4w, 3).
-        how: what to do.
+        drawn: the crop's place, flips and transpose.
         crop: side of the LR crop.
 
     Returns:
         LR (T, crop, crop, 3), a copy, and HR (4 crop, 4 crop, 3), which may be a view.
     """
     scale = hr.shape[0] // lr.shape[1]
-    hr_how = how._replace(top=how.top * scale, left=how.left * scale)
-    return np.stack([_augment(frame, how, crop) for frame in lr]), _augment(hr, hr_how, crop * scale)
+    scaled = drawn._replace(top=drawn.top * scale, left=drawn.left * scale)
+    return np.stack([_augment(frame, drawn, crop) for frame in lr]), _augment(hr, scaled, crop * scale)
 
 
-def _augment(frame: NDArray[np.uint8], how: Augmentation, crop: int) -> NDArray[np.uint8]:
+def _augment(frame: NDArray[np.uint8], drawn: Augmentation, crop: int) -> NDArray[np.uint8]:
     # By OpenCV: NumPy copies a turned picture value by value, which took four times as long.
-    frame = frame[how.top : how.top + crop, how.left : how.left + crop]
-    if how.flip_vertical or how.flip_horizontal:
-        frame = cv2.flip(frame, _FLIPS[how.flip_vertical, how.flip_horizontal])
-    return cv2.transpose(frame) if how.transpose else frame
+    frame = frame[drawn.top : drawn.top + crop, drawn.left : drawn.left + crop]
+    if drawn.flip_vertical or drawn.flip_horizontal:
+        frame = cv2.flip(frame, _FLIPS[drawn.flip_vertical, drawn.flip_horizontal])
+    return cv2.transpose(frame) if drawn.transpose else frame
 
 
 def check_dataset(uri: str, key: str, frames: int, crop: int) -> Manifest:
-    """The manifest of a dataset that a training can use.
+    """Check that a training can use a dataset, and return its manifest.
 
     Args:
         uri: the dataset's folder.
-        key: the configuration key that named it, for the message.
+        key: the configuration key of ``uri``, for the message.
         frames: T of the model.
         crop: side of the LR crop.
 

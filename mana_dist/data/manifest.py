@@ -1,4 +1,4 @@
-"""The manifest beside the sample shards: what a dataset holds, from what and how it was made."""
+"""The manifest beside the sample shards: a dataset's contents, sources and settings."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ class Shard:
         height: LR height, pixels.
         width: LR width, pixels.
         bytes: size of the file.
-        unit: the sources that it was made of go by this name in the table of sources; they come and go together.
+        unit: name, in the table of sources, of the sources that it was made of; they come and go together.
     """
 
     path: str
@@ -48,7 +48,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A source that gave no samples, and why; without passwords, since it is written down and printed."""
+    """A source that gave no samples, and why; without passwords, since it is written and printed."""
 
     source: str
     reason: str
@@ -61,25 +61,25 @@ class Rejected:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a dataset holds; written last, so that a dataset with a manifest is whole.
+    """A dataset's contents; written last, so that a dataset with a manifest is whole.
 
     Attributes:
         schema_version: version of this file's and the shards' layout.
-        reader: version of what read the videos; of datasets that do not say it, the first.
+        reader: version of the reader of videos; 1 for datasets without a record of it.
         degradation: name of the degradation that made LR of HR.
         degradation_version: its version.
         scale: HR side over LR side.
         frames: LR frames per sample (T), odd.
         stride: frames between the centres of neighbouring samples.
         patch: LR side of the patches that frames were cut into; 0 for whole frames.
-        cut_detector: name and version of what found the shot cuts; empty if nothing looked for them.
-        min_change: below this change of every block a frame is a duplicate; grey levels.
+        cut_detector: name and version of the detector of shot cuts; empty if there was none.
+        min_change: change of a block, grey levels; a frame in which every block changed less is a duplicate.
         min_detail: samples whose centre frame has less detail were left out; grey levels.
         samples: samples in all shards together.
         clips: sources that gave samples.
         sources: file name of the table of sources (Parquet) beside the manifest; None for samples made in Python.
         shards: the files.
-        rejected: what gave none.
+        rejected: sources that gave no samples.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -105,7 +105,7 @@ class Manifest:
         return lr, (self.scale * shard.height, self.scale * shard.width, 3)
 
     def differences(self, other: "Manifest") -> list[str]:
-        """The settings in which ``other``'s samples were made differently, as 'name: mine -> theirs'."""
+        """Return the settings that differ in ``other``, as 'name: mine -> theirs'."""
         return [
             f"{name}: {getattr(self, name)} -> {getattr(other, name)}"
             for name in _SETTINGS
@@ -114,7 +114,7 @@ class Manifest:
 
 
 def find_manifest(uri: str) -> Manifest | None:
-    """The manifest of the dataset at ``uri``, or None where there is none.
+    """Return the manifest of the dataset at ``uri``, or None where there is none.
 
     Raises:
         UserError: it cannot be read, or a newer version of this program made it.
@@ -129,7 +129,7 @@ def find_manifest(uri: str) -> Manifest | None:
 
 
 def load_manifest(uri: str) -> Manifest:
-    """The manifest of the dataset at ``uri``.
+    """Return the manifest of the dataset at ``uri``.
 
     Raises:
         UserError: there is none, it cannot be read, or a newer version of this program made it.

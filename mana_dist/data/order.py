@@ -1,25 +1,25 @@
-"""Which sample, crop and flip make up which slot of which global batch: a pure function of (seed, step, slot).
+"""The order of samples: the sample, crop and flip in a slot of a global batch, a pure function of (seed, step, slot).
 
-Nothing here knows of workers, nodes or restarts: any of them may serve any slot at any time and gets the same sample,
-so a run resumes at step s by asking for step s.
+It does not depend on workers, nodes or restarts: any worker may serve any slot at any time and gets the same sample, so
+a run resumes at step s by starting with step s.
 
 The order also reads sequentially. In each epoch the row groups are shuffled, and rows are shuffled inside windows of a
 few consecutive row groups; the resulting sequence is cut into as many contiguous pieces, *lanes*, as a batch has
-slots, and a slot walks along one lane. A worker that serves some slots therefore reads only their lanes, each one row
-group after the other, and holds no more than one window for each.
+slots, and a slot walks along one lane. A worker therefore reads only its slots' lanes, one row group after the other,
+and holds no more than one window for each.
 
 Read amplification is bounded: a window is read once by each lane that reaches into it, so each of the
-``batch_size - 1`` borders between lanes costs one window more. In an epoch all workers together, however many, read at
-most ``groups + (batch_size - 1) * shuffle_groups`` row groups, where ``groups`` is what the dataset has: with 16 slots,
-windows of 4 and row groups of 8 MiB, half a GB more than the dataset, 5 % of one of 10 GB. For that a worker must
-remember ``shuffle_groups`` row groups for each of its slots.
+``batch_size - 1`` borders between lanes costs one window more. In an epoch any number of workers together read at most
+``groups + (batch_size - 1) * shuffle_groups`` row groups, where ``groups`` is the dataset's number: with 16 slots,
+windows of 4 and row groups of 8 MiB, half a GB more than the dataset, 5 % of one of 10 GB. For that a worker must keep
+``shuffle_groups`` row groups for each of its slots.
 
 Epochs follow each other without a gap: sample number k = step * batch_size + slot belongs to epoch k // total, every
 sample comes exactly once in it, and a batch may hold the end of one epoch and the start of the next (or, with a dataset
 smaller than a batch, several epochs).
 
-All that is random here comes from :mod:`mana_dist.data.philox`, so that no other version of NumPy, and no other
-machine, has another order. What would change it raises :data:`VERSION`, which every run remembers.
+All random numbers come from :mod:`mana_dist.data.philox`, so that every version of NumPy and every machine has the same
+order. A change of the order raises :data:`VERSION`, which every run records.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from mana_dist.errors import UserError
 
 VERSION = 2
 UNRECORDED = 1
-"""The order of what does not say which: drawn by NumPy's own generators."""
+"""Version of a run without a record of it, drawn by NumPy's own generators."""
 
 # Separate the random streams that share one seed.
 _GROUPS, _ROWS, _AUGMENT = 1, 2, 3
@@ -48,7 +48,7 @@ class SampleRef(NamedTuple):
 
 
 class Augmentation(NamedTuple):
-    """What is done to a sample: LR crop offset in pixels, then flips, then transpose of height and width."""
+    """A sample's LR crop offset in pixels, then its flips, then the transpose of height and width."""
 
     top: int
     left: int
@@ -88,7 +88,7 @@ class SampleOrder:
         self._window = lru_cache(maxsize=4 * batch_size)(self._make_window)
 
     def sample(self, step: int, slot: int) -> SampleRef:
-        """The sample in ``slot`` (0 to batch_size - 1) of global step ``step`` (from 0)."""
+        """Return the sample in ``slot`` (0 to batch_size - 1) of global step ``step`` (from 0)."""
         epoch, position = divmod(step * self.batch_size + slot, self.total)
         sequence_index = lane_index(position, self.total, self.batch_size)
         starts = self._epoch(epoch).window_starts
@@ -104,7 +104,7 @@ class SampleOrder:
         return _Epoch(groups, starts[:: self.shuffle_groups])
 
     def _make_window(self, epoch: int, window: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Group and row of each place of a window, in shuffled order."""
+        """Return group and row of every place of a window, in shuffled order."""
         first = window * self.shuffle_groups
         members = self._epoch(epoch).groups[first : first + self.shuffle_groups]
         rows = self.group_rows[members]
@@ -114,7 +114,7 @@ class SampleOrder:
 
 
 def lane_index(position: int, total: int, lanes: int) -> int:
-    """Where the ``position``-th sample of an epoch lies in its sequence of ``total``.
+    """Return the index, in its sequence of ``total``, of an epoch's ``position``-th sample.
 
     Lane l owns a contiguous piece of the sequence; the first ``total % lanes`` lanes are one longer. Positions deal
     the lanes round robin, so this is a bijection of [0, total).
@@ -125,7 +125,7 @@ def lane_index(position: int, total: int, lanes: int) -> int:
 
 
 def augmentation(seed: int, sample_number: int, height: int, width: int, crop: int) -> Augmentation:
-    """The random crop, flips and transpose of global sample number step * batch_size + slot.
+    """Return the random crop, flips and transpose of global sample number step * batch_size + slot.
 
     Args:
         seed: the run's seed.
@@ -141,19 +141,19 @@ def augmentation(seed: int, sample_number: int, height: int, width: int, crop: i
 
 
 def slots_of(rank: int, world_size: int, batch_size: int) -> range:
-    """The slots that worker ``rank`` of ``world_size`` serves: contiguous, sizes differing by one at most."""
+    """Return the slots that worker ``rank`` of ``world_size`` serves: contiguous, sizes differing by one at most."""
     return range(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
 
 
 def check_version(name: str, version: int) -> None:
-    """Check that what was begun with an order of ``version`` would go on with the same samples.
+    """Check that a run or sweep begun with ``version`` of the order goes on with the same samples.
 
     Args:
-        name: what was begun, as a user calls it.
-        version: of the order that it was begun with.
+        name: its name for the user.
+        version: the version that it was begun with.
 
     Raises:
-        UserError: it would not.
+        UserError: it does not.
     """
     if version != VERSION:
         raise UserError(
@@ -176,5 +176,5 @@ def _key(seed: int) -> tuple[int, int]:
 
 
 def _stream(stream: int, number: int) -> tuple[int, int]:
-    """Two words of a counter: which stream, and a number of up to 56 bits in it."""
+    """Return two words of a counter: the stream, and a number of up to 56 bits in it."""
     return number & WORD, number >> 32 | stream << 24

@@ -1,4 +1,4 @@
-"""MATLAB's ``imresize`` (bicubic, antialiased), the resampling on which published super-resolution numbers rest."""
+"""MATLAB's ``imresize`` (bicubic, antialiased), the resampling behind published super-resolution results."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,7 +12,7 @@ BICUBIC_A = -0.5
 
 IMRESIZE = f"MATLAB's imresize, bicubic (Keys, a = {BICUBIC_A})"
 ROUNDED = "computed in float64, rounded once to uint8, halves up"
-"""How both are written beside the numbers that rest on them."""
+"""Descriptions of the method and its rounding for protocols."""
 
 
 def imresize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -41,7 +41,7 @@ def imresize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
 
 @lru_cache(maxsize=64)
 def bicubic_matrix(length: int, output: int) -> sparse.csr_array:
-    """The weights that take a line of ``length`` samples to ``output`` samples.
+    """Return the weights that resize a line of ``length`` samples to ``output`` samples.
 
     Returns:
         float64 (output, length), sparse; every row sums to 1. The caller must not change it: it is cached.
@@ -61,7 +61,7 @@ def bicubic_matrix(length: int, output: int) -> sparse.csr_array:
 def tap_matrix(
     taps: NDArray[np.int64], weights: NDArray[np.float64], length: int, *, edge_repeated: bool
 ) -> sparse.csr_array:
-    """A sparse matrix (outputs, length) from each output's ``taps`` (outputs, n) and their ``weights`` (outputs, n).
+    """Return a sparse matrix (outputs, length) of every output's ``taps`` and ``weights``, both (outputs, n).
 
     Taps outside 0..length-1 are mirrored: about the border's outer side where ``edge_repeated`` (... 1 0 0 1 ...),
     else about the border sample itself (... 2 1 0 1 2 ...).
@@ -110,9 +110,9 @@ class _Block(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _exact_blocks(length: int, output: int) -> tuple[_Block, ...]:
-    """:func:`bicubic_matrix` as small dense blocks; empty unless all its weights are multiples of 1/4096.
+    """Return :func:`bicubic_matrix` as small dense blocks; none unless all its weights are multiples of 1/4096.
 
-    So they are for the scales 1/2, 1/4 and 4.
+    They are for the scales 1/2, 1/4 and 4.
     """
     matrix = bicubic_matrix(length, output)
     if np.any(matrix.data * 4096 % 1):
@@ -130,7 +130,7 @@ def _exact_blocks(length: int, output: int) -> tuple[_Block, ...]:
 def _apply_exact(
     image: NDArray[np.uint8], height: int, width: int, vertical: tuple[_Block, ...], horizontal: tuple[_Block, ...]
 ) -> NDArray[np.uint8]:
-    """What :func:`apply_separable` gives, up to three times as fast: no step of it rounds, so none depends on order.
+    """Return the same as :func:`apply_separable`, up to three times as fast: no step rounds, so the order is free.
 
     Weights are multiples of 2^-12 and their magnitudes sum to less than 2: the first pass's sums have at most 21 bits,
     which float32 holds, the second pass's at most 34, which float64 holds.
@@ -152,7 +152,7 @@ def _apply_exact(
 
 
 def _rounded(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """To the nearest integer, halves upwards, within 0..255; changes ``values``."""
+    """Round to the nearest integer, halves upwards, within 0..255; changes ``values``."""
     values += 0.5
     np.clip(values, 0, 255, out=values)  # truncation of x + 0.5 rounds halves up, for x >= 0
     return values.astype(np.uint8)
@@ -165,7 +165,7 @@ def _along(values: NDArray[np.float64], matrix: sparse.csr_array, axis: int) -> 
 
 
 def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Keys's cubic convolution kernel (IEEE Trans. ASSP 29(6), 1981)."""
+    """Return Keys's cubic convolution kernel at ``x`` (IEEE Trans. ASSP 29(6), 1981)."""
     x = np.abs(x)
     near = (BICUBIC_A + 2) * x**3 - (BICUBIC_A + 3) * x**2 + 1
     far = BICUBIC_A * (x**3 - 5 * x**2 + 8 * x - 4)

@@ -16,7 +16,7 @@ from mana_dist.data.shard_reader import ShardReader
 
 @dataclass(frozen=True)
 class _GroupLocation:
-    """Where a row group lies: its shard, its number in the shard's file, and what it takes in memory."""
+    """A row group's shard, its number in the shard's file, and its size in memory."""
 
     shard: Shard
     index: int
@@ -32,23 +32,23 @@ class _Held:
 
 
 class RowGroups:
-    """All row groups of a dataset, numbered over its shards. For one thread: the reading alone has threads of its own.
+    """All row groups of a dataset, numbered over its shards. For one thread; only the reading has threads of its own.
 
     Uses are announced by :meth:`request`, which starts the reading, and made by :meth:`take`, in any order. A row group
-    stays in memory while announced uses of it are open. Of the others, the least recently used go when they are beyond
-    both bounds; those of which each row has been used go before those that are in the middle of their use.
+    stays in memory while announced uses of it are open. Beyond both bounds the others are dropped, the least recently
+    used first, and those with all rows used before those in the middle of their use.
 
     Args:
         uri: the dataset's folder.
         manifest: its manifest.
-        least: row groups in the middle of their use to keep in any case.
+        least: number of row groups in the middle of their use to keep in any case.
         budget: bytes of row groups to keep.
-        readers: threads that read and decode.
-        disk: where decoded row groups are kept beyond this process; closed with this.
+        readers: number of threads that read and decode.
+        disk: cache of decoded row groups beyond this process; closed with this.
 
     Attributes:
-        rows: rows of each row group.
-        bytes: in memory now, or on the way there.
+        rows: rows of every row group.
+        bytes: bytes in memory now, or being read.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class RowGroups:
             self._disk.close()
 
     def __getitem__(self, group: int) -> SampleGroup:
-        """Row group number ``group``."""
+        """Return row group number ``group``."""
         self.request(group)
         return self.take(group)
 
@@ -103,7 +103,7 @@ class RowGroups:
             self._shrink()
 
     def take(self, group: int) -> SampleGroup:
-        """Row group number ``group``, for a use that was announced; waits until it is here."""
+        """Wait for row group number ``group``, whose use was announced, and return it."""
         held = self._held[group]
         read = held.group.result()
         held.uses += 1
@@ -137,7 +137,7 @@ class RowGroups:
 
 
 def group_sizes(shard: Shard) -> list[int]:
-    """Rows of each row group of ``shard``: all full but the last."""
+    """Return the rows of every row group of ``shard``: all full but the last."""
     full, rest = divmod(shard.rows, shard.group_rows)
     return [shard.group_rows] * full + ([rest] if rest else [])
 

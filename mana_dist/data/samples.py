@@ -29,7 +29,7 @@ from mana_dist.errors import UserError
 
 PARTIAL_FOLDER = ".partial"
 GROUP_BYTES = 8 * 2**20
-"""Raw size of a row group unless told otherwise."""
+"""Default raw size of a row group."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def pixels(table: pa.Table, column: str) -> NDArray[np.uint8]:
     The array is read-only; that of a single row group is a view of Arrow's memory.
 
     Raises:
-        ValueError: the column is not one of pictures.
+        ValueError: the column does not hold pictures.
     """
     layout = table.schema.field(column).metadata or {}
     if layout.get(b"dtype") != b"uint8" or b"shape" not in layout:
@@ -94,15 +94,15 @@ def write_dataset(
     group_bytes: int = GROUP_BYTES,
     degradation: Degradation = BI,
 ) -> Manifest:
-    """Write ``samples``, however they came about, as a whole dataset to train on: shards, then the manifest.
+    """Write ``samples`` of any origin as a whole dataset to train on: shards, then the manifest.
 
     Args:
         folder: URI of the dataset; holds none yet.
         samples: all of one size; taken one by one.
-        clip: a name for where they come from, for the columns ``clip`` and ``source``.
+        clip: name of their origin, for the columns ``clip`` and ``source``.
         frames: LR frames per sample (T).
         group_bytes: raw size of a row group, the unit of reading and of shuffling.
-        degradation: how their LR frames were made.
+        degradation: the degradation that made their LR frames.
 
     Returns:
         The manifest as written.
@@ -142,7 +142,7 @@ class ShardWriter:
     Args:
         folder: URI of the dataset.
         stem: beginning of the file names; a safe file name.
-        unit: name of the sources that go into these shards together.
+        unit: name of the sources of these shards.
         group_bytes: raw size of a row group, the unit of reading; it holds at least one sample.
         shard_bytes: raw size at which a shard is full.
     """
@@ -175,11 +175,11 @@ class ShardWriter:
             self._open.drop(error)
 
     def add(self, sample: Sample, *, clip: str, source: str) -> None:
-        """Append ``sample``; one of another size than the last goes into a new shard.
+        """Append ``sample``; one of another size than the last starts a new shard.
 
         Args:
             sample: the sample.
-            clip: name of the clip that it is from, for people.
+            clip: name of its clip, for people.
             source: the clip's URI.
         """
         if self._open is not None and not self._open.takes(sample):
@@ -194,7 +194,7 @@ class ShardWriter:
                 self._finish()
 
     def close(self) -> tuple[Shard, ...]:
-        """Finish the last shard; gives the records of all of them, in order."""
+        """Finish the last shard, and return the records of all of them, in order."""
         self._flush()
         self._finish()
         return tuple(self._done)
@@ -235,9 +235,9 @@ class _OpenShard:
         self._writer = pq.ParquetWriter(
             self._stream,
             self._schema,
-            # A page as large as the row group and zstd's window at level 2 (1 MiB) let it find a sample's LR frames
-            # again in the next one. Measured on real 720p samples: 16 % smaller than level 1, and no slower; level 3
-            # gains 4 % more for two thirds more time.
+            # With pages as large as the row group, zstd's window at level 2 (1 MiB) reaches from a sample's LR frames
+            # to the same frames in the next sample. Measured on real 720p samples: 16 % smaller than level 1, and no
+            # slower; level 3 gains 4 % more for two thirds more time.
             compression="zstd",
             compression_level=2,
             use_dictionary=["clip", "source"],
@@ -273,7 +273,7 @@ class _OpenShard:
         return Shard(self._name, self._rows, self.group_rows, height, width, size, unit)
 
     def drop(self, error: BaseException) -> None:
-        with contextlib.suppress(OSError):  # what made us drop it may also have taken the storage away
+        with contextlib.suppress(OSError):  # the storage itself may have failed
             self._writer.close()
         with contextlib.suppress(OSError):
             self._publishing.__exit__(type(error), error, error.__traceback__)

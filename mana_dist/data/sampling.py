@@ -17,19 +17,19 @@ from mana_dist.data.samples import Sample
 from mana_dist.video.shots import mark_cuts
 
 _BLOCK = 8
-"""Side of the blocks, LR pixels, in which a frame must differ from the one before."""
+"""Side of the blocks, LR pixels, whose change decides whether a frame repeats the one before."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of the frames; tallies add up.
+    """Counts of frames and samples by their fate; tallies add up.
 
     Attributes:
         frames: frames seen.
         duplicates: of those, left out because they repeat the one before.
         small: of those, left out because they are smaller than a patch, or than :data:`MIN_LR_SIDE`.
         cuts: shot cuts found.
-        flat: samples (patches, where frames are cut into them) left out for want of detail.
+        flat: samples (patches, where frames are cut into them) left out for too little detail.
         samples: samples made.
     """
 
@@ -53,8 +53,8 @@ class Sampler:
     first with detail enough. T LR frames are held and, for shot cuts looked ahead for, about half as many HR frames.
 
     Args:
-        settings: how samples are made.
-        downscale: frames are shrunk by this (see :func:`imresize`) before they are taken as HR.
+        settings: the samples' settings.
+        downscale: factor by which frames are shrunk (see :func:`imresize`) before they serve as HR.
     """
 
     def __init__(self, settings: SampleSettings, downscale: int = 1) -> None:
@@ -63,7 +63,7 @@ class Sampler:
 
     @property
     def tally(self) -> Tally:
-        """What became of the frames so far; whole once :meth:`samples` has ended."""
+        """Counts so far; final once :meth:`samples` has ended."""
         return self._tally
 
     def samples(
@@ -83,8 +83,8 @@ class Sampler:
         Args:
             frames: (frame number in the source, uint8 (H, W, 3) RGB), the numbers rising.
             first: number of the first frame used of the clip (not of the segment): slots count from it.
-            centres: only these frame numbers may be centres, and what happens at these alone goes into
-                :attr:`tally`; None: all. A slot that begins before them is left to the segment before.
+            centres: only these frame numbers may be centres and are counted in :attr:`tally`; None: all. A slot that
+                begins before them belongs to the segment before.
             breaks: numbers of frames that do not follow the one before, whatever its number.
         """
         cv2.setNumThreads(1)  # one CPU per clip: parallelism comes from many clips
@@ -173,7 +173,7 @@ class Sampler:
 
 
 def detail(hr: NDArray[np.uint8]) -> float:
-    """Mean absolute difference of neighbouring luma pixels of a frame, mean of down and across; grey levels.
+    """Return the mean absolute difference of a frame's neighbouring luma pixels, down and across; grey levels.
 
     Args:
         hr: uint8 (H, W, 3), RGB.
@@ -184,7 +184,7 @@ def detail(hr: NDArray[np.uint8]) -> float:
 
 
 def greatest_change(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
-    """The greatest mean absolute difference of any 8x8 block, wherever it lies, of two frames; grey levels.
+    """Return the greatest mean absolute difference of any 8x8 block, anywhere in two frames; grey levels.
 
     Args:
         before: uint8 (h, w), luma.
@@ -197,7 +197,7 @@ def greatest_change(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> floa
 
 
 def flow_magnitude(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Length of Farneback's dense optical flow between two frames, at every pixel.
+    """Return the length of Farneback's dense optical flow between two frames, at every pixel.
 
     Args:
         before: uint8 (h, w), luma.
@@ -254,7 +254,7 @@ class _Run:
         return np.stack([lr for _, lr, _ in self._low])
 
     def flow(self, area: tuple[slice, slice]) -> float:
-        """Mean flow inside ``area`` between the window's frames; each pair's is computed once, if at all."""
+        """Return the mean flow inside ``area`` between the window's frames; a pair's is computed at most once."""
         means = []
         for index, (before, after) in enumerate(itertools.pairwise(grey for _, _, grey in self._low)):
             motion = self._motion[index]
@@ -265,7 +265,7 @@ class _Run:
 
 
 def _patches(height: int, width: int, side: int) -> Iterator[tuple[int, int, int, int]]:
-    """(top, left, height, width) of the patches that cover a frame; the last row and column are shifted in to fit."""
+    """Yield (top, left, height, width) of the patches that cover a frame, the last row and column shifted to fit."""
     if side == 0:
         yield 0, 0, height, width
         return

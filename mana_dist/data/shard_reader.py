@@ -1,4 +1,4 @@
-"""Reading row groups of sample shards from storage that is slow, far away or gone for a while."""
+"""The reader of sample shards' row groups, from storage that is slow, far away or out of reach for a while."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ _Result = TypeVar("_Result")
 
 
 class ShardReader:
-    """Reads row groups, several threads at a time: one request for each, and two for each shard that comes anew.
+    """Reads row groups, in any number of threads: with one request each, and two more for a new shard.
 
     A read that fails is tried again, at growing intervals, for a minute. Page checksums are verified.
 
@@ -44,19 +44,19 @@ class ShardReader:
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """Let no read wait any longer."""
+        """End the waiting of all reads."""
         self._closed.set()
 
     def read(self, shard: Shard, index: int) -> SampleGroup:
         """Return row group ``index`` of ``shard``.
 
         Raises:
-            UserError: the shard is missing, damaged or another than the manifest describes, or could not be read
-                for all the patience.
+            UserError: the shard is missing or damaged, does not match the manifest, or could not be read for
+                ``patience`` seconds.
         """
         try:
             return self._read(shard, index)
-        # What the storage fails with has become a UserError: these come from bytes that it gave.
+        # Errors of the storage have become UserErrors: these come from the bytes that it gave.
         except (OSError, pa.ArrowException, ValueError, IndexError, KeyError) as error:
             raise UserError(
                 f"{self._name(shard)}: damaged ({_line(error)}); see what else is with `mana ingest "
@@ -64,10 +64,10 @@ class ShardReader:
             ) from error
 
     def _read(self, shard: Shard, index: int) -> SampleGroup:
-        # The file with only its footer and this row group filled in; what is never written takes no memory.
+        # The file with only its footer and this row group filled in; untouched pages take no memory.
         image = np.empty(shard.bytes, np.uint8)
         footer = self._footers.get(shard.path) or self._read_footer(shard)
-        self._footers[shard.path] = footer  # two threads may have read it; they find the same
+        self._footers[shard.path] = footer  # two threads may read it, with the same result
         image[-len(footer) :] = np.frombuffer(footer, np.uint8)
         with pq.ParquetFile(pa.BufferReader(image), page_checksum_verification=True) as file:
             if file.num_row_groups != shard.groups:
@@ -108,7 +108,7 @@ class ShardReader:
         return self._patiently(shard, attempt)
 
     def _open(self, shard: Shard) -> pa.NativeFile:
-        """The shard's file, kept open: in an object store that takes a request. Any number of threads may read it."""
+        """Return the shard's file, kept open, since opening takes a request. Any number of threads may read it."""
         with self._lock:
             if file := self._files.get(shard.path):
                 return file
@@ -118,11 +118,11 @@ class ShardReader:
         with self._lock:
             self._files[shard.path] = file
             while len(self._files) > _OPEN_FILES:
-                self._files.popitem(last=False)  # closed when the last thread has read
+                self._files.popitem(last=False)  # closed when the last reading thread lets go
         return file
 
     def _patiently(self, shard: Shard, attempt: Callable[[], _Result]) -> _Result:
-        """The result of ``attempt``, tried again while the storage does not answer."""
+        """Return the result of ``attempt``, repeated while the storage does not answer."""
         name = self._name(shard)
         started, delay = time.monotonic(), _FIRST_DELAY
         while True:
@@ -130,7 +130,7 @@ class ShardReader:
                 return attempt()
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise UserError(
-                    f"{name}: the shard is missing though the manifest tells of it; run its ingest again"
+                    f"{name}: the shard is missing though the manifest lists it; run its ingest again"
                 ) from error
             except PermissionError as error:
                 raise UserError(f"{name}: no permission to read it ({_line(error)})") from error

@@ -78,7 +78,7 @@ class Watch:
         """
         self._check()
         self._board.refresh()
-        if self._interrupts.asked.is_set():
+        if self._interrupts.requested.is_set():
             print(f"{self._interrupts.reason}: {len(self._processes)} trial(s) save a checkpoint", flush=True)
             self._stop()
             raise self._interrupts.error()

@@ -8,8 +8,8 @@ DRY_RUN = "--dry-run"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train as the command line says, and say where the model is; with ``--dry-run`` only check and show the plan."""
-    from mana_dist import config as configuration  # takes a while, in which Ctrl-C is answered too
+    """Train by a command line, and print where the model is; with ``--dry-run`` only check and print the plan."""
+    from mana_dist import config as configuration  # slow; imported here so that Ctrl-C is handled meanwhile
 
     keys = [argument for argument in arguments if argument != DRY_RUN]
     config = configuration.parse(keys, prog=f"mana train [{DRY_RUN}]")
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> None:
         dry_run(config)
         return
 
-    from mana_dist.train import train  # brings torch: a mistyped key is answered before
+    from mana_dist.train import train  # imports torch, slow; after the keys are checked
 
     trained = train(config)
     log.info(f"model: {trained.model}")

@@ -38,9 +38,9 @@ class StageEngine:
         device: where to train.
 
     Attributes:
-        gradient_norm: of the last step: the L2 norm over all trained parameters of the global batch's gradient, before
-            clipping; a scalar on the device, the same on all workers. Where it is not finite, DeepSpeed may leave the
-            step out.
+        gradient_norm: L2 norm of the global batch's gradient over all trained parameters in the last step, before
+            clipping; a scalar on the device, the same on all workers. Where it is not finite, DeepSpeed may skip the
+            step.
     """
 
     def __init__(
@@ -94,11 +94,10 @@ class StageEngine:
     @property
     def model(self) -> Mana:
         """The network inside the engine."""
-        model: Mana = self._engine.module.model
-        return model
+        return self._engine.module.model
 
     def step(self, batch: Batch, share: float) -> Tensor:
-        """One optimizer step, in as many forward and backward passes as ``run.micro_batch`` asks for.
+        """Make one optimizer step, in as many forward and backward passes as ``run.micro_batch`` needs.
 
         Args:
             batch: this worker's share of the global batch.
@@ -114,7 +113,7 @@ class StageEngine:
         for number, part in enumerate(parts):
             self._engine.set_gradient_accumulation_boundary(number == len(parts) - 1)
             # ZeRO communicates in every pass, so all workers make equally many; one without samples left computes its
-            # first one again, for nothing.
+            # first one again, with weight 0.
             rows = part or range(1)
             chosen = slice(rows.start, rows.stop)
             loss = self._engine(batch.lr[chosen].to(self._device), batch.hr[chosen].to(self._device))
@@ -137,7 +136,7 @@ class StageEngine:
         return norm
 
     def weights(self) -> dict[str, Tensor]:
-        """All parameters by name, fp32 on the CPU: the trained ones' master copies, the frozen ones as they came."""
+        """Return all parameters by name, fp32 on the CPU: master copies of the trained ones, the frozen unchanged."""
         full = {name: tensor.detach().cpu() for name, tensor in self._initial.items()}
         for name, parameter in self._trained.items():
             if self._masters:
@@ -148,7 +147,7 @@ class StageEngine:
         return full
 
     def moments(self) -> dict[str, Tensor]:
-        """Adam's moments as ``<moment>.<parameter>``, fp32 on the CPU; the stage must have made a step."""
+        """Return Adam's moments as ``<moment>.<parameter>``, fp32 on the CPU; the stage must have made a step."""
         moments = {}
         for name, parameter in self._trained.items():
             for moment in MOMENTS:
@@ -159,18 +158,14 @@ class StageEngine:
                 moments[f"{moment}.{name}"] = _on_cpu(value)
         return moments
 
-    def close(self) -> None:
-        """Free the engine."""
-        self._engine.destroy()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._engine.destroy()
 
     def _find_masters(self, run: RunConfig) -> dict[str, Tensor] | None:
-        """The fp32 tensors that Adam updates, by parameter; None where ZeRO has cut them into partitions."""
+        """Return the fp32 tensors that Adam updates, by parameter; None where ZeRO has cut them into partitions."""
         if run.zero_stage > 0:
             return None
         if run.precision == "fp32":
@@ -183,10 +178,9 @@ class StageEngine:
 
     @property
     def _adam(self) -> torch.optim.Optimizer:
-        """The Adam at the bottom, under whatever DeepSpeed wrapped around it."""
+        """The Adam inside DeepSpeed's wrappers."""
         wrapped = self._engine.optimizer
-        adam: torch.optim.Optimizer = wrapped if isinstance(wrapped, torch.optim.Adam) else wrapped.optimizer
-        return adam
+        return wrapped if isinstance(wrapped, torch.optim.Adam) else wrapped.optimizer
 
     def _set_master(self, name: str, parameter: nn.Parameter, value: Tensor) -> None:
         if self._masters:
@@ -224,16 +218,16 @@ class StageEngine:
 
 
 def micro_batches(share: int, batch_size: int, world_size: int, most: int) -> list[range]:
-    """How a worker cuts its share of a batch into passes: as many as every other worker, near-equal in size.
+    """Cut a worker's share of a batch into passes, as many as every other worker makes, near-equal in size.
 
     Args:
         share: samples of this worker: ``batch_size / world_size`` rounded down or up.
         batch_size: samples of all workers.
-        world_size: workers.
+        world_size: number of workers.
         most: samples to a pass; 0 for the whole share at once.
 
     Returns:
-        The samples of each pass, in order. The last may be empty, where another worker has a sample more.
+        The samples of each pass, in order. The last may be empty, where another worker has one sample more.
     """
     largest_share = -(-batch_size // world_size)
     passes = -(-largest_share // most) if most else 1
@@ -247,7 +241,7 @@ def _on_cpu(tensor: Tensor) -> Tensor:
 
 
 def _zero3_partition(value: Tensor) -> Tensor:
-    """This rank's piece of a tensor under ZeRO 3.
+    """Return this rank's piece of a tensor under ZeRO 3.
 
     DeepSpeed's own setter of whole tensors fails where the workers do not divide the number of elements.
     """
@@ -276,7 +270,7 @@ def _import_deepspeed() -> Any:
     import deepspeed  # takes seconds, and needs no import to describe a stage
     import deepspeed.ops
 
-    # A shared-memory reduction that DeepSpeed would compile for 40 s at first use on CPU; gloo does without.
+    # DeepSpeed would compile its shared-memory reduction for 40 s at first use on CPU; gloo does not need it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
 
@@ -284,7 +278,7 @@ def _import_deepspeed() -> Any:
 def initial_weights(model_config: ModelConfig, seed: int) -> dict[str, Tensor]:
     """Return the random start of all parameters by name, fp32; the same for a seed on any machine.
 
-    Drawn by torch, which promises its stream for no other version; a run needs it until its first checkpoint alone.
+    Another version of torch may draw others, but a run needs them only until its first checkpoint.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

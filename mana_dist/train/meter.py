@@ -1,4 +1,4 @@
-"""Losses, norms and pace between two reports, measured by every worker and told by rank 0."""
+"""The losses, norms and pace between two reports, measured by every worker and reported by rank 0."""
 
 import math
 import resource
@@ -20,15 +20,15 @@ class Meter:
     """Measures one stage; no synchronisation with the device until a report is made.
 
     Args:
-        config: the run's.
-        stage: that is measured.
+        config: the run's configuration.
+        stage: the stage that is measured.
         feed: counts the seconds that this worker waited for data.
-        send: takes the reports; called by rank 0 alone.
-        device: that this worker computes on.
-        peak: the device's.
+        send: called with the reports, by rank 0 alone.
+        device: the device that this worker computes on.
+        peak: the device's peak.
 
     Attributes:
-        gradient_norms: of the steps of the last report.
+        gradient_norms: gradient norms of the steps of the last report.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Meter:
         self._norms.append(gradient_norm)
 
     def report(self, step: int) -> tuple[float, ...]:
-        """Sum the parts over all workers and tell of the steps up to ``step``, the newest; collective.
+        """Sum the parts over all workers and report the steps up to ``step``, the newest; collective.
 
-        Steps from the first on whose loss or gradient norm is not finite are not told: the run does not go on from
-        them, and does them again if it is resumed.
+        Steps from the first on whose loss or gradient norm is not finite are not reported: the run ends at them, and
+        makes them again if it is resumed.
 
         Returns:
             The global batch's mean loss of each step since the last report, the same on all workers.
@@ -86,7 +86,7 @@ class Meter:
         return tuple(losses)
 
     def _progress(self, step: int, losses: list[float], norms: list[float], seconds: float, timed: int) -> Progress:
-        """The report of ``losses``, whose last ``timed`` steps took ``seconds``."""
+        """Return the report of ``losses``, whose last ``timed`` steps took ``seconds``."""
         pace = seconds / max(timed, 1)
         rate = self._batch_size / pace
         return Progress(
@@ -107,13 +107,13 @@ class Meter:
         )
 
     def take_losses(self) -> tuple[float, ...]:
-        """The losses of all steps since the last call; all of them must have been reported."""
+        """Return the losses of all steps since the last call; all of them must have been reported."""
         losses, self._since_checkpoint = tuple(self._since_checkpoint), []
         return losses
 
 
 def _finite(losses: list[float], norms: list[float]) -> int:
-    """Return how many steps pass before the first whose loss or norm is not finite."""
+    """Return the number of steps before the first whose loss or norm is not finite."""
     for number, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return number

@@ -1,4 +1,4 @@
-"""The Ray Train part of the driver: starts the workers, listens to them, and ends them in order."""
+"""The driver's part on Ray Train: starts the workers, receives their events, and stops them in order."""
 
 import os
 import threading
@@ -21,7 +21,7 @@ from mana_dist.train.tracking.events import Event, Stopped
 if TYPE_CHECKING:
     from ray.util.queue import Queue
 
-    from mana_dist.train.elastic.leave_requests import Orders
+    from mana_dist.train.elastic.leave_requests import LeaveRequests
 
 GRACE = 20.0
 """Seconds for an orderly end; who sends SIGTERM usually gives 30 before SIGKILL."""
@@ -33,21 +33,21 @@ Result = TypeVar("Result")
 
 
 def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], held: Lease, interrupts: Interrupts) -> int:
-    """Train on Ray Train until the schedule's end, or until a signal asks for an end.
+    """Train on Ray Train until the schedule's end, or until a signal requests an end.
 
     Args:
         config: the run.
-        manifest: of its training data.
-        see: takes the workers' events, in a thread of its own.
-        held: the run's folder.
+        manifest: the training data's.
+        see: called with the workers' events, in a thread of its own.
+        held: the lease of the run's folder.
         interrupts: the signals, caught already.
 
     Returns:
         The global steps done; they are in a checkpoint.
 
     Raises:
-        UserError: what a user can mend, or another attempt has the run's folder; not tried again.
-        KeyboardInterrupt, Terminated: a signal asked for an end, and there is a checkpoint of all steps done, if
+        UserError: something that the user can mend, or another attempt holds the run's folder; not tried again.
+        KeyboardInterrupt, Terminated: a signal requested an end, and there is a checkpoint of all steps done, if
             :class:`Stopped` was seen.
     """
     run = config.run
@@ -58,23 +58,24 @@ def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], held: 
     ray_runtime.limit_hangs(run.stall_timeout)
 
     import ray
+    from ray.util.queue import Queue
 
-    from mana_dist.train.elastic.leave_requests import Orders
+    from mana_dist.train.elastic.leave_requests import LeaveRequests
 
     try:
         with interrupts.awaited():
-            events = _event_queue()
-            orders = Orders.open(_here())
+            events = Queue(actor_options=_here())
+            leave_requests = LeaveRequests.open(_here())
 
             def start() -> Future[Any]:
-                return _in_thread(_trainer(config, manifest, events, orders, held.fence).fit)
+                return _in_thread(_trainer(config, manifest, events, leave_requests, held.fence).fit)
 
             with _Listener(events, see):
-                result = _fit_again(config, start, held, interrupts, orders)
+                result = _fit_with_restarts(config, start, held, interrupts, leave_requests)
                 if result is None:
                     raise interrupts.error()  # no orderly end in time: the newest checkpoint must do
                 step: int = result.return_value
-                if interrupts.asked.is_set():
+                if interrupts.requested.is_set():
                     events.put(Stopped(step, interrupts.reason))
                     raise interrupts.error()
                 return step
@@ -82,17 +83,21 @@ def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], held: 
         ray.shutdown()  # takes the workers along
 
 
-def _fit_again(
-    config: Config, start: "Callable[[], Future[Any]]", held: Lease, interrupts: Interrupts, orders: "Orders"
+def _fit_with_restarts(
+    config: Config,
+    start: "Callable[[], Future[Any]]",
+    held: Lease,
+    interrupts: Interrupts,
+    leave_requests: "LeaveRequests",
 ) -> Any | None:
-    """The training's result; None if it has not ended in time after a signal.
+    """Return the training's result; None if it has not ended in time after a signal.
 
-    Ray Train counts failures over its whole life; here they count from the last checkpoint on, so that a long run
-    survives any number of them. What counts is what lies in the storage: an event may be on its way still, or have
-    gone with the worker that sent it.
+    Ray Train counts failures over its whole life; here they count from the last checkpoint in the storage on, so that
+    a long run survives any number of them.
 
     Raises:
-        UserError: what a user can mend, more failures than ``run.max_failures``, or another attempt has the folder.
+        UserError: something that the user can mend, more failures than ``run.max_failures``, or another attempt holds
+            the folder.
         OSError: the storage cannot be reached.
     """
     import ray.train
@@ -100,16 +105,16 @@ def _fit_again(
     from mana_dist.train.elastic.failures import too_many, user_error
 
     checkpoints = Checkpoints(config)
-    while not interrupts.asked.is_set():
+    while not interrupts.requested.is_set():
         before = _saved(checkpoints)
         done = start()
-        _wait(done, held, interrupts, orders)
+        _wait(done, held, interrupts, leave_requests)
         if not done.done():
             return None
         try:
             return done.result()
         except ray.train.TrainingFailedError as error:
-            held.check()  # workers that find another attempt's folder may have other words for it
+            held.check()  # workers that have lost the folder may fail with other errors
             mistake = user_error(error)
             if mistake or not isinstance(error, ray.train.WorkerGroupError):
                 raise mistake or error from error
@@ -120,12 +125,12 @@ def _fit_again(
 
 
 def _saved(checkpoints: Checkpoints) -> int:
-    """The step of the newest whole checkpoint; 0 before the first."""
+    """Return the step of the newest whole checkpoint; 0 before the first."""
     state = checkpoints.newest().state
     return state.step if state else 0
 
 
-def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Orders", fence: Fence) -> Any:
+def _trainer(config: Config, manifest: Manifest, events: "Queue", leave_requests: "LeaveRequests", fence: Fence) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -135,7 +140,8 @@ def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Order
     run = config.run
     low, high = run.worker_range
     use_gpu = _use_gpu(config)
-    task = WorkerTask(config, manifest, events.put, orders, fence)
+    environment = {"OMP_NUM_THREADS": str(run.cpus_per_worker)} | ({} if use_gpu else {"DS_ACCELERATOR": "cpu"})
+    task = WorkerTask(config, manifest, events.put, leave_requests, fence)
     return TorchTrainer(
         lambda: train_worker(task),
         torch_config=TorchConfig(timeout_s=int(collective_timeout(config))),
@@ -150,29 +156,29 @@ def _trainer(config: Config, manifest: Manifest, events: "Queue", orders: "Order
             # Ray takes it for a URI, where a space must be written as %20.
             storage_path=quote(run.storage, safe=":/") if storage.is_remote(run.storage) else run.storage,
             failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
-            callbacks=[ReportFailures(events.put), SmoothResize(orders)],
-            worker_runtime_env={"env_vars": _worker_environment(run.cpus_per_worker, use_gpu)},
+            callbacks=[ReportFailures(events.put), SmoothResize(leave_requests)],
+            worker_runtime_env={"env_vars": environment},
         ),
     )
 
 
-def _wait(done: "Future[Any]", held: Lease, interrupts: Interrupts, orders: "Orders") -> None:
-    """Until the training has ended, or has not ended in time after a signal.
+def _wait(done: "Future[Any]", held: Lease, interrupts: Interrupts, leave_requests: "LeaveRequests") -> None:
+    """Wait until the training has ended or, after a signal, the time for an orderly end is over.
 
     Raises:
-        LostError: another attempt has the folder.
+        LostError: another attempt holds the folder.
     """
-    while not done.done() and not interrupts.asked.is_set():
+    while not done.done() and not interrupts.requested.is_set():
         held.heed()
         wait([done], timeout=0.2)
     if not done.done():
         log.info(f"{interrupts.reason}: saving and stopping; once more stops at once")
-        orders.leave("driver")
+        leave_requests.leave("driver")
         wait([done], timeout=GRACE)
 
 
 def _here() -> dict[str, Any]:
-    """Options of an actor on the driver's own node: the one node that the run cannot do without anyway."""
+    """Return options that keep an actor on the driver's own node, which the run cannot do without anyway."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -180,16 +186,10 @@ def _here() -> dict[str, Any]:
     return {"num_cpus": 0, "scheduling_strategy": here}
 
 
-def _event_queue() -> "Queue":
-    from ray.util.queue import Queue
-
-    return Queue(actor_options=_here())
-
-
 def _in_thread(call: Callable[[], Result]) -> "Future[Result]":
-    """The result of ``call``, made in a thread of its own.
+    """Call ``call`` in a thread of its own, and return its future result.
 
-    Ray Train catches Ctrl-C, if called in the main thread, and leaves the process by its own ways.
+    In the main thread, Ray Train would catch Ctrl-C itself.
     """
     future: Future[Result] = Future()
 
@@ -204,7 +204,7 @@ def _in_thread(call: Callable[[], Result]) -> "Future[Result]":
 
 
 class _Listener:
-    """A thread that hands on the workers' events as they come."""
+    """A thread that passes the workers' events on as they come."""
 
     def __init__(self, events: "Queue", see: Callable[[Event], None]) -> None:
         self._events = events
@@ -216,7 +216,7 @@ class _Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Handle what is still on its way, then end."""
+        """Handle the events still on their way, then end."""
         from ray.exceptions import RayError
 
         if self._thread.is_alive():
@@ -227,7 +227,7 @@ class _Listener:
     def _listen(self) -> None:
         from ray.exceptions import RayError
 
-        # Ray takes a driver that was halted for dead, and ends what it had. The training then ends with its own error.
+        # Ray takes a driver that was halted for dead and ends its actors. The training then ends with its own error.
         with suppress(RayError):
             while (event := self._events.get()) is not _END:
                 self._see(event)
@@ -260,10 +260,3 @@ def _use_gpu(config: Config) -> bool:
             raise UserError(f"{shortage}; lower run.workers or change run.device")
         log.info(f"waiting: {shortage} in the cluster now; without an autoscaler, lower run.workers")
     return use_gpu
-
-
-def _worker_environment(threads: int, use_gpu: bool) -> dict[str, str]:
-    environment = {"OMP_NUM_THREADS": str(threads)}
-    if not use_gpu:
-        environment["DS_ACCELERATOR"] = "cpu"
-    return environment

@@ -1,4 +1,4 @@
-"""What a run's folder remembers beside its checkpoints: its configuration, its data, and where it is tracked."""
+"""The record in a run's folder beside its checkpoints: its configuration, its data, and where it is tracked."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ from mana_dist.storage.retry import persistently
 # What may differ between the attempts of one run: it moves neither the samples nor the arithmetic of a step
 # (workers, ZeRO stage and precision only round differently).
 _FREE_KEYS = (
-    # The data may have moved: their fingerprint tells whether they are the same.
+    # The data may have moved: the fingerprint shows whether they are the same.
     *("mlflow.", "run.", "data.path", "data.validation_path"),
     *("data.prefetch", "data.readers", "data.cache_mb", "data.disk_cache", "data.disk_cache_mb"),
 )
@@ -25,15 +25,15 @@ _BOUND_KEYS = ("run.seed", "run.clip_gradients")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What ties a run to its data and to MLflow.
+    """The ties of a run to its data and to MLflow.
 
     Attributes:
-        data_fingerprint: of the shards that it trains on.
-        tracking_uri: where its MLflow run lives, without a password.
+        data_fingerprint: digest of the shards that it trains on.
+        tracking_uri: server or database of its MLflow run, without a password.
         mlflow_run_id: its MLflow run.
         registered: its finished model in the registry, ``models:/NAME/VERSION``, once it is there.
         order: version of the sample order that it trains by.
-        candidate: what was decided then of the registry's alias ``candidate``, one line.
+        candidate: the decision about the registry's alias ``candidate``, one line.
     """
 
     data_fingerprint: str
@@ -44,29 +44,29 @@ class RunRecord:
     candidate: str | None = None
 
     def is_tracked_in(self, tracking_uri: str) -> bool:
-        """Return whether its MLflow run lives there, whoever asks; older versions recorded the password too."""
+        """Return whether its MLflow run is at ``tracking_uri``, of which older versions recorded the password too."""
         return redacted(self.tracking_uri) == redacted(tracking_uri)
 
 
 def run_folder(config: Config) -> str:
-    """``<run.storage>/<run.name>``."""
+    """Return ``<run.storage>/<run.name>``."""
     assert config.run.name is not None
     return storage.join(config.run.storage, config.run.name)
 
 
 def model_folder_of(config: Config) -> str:
-    """Where the run's finished model lies once training is done."""
+    """Return the URI of the run's finished model."""
     return storage.join(run_folder(config), "model")
 
 
 def fingerprint(manifest: Manifest) -> str:
-    """Return a digest of what the order of samples depends on: a dataset's shards, their rows and row groups."""
+    """Return a digest of a dataset's shards, their rows and row groups, which the order of samples depends on."""
     shards = [(shard.path, shard.rows, shard.group_rows, shard.bytes) for shard in manifest.shards]
     return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
 
 
 def load(config: Config) -> RunRecord | None:
-    """The record of the run, None if the run is new."""
+    """Return the record of the run, None if the run is new."""
     try:
         values = json.loads(persistently(storage.read_bytes, _record_uri(config)))
     except FileNotFoundError:

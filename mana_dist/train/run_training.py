@@ -1,5 +1,6 @@
 """The driver of a training: checks everything, starts Ray Train, tracks, and publishes the finished model."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from mana_dist.train.tracking.mlflow_run import Tracker
 
 _FLUSH = 600.0  # seconds for a tracking server to come back before a model is registered
-_AT_ONCE = 5.0  # and after SIGTERM
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Trained:
     Attributes:
         model: URI of the finished model's folder.
         registered: the registry's name of it, ``models:/NAME/VERSION``; None if it was not to be registered.
-        candidate: what was decided of the registry's alias ``candidate``; None where that is not known.
+        candidate: the decision about the registry's alias ``candidate``; None if there was none.
     """
 
     model: str
@@ -56,8 +56,8 @@ class Part:
 
     Attributes:
         parent: the MLflow run that the training's is shown under.
-        watch: is told every event, beside the console and MLflow.
-        prepare: called once the run's folder is this training's, before anything is read from there.
+        watch: called with every event, after the console and MLflow.
+        prepare: called once the run's folder is locked for this training, before anything is read from there.
     """
 
     parent: str
@@ -70,10 +70,7 @@ def train(config: Config, part: Part | None = None) -> Trained:
 
     Args:
         config: the run.
-        part: what it is a part of, if it is; the model then is not registered.
-
-    Returns:
-        Where the model is.
+        part: set if the training belongs to something larger; the model then is not registered.
 
     Raises:
         UserError: the configuration, the data, the storage or the tracking server cannot be used, or another attempt
@@ -87,10 +84,13 @@ def train(config: Config, part: Part | None = None) -> Trained:
         with lease.hold(folder, name, "give another run.name", patient=part is not None) as held:
             if part is not None:
                 part.prepare()
-            return _train_named(config, manifest, held, interrupts, part)
+            return _train_and_register(config, manifest, held, interrupts, part)
 
 
-def _train_named(config: Config, manifest: Manifest, held: Lease, interrupts: Interrupts, part: Part | None) -> Trained:
+def _train_and_register(
+    config: Config, manifest: Manifest, held: Lease, interrupts: Interrupts, part: Part | None
+) -> Trained:
+    """Train within one MLflow run, and end that run by the outcome."""
     tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
     model = run_record.model_folder_of(config)
     record = run_record.load(config)
@@ -109,7 +109,7 @@ def _train_named(config: Config, manifest: Manifest, held: Lease, interrupts: In
         record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id)
         run_record.save(config, record)
         if not _is_finished(model):
-            _fit(config, manifest, tracker, held, interrupts, part)
+            _train_model(config, manifest, tracker, held, interrupts, part)
         if not tracker.flush(_FLUSH):
             raise UserError(f"mlflow.tracking_uri {tracking_uri} is out of reach; the same command then registers")
         held.check()
@@ -124,7 +124,7 @@ def _train_named(config: Config, manifest: Manifest, held: Lease, interrupts: In
         raise  # MLflow's run is the other attempt's now
     except (KeyboardInterrupt, Terminated):
         held.heed()
-        tracker.close("KILLED", _AT_ONCE)
+        tracker.close("KILLED")
         log.info(f"\nrun {config.run.name} stopped; the same command with --run.name {config.run.name} goes on with it")
         raise
     except BaseException:
@@ -135,18 +135,30 @@ def _train_named(config: Config, manifest: Manifest, held: Lease, interrupts: In
     return Trained(model, record.registered, record.candidate)
 
 
-def _fit(
+def _train_model(
     config: Config, manifest: Manifest, tracker: "Tracker", held: Lease, interrupts: Interrupts, part: Part | None
 ) -> None:
-    """Run the schedule, or what is left of it; the finished model then lies in the run's folder."""
+    """Run the schedule, or what is left of it, and write the finished model into the run's folder."""
+    from mana_dist.train.tracking.observer import Observer
+
+    observer = Observer(tracker, str(config.run.name))
+
+    def see(event: Event) -> None:
+        if held.is_lost:
+            return  # the other attempt reports for itself
+        observer.see(event)
+        if part is not None:
+            part.watch(event)
+
     checkpoints = Checkpoints(config)
     total = stages(config)[-1].stop
     try:
         newest = checkpoints.newest().state
         # The last validation comes after the last checkpoint, so it may be what is left to do.
         if newest is None or newest.step < total or config.data.validation_path:
-            with single_tries():  # meanwhile nobody but the tracker's delivery talks to MLflow
-                _train(config, manifest, tracker, held, interrupts, part)
+            # Meanwhile nobody but the tracker's delivery talks to MLflow.
+            with single_tries(), contextlib.closing(observer):
+                fit(config, manifest, see, held, interrupts)
         model = run_record.model_folder_of(config)
         weights = persistently(storage.read_bytes, storage.join(checkpoints.folder(total), model_folder.WEIGHTS_FILE))
         description = model_folder.describe(config)
@@ -156,26 +168,6 @@ def _fit(
         persistently(storage.write_bytes, storage.join(model, model_folder.WEIGHTS_FILE), weights)
     except OSError as error:
         raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
-
-
-def _train(
-    config: Config, manifest: Manifest, tracker: "Tracker", held: Lease, interrupts: Interrupts, part: Part | None
-) -> None:
-    from mana_dist.train.tracking.observer import Observer
-
-    observer = Observer(tracker, str(config.run.name))
-
-    def see(event: Event) -> None:
-        if held.is_lost:
-            return  # the other attempt tells of itself
-        observer.see(event)
-        if part is not None:
-            part.watch(event)
-
-    try:
-        fit(config, manifest, see, held, interrupts)
-    finally:
-        observer.close()
 
 
 def _is_finished(model: str) -> bool:
@@ -189,7 +181,7 @@ def _is_registered_in(record: RunRecord, tracking_uri: str, config: Config) -> b
 
 
 def _named(config: Config) -> Config:
-    """With a name made from the time, if none was given."""
+    """Return the configuration with a name made from the time, if it has none."""
     if config.run.name:
         return config
     name = datetime.now(UTC).strftime("mana-%Y%m%d-%H%M%S")
@@ -197,7 +189,7 @@ def _named(config: Config) -> Config:
 
 
 def _print_plan(config: Config, manifest: Manifest, tracking_uri: str, *, resumed: bool) -> None:
-    """What will be done, and what of it would be lost."""
+    """Log what will be done, and which results would be lost with a Ray job's folder."""
     data, run = config.data, config.run
     planned = ", ".join(f"stage {stage.number}: {stage.stop - stage.start}" for stage in stages(config))
     epochs = stages(config)[-1].stop * data.batch_size / manifest.samples
@@ -211,7 +203,7 @@ def _print_plan(config: Config, manifest: Manifest, tracking_uri: str, *, resume
 
 
 def warn_of_loss(config: Config, tracking_uri: str) -> None:
-    """Say what lies in the working folder of a Ray job, which is deleted after it."""
+    """Log a warning about results in the working folder of a Ray job, which is deleted after it."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         lost = {"run.storage": config.run.storage, "mlflow.tracking_uri": sqlite_file(tracking_uri) or ""}
         for key, path in lost.items():

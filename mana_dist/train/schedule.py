@@ -1,4 +1,4 @@
-"""The three-stage schedule (paper section 3.4) and what each stage trains."""
+"""The three-stage schedule (paper section 3.4), its losses and its trained parameters."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ class Stage:
 
     @property
     def trains_memory_only(self) -> bool:
-        """Return whether the loss is stage 2's."""
+        """Return whether only the memory bank is trained, by stage 2's loss."""
         return self.number == 2
 
     def trains(self, parameter: str) -> bool:
@@ -47,7 +47,7 @@ class Stage:
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
-    """The stages of a run, in order, those without steps left out.
+    """Return the stages of a run in order, without those of 0 steps.
 
     Without a memory module (``model.memory_slots`` 0) there is no stage 2; stage 3 follows stage 1.
     """
@@ -75,7 +75,7 @@ class StageObjective(nn.Module):
             parameter.requires_grad_(stage.trains(name))
 
     def forward(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """The stage's mean loss over a batch.
+        """Return the stage's mean loss over a batch.
 
         Args:
             lr: (B, T, 3, h, w) uint8.

@@ -1,7 +1,4 @@
-"""A trained model against the one that has the registry's alias ``candidate``, on the run's validation data."""
-
-import dataclasses
-from typing import Any
+"""The comparison of a trained model with the holder of the registry's alias ``candidate``, on validation data."""
 
 import torch
 
@@ -10,7 +7,7 @@ from mana_dist.config import Config
 from mana_dist.console import log
 from mana_dist.data.feed import check_dataset
 from mana_dist.errors import UserError, one_line
-from mana_dist.model import Mana, ModelConfig
+from mana_dist.model import Mana
 from mana_dist.model.inference import choose_device
 from mana_dist.registry import candidate, model_folder
 from mana_dist.registry.candidate import Decision, Scores
@@ -22,15 +19,15 @@ def settle(config: Config, model: str, version: Registered, tracking_uri: str, i
     """Decide whether the alias moves to a run's model, and move it.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         model: URI of the model's folder.
         version: the same model in the registry.
-        tracking_uri: of the registry.
+        tracking_uri: the registry's.
         interrupts: the signals, caught already.
 
     Raises:
         UserError: the registry refuses or cannot be reached.
-        KeyboardInterrupt, Terminated: a signal asked for an end.
+        KeyboardInterrupt, Terminated: a signal requested an end.
     """
 
     def score(holder: Registered) -> Scores:
@@ -47,9 +44,9 @@ def scores(uri: str, samples: int, newcomer: Mana, holder: Mana, device: str) ->
 
     Args:
         uri: the validation dataset's folder.
-        samples: how many, as ``run.validate_samples``.
-        newcomer: which may take the alias.
-        holder: which has it.
+        samples: ``run.validate_samples``.
+        newcomer: the model that may take the alias.
+        holder: the model that has it.
         device: ``cpu`` or ``cuda``.
     """
     from mana_dist.train.validation import Validation
@@ -63,10 +60,10 @@ def scores(uri: str, samples: int, newcomer: Mana, holder: Mana, device: str) ->
 
 
 def _comparable(config: Config, holder: Registered, tracking_uri: str) -> Mana:
-    """The model that has the alias, if this run's validation data can be given to it.
+    """Return the model that has the alias.
 
     Raises:
-        UserError: it cannot be read, or takes other data.
+        UserError: it cannot be read, or this run's validation data does not fit it.
     """
     model = model_folder.load(holder.uri, tracking_uri)[0]
     if model.config.scale != config.model.scale:
@@ -76,7 +73,7 @@ def _comparable(config: Config, holder: Registered, tracking_uri: str) -> Mana:
 
 
 def _on_ray(config: Config, newcomer: Mana, holder: Mana, interrupts: Interrupts) -> Scores:
-    """:func:`scores` where the run's workers were: the driver's machine may have neither GPU nor cores for it.
+    """Call :func:`scores` where the run's workers were: the driver's machine may have neither GPU nor cores for it.
 
     Raises:
         UserError: it failed there.
@@ -89,13 +86,12 @@ def _on_ray(config: Config, newcomer: Mana, holder: Mana, interrupts: Interrupts
         with interrupts.awaited():
             gpus = int(run.device == "cuda" or (run.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1))
             task = ray.remote(num_cpus=run.cpus_per_worker, num_gpus=gpus)(_score)
-            models = [(dataclasses.asdict(model.config), model.state_dict()) for model in (newcomer, holder)]
             uri = storage.resolve(str(config.data.validation_path))
-            asked = task.remote(uri, run.validate_samples, models, run.cpus_per_worker, bool(gpus))
-            while not ray.wait([asked], timeout=0.2)[0]:
-                if interrupts.asked.is_set():
+            pending = task.remote(run.cpus_per_worker, bool(gpus), uri, run.validate_samples, newcomer, holder)
+            while not ray.wait([pending], timeout=0.2)[0]:
+                if interrupts.requested.is_set():
                     raise interrupts.error()
-            found: Scores = ray.get(asked)
+            found: Scores = ray.get(pending)
     except (ray.exceptions.RayError, OSError) as error:
         raise UserError(one_line(getattr(error, "cause", None) or error)[:500]) from error
     finally:
@@ -103,11 +99,7 @@ def _on_ray(config: Config, newcomer: Mana, holder: Mana, interrupts: Interrupts
     return found
 
 
-def _score(uri: str, samples: int, models: list[tuple[dict[str, Any], Any]], threads: int, on_gpu: bool) -> Scores:
-    """The task."""
+def _score(threads: int, on_gpu: bool, uri: str, samples: int, newcomer: Mana, holder: Mana) -> Scores:
+    """The task on Ray."""
     torch.set_num_threads(threads)
-    made = []
-    for config, weights in models:
-        made.append(Mana(ModelConfig(**config)))
-        made[-1].load_state_dict(weights)
-    return scores(uri, samples, made[0], made[1], choose_device("cuda" if on_gpu else "cpu"))
+    return scores(uri, samples, newcomer, holder, choose_device("cuda" if on_gpu else "cpu"))

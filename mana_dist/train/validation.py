@@ -1,4 +1,4 @@
-"""Validation while training: PSNR and SSIM of whole frames, shared out over the workers."""
+"""Validation during training: PSNR and SSIM of whole frames, divided among the workers."""
 
 import time
 
@@ -25,9 +25,9 @@ class Validation:
     Args:
         uri: the validation dataset's folder.
         frames: T of the model.
-        samples: how many samples to look at.
+        samples: number of samples.
         rank: this worker's rank.
-        world_size: workers in all.
+        world_size: number of workers.
     """
 
     def __init__(self, uri: str, frames: int, samples: int, rank: int, world_size: int) -> None:
@@ -42,7 +42,7 @@ class Validation:
         self._bicubic = [_scores(bicubic_upsample(lr[frames // 2]), hr) for lr, hr in self._samples]
 
     def run(self, model: Mana, step: int, device: torch.device) -> Validated:
-        """Measure the model; collective. Rank 0's first sample makes the picture."""
+        """Return the model's scores, and a picture of rank 0's first sample; collective."""
         before = time.perf_counter()
         sums, picture = self._measure(model, device)
         sums = sums.to(device)
@@ -56,7 +56,7 @@ class Validation:
         return float(sums[0]) / self._count, float(sums[2]) / self._count
 
     def _measure(self, model: Mana, device: torch.device) -> tuple[Tensor, NDArray[np.uint8]]:
-        """Sums of the model's and bicubic's scores over this worker's samples, and the picture of the first."""
+        """Return the sums of the model's and bicubic's scores over this worker's samples, and the first's picture."""
         sums = torch.zeros(4, dtype=torch.float64)
         picture = np.zeros((1, 1, 3), dtype=np.uint8)
         idle = torch.zeros((1, model.config.frames, 3, 8, 8), device=device)
@@ -76,12 +76,11 @@ class Validation:
 # Not inference_mode: ZeRO 3 gathers weights here that training uses again.
 @torch.no_grad()
 def _forward(model: Mana, frames: Tensor) -> Tensor:
-    output: Tensor = model(frames)
-    return output
+    return model(frames)
 
 
 def _picture(lr: NDArray[np.uint8], output: NDArray[np.uint8], hr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Show the part in which bicubic is farthest from HR: of whole frames no difference could be seen."""
+    """Return LR, bicubic, output and HR side by side, cut to the region where bicubic differs most from HR."""
     bicubic = bicubic_upsample(lr)
     region = pictures.most_different_region(bicubic, hr)
     return pictures.side_by_side(region.of_lr(lr), *(region.of(frame) for frame in (bicubic, output, hr)))

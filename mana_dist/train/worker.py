@@ -1,4 +1,4 @@
-"""What every training worker runs: the paper's schedule, step by step."""
+"""The training worker: the paper's schedule, step by step."""
 
 import contextlib
 import math
@@ -24,8 +24,8 @@ from mana_dist.train.checkpoints.history import Checkpoints
 from mana_dist.train.checkpoints.saver import Saver
 from mana_dist.train.elastic import shared_storage, suspects
 from mana_dist.train.elastic.consensus import Consensus
-from mana_dist.train.elastic.failures import told_as_mistakes
-from mana_dist.train.elastic.leave_requests import Orders
+from mana_dist.train.elastic.failures import memory_errors_as_user_errors
+from mana_dist.train.elastic.leave_requests import LeaveRequests
 from mana_dist.train.elastic.watchdog import Watchdog
 from mana_dist.train.engine import StageEngine, initial_weights
 from mana_dist.train.meter import Meter
@@ -34,31 +34,31 @@ from mana_dist.train.schedule import Stage, stages
 from mana_dist.train.tracking.events import Event, Stalled, Started
 from mana_dist.train.validation import Validation
 
-# What rank 0 tells the others at every step, as bits.
+# What rank 0 sends to the others at every step, as bits.
 _LEAVE = 1  # save everything and leave
 _LOOK = 2  # ask Ray whether a node is about to go
 
 _LOOK_EVERY = 10.0  # seconds
-_SLOW = 5.0  # how many times as long as a step its surroundings may take: building engines, compiling, validating
+_SLOW = 5.0  # factor of patience for building engines, compiling and validating, which take longer than a step
 _LEAST_LOSSES = 1000  # kept in checkpoints, in case the driver did not log them
 
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What the driver hands to every worker.
+    """What the driver gives to every worker.
 
     Attributes:
         config: the run's configuration.
         data: the training data's manifest, as it was when the run was started.
-        send: takes events to the driver.
-        orders: what the driver wants.
-        fence: tells whether the run's folder is the driver's still.
+        send: sends an event to the driver.
+        leave_requests: the driver's requests to save everything and leave.
+        fence: checks that the run's folder is still the driver's.
     """
 
     config: Config
     data: Manifest
     send: Callable[[Event], None]
-    orders: Orders
+    leave_requests: LeaveRequests
     fence: Fence
 
 
@@ -68,16 +68,16 @@ def train_worker(task: WorkerTask) -> int:
     Returns:
         The global steps done; all of them are in a checkpoint.
     """
-    with told_as_mistakes(task.config):
-        return Worker(task.config, task).train()
+    with memory_errors_as_user_errors(task.config):
+        return Worker(task).train()
 
 
 class Worker:
     """One worker's view of the run: its rank, its device, and the way to the driver."""
 
-    def __init__(self, config: Config, task: WorkerTask) -> None:
+    def __init__(self, task: WorkerTask) -> None:
         context = ray.train.get_context()
-        self.config = config
+        self.config = config = task.config
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
@@ -91,15 +91,21 @@ class Worker:
         self._preempted: set[str] = set()
 
     def train(self) -> int:
-        """The three stages in order, each from where the run stands."""
+        """Train the three stages in order, from where the run stands; returns the global steps done."""
+
+        def report_stall(seconds: float, stacks: str) -> None:
+            self._task.send(Stalled(self.rank, seconds, stacks))
+
         with (
-            Watchdog(self.config.run.stall_timeout, self._report_stall) as self._watchdog,
-            self._task.orders.listen() if self.rank == 0 else contextlib.nullcontext() as self._listener,
+            Watchdog(self.config.run.stall_timeout, report_stall) as self._watchdog,
+            self._task.leave_requests.listen() if self.rank == 0 else contextlib.nullcontext() as self._listener,
             Saver(self._checkpoints, self.send) as self._saver,
         ):
             self._watchdog.beat(_SLOW)
-            self._check_storage()
-            with told_as_mistakes(self.config, validating=True):
+            # All workers must see the folder that the driver sees.
+            seen = self._consensus.gather(shared_storage.sees(self._task.fence))
+            shared_storage.check_all(seen, self.config.run.storage)
+            with memory_errors_as_user_errors(self.config, validating=True):
                 self._validation = self._make_validation()
             self._peak = device_peak(self.device, self.config.run.precision)
             state = self._resume()
@@ -112,7 +118,7 @@ class Worker:
                     if state.step < stage.stop and not self._leaving:
                         state = self._train_stage(stage, state, feed)
         if self.rank == 0:  # and the saver has saved it
-            self._task.orders.report_left(state.step)
+            self._task.leave_requests.report_left(state.step)
         return state.step
 
     def _train_stage(self, stage: Stage, state: TrainState, feed: Feed) -> TrainState:
@@ -134,8 +140,8 @@ class Worker:
                 if due:
                     state = self._checkpoint(engine, stage, step, meter.take_losses())
                     meter.restart()
-                # After the checkpoint, so that it costs no step whatever becomes of it. The next attempt makes up for
-                # one that is left out to leave in time.
+                # After the checkpoint, so that a validation that fails costs no step. One that is skipped to leave in
+                # time is made by the next attempt.
                 if self._is_validated(step) and (step == self.total or not self._leaving):
                     self._validate(engine.model, step)
                     meter.restart()
@@ -149,14 +155,14 @@ class Worker:
     def _validate(self, model: Mana, step: int) -> None:
         assert self._validation is not None
         self._watchdog.beat(_SLOW)
-        with told_as_mistakes(self.config, validating=True):
+        with memory_errors_as_user_errors(self.config, validating=True):
             self.send(self._validation.run(model, step, self.device))
         self._watchdog.beat(_SLOW)
 
     def _validate_resumed(self, state: TrainState) -> None:
         """Make the validation that may be missing, since it comes after its step's checkpoint.
 
-        One that is not missing gives the same numbers again, which are not logged again.
+        If it is not missing, the same numbers come again and are not logged.
         """
         if state.step and self._is_validated(state.step):
             model = Mana(self.config.model)
@@ -170,7 +176,7 @@ class Worker:
         return self.stages[-1].stop
 
     def send(self, event: Event) -> None:
-        """Tell the driver; rank 0 speaks for all."""
+        """Send an event to the driver, from rank 0 for all workers."""
         if self.rank == 0:
             self._task.send(event)
 
@@ -188,17 +194,8 @@ class Worker:
             start_step=step,
         )
 
-    def _check_storage(self) -> None:
-        """Check that all workers see the folder that the driver sees; collective.
-
-        Raises:
-            UserError: some do not; on all workers alike.
-        """
-        seen = self._consensus.gather(shared_storage.sees(self._task.fence))
-        shared_storage.check_all(seen, self.config.run.storage)
-
     def _resume(self) -> TrainState:
-        """The state to go on from; rank 0 chooses, so that all take the same."""
+        """Return the state to go on from; rank 0 chooses, so that all take the same."""
         chosen: int | UserError | None = None
         state: TrainState | None = None
         if self.rank == 0:
@@ -210,7 +207,7 @@ class Worker:
                 chosen = state.step if state else None
             except UserError as error:
                 chosen = error
-        chosen = self._consensus.tell(chosen)
+        chosen = self._consensus.broadcast(chosen)
         if isinstance(chosen, UserError):
             raise chosen
         if chosen is None:
@@ -241,27 +238,27 @@ class Worker:
 
         The reasons: the driver wants the workers to leave, or Ray has said that a node is about to be taken away.
         """
-        word = 0
+        flags = 0
         if self._listener is not None:
             look = time.monotonic() - self._looked > _LOOK_EVERY
             self._looked = time.monotonic() if look else self._looked
-            word = (_LEAVE if self._listener.leave else 0) | (_LOOK if look else 0)
-        told = self._consensus.exchange(word)
-        self._leaving = bool(told & _LEAVE)
-        return bool(told & _LOOK and self._is_node_going()) or self._leaving
+            flags = (_LEAVE if self._listener.leave else 0) | (_LOOK if look else 0)
+        flags = self._consensus.exchange(flags)
+        self._leaving = bool(flags & _LEAVE)
+        return bool(flags & _LOOK and self._is_node_going()) or self._leaving
 
     def _is_node_going(self) -> bool:
-        """Return whether Ray says so of a node that it did not name before; collective."""
+        """Return whether Ray announces that another node is about to be taken away; collective."""
         if os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") == "0":
             return False
-        told = ray.train.get_preemption_info()
-        nodes = set(told.preempted_node_ids) if told else set()
+        announced = ray.train.get_preemption_info()
+        nodes = set(announced.preempted_node_ids) if announced else set()
         is_news = not nodes <= self._preempted
         self._preempted |= nodes
         return is_news
 
     def _report(self, meter: Meter, step: int, parts: list[torch.Tensor]) -> None:
-        """Tell of the steps up to ``step``, whose losses' parts are ``parts``; collective.
+        """Report the steps up to ``step``, for which this worker's parts of the losses are ``parts``; collective.
 
         Raises:
             UserError: a loss or gradient was not finite; on all workers alike, once its samples are written down.
@@ -287,10 +284,7 @@ class Worker:
                 "last checkpoint before it is kept. Look at the samples, lower schedule.*.lr or set "
                 "run.clip_gradients, under another run.name"
             )
-        raise UserError(self._consensus.tell(message))  # told only now, so that none ends before rank 0 is done
-
-    def _report_stall(self, seconds: float, stacks: str) -> None:
-        self._task.send(Stalled(self.rank, seconds, stacks))
+        raise UserError(self._consensus.broadcast(message))  # only now, so that none ends before rank 0 is done
 
     def _make_validation(self) -> Validation | None:
         path, run = self.config.data.validation_path, self.config.run
@@ -305,5 +299,5 @@ class Worker:
 
 
 def collective_timeout(config: Config) -> float:
-    """Seconds after which a worker stops to wait for the others: long after the watchdog, which can say more."""
+    """Return the seconds after which a worker stops waiting for the others: longer than the watchdog's."""
     return _SLOW * config.run.stall_timeout + 120

@@ -186,7 +186,7 @@ def test_a_full_disk_stops_the_storing_not_the_training(
     full.store(SHARD, 1, group(1))  # not tried
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"data\.disk_cache: cannot write to .*name another"):
         cache(tmp_path / "file" / "cache")

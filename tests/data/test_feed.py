@@ -81,11 +81,11 @@ def test_batches_hold_the_prescribed_crops(dataset: str) -> None:
             for slot in range(5):
                 reference = order.sample(step, slot)
                 expected = sample(*groups[reference.group][reference.row])
-                how = augmentation(3, step * 5 + slot, HEIGHT, WIDTH, 4)
-                lr = torch.from_numpy(expected.lr).permute(0, 3, 1, 2)[..., how.top :, how.left :][..., :4, :4]
-                dims = [-2] * how.flip_vertical + [-1] * how.flip_horizontal
+                drawn = augmentation(3, step * 5 + slot, HEIGHT, WIDTH, 4)
+                lr = torch.from_numpy(expected.lr).permute(0, 3, 1, 2)[..., drawn.top :, drawn.left :][..., :4, :4]
+                dims = [-2] * drawn.flip_vertical + [-1] * drawn.flip_horizontal
                 lr = lr.flip(dims)
-                lr = lr.transpose(-1, -2) if how.transpose else lr
+                lr = lr.transpose(-1, -2) if drawn.transpose else lr
                 assert torch.equal(batch.lr[slot], lr)
                 hr = lr[FRAMES // 2].repeat_interleave(4, -1).repeat_interleave(4, -2)
                 assert torch.equal(batch.hr[slot], hr)
@@ -180,7 +180,7 @@ def test_an_outage_delays_the_batches_and_changes_none(dataset: str, monkeypatch
             assert torch.equal(next(batches).hr, expected[step].hr)
 
 
-def test_a_missing_shard_is_told_by_the_feed(dataset: str) -> None:
+def test_a_missing_shard_is_reported_by_the_feed(dataset: str) -> None:
     shards = load_manifest(dataset).shards
     broken = manifest((*shards[:-1], dataclasses.replace(shards[-1], path="gone.parquet")))
     with (

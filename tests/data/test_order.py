@@ -42,7 +42,7 @@ def test_each_sample_comes_once_an_epoch(rows: list[int], batch_size: int, shuff
 
 @settings(deadline=None, max_examples=30)
 @given(group_rows, st.integers(1, 20), st.integers(0, 500))
-def test_any_step_can_be_asked_first(rows: list[int], batch_size: int, step: int) -> None:
+def test_any_step_can_come_first(rows: list[int], batch_size: int, step: int) -> None:
     """Resuming needs no history: a fresh object gives what a long-used one gives."""
     used = order(rows, batch_size)
     for earlier in range(min(step, 20)):
@@ -74,7 +74,7 @@ def test_the_order_of_a_seed_is_fixed_for_good() -> None:
 def test_the_order_is_what_its_description_says(
     rows: list[int], batch_size: int, shuffle_groups: int, seed: int, epoch: int
 ) -> None:
-    """As a slow one in Python's integers alone has it, at any epoch."""
+    """Against a slow one in Python's integers alone, at any epoch."""
     expected = slow_order.epoch(rows, batch_size, shuffle_groups, seed, epoch)
     subject = order(rows, batch_size, shuffle_groups, seed)
     numbers = range(epoch * subject.total, (epoch + 1) * subject.total)
@@ -214,9 +214,9 @@ def test_a_batch_mixes_groups() -> None:
 
 def test_crops_stay_inside_and_reach_everywhere() -> None:
     seen = [augmentation(0, number, 10, 12, 8) for number in range(600)]
-    assert {how.top for how in seen} == {0, 1, 2}
-    assert {how.left for how in seen} == {0, 1, 2, 3, 4}
-    assert len({tuple(how)[2:] for how in seen}) == 8
+    assert {drawn.top for drawn in seen} == {0, 1, 2}
+    assert {drawn.left for drawn in seen} == {0, 1, 2, 3, 4}
+    assert len({tuple(drawn)[2:] for drawn in seen}) == 8
 
 
 def test_an_empty_dataset_is_refused() -> None:

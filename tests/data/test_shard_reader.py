@@ -1,4 +1,4 @@
-"""Shards are read with few requests, through outages, and damaged ones are told from storage that is away."""
+"""Shards are read with few requests, through outages, and damaged ones are distinguished from storage that is away."""
 
 import dataclasses
 import threading
@@ -146,14 +146,14 @@ def overwrite(start: int) -> Callable[[Path], None]:
         (overwrite(-100), "damaged.*--verify"),
     ],
 )
-def test_a_damaged_shard_is_told_at_once(
+def test_a_damaged_shard_is_reported_at_once(
     dataset: tuple[str, Manifest], damage: Callable[[Path], None], message: str
 ) -> None:
     damage(shard_file(dataset))
     started = time.monotonic()
-    with pytest.raises(UserError, match=message) as told:
+    with pytest.raises(UserError, match=message) as raised:
         ShardReader(*dataset).read(dataset[1].shards[0], 0)
-    assert str(shard_file(dataset)) in str(told.value)
+    assert str(shard_file(dataset)) in str(raised.value)
     assert time.monotonic() - started < 30  # of the 60 that an outage is waited out
 
 

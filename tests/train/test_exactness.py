@@ -63,7 +63,7 @@ def test_kills_at_random_steps_change_no_bit(workplace: Path, whole: str) -> Non
 
 
 @pytest.mark.cluster
-def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(workplace: Path, whole: str) -> None:
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(workplace: Path, whole: str) -> None:
     arguments = [*TINY, *DATA, *OFTEN, "--run.name", "damaged"]
     with Training(workplace, *arguments) as training:
         training.wait_for("checkpoint at step 12")

@@ -49,7 +49,7 @@ def only(sent: list[Event]) -> Progress:
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_report_sums_the_workers_and_tells_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_sums_the_workers_and_holds_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "all_reduce", lambda tensor: tensor.mul_(2))
     sent: list[Event] = []
     meter = make(sent, FakeFeed())
@@ -89,7 +89,7 @@ def test_pace_waiting_and_work_are_of_the_measured_interval() -> None:
 
 
 @pytest.mark.usefixtures("alone")
-def test_steps_before_a_restart_are_told_but_not_timed() -> None:
+def test_steps_before_a_restart_are_reported_but_not_timed() -> None:
     sent: list[Event] = []
     meter = make(sent, FakeFeed())
     meter.add(torch.tensor(1.0), torch.tensor(1.0))
@@ -112,7 +112,7 @@ def test_losses_are_taken_once_over_several_reports() -> None:
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.inf)])
-def test_steps_from_the_first_that_is_not_finite_on_are_not_told(loss: float, norm: float) -> None:
+def test_steps_from_the_first_that_is_not_finite_on_are_not_reported(loss: float, norm: float) -> None:
     """They are done again after a resume, and would stay in MLflow."""
     sent: list[Event] = []
     meter = make(sent, FakeFeed())

@@ -69,7 +69,7 @@ def test_a_crash_just_after_a_checkpoint_counts_it(tmp_path: Path, held: Lease) 
         yield "the end"
 
     trainings = Attempts(attempts())
-    assert ray_fit._fit_again(run, trainings.start, held, Interrupts(), None) == "the end"  # type: ignore[arg-type]
+    assert ray_fit._fit_with_restarts(run, trainings.start, held, Interrupts(), None) == "the end"  # type: ignore[arg-type]
     assert trainings.begun == 3
 
 
@@ -87,7 +87,7 @@ def test_crashes_without_a_new_checkpoint_end_the_run(tmp_path: Path, held: Leas
 
     trainings = Attempts(attempts())
     with pytest.raises(UserError, match=rf"more often than run.max_failures \({max_failures}\).*the node is gone"):
-        ray_fit._fit_again(run, trainings.start, held, Interrupts(), None)  # type: ignore[arg-type]
+        ray_fit._fit_with_restarts(run, trainings.start, held, Interrupts(), None)  # type: ignore[arg-type]
     assert trainings.begun == max_failures + 1
 
 
@@ -103,4 +103,4 @@ def test_a_damaged_checkpoint_does_not_hide_the_ones_written_after_it(tmp_path: 
         yield crashed()
         yield "the end"
 
-    assert ray_fit._fit_again(run, Attempts(attempts()).start, held, Interrupts(), None) == "the end"  # type: ignore[arg-type]
+    assert ray_fit._fit_with_restarts(run, Attempts(attempts()).start, held, Interrupts(), None) == "the end"  # type: ignore[arg-type]

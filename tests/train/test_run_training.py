@@ -23,7 +23,7 @@ MODEL = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, window=3, me
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """Of a run that is trained in no time."""
+    """A run that is trained in no time."""
     make_dataset(str(tmp_path / "samples"), 4)
     run = Config(
         model=MODEL,
@@ -32,17 +32,18 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         mlflow=MlflowConfig(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"),
     )
 
-    def trained(*_: object) -> None:
+    def trained(*_: object) -> int:
         weights = Mana(MODEL).state_dict()
         moments = {f"exp_avg.{key}": value for key, value in weights.items()}
         Checkpoints(run).write(TrainState(stages(run)[-1].stop, weights, moments))
+        return stages(run)[-1].stop
 
-    monkeypatch.setattr(run_training, "_train", trained)
+    monkeypatch.setattr(run_training, "fit", trained)
     return run
 
 
 STEPS: list[tuple[Any, str, list[str]]] = [
-    (run_training, "_train", []),
+    (run_training, "fit", []),
     (Tracker, "flush", ["model"]),
     (versions, "log_and_register", ["model", "version"]),
     (validate_candidate, "settle", ["model", "version", "alias"]),

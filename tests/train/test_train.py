@@ -35,7 +35,7 @@ def finished(workplace: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_the_console_tells_the_story(finished: subprocess.CompletedProcess[str]) -> None:
+def test_the_console_shows_the_course(finished: subprocess.CompletedProcess[str]) -> None:
     out = finished.stdout
     assert "steps: stage 1: 20, stage 2: 8, stage 3: 12" in out
     assert "data: 22 samples, batch 5, so 9.1 passes over them" in out
@@ -127,8 +127,8 @@ def test_killed_and_resumed_is_the_same_training_to_the_last_bit(
     assert weights(workplace, "killed") == weights(workplace, "whole")
     # No better than the model that has the alias, which it then keeps.
     score = history(workplace, "whole", "val/psnr")[STEPS]
-    told = f"without alias 'candidate': PSNR {score:.3f} dB against {score:.3f} of version 1 and "
-    assert told in resumed.stdout.splitlines()[-1]
+    decision = f"without alias 'candidate': PSNR {score:.3f} dB against {score:.3f} of version 1 and "
+    assert decision in resumed.stdout.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -194,7 +194,7 @@ def test_gpus_that_are_not_there_end_it_with_one_line(workplace: Path) -> None:
     assert "starting" not in done.stdout
 
 
-def test_a_dry_run_checks_and_tells_and_starts_nothing(workplace: Path, train_here: RunHere) -> None:
+def test_a_dry_run_checks_and_prints_and_starts_nothing(workplace: Path, train_here: RunHere) -> None:
     done = train_here(*TINY, *DATA, "--run.name", "dry", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "6,735 parameters" in done.stdout

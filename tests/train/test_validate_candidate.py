@@ -27,7 +27,7 @@ MODEL = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=5, wi
 
 
 def model(seed: int, frames: int = 5, scale: float = 1.0) -> Mana:
-    """With a residual that is not zero; of ``scale`` 0 it is plain interpolation."""
+    """Return a model with a residual that is not zero; of ``scale`` 0 it is plain interpolation."""
     torch.manual_seed(seed)
     made = Mana(ModelConfig(**{**vars(MODEL), "frames": frames})).eval()
     torch.nn.init.normal_(made.attention.project.weight)

@@ -1,4 +1,4 @@
-"""The degradations of video super-resolution, named and versioned, a module each; one code for every command.
+"""The degradations of video super-resolution, named and versioned, one module for each.
 
 A new degradation is a new module here that holds a :class:`Degradation`.
 """
@@ -22,7 +22,7 @@ def degrade(frames: NDArray[np.uint8], degradation: Degradation, scale: int = 4)
 
     Args:
         frames: uint8 (..., H, W, 3); H and W multiples of ``scale``.
-        degradation: which way.
+        degradation: the degradation.
         scale: HR side over LR side; BD is defined for 4 alone.
 
     Returns:
@@ -50,6 +50,6 @@ def bicubic_upsample(frames: NDArray[np.uint8], scale: int = 4) -> NDArray[np.ui
 
 
 def crop_to_multiple(frame: NDArray[np.uint8], multiple: int = 4) -> NDArray[np.uint8]:
-    """A view of (..., H, W, 3) without the bottom rows and right columns beyond a multiple of ``multiple``."""
+    """Return a view of (..., H, W, 3) without the bottom rows and right columns beyond a multiple of ``multiple``."""
     height, width = frame.shape[-3:-1]
     return frame[..., : height - height % multiple, : width - width % multiple, :]

@@ -27,7 +27,7 @@ def _shrink(frame: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=64)
 def _gaussian_matrix(length: int) -> sparse.csr_array:
-    """BD along one line of ``length`` samples: float64 (length // 4, length). The 2-D kernel is its outer product."""
+    """Return BD along a line: float64 (length // 4, length). The 2-D kernel is the outer product of its kernel."""
     offsets = np.arange(-_RADIUS, _RADIUS + 1)
     kernel = np.exp(-(offsets**2) / (2 * _SIGMA**2))
     taps = 4 * np.arange(length // 4)[:, None] + offsets

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from mana_dist.data.degradation.kind import Degradation
 from mana_dist.data.resize import IMRESIZE, ROUNDED, imresize
 
-# What people call LR frames without saying how they were made, which mostly was by bicubic interpolation.
+# Names of LR folders that do not say the degradation, which mostly is bicubic interpolation.
 UNSAID = ("LR_bicubic/X4", "LRx4", "LR_x4", "LR/X4", "LR/x4", "LR", "X4", "x4", "lr/x4", "lr")
 
 

@@ -1,4 +1,4 @@
-"""What a degradation consists of."""
+"""The type of a degradation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ class Degradation:
     """A way to make LR frames of HR frames.
 
     Attributes:
-        name: what ``--degradation`` and files call it.
-        version: goes up whenever the LR values that it gives change.
-        definition: all that somebody needs to make the same LR frames, in one line.
+        name: its name for ``--degradation`` and in files.
+        version: raised whenever its LR values change.
+        definition: all that is needed to make the same LR frames, in one line.
         shrink: makes the LR frame of an HR frame, uint8 (H, W, 3), whose sides are multiples of the scale; ValueError
             where it is not defined for the scale.
         lr_folders: names of folders with its LR frames beside the ground truth's, or beside it in each clip; the first

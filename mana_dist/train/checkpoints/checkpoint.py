@@ -2,9 +2,8 @@
 
 A checkpoint folder holds ``model.safetensors`` and ``config.yaml`` (so it is a model that can be evaluated and used
 to upscale), ``optimizer.safetensors`` (Adam's moments, in the middle of a stage) and ``progress.json``. The last is
-written last and holds size and SHA-256 of the others, and a SHA-256 of its own: a folder with it is whole, and says
-so itself. The position in the data needs no more than the step: see :mod:`mana_dist.data.order`; nor does randomness:
-there is none but the step's. Loading runs no code from the files.
+written last and holds size and SHA-256 of the others, and a SHA-256 of its own: a folder with it is whole. Position in
+the data and randomness depend on the step alone (see :mod:`mana_dist.data.order`). Loading runs no code from the files.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.registry import model_folder
-from mana_dist.storage.retry import PATIENCE, persistently
+from mana_dist.storage.retry import persistently
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 PROGRESS_FILE = "progress.json"
@@ -31,11 +30,11 @@ FORMAT = 3
 
 
 class DamagedError(Exception):
-    """A checkpoint cannot be used; says what is wrong with it, in one line."""
+    """A checkpoint cannot be used; the message is one line that says why."""
 
 
 class UnfinishedError(DamagedError):
-    """Its last file was never written: whoever wrote it was killed, or is still at it."""
+    """A checkpoint's last file was never written: its writer was killed, or is still at work."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class TrainState:
         step: global optimizer steps done.
         weights: all parameters by name, fp32.
         moments: Adam's moments as ``<moment>.<parameter>``; empty at the start of a stage.
-        losses: of the last steps done, oldest first, as many as a driver might have failed to log.
+        losses: the last steps' losses, oldest first, as many as a driver might have failed to log.
     """
 
     step: int
@@ -55,20 +54,13 @@ class TrainState:
     losses: tuple[float, ...] = ()
 
 
-def write(
-    folder: str,
-    state: TrainState,
-    config: Config,
-    patience: float = PATIENCE,
-    check: Callable[[], None] = lambda: None,
-) -> None:
+def write(folder: str, state: TrainState, config: Config, check: Callable[[], None] = lambda: None) -> None:
     """Write ``state`` to the folder ``folder`` (a URI), over whatever is there.
 
     Args:
-        folder: where to.
-        state: what to write; all tensors on the CPU.
+        folder: the checkpoint's folder.
+        state: all tensors on the CPU.
         config: the configuration that it was trained with.
-        patience: seconds for which a storage that is out of reach is tried again, for each file.
         check: called before each change of the folder; what it raises leaves the rest undone.
 
     Raises:
@@ -88,21 +80,21 @@ def write(
     }
     progress["sha256"] = _seal(progress)
     check()
-    remove(folder, patience)
+    remove(folder)
     for name, data in [*files.items(), (PROGRESS_FILE, json.dumps(progress).encode())]:
         check()
-        persistently(storage.write_bytes, storage.join(folder, name), data, patience=patience)
+        persistently(storage.write_bytes, storage.join(folder, name), data)
 
 
-def read(folder: str, patience: float = PATIENCE) -> TrainState:
-    """The state in the folder ``folder`` (a URI), every byte of it checked.
+def read(folder: str) -> TrainState:
+    """Return the state in the folder ``folder`` (a URI), with every byte checked.
 
     Raises:
         DamagedError: a file is missing, cut off or changed, or an older version of this program wrote it.
         UserError: a newer version of this program wrote it.
         OSError: the storage cannot be reached.
     """
-    progress = _read_progress(folder, patience)
+    progress = _read_progress(folder)
     try:
         if progress["format"] > FORMAT:
             raise UserError(f"checkpoint {folder} was written by a newer mana_dist (format {progress['format']})")
@@ -110,7 +102,7 @@ def read(folder: str, patience: float = PATIENCE) -> TrainState:
             raise DamagedError(f"{PROGRESS_FILE} is of format {progress['format']}; this mana_dist reads {FORMAT}")
         if progress.pop("sha256") != _seal(progress):
             raise DamagedError(f"{PROGRESS_FILE} has changed: its SHA-256 is not the one it was written with")
-        files = {name: _read_checked(folder, name, record, patience) for name, record in progress["files"].items()}
+        files = {name: _read_checked(folder, name, record) for name, record in progress["files"].items()}
         weights = parse_safetensors(files[model_folder.WEIGHTS_FILE])
         moments = parse_safetensors(files[OPTIMIZER_FILE]) if OPTIMIZER_FILE in files else {}
         return TrainState(progress["step"], weights, moments, tuple(progress["losses"]))
@@ -120,33 +112,32 @@ def read(folder: str, patience: float = PATIENCE) -> TrainState:
         raise DamagedError(f"its tensors cannot be read: {error}") from error
 
 
-def remove(folder: str, patience: float = PATIENCE) -> None:
-    """Delete the checkpoint ``folder``, if there is one; however far that gets, it is not whole any more."""
+def remove(folder: str) -> None:
+    """Delete the checkpoint ``folder``, if there is one; if that fails halfway, it reads as unfinished."""
     filesystem, path = storage.filesystem(folder)
 
     for delete, what in ((filesystem.delete_file, f"{path}/{PROGRESS_FILE}"), (filesystem.delete_dir, path)):
         # A folder in the file's place goes with the rest.
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-            persistently(delete, what, patience=patience)
+            persistently(delete, what)
 
 
-def _read_progress(folder: str, patience: float) -> dict[str, Any]:
+def _read_progress(folder: str) -> dict[str, Any]:
     try:
-        text = persistently(storage.read_bytes, storage.join(folder, PROGRESS_FILE), patience=patience)
+        text = persistently(storage.read_bytes, storage.join(folder, PROGRESS_FILE))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UnfinishedError(f"{PROGRESS_FILE}, which is written last, is missing") from error
     except IsADirectoryError as error:
         raise DamagedError(f"{PROGRESS_FILE} is a folder") from error
     try:
-        progress: dict[str, Any] = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
         raise DamagedError(f"{PROGRESS_FILE} is not JSON") from error
-    return progress
 
 
-def _read_checked(folder: str, name: str, record: Mapping[str, Any], patience: float) -> bytes:
+def _read_checked(folder: str, name: str, record: Mapping[str, Any]) -> bytes:
     try:
-        data = persistently(storage.read_bytes, storage.join(folder, name), patience=patience)
+        data = persistently(storage.read_bytes, storage.join(folder, name))
     except FileNotFoundError as error:
         raise DamagedError(f"{name} is missing") from error
     except IsADirectoryError as error:
@@ -159,7 +150,7 @@ def _read_checked(folder: str, name: str, record: Mapping[str, Any], patience: f
 
 
 def _seal(progress: Mapping[str, Any]) -> str:
-    """The digest of what a progress file says, however it is spaced."""
+    """Return the digest of a progress file's content, whatever its spacing."""
     return _digest(json.dumps(progress, sort_keys=True).encode())
 
 

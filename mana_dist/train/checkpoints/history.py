@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
-from mana_dist.storage.retry import PATIENCE, persistently
+from mana_dist.storage.retry import persistently
 from mana_dist.train.checkpoints import checkpoint
 from mana_dist.train.checkpoints.checkpoint import DamagedError, TrainState, UnfinishedError
 from mana_dist.train.run_record import run_folder
@@ -19,10 +19,10 @@ _NAME = re.compile(r"checkpoint_(\d{8,})")
 
 @dataclass(frozen=True)
 class Found:
-    """What a run can go on from.
+    """The newest whole checkpoint of a run.
 
     Attributes:
-        state: of the newest whole checkpoint; None if the run has never written one.
+        state: its state; None if the run has never written a whole one.
         damaged: newer ones that cannot be used, newest first.
     """
 
@@ -35,19 +35,17 @@ class Checkpoints:
 
     Args:
         config: names the run's folder and how many checkpoints to keep, and is written into each of them.
-        patience: seconds for which a storage that is out of reach is tried again.
         check: called before each change of the folder; what it raises leaves the folder as it is.
     """
 
-    def __init__(self, config: Config, patience: float = PATIENCE, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, config: Config, check: Callable[[], None] = lambda: None) -> None:
         self._config = config
         self._folder = run_folder(config)
-        self._patience = patience
         self._check = check
         self._damaged: set[int] = set()
 
     def folder(self, step: int) -> str:
-        """Where the checkpoint after ``step`` global steps lies."""
+        """Return the URI of the checkpoint after ``step`` global steps."""
         return storage.join(self._folder, f"checkpoint_{step:08d}")
 
     def newest(self) -> Found:
@@ -75,16 +73,16 @@ class Checkpoints:
         return Found(None, tuple(damaged))
 
     def read(self, step: int) -> TrainState:
-        """The checkpoint after ``step`` global steps.
+        """Read the checkpoint after ``step`` global steps.
 
         Raises:
             DamagedError: it is not the state after ``step`` steps, or see :func:`.checkpoint.read`.
             UserError, OSError: see there.
         """
-        state = checkpoint.read(self.folder(step), self._patience)
+        state = checkpoint.read(self.folder(step))
         if state.step != step:
             raise DamagedError(f"{checkpoint.PROGRESS_FILE} is of step {state.step}, the folder's name of {step}")
-        # Adam would start anew, without a word.
+        # Else Adam would silently start anew.
         if not state.moments and any(stage.start < step < stage.stop for stage in stages(self._config)):
             raise DamagedError(f"{checkpoint.OPTIMIZER_FILE} is missing in the middle of a stage")
         return state
@@ -95,7 +93,7 @@ class Checkpoints:
         Raises:
             OSError: the storage does not take it; the checkpoints before are as they were.
         """
-        checkpoint.write(self.folder(state.step), state, self._config, self._patience, self._check)
+        checkpoint.write(self.folder(state.step), state, self._config, self._check)
         self._damaged.discard(state.step)
         steps = sorted(self._steps(), reverse=True)
         whole = [step for step in steps if step not in self._damaged and self._is_finished(step)]
@@ -103,12 +101,12 @@ class Checkpoints:
         for step in steps:
             if step < oldest_kept:
                 self._check()
-                checkpoint.remove(self.folder(step), self._patience)
+                checkpoint.remove(self.folder(step))
                 self._damaged.discard(step)
 
     def _steps(self) -> list[int]:
         try:
-            entries = persistently(storage.list_folder, self._folder, patience=self._patience)
+            entries = persistently(storage.list_folder, self._folder)
         except (FileNotFoundError, NotADirectoryError):
             return []
         matches = (_NAME.fullmatch(entry.rpartition("/")[2]) for entry in entries)
@@ -116,4 +114,4 @@ class Checkpoints:
 
     def _is_finished(self, step: int) -> bool:
         progress = storage.join(self.folder(step), checkpoint.PROGRESS_FILE)
-        return persistently(storage.exists, progress, patience=self._patience)
+        return persistently(storage.exists, progress)

@@ -1,4 +1,4 @@
-"""Checkpoints written by a thread of their own: a long upload runs beside the next steps."""
+"""A thread that writes checkpoints: a long upload runs beside the next steps."""
 
 import errno
 import time
@@ -15,20 +15,20 @@ from mana_dist.train.checkpoints.history import Checkpoints
 from mana_dist.train.tracking.events import Checkpointed, Event
 
 PROMPT = 1.0
-"""Seconds that training waits for its checkpoint before it goes on without."""
+"""Seconds that training waits for its checkpoint before it goes on."""
 
 
 class Saver:
     """Writes one checkpoint at a time in a thread of its own.
 
-    A checkpoint that is whole within :data:`PROMPT` seconds holds training up for as long, so that a kill never costs
-    more than ``run.checkpoint_every`` steps; during a longer one (a large model, a slow store) training goes on, and a
-    kill costs the steps of that time too. Where the next one is due before, training waits for it. Use as a context
-    manager: leaving it waits for what is on its way.
+    Training waits up to :data:`PROMPT` seconds for a checkpoint, so that a kill then never costs more than
+    ``run.checkpoint_every`` steps; beside a longer write (a large model, a slow store) training goes on, and a kill
+    costs the steps of that time too. Where the next checkpoint is due before, training waits. Use as a context manager:
+    leaving it waits for the write in progress.
 
     Args:
-        checkpoints: where to.
-        send: takes the events.
+        checkpoints: the run's checkpoints.
+        send: called with the events.
     """
 
     def __init__(self, checkpoints: Checkpoints, send: Callable[[Event], None]) -> None:
@@ -46,13 +46,13 @@ class Saver:
             if kind is None:
                 self.wait()
         finally:
-            self._executor.shutdown(wait=True)  # also after an error: what is on its way shall arrive
+            self._executor.shutdown(wait=True)  # also after an error: a write in progress shall end
 
     def submit(self, state: TrainState, begun: float) -> None:
-        """Write ``state``, whose tensors nobody changes any more, in the background.
+        """Write ``state`` in the background.
 
         Args:
-            state: to write; on the CPU.
+            state: on the CPU, and not changed any more.
             begun: ``time.perf_counter()`` when training stopped to take the state.
 
         Raises:
@@ -65,15 +65,15 @@ class Saver:
         self._went_on = time.perf_counter()
 
     def check(self) -> None:
-        """Raise what a finished save has failed of; does not wait."""
+        """Raise the error of a finished save, if it failed; does not wait."""
         if self._saving is not None and self._saving.done():
             self.wait()
 
     def wait(self) -> None:
-        """Until nothing is on its way.
+        """Wait for the write in progress.
 
         Raises:
-            UserError: the save has failed for good; says why.
+            UserError: it has failed for good.
         """
         if self._saving is not None:
             saving, self._saving = self._saving, None
@@ -84,7 +84,7 @@ class Saver:
         try:
             self._checkpoints.write(state)
         except OSError as error:
-            raise _told(error, self._checkpoints.folder(state.step)) from error
+            raise _save_error(error, self._checkpoints.folder(state.step)) from error
         done = time.perf_counter()
         self._send(Checkpointed(state.step, done - begun, (self._went_on or done) - begun))
 
@@ -98,7 +98,7 @@ def _check_finite(weights: Mapping[str, Tensor], step: int) -> None:
             )
 
 
-def _told(error: OSError, folder: str) -> UserError:
+def _save_error(error: OSError, folder: str) -> UserError:
     kept = "the checkpoint before it is whole; the same command then goes on from there"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(f"no space left for checkpoint {folder} ({error}); make room there. {kept}")

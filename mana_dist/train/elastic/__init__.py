@@ -1,1 +1,1 @@
-"""Workers that come, go, hang and fail, and how a training goes on without losing a step."""
+"""Workers that come, go, hang and fail, without the training losing a step."""

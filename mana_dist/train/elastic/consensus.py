@@ -1,4 +1,4 @@
-"""What rank 0 decides, known to all workers at the same step."""
+"""Decisions of rank 0 that all workers follow at the same step."""
 
 from datetime import timedelta
 from typing import Any
@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 
 class Consensus:
-    """Rank 0's word, over connections of its own (gloo, whatever carries the gradients); collective.
+    """Messages from rank 0 and among all workers, over gloo whatever carries the gradients; collective.
 
     Args:
         timeout: seconds after which a worker that does not answer makes the others fail.
@@ -22,7 +22,7 @@ class Consensus:
         self._pending: dist.Work | None = None
 
     def exchange(self, word: int) -> int:
-        """Send rank 0's ``word`` for the step now done; gives the one for the step before, 0 at first.
+        """Send rank 0's ``word`` for the step now done, and return the one for the step before, 0 at first.
 
         The word travels while the next step runs, so that no step waits for it.
         """
@@ -34,14 +34,14 @@ class Consensus:
         self._pending = dist.broadcast(self._word, src=0, group=self._group, async_op=True)
         return heard
 
-    def tell(self, value: Any) -> Any:
-        """Rank 0's ``value``, on all workers; anything that can be pickled."""
+    def broadcast(self, value: Any) -> Any:
+        """Return rank 0's ``value`` on all workers; anything that can be pickled."""
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self._group)
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Every worker's ``value``, by rank; anything that can be pickled."""
+        """Return every worker's ``value``, by rank; anything that can be pickled."""
         values = [None] * dist.get_world_size()
         dist.all_gather_object(values, value, group=self._group)
         return values

@@ -13,22 +13,22 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
-from mana_dist.train.elastic.leave_requests import Orders
+from mana_dist.train.elastic.leave_requests import LeaveRequests
 from mana_dist.train.run_record import run_folder
 from mana_dist.train.tracking.events import Event, Failed
 
-_LONGEST = 160  # characters of a failure's reason; Ray's go on with all that may have been its cause
+_LONGEST = 160  # characters of a failure's reason; Ray's messages go on with all possible causes
 _LEAVE_PATIENCE = 60.0  # seconds for a checkpoint before the number of workers changes
 
 
 class ReportFailures(ray.train.UserCallback):  # type: ignore[misc]  # Ray comes without types
-    """In Ray Train's controller: tells the driver of failed workers, which are otherwise restarted without a word."""
+    """A callback in Ray Train's controller that reports failed workers, which Ray restarts silently, to the driver."""
 
     def __init__(self, send: Callable[[Event], None]) -> None:
         self._send = send
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
-        """Called by Ray Train; what this raises ends the training at once, without another try."""
+        """Report failures, called by Ray Train; an exception raised here ends the training without another try."""
         for error in worker_exceptions.values():
             mistake = user_error(error)
             if mistake is not None:
@@ -38,24 +38,24 @@ class ReportFailures(ray.train.UserCallback):  # type: ignore[misc]  # Ray comes
 
 
 class SmoothResize(ControllerCallback):  # type: ignore[misc]  # Ray comes without types
-    """In Ray Train's controller: an elastic run changes its number of workers without losing a step, and soon.
+    """A callback in Ray Train's controller: an elastic run changes its number of workers soon, without losing a step.
 
     Ray Train would kill the workers wherever they are; here they save everything and leave first. And it would count
     on the resources of a dead node for up to 20 s more.
     """
 
-    def __init__(self, orders: Orders) -> None:
-        self._orders = orders
+    def __init__(self, leave_requests: LeaveRequests) -> None:
+        self._leave_requests = leave_requests
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """Called by Ray Train; resizing begins when this returns."""
+        """Let the workers leave, called by Ray Train; resizing begins when this returns."""
         if type(current_state).__name__ == "ResizingState":
-            self._orders.leave("resize")  # none are left to hear it where training has just ended: they have reported
-            self._orders.wait_until_left(_LEAVE_PATIENCE)
-            self._orders.withdraw("resize")
+            self._leave_requests.leave("resize")  # where training has just ended, the workers have reported already
+            self._leave_requests.wait_until_left(_LEAVE_PATIENCE)
+            self._leave_requests.withdraw("resize")
 
     def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
-        """Called by Ray Train after a failure or a start that took too long."""
+        """Refresh Ray's view of the nodes, called by Ray Train after a failure or a start that took too long."""
         with contextlib.suppress(Exception):  # without it, recovery only takes longer
             from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
                 get_or_create_autoscaling_coordinator,
@@ -67,22 +67,22 @@ class SmoothResize(ControllerCallback):  # type: ignore[misc]  # Ray comes witho
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    # A worker's own error ends with what it is; Ray's own, of a worker that does not answer, begins with it.
+    # A worker's traceback ends with its error; Ray's message about a worker that does not answer begins with it.
     line = lines[0 if isinstance(error, WorkerHealthCheckTimeoutError) else -1]
     return textwrap.shorten(line, _LONGEST, placeholder=" …")
 
 
 @contextlib.contextmanager
-def told_as_mistakes(config: Config, *, validating: bool = False) -> Iterator[None]:
-    """Turn what a worker cannot help, however often it is restarted, into a :class:`UserError` that says what can."""
-    tell = _out_of_memory_in_validation if validating else _out_of_memory
+def memory_errors_as_user_errors(config: Config, *, validating: bool = False) -> Iterator[None]:
+    """Turn a lack of memory, which restarts do not mend, into a :class:`UserError` that says what does."""
+    make_error = _out_of_memory_in_validation if validating else _out_of_memory
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise tell(config, "GPU" if isinstance(error, torch.OutOfMemoryError) else "main") from error
+        raise make_error(config, "GPU" if isinstance(error, torch.OutOfMemoryError) else "main") from error
     except RuntimeError as error:
         if "can't allocate memory" in str(error):  # torch's allocator on CPUs
-            raise tell(config, "main") from error
+            raise make_error(config, "main") from error
         raise
 
 
@@ -110,19 +110,19 @@ def _out_of_memory_in_validation(config: Config, kind: str) -> UserError:
 
 
 def too_many(config: Config, error: ray.train.WorkerGroupError) -> UserError:
-    """The end of a run whose workers failed too often; writes down what of, since a line cannot hold it."""
+    """Return the error that ends a run whose workers failed too often; writes all failures to a file it names."""
     uri = storage.join(run_folder(config), "failure.txt")
-    told = "; ".join(sorted({_reason(failure) for failure in error.worker_failures.values()}))
+    reasons = "; ".join(sorted({_reason(failure) for failure in error.worker_failures.values()}))
     with contextlib.suppress(OSError):
         storage.write_bytes(uri, "\n".join(map(str, error.worker_failures.values())).encode())
     return UserError(
-        f"workers failed more often than run.max_failures ({config.run.max_failures}) allows, at last of: {told}; look "
-        f"at {uri} and mend it; the same command then goes on from the newest checkpoint"
+        f"workers failed more often than run.max_failures ({config.run.max_failures}) allows, at last of: {reasons}; "
+        f"look at {uri} and mend it; the same command then goes on from the newest checkpoint"
     )
 
 
 def user_error(error: BaseException | None) -> UserError | None:
-    """The user's mistake that ``error`` comes from, if it does."""
+    """Return the user's mistake that caused ``error``, if one did."""
     while error is not None:
         if isinstance(error, UserError):
             return error

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at the driver: while training the first asks for an orderly end; else, and then, they end it."""
+"""Ctrl-C and SIGTERM at the driver: during training the first requests an orderly end; any other ends it at once."""
 
 import contextlib
 import signal
@@ -13,7 +13,7 @@ _AT_ONCE = 0.5  # seconds: `timeout` and wrappers of shells signal a program its
 
 
 class Terminated(SystemExit):
-    """The process was told to end; ends it with the code that a shell gives a signal."""
+    """SIGTERM was received; ends the process with the exit code that a shell gives a signal."""
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
@@ -26,11 +26,11 @@ class Interrupts:
     one.
 
     Attributes:
-        asked: set once an end is wanted.
+        requested: set once a signal has requested an end.
     """
 
     def __init__(self) -> None:
-        self.asked = threading.Event()
+        self.requested = threading.Event()
         self._awaits = False
         self._first = signal.SIGTERM
         self._first_at = 0.0
@@ -47,7 +47,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def awaited(self) -> Iterator[None]:
-        """While the context is open, the first signal only sets :attr:`asked`. Open it after Ray has started."""
+        """Let the first signal only set :attr:`requested` while the context is open; open it after Ray has started."""
         if threading.current_thread() is threading.main_thread():
             for number in _CAUGHT:
                 signal.signal(number, self._catch)  # Ray has installed handlers of its own
@@ -63,15 +63,15 @@ class Interrupts:
         return "Ctrl-C" if self._first == signal.SIGINT else self._first.name
 
     def error(self) -> BaseException:
-        """What to leave the program with."""
+        """Return the exception to leave the program with."""
         return KeyboardInterrupt() if self._first == signal.SIGINT else Terminated()
 
     def _catch(self, number: int, _frame: FrameType | None) -> None:
-        again = self.asked.is_set()
+        again = self.requested.is_set()
         if not again:
             self._first, self._first_at = signal.Signals(number), time.monotonic()
         elif time.monotonic() - self._first_at < _AT_ONCE:
             return
-        self.asked.set()
+        self.requested.set()
         if again or not self._awaits:
             raise self.error()

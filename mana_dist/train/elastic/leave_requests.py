@@ -1,4 +1,4 @@
-"""How the driver tells the workers to leave, and how it learns that they have: a small actor on the driver's node."""
+"""Requests of the driver that the workers save everything and leave: a small actor on the driver's node."""
 
 import contextlib
 import threading
@@ -37,8 +37,8 @@ class _Desk:
         return self._saved
 
 
-class Orders:
-    """To save everything and leave; can be sent to other processes.
+class LeaveRequests:
+    """The driver's requests to save everything and leave; can be sent to other processes.
 
     Args:
         desk: the actor; made with :meth:`open`.
@@ -49,54 +49,54 @@ class Orders:
 
     @classmethod
     def open(cls, options: dict[str, Any]) -> Self:
-        """New orders; ``options`` say where Ray puts the actor."""
+        """Start the actor with Ray's ``options``."""
         import ray
 
         return cls(ray.remote(_Desk).options(**options).remote())
 
     def leave(self, who: str) -> None:
-        """Tell the workers, and all that come after them, to save everything and leave; does not wait.
+        """Ask the workers, and all that come after them, to save everything and leave; does not wait.
 
         Args:
-            who: wants it; it counts until the same one withdraws it.
+            who: name of who asks; the request holds until :meth:`withdraw` with the same name.
         """
         self._desk.want.remote(who)
 
     def withdraw(self, who: str) -> None:
-        """Let the next workers stay, if nobody else wants them to leave."""
+        """Take a request back: the next workers stay, unless somebody else asks them to leave."""
         self._desk.withdraw.remote(who)
 
-    def wait_until_left(self, seconds: float) -> int | None:
-        """The step up to which the latest workers have saved everything; None if that takes longer than ``seconds``.
+    def wait_until_left(self, seconds: float) -> None:
+        """Wait until the latest workers have saved everything, at most ``seconds``.
 
-        Workers that had left before they were told to, at the schedule's end, count.
+        Workers that left by themselves, at the schedule's end, count.
         """
         import ray
 
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            saved: int | None = ray.get(self._desk.saved.remote())
-            if saved is not None:
-                return saved
+        while time.monotonic() < deadline and ray.get(self._desk.saved.remote()) is None:
             time.sleep(0.1)
-        return None
 
     def report_left(self, step: int) -> None:
-        """By a worker: everything up to ``step`` is saved, and it leaves."""
+        """Report, as a worker, that everything up to ``step`` is saved and it leaves."""
         self._desk.left.remote(step)
 
     def listen(self) -> "Listener":
-        """By a worker: look for orders from now on."""
+        """Return a listener for the requests, as a worker."""
         return Listener(self._desk)
 
 
 class Listener:
-    """Looks for orders in a thread of its own. Use as a context manager."""
+    """Looks for requests in a thread of its own. Use as a context manager.
+
+    Attributes:
+        leave: whether the worker shall save everything and leave.
+    """
 
     def __init__(self, desk: "ActorHandle") -> None:
         self._desk = desk
         self._finished = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="orders", daemon=True)
+        self._thread = threading.Thread(target=self._listen, name="leave-requests", daemon=True)
         self.leave = False
 
     def __enter__(self) -> Self:
@@ -110,6 +110,6 @@ class Listener:
     def _listen(self) -> None:
         import ray
 
-        with contextlib.suppress(ray.exceptions.RayError):  # the driver's end is the workers' too
+        with contextlib.suppress(ray.exceptions.RayError):  # where the driver ends, so do the workers
             while not self._finished.wait(_POLL):
                 self.leave = ray.get(self._desk.is_wanted.remote())

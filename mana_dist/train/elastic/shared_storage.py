@@ -1,4 +1,4 @@
-"""Whether the folder of a run is the same one on every node: a folder of the same name is soon made anywhere."""
+"""A check that a run's folder is the same one on every node, and not a local folder of the same name."""
 
 import contextlib
 import time
@@ -12,9 +12,9 @@ _PATIENCE = 10.0  # seconds for a network file system to show what another node 
 
 
 def sees(fence: Fence, patience: float = _PATIENCE) -> bool:
-    """Return whether this process sees the lease of the driver, if not at once then soon.
+    """Return whether this process sees the driver's lease within ``patience`` seconds.
 
-    An object store is the same everywhere, and not asked.
+    An object store is the same everywhere and is not checked.
     """
     if storage.is_remote(fence.folder):
         return True

@@ -18,7 +18,7 @@ from mana_dist.train.run_record import run_folder
 
 @dataclass(frozen=True)
 class Suspect:
-    """A sample of the step.
+    """One sample of the step.
 
     Attributes:
         slot: its place in the global batch.
@@ -38,12 +38,12 @@ class Suspect:
 
 
 def suspects(config: Config, manifest: Manifest, step: int, finite: list[bool]) -> list[Suspect]:
-    """The samples of a step.
+    """Return the samples of a step.
 
     Args:
         config: the run's configuration.
         manifest: the training data's manifest.
-        step: the step, as it is counted on the console: from 1.
+        step: the step, counted from 1 as on the console.
         finite: whether the worker's part of the loss was finite, by rank.
     """
     data, seed = config.data, config.run.seed
@@ -61,13 +61,13 @@ def suspects(config: Config, manifest: Manifest, step: int, finite: list[bool]) 
     return found
 
 
-def record(config: Config, manifest: Manifest, step: int, loss: float, norm: float | None, finite: list[bool]) -> str:
-    """Write ``<run>/nan_step_<step>.json``; gives its URI."""
+def record(config: Config, manifest: Manifest, step: int, loss: float, norm: float, finite: list[bool]) -> str:
+    """Write ``<run>/nan_step_<step>.json``, and return its URI."""
     uri = storage.join(run_folder(config), f"nan_step_{step}.json")
     content = {
         "step": step,
         "loss": _plain(loss),
-        "gradient_norm": None if norm is None else _plain(norm),
+        "gradient_norm": _plain(norm),
         "samples": [asdict(suspect) for suspect in suspects(config, manifest, step, finite)],
     }
     persistently(storage.write_bytes, uri, json.dumps(content, indent=1).encode())
@@ -85,5 +85,5 @@ def _origin(folder: str, shard: Shard, group: int, row: int) -> tuple[str | None
 
 
 def _plain(value: float) -> float | str:
-    """JSON has no NaN."""
+    """Return NaN and infinities, which JSON lacks, as strings."""
     return value if math.isfinite(value) else str(value)

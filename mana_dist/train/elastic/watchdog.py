@@ -1,4 +1,4 @@
-"""A worker that makes no step any more says where it hangs, then ends, instead of hanging silently."""
+"""The watchdog of a worker: one that makes no more steps reports where it hangs and ends."""
 
 import faulthandler
 import os
@@ -17,11 +17,11 @@ _BACKSTOP = 60.0  # beyond the timeout; for a thread that hangs without giving u
 class Watchdog:
     """Watches the thread that trains, from a thread of its own. Use as a context manager.
 
-    What hangs cannot be interrupted from outside, so the process ends; Ray Train then restarts all workers.
+    A hanging thread cannot be interrupted, so the process ends; Ray Train then restarts all workers.
 
     Args:
-        timeout: seconds without a :meth:`beat` until it bites.
-        report: takes the seconds since the last beat and the stacks of all threads.
+        timeout: seconds without a :meth:`beat` after which the process ends.
+        report: called with the seconds since the last beat and the stacks of all threads.
         end: ends the process.
     """
 
@@ -39,7 +39,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def beat(self, patience: float = 1.0) -> None:
-        """A sign of life; the next may take ``patience`` times as long as usual."""
+        """Give a sign of life; the next may take ``patience`` times as long as usual."""
         self._beaten, self._allowed = time.monotonic(), self._timeout * patience
 
     def __enter__(self) -> Self:
@@ -54,7 +54,7 @@ class Watchdog:
     def _watch(self) -> None:
         interval = min(1.0, self._timeout / 10)
         while not self._finished.wait(interval):
-            # Needs no lock of Python's: it bites even where this loop cannot go on.
+            # Needs no lock of Python's: it works even where this loop cannot go on.
             faulthandler.dump_traceback_later(self._allowed + _BACKSTOP, exit=True)
             silent = time.monotonic() - self._beaten
             if silent > self._allowed:
@@ -66,7 +66,7 @@ class Watchdog:
 
 
 def _stacks() -> str:
-    """Where all threads of this process stand."""
+    """Return the stacks of all threads of this process."""
     with tempfile.TemporaryFile() as stream:  # faulthandler writes to a real file only
         faulthandler.dump_traceback(stream, all_threads=True)
         stream.seek(0)

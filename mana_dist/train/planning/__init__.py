@@ -1,1 +1,1 @@
-"""What a training will take and what can be wrong with it, known before it starts."""
+"""The plan, the costs and the checks of a training before it starts."""

@@ -1,4 +1,4 @@
-"""What can be wrong with a training and can be seen without Ray or a GPU."""
+"""The checks of a training's inputs that need neither Ray nor a GPU."""
 
 from pyarrow import fs
 
@@ -12,7 +12,7 @@ from mana_dist.train.schedule import stages
 
 
 def check_inputs(config: Config) -> Manifest:
-    """Check the schedule, the data, the storage and the names for MLflow; gives the training data's manifest.
+    """Check the schedule, the data, the storage and the names for MLflow, and return the training data's manifest.
 
     Raises:
         UserError: one of them cannot be used; names the key to mend.
@@ -33,7 +33,7 @@ def check_inputs(config: Config) -> Manifest:
 
 
 def _check_shards(uri: str, key: str, manifest: Manifest) -> None:
-    """Check that all files that the manifest names are there, in the size that it gives; one listing of the folder."""
+    """Check, with one listing of the folder, that all files of the manifest are there in their sizes."""
     filesystem, root = storage.filesystem(uri)
     infos = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
     sizes = {info.path[len(root.rstrip("/")) + 1 :]: info.size for info in infos if info.type == fs.FileType.File}

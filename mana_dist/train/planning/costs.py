@@ -1,4 +1,4 @@
-"""What a training costs, by arithmetic: floating-point operations, memory for activations, and a device's peak.
+"""The costs of a training by arithmetic: floating-point operations, memory for activations, and a device's peak.
 
 Operations are counted by torch's FlopCounterMode over one training step on fake tensors, which allocate and compute
 nothing; the attentions of :mod:`mana_dist.ops` bring their own formulas to that counter.
@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from mana_dist.model import Mana, ModelConfig
 from mana_dist.train.schedule import Stage, StageObjective
 
-# Dense bf16 TFLOP/s from the makers' data sheets; the first name that a device's name holds counts. TF32, in which
+# Dense bf16 TFLOP/s from the makers' data sheets; the first entry contained in a device's name counts. TF32, in which
 # torch computes fp32 convolutions, has half of it.
-_KNOWN_PEAKS = (
+_DATA_SHEETS = (
     ("B200", 2250.0),
     ("H200", 989.0),
     ("H100 PCIe", 756.0),
@@ -49,11 +49,11 @@ class SampleCost:
 
 @dataclass(frozen=True)
 class Peak:
-    """What a device can do at most.
+    """The peak rate of a device.
 
     Attributes:
         flops: floating-point operations a second.
-        source: where the figure comes from.
+        source: origin of the figure.
     """
 
     flops: float
@@ -66,8 +66,23 @@ class Peak:
 def sample_cost(
     model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool = False
 ) -> SampleCost:
-    """The cost of training a sample of ``crop`` x ``crop`` LR pixels in a stage."""
-    kept = _bytes_kept(model_config, stage, crop, precision, checkpoint_activations=checkpoint_activations)
+    """Return the cost of training a sample of ``crop`` x ``crop`` LR pixels in a stage."""
+    storages: dict[int, torch.UntypedStorage] = {}  # saved for the backward pass, views of one storage counted once
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter) and not (tensor.is_leaf and tensor.requires_grad):
+            storage = tensor.untyped_storage()
+            storages[id(storage)] = storage  # kept, so that no other takes its place in memory
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        _loss(model_config, stage, crop, precision, checkpoint_activations)
+    kept = sum(storage.nbytes() for storage in storages.values())
+    if checkpoint_activations and not stage.trains_memory_only:
+        # Checkpointed blocks keep their inputs; while one is computed again, it has two tensors more.
+        element = 2 if precision == "bf16" else 4
+        images = model_config.frames if model_config.encoder_blocks else 1
+        kept += 2 * images * model_config.channels * crop**2 * element
     # torch's formulas for its fused attentions count the scores again that their backward pass computes again.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         _loss(model_config, stage, crop, precision, checkpoint_activations=False).backward()
@@ -75,7 +90,7 @@ def sample_cost(
 
 
 def _loss(
-    model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool
+    model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, checkpoint_activations: bool
 ) -> Tensor:
     with FakeTensorMode():
         model = Mana(model_config)
@@ -88,44 +103,15 @@ def _loss(
     return loss
 
 
-def _bytes_kept(
-    model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool
-) -> int:
-    kept = _saved_bytes(model_config, stage, crop, precision, checkpoint_activations=checkpoint_activations)
-    if not checkpoint_activations or stage.trains_memory_only:
-        return kept
-    # Checkpointed blocks keep their inputs; while one is computed again, it has two tensors more.
-    element = 2 if precision == "bf16" else 4
-    images = model_config.frames if model_config.encoder_blocks else 1
-    return kept + 2 * images * model_config.channels * crop**2 * element
-
-
-def _saved_bytes(
-    model_config: ModelConfig, stage: Stage, crop: int, precision: Precision, *, checkpoint_activations: bool
-) -> int:
-    """Return the bytes of tensors saved for the backward pass, without weights, views of one storage counted once."""
-    storages: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter) and not (tensor.is_leaf and tensor.requires_grad):
-            storage = tensor.untyped_storage()
-            storages[id(storage)] = storage  # kept, so that no other takes its place in memory
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        _loss(model_config, stage, crop, precision, checkpoint_activations=checkpoint_activations)
-    return sum(storage.nbytes() for storage in storages.values())
-
-
 @dataclass(frozen=True)
 class Memory:
     """Bytes on one device.
 
     Attributes:
-        weights: as the network computes with them.
-        gradients: of what is trained.
+        weights: weights in the precision of the computation.
+        gradients: gradients of the trained parameters.
         optimizer: Adam's moments and, where they are not the weights themselves, fp32 master copies.
-        activations: kept for the backward pass, of one pass.
+        activations: what one forward pass keeps for the backward pass.
     """
 
     weights: int
@@ -135,24 +121,24 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it; buffers for communication and the allocator's waste come on top."""
+        """The sum; buffers for communication and the allocator's waste come on top."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
 def memory(
     parameters: int, trained: int, zero_stage: int, precision: Precision, workers: int, activation_bytes: int
 ) -> Memory:
-    """What a device holds, as DeepSpeed lays it out.
+    """Return the memory that a device needs, as DeepSpeed lays it out.
 
     Stage 1 spreads the optimizer over the workers, 2 the gradients too, 3 the weights too.
 
     Args:
-        parameters: of the network.
-        trained: those that the stage trains.
+        parameters: number of the network's parameters.
+        trained: number of those that the stage trains.
         zero_stage: DeepSpeed ZeRO stage.
-        precision: of weights; gradients are summed in fp32, and the optimizer is fp32, always.
-        workers: over which ZeRO spreads.
-        activation_bytes: of one pass on one worker.
+        precision: precision of the weights; gradients are summed in fp32, and the optimizer is fp32, always.
+        workers: number of workers that ZeRO spreads over.
+        activation_bytes: activations of one pass on one worker.
     """
     element = 2 if precision == "bf16" else 4
     # fp32 without ZeRO updates the weights themselves; all else has fp32 copies to update.
@@ -170,26 +156,26 @@ def memory(
 
 
 def trained_parameters(model_config: ModelConfig, stage: Stage) -> int:
-    """Return how many parameters a stage trains."""
+    """Return the number of parameters that a stage trains."""
     with torch.device("meta"):
         model = Mana(model_config)
     return sum(parameter.numel() for name, parameter in model.named_parameters() if stage.trains(name))
 
 
 def device_peak(device: torch.device, precision: Precision) -> Peak:
-    """The device's peak at a precision: from its data sheet where that is known, else a matrix product, timed here."""
+    """Return the device's peak at a precision: from its data sheet if listed here, else by timing a matrix product."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-        for known, tflops in _KNOWN_PEAKS:
-            if known in name:
+        for model, tflops in _DATA_SHEETS:
+            if model in name:
                 flops = tflops * 1e12 if precision == "bf16" else tflops * 0.5e12
                 return Peak(flops, "data sheet" if precision == "bf16" else "data sheet, TF32")
     return Peak(_measured(device, precision), "a matrix product measured here")
 
 
 def _measured(device: torch.device, precision: Precision, seconds: float = 0.15) -> float:
-    """The fastest of several matrix products, FLOP/s."""
-    # On CPUs a product of milliseconds, so that some fall between what else the machine does.
+    """Return the rate of the fastest of several matrix products, FLOP/s."""
+    # On CPUs a product takes milliseconds, so that some run undisturbed by other work of the machine.
     side = 8192 if device.type == "cuda" else 512
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a = torch.ones((side, side), device=device, dtype=dtype)

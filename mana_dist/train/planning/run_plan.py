@@ -1,4 +1,4 @@
-"""``--dry-run``: what a training will take, told and checked without Ray and without a GPU."""
+"""``--dry-run``: the plan of a training, checked and printed without Ray and without a GPU."""
 
 import os
 import time
@@ -17,24 +17,24 @@ from mana_dist.registry.tracking_uri import failures, quiet_mlflow, resolve_trac
 from mana_dist.train import run_record
 from mana_dist.train.engine import micro_batches
 from mana_dist.train.planning.checks import check_inputs
-from mana_dist.train.planning.costs import Memory, SampleCost, memory, sample_cost, trained_parameters
+from mana_dist.train.planning.costs import Memory, memory, sample_cost, trained_parameters
 from mana_dist.train.run_record import RunRecord
 from mana_dist.train.schedule import ADAM_BETAS, Stage, StageObjective, stages
 
 _MIB = 2**20
-_REFERENCE = 100e12  # FLOP/s for the time of a training on GPUs that cannot be asked before they are taken
+_REFERENCE = 100e12  # FLOP/s assumed for GPUs, which cannot be measured before they are taken
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one stage takes.
+    """The plan of one stage.
 
     Attributes:
         stage: its place in the schedule.
         epochs: passes over the data.
-        trained: parameters that are trained.
+        trained: number of parameters that are trained.
         step_flops: floating-point operations of one optimizer step over all workers, forward and backward.
-        memory: of one worker's device, estimated.
+        memory: estimate for one worker's device.
     """
 
     stage: Stage
@@ -46,12 +46,12 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training takes.
+    """The plan of a training.
 
     Attributes:
-        parameters: of the network.
-        workers: the least that the run may have; for them memory and time are told.
-        samples: of the dataset, so in an epoch.
+        parameters: number of the network's parameters.
+        workers: the run's smallest number of workers, which memory and time are given for.
+        samples: samples in the dataset, so in an epoch.
         passes: forward and backward passes of a worker in an optimizer step.
         stages: in order.
     """
@@ -65,11 +65,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Pace:
-    """How long steps take.
+    """The time that steps take.
 
     Attributes:
-        seconds: of one optimizer step, by stage number.
-        source: how that is known.
+        seconds: time of one optimizer step, by stage number.
+        source: origin of the figures.
     """
 
     seconds: dict[int, float]
@@ -77,7 +77,7 @@ class Pace:
 
 
 def make_plan(config: Config, samples: int) -> Plan:
-    """The plan of a training over a dataset of ``samples``, by arithmetic alone."""
+    """Return the plan of a training over a dataset of ``samples``, by arithmetic alone."""
     run, data = config.run, config.data
     workers = run.worker_range[0]
     share = -(-data.batch_size // workers)
@@ -85,7 +85,9 @@ def make_plan(config: Config, samples: int) -> Plan:
     parameters = parameter_count(config.model)
 
     def stage_plan(stage: Stage) -> StagePlan:
-        cost = _cost(config, stage)
+        cost = sample_cost(
+            config.model, stage, data.crop, run.precision, checkpoint_activations=run.checkpoint_activations
+        )
         trained = trained_parameters(config.model, stage)
         activations = cost.activation_bytes * max(map(len, parts))
         return StagePlan(
@@ -99,15 +101,8 @@ def make_plan(config: Config, samples: int) -> Plan:
     return Plan(parameters, workers, samples, len(parts), tuple(stage_plan(stage) for stage in stages(config)))
 
 
-def _cost(config: Config, stage: Stage) -> SampleCost:
-    run = config.run
-    return sample_cost(
-        config.model, stage, config.data.crop, run.precision, checkpoint_activations=run.checkpoint_activations
-    )
-
-
 def dry_run(config: Config) -> None:
-    """Check everything that a training needs, and say what it would do.
+    """Check everything that a training needs, and log its plan.
 
     Raises:
         UserError: the data, the storage or the tracking server cannot be used, or the run of this name is another
@@ -144,7 +139,7 @@ def _target(config: Config, manifest: Manifest, tracking_uri: str, record: RunRe
 
 
 def describe(config: Config, plan: Plan) -> list[str]:
-    """The plan for a person."""
+    """Return the plan as lines for the console."""
     data = config.data
     accumulated = f" in {plan.passes} passes each" if plan.passes > 1 else ""
     batch = f"{data.batch_size} crops of {data.crop}x{data.crop} over {plan.workers} worker(s){accumulated}"
@@ -153,37 +148,38 @@ def describe(config: Config, plan: Plan) -> list[str]:
         f"batch: {batch}; {plan.samples} samples an epoch, {plan.samples / data.batch_size:.1f} steps",
         "stage   steps  epochs       trained  TFLOP/step  MiB per device, estimated",
     ]
-    for each in plan.stages:
-        size = each.memory
+    for planned in plan.stages:
+        stage, size = planned.stage, planned.memory
         parts = ", ".join(
             f"{name} {getattr(size, name) / _MIB:.1f}" for name in ("weights", "gradients", "optimizer", "activations")
         )
         lines.append(
-            f"{each.stage.number:5} {each.stage.stop - each.stage.start:7} {each.epochs:7.1f} {each.trained:13,} "
-            f"{each.step_flops / 1e12:11.3g}  {size.total / _MIB:.1f} ({parts})"
+            f"{stage.number:5} {stage.stop - stage.start:7} {planned.epochs:7.1f} {planned.trained:13,} "
+            f"{planned.step_flops / 1e12:11.3g}  {size.total / _MIB:.1f} ({parts})"
         )
     return lines
 
 
 def pace(config: Config, plan: Plan, record: RunRecord | None) -> Pace | None:
-    """Return how long steps will take: as in the run so far, else measured if it surely uses CPUs, else None.
+    """Return the time that steps will take: as in the run so far, else measured if it surely uses CPUs, else None.
 
-    Measured is one sample's forward pass, backward pass and Adam step in each stage, with a worker's threads; workers
-    are taken to run side by side undisturbed, and communication to cost nothing.
+    The measurement is one sample's forward pass, backward pass and Adam step in each stage, with a worker's threads.
+    It assumes that workers do not disturb each other and that communication is free.
     """
     tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
-    rate = _known_rate(record, tracking_uri) if record and record.is_tracked_in(tracking_uri) else None
+    rate = _last_rate(record, tracking_uri) if record and record.is_tracked_in(tracking_uri) else None
     if rate:
         stage, samples_per_second = rate
-        flops = {each.stage.number: each.step_flops for each in plan.stages}
+        flops = {planned.stage.number: planned.step_flops for planned in plan.stages}
         if stage in flops:
-            known = config.data.batch_size / samples_per_second
-            seconds = {number: known * flop / flops[stage] for number, flop in flops.items()}
+            step_seconds = config.data.batch_size / samples_per_second
+            seconds = {number: step_seconds * flop / flops[stage] for number, flop in flops.items()}
             return Pace(seconds, f"from the run's own rate in stage {stage}, scaled by operations")
-    if config.run.device == "cuda" or (config.run.device == "auto" and (_on_a_cluster() or _has_gpus(plan))):
+    device = config.run.device
+    if device == "cuda" or (device == "auto" and (_on_a_cluster() or torch.cuda.device_count() >= plan.workers)):
         return None
     share = -(-config.data.batch_size // plan.workers)
-    seconds = {each.stage.number: _measured(config, each.stage) * share for each in plan.stages}
+    seconds = {planned.stage.number: _measured(config, planned.stage) * share for planned in plan.stages}
     threads = f"{config.run.cpus_per_worker} thread(s) of this machine's CPU"
     elsewhere = "; the cluster's may differ" if _on_a_cluster() else ""
     return Pace(seconds, f"one sample measured on {threads}, without DeepSpeed{elsewhere}")
@@ -193,12 +189,8 @@ def _on_a_cluster() -> bool:
     return "RAY_ADDRESS" in os.environ
 
 
-def _has_gpus(plan: Plan) -> bool:
-    return torch.cuda.device_count() >= plan.workers
-
-
-def _known_rate(record: RunRecord, tracking_uri: str) -> tuple[int, float] | None:
-    """Stage and samples a second of the run's last report."""
+def _last_rate(record: RunRecord, tracking_uri: str) -> tuple[int, float] | None:
+    """Return stage and samples a second of the run's last report."""
     from mlflow import MlflowClient
 
     try:
@@ -211,7 +203,7 @@ def _known_rate(record: RunRecord, tracking_uri: str) -> tuple[int, float] | Non
 
 
 def _measured(config: Config, stage: Stage) -> float:
-    """Seconds that a sample takes on this machine's CPU; the second of two steps."""
+    """Return the seconds that a sample takes on this machine's CPU, in the second of two steps."""
     dtype = torch.bfloat16 if config.run.precision == "bf16" else torch.float32
     crop, scale = config.data.crop, config.model.scale
     lr = torch.zeros(1, config.model.frames, 3, crop, crop, dtype=torch.uint8)
@@ -234,17 +226,18 @@ def _measured(config: Config, stage: Stage) -> float:
     return seconds
 
 
-def _expected_time(plan: Plan, known: Pace | None) -> str:
+def _expected_time(plan: Plan, measured: Pace | None) -> str:
     def total(seconds: dict[int, float]) -> float:
-        return sum((each.stage.stop - each.stage.start) * seconds[each.stage.number] for each in plan.stages)
-
-    if known:
-        return (
-            f"expected time: {duration(total(known.seconds))} ({known.source}); checkpoints and validation come on top"
+        return sum(
+            (planned.stage.stop - planned.stage.start) * seconds[planned.stage.number] for planned in plan.stages
         )
-    seconds = {each.stage.number: each.step_flops / (_REFERENCE * plan.workers) for each in plan.stages}
-    asked = "GPUs are not measured before they are taken"
+
+    if measured:
+        time_ = duration(total(measured.seconds))
+        return f"expected time: {time_} ({measured.source}); checkpoints and validation come on top"
+    seconds = {planned.stage.number: planned.step_flops / (_REFERENCE * plan.workers) for planned in plan.stages}
+    reason = "GPUs are not measured before they are taken"
     if _on_a_cluster():
-        asked = "the cluster at RAY_ADDRESS is not asked; --run.device cpu measures this machine's CPU instead"
+        reason = "the cluster at RAY_ADDRESS is not asked; --run.device cpu measures this machine's CPU instead"
     reached = f"if a worker's GPU reaches {_REFERENCE / 1e12:.0f} TFLOP/s"
-    return f"expected time: {duration(total(seconds))} {reached} ({asked})"
+    return f"expected time: {duration(total(seconds))} {reached} ({reason})"

@@ -1,1 +1,1 @@
-"""What a training reports: to the console, to MLflow, to Ray's metrics, and at its end."""
+"""The reports of a training: to the console, to MLflow, to Ray's metrics, and its summary."""

@@ -18,13 +18,13 @@ from mana_dist.train.tracking.events import (
 
 
 def say(text: str) -> None:
-    """Print lines; never fails: MLflow shall hear of the training behind a closed pipe or a full disk too."""
+    """Print lines; never fails, since MLflow shall get the training's events in spite of a closed pipe or full disk."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: closed, or not in the terminal's encoding
         log.info(text)
 
 
 def line(event: Event) -> str:  # noqa: PLR0911  # one for each kind
-    """One line for a person; several where a stalled worker's threads are listed."""
+    """Return an event as one line for the console; several where a stalled worker's threads are listed."""
     match event:
         case Started():
             begins = f"resuming after step {event.step}" if event.step else "starting"

@@ -1,4 +1,4 @@
-"""Updates on their way to an MLflow run: in order, each once, however long the server is away."""
+"""The delivery of updates to an MLflow run: in order and once, however long the server is away."""
 
 import base64
 import io
@@ -23,12 +23,12 @@ from mana_dist.train.tracking.spool import Spool
 
 LOSS, PICTURE, SCORE = "train/loss", "validation", "val/psnr"
 WORKERS, SAVED, WAITED = "train/workers", "train/checkpoint_seconds", "train/checkpoint_wait_seconds"
-_OF_ATTEMPTS = (WORKERS, SAVED, WAITED)  # each attempt has its own for a step; the rest belongs to the step
+_OF_ATTEMPTS = (WORKERS, SAVED, WAITED)  # every attempt logs its own at a step; other metrics belong to the step
 
 BATCH = 1000  # MLflow's limit of metrics per request
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds between tries while the server is away
 
-# The server has understood, and will say the same again.
+# Errors of a server that has understood the request: trying again gives the same.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
 
 
@@ -74,7 +74,7 @@ class Picture:
 
     @classmethod
     def of(cls, key: str, step: int, pixels: NDArray[np.uint8]) -> "Picture":
-        """From (H, W, 3) pixels, now."""
+        """Return a picture of (H, W, 3) pixels, now."""
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "PNG")
         return cls(key, step, now(), base64.b64encode(stream.getvalue()).decode())
@@ -97,20 +97,20 @@ Update = Points | Picture | Ended
 
 
 def now() -> int:
-    """Milliseconds since 1970."""
+    """Return the milliseconds since 1970."""
     return int(time.time() * 1000)
 
 
 def encode(update: Update) -> bytes:
-    """As JSON."""
+    """Return an update as JSON."""
     return json.dumps({type(update).__name__: asdict(update)}).encode()
 
 
 def decode(data: bytes) -> Update:
-    """What :func:`encode` was given.
+    """Return the update that :func:`encode` made ``data`` of.
 
     Raises:
-        ValueError: something else.
+        ValueError: the data is something else.
     """
     try:
         ((kind, values),) = json.loads(data).items()
@@ -125,7 +125,7 @@ def take_up(client: MlflowClient, run_id: str) -> dict[str, Point] | None:
     """Open a run again.
 
     Returns:
-        The last point that it has of each metric; None if somebody has deleted it.
+        The last point of each metric; None if the run has been deleted.
 
     Raises:
         MlflowException: the server does not answer, or refuses.
@@ -143,25 +143,25 @@ def take_up(client: MlflowClient, run_id: str) -> dict[str, Point] | None:
 
 
 def _last_points(run: Run) -> dict[str, Point]:
-    """The last point of each metric, by which a server keeps them: it looks through no history for that."""
+    """Return the last point of each metric, which a server keeps apart from the history."""
     metrics = run.data.to_proto().metrics
     return {metric.key: Point(metric.key, metric.value, metric.timestamp, metric.step) for metric in metrics}
 
 
 class Delivery:
-    """A thread that brings a spool's updates to MLflow, and waits and tries again while it does not answer.
+    """A thread that sends a spool's updates to MLflow, and tries again while it does not answer.
 
     Args:
-        client: of the tracking server.
+        client: client of the tracking server.
         run_id: the run.
         spool: the updates.
-        tell: prints a line; called once when the server goes and once when it is back.
-        logged: the last point that the run has of each metric: what a resumed run does again is left out. None: find
-            that out, and open the run again, as soon as the server answers.
+        print_line: prints a line; called once when the server goes away and once when it is back.
+        logged: the last point that the run has of each metric: steps that a resumed run makes again are left out. None:
+            look that up, and open the run again, as soon as the server answers.
         check: called before anything is sent; raises LostError if nothing may be sent any more.
 
-    What was sent without a receipt may have arrived. It is not sent again to find out: a server that is given points
-    which it has may search its whole history for them (mlflow/mlflow#24577). Its last points say as much.
+    An update sent without a receipt may have arrived. The run's last points show that; sending it again might make the
+    server search its whole history (mlflow/mlflow#24577).
     """
 
     def __init__(
@@ -169,19 +169,19 @@ class Delivery:
         client: MlflowClient,
         run_id: str,
         spool: Spool,
-        tell: Callable[[str], None],
+        print_line: Callable[[str], None],
         logged: Mapping[str, Point] | None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._logged = logged
         self._check = check
-        self._is_stale = False  # something was sent since, and no receipt came
+        self._is_stale = False  # whether an update was sent since without a receipt
         self._client = client
         self._run_id = run_id
         self._spool = spool
-        self._tell = tell
+        self._print_line = print_line
         self._away_since: float | None = None
-        self._unsure = len(spool) > 0  # what a process before left may have arrived
+        self._unsure = len(spool) > 0  # an earlier process's updates may have arrived
         threading.Thread(target=self._deliver, name="mlflow", daemon=True).start()
 
     @property
@@ -206,8 +206,8 @@ class Delivery:
             except LostError:
                 return  # the run is another attempt's
             except Exception as error:  # whatever a client, a proxy or a storage library may raise
-                if isinstance(error, ValueError) or _is_refusal(error):  # ValueError: a file that is not ours
-                    self._tell(f"warning: MLflow refuses an update, which is left out: {_line(error)}")
+                if isinstance(error, ValueError) or _is_refusal(error):  # ValueError: a foreign file
+                    self._print_line(f"warning: MLflow refuses an update, which is left out: {_line(error)}")
                     self._spool.drop_first()
                     continue
                 self._unsure = self._is_stale = True
@@ -223,22 +223,20 @@ class Delivery:
     def _is_sure(self) -> bool:
         try:
             self._check()
-        except OSError:  # the storage does not answer, and has been asked for a minute
+        except OSError:  # the storage has not answered for a minute
             return False
         return True
 
     def _take_up(self) -> dict[str, Point]:
         logged = take_up(self._client, self._run_id)
         if logged is None:
-            self._tell(f"warning: MLflow run {self._run_id} has been deleted; stop, and the same command makes another")
+            self._print_line(
+                f"warning: MLflow run {self._run_id} has been deleted; stop, and the same command makes another"
+            )
         return logged or {}
 
-    def _last(self, key: str) -> Point | None:
-        assert self._logged is not None
-        return self._logged.get(key)
-
     def _is_news(self, point: Point) -> bool:
-        last = self._last(point.key)
+        last = (self._logged or {}).get(point.key)
         if last is None:
             return True
         if point.key in _OF_ATTEMPTS:
@@ -252,8 +250,8 @@ class Delivery:
             for start in range(0, len(metrics), BATCH):
                 self._client.log_batch(self._run_id, metrics=metrics[start : start + BATCH])
         elif isinstance(update, Picture):
-            # A picture goes before its score.
-            score = self._last(SCORE)
+            # A picture is sent before its score.
+            score = (self._logged or {}).get(SCORE)
             is_news = score is None or update.step > score.step
             if is_news and not (self._unsure and self._has_picture(update)):
                 with Image.open(io.BytesIO(base64.b64decode(update.png)), formats=("PNG",)) as picture:
@@ -264,7 +262,7 @@ class Delivery:
             self._client.set_terminated(self._run_id, update.status, update.timestamp)
 
     def _has_picture(self, picture: Picture) -> bool:
-        # MLflow tells pictures apart by a random name; of each, the small copy is written last.
+        # MLflow gives pictures random names; the small copy of a picture is written last.
         start = f"images/{picture.key}+step+{picture.step}+"
         paths = [item.path for item in self._client.list_artifacts(self._run_id, "images")]
         return any(path.startswith(start) and path.endswith(".webp") for path in paths)
@@ -272,9 +270,9 @@ class Delivery:
     def _note_away(self, error: Exception) -> None:
         if self._away_since is None:
             self._away_since = time.monotonic()
-            self._tell(
+            self._print_line(
                 f"MLflow at {redacted(self._client.tracking_uri)} does not answer ({_line(error)}); training goes on, "
-                "and what it has to tell is kept and delivered later"
+                "and its updates are kept and delivered later"
             )
         self._spool.store()
 
@@ -283,13 +281,13 @@ class Delivery:
             away = duration(time.monotonic() - self._away_since)
             self._away_since = None
             lost = f"; {self._spool.lost} found no room and are lost" if self._spool.lost else ""
-            self._tell(f"MLflow is back after {away}; {len(self._spool)} updates are on their way{lost}")
+            self._print_line(f"MLflow is back after {away}; {len(self._spool)} updates are on their way{lost}")
 
 
 def _is_refusal(error: Any) -> bool:
     if not isinstance(error, MlflowException) or error.error_code not in _REFUSALS:
         return False
-    # A proxy in front of a server that is down may say such things too, but not in MLflow's words.
+    # A proxy in front of a server that is down may send such codes too, but not in MLflow's format.
     return isinstance(error, RestException) or "API request" not in str(error)
 
 

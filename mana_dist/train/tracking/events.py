@@ -1,4 +1,4 @@
-"""What the workers tell the driver while training; the driver alone prints and talks to MLflow."""
+"""The events that workers send to the driver, which alone prints and talks to MLflow."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,8 @@ class Started:
         step: global steps already done.
         workers: workers in this attempt.
         device: what a worker computes on.
-        losses: of the last steps done, as the checkpoint remembers them: a driver that was killed may not have
-            logged them.
-        peak: what ``peak_share`` of the reports is a share of, for each worker, in words.
+        losses: the last steps' losses in the checkpoint: a driver that was killed may not have logged them.
+        peak: one worker's peak, which ``peak_share`` of the reports refers to, in words.
     """
 
     step: int
@@ -32,7 +31,7 @@ class Failed:
 
     Attributes:
         rank: the worker's.
-        reason: what it died of, one line.
+        reason: the error, one line.
     """
 
     rank: int
@@ -41,7 +40,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Progress:
-    """Steps since the last report.
+    """A report on the steps since the last one.
 
     Attributes:
         stage: 1 to 3.
@@ -49,16 +48,16 @@ class Progress:
         total: global steps of the run.
         losses: the global batch's mean loss of each step since the last report, oldest first.
         lr: learning rate.
-        samples_per_second: over all workers.
+        samples_per_second: rate of all workers together.
         data_wait: share of the time that rank 0 waited for data, [0, 1].
         eta_seconds: expected time to the end.
         seconds: training time that the pace was measured over, without reports, checkpoints and validations.
-        samples: of the global batches trained in those seconds.
-        gradient_norms: of each step as in ``losses``: L2 over all trained parameters, before clipping.
-        tflops: the model's floating-point operations that all workers together did a second, 10^12; recomputed
-            activations are not counted.
-        peak_share: ``tflops`` over what the devices could do, [0, 1]; None where that is not known.
-        memory: bytes that rank 0 holds at most so far: of GPU memory, else resident.
+        samples: samples trained in those seconds.
+        gradient_norms: gradient norm of each step in ``losses``: L2 over all trained parameters, before clipping.
+        tflops: the model's floating-point operations a second over all workers, 10^12; recomputed activations are not
+            counted.
+        peak_share: ``tflops`` over the devices' peak, [0, 1]; None where that is unknown.
+        memory: rank 0's peak memory so far, bytes: GPU memory, else resident memory.
     """
 
     stage: int
@@ -88,7 +87,7 @@ class Validated:
         psnr_bicubic: the same for bicubic upsampling.
         ssim_bicubic: the same for bicubic upsampling.
         picture: LR | bicubic | MANA | HR side by side, (H, W, 3) uint8.
-        seconds: that training stood still for it.
+        seconds: time that training stood still for it.
     """
 
     step: int
@@ -106,8 +105,8 @@ class Checkpointed:
 
     Attributes:
         step: global steps done.
-        seconds: from the beginning until it was whole.
-        waited: seconds of these that training stood still.
+        seconds: time from the beginning until it was whole.
+        waited: part of it in which training stood still.
     """
 
     step: int
@@ -135,7 +134,7 @@ class Stalled:
     Attributes:
         rank: the worker's.
         seconds: since its last sign of life.
-        stacks: where all its threads stand, as ``faulthandler`` writes them.
+        stacks: stacks of all its threads, as ``faulthandler`` writes them.
     """
 
     rank: int
@@ -149,7 +148,7 @@ class Stopped:
 
     Attributes:
         step: global steps done, all of them in the checkpoint.
-        reason: who wanted it, such as ``SIGTERM``.
+        reason: what requested it, such as ``SIGTERM``.
     """
 
     step: int

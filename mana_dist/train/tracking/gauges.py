@@ -1,4 +1,4 @@
-"""The newest figures as Ray metrics, for whoever watches the cluster (Ray's dashboard, Prometheus)."""
+"""The newest figures as Ray metrics, for Ray's dashboard and Prometheus."""
 
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ class Gauges:
     """Sets Ray's gauges from the driver, which is connected to the cluster by the time of the first event.
 
     Args:
-        run_name: the tag ``run`` of all of them.
+        run_name: value of their tag ``run``.
     """
 
     def __init__(self, run_name: str) -> None:
@@ -38,7 +38,7 @@ class Gauges:
         self._gauges: dict[str, Gauge] = {}
 
     def set(self, event: Event) -> None:
-        """Set what an event holds."""
+        """Set the gauges that an event has figures for."""
         from ray.util.metrics import Gauge
 
         for name, value in figures(event).items():
@@ -49,7 +49,7 @@ class Gauges:
 
 
 def figures(event: Event) -> dict[str, float]:
-    """The figures that an event holds, by metric."""
+    """Return the figures that an event holds, by metric."""
     match event:
         case Started():
             return {"mana_train_step": float(event.step), "mana_train_workers": float(event.workers)}

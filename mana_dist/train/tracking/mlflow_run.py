@@ -1,12 +1,10 @@
-"""A training's MLflow run: opened and fed by the driver alone, so that there is one however many workers.
+"""A training's MLflow run, written by the driver alone, so that there is one whatever the number of workers.
 
-Training never waits for MLflow: updates go to a queue, and a thread delivers them (:mod:`.delivery`).
-Those that cannot be delivered lie in ``<run>/mlflow-updates/<MLflow run>/`` until the server is back, or until the next
-attempt of the run. No loss is missing in MLflow then: what was on its way when the driver was killed is in the
-checkpoints, which remember the losses of the steps before them, or comes after the newest checkpoint and is trained
-again. Checkpoints do not remember the rest: gradient norms, rates and validation results of the last steps before a
-checkpoint are missing if they had not arrived and the driver is killed before it hears of that checkpoint and stores
-them.
+Training never waits for MLflow: updates go to a queue, and a thread delivers them (:mod:`.delivery`). Those that cannot
+be delivered lie in ``<run>/mlflow-updates/<MLflow run>/`` until the server is back, or until the next attempt of the
+run. No loss is ever missing in MLflow then: checkpoints keep the losses of the steps before them, and later steps are
+trained again. Gradient norms, rates and validation results of the last steps before a checkpoint are missing if they
+had not arrived, and the driver is killed before it receives that checkpoint's event and stores them.
 """
 
 import os
@@ -27,27 +25,42 @@ from mana_dist.registry.tracking_uri import experiment_id, failures, find_experi
 from mana_dist.storage.retry import persistently
 from mana_dist.train import run_record
 from mana_dist.train.run_record import RunRecord
-from mana_dist.train.tracking import delivery
 from mana_dist.train.tracking.console import say
-from mana_dist.train.tracking.delivery import Delivery, Ended, Picture, Point, Points, Update, decode, encode, now
+from mana_dist.train.tracking.delivery import (
+    LOSS,
+    PICTURE,
+    SAVED,
+    SCORE,
+    WAITED,
+    WORKERS,
+    Delivery,
+    Ended,
+    Picture,
+    Point,
+    Points,
+    Update,
+    decode,
+    encode,
+    now,
+    take_up,
+)
 from mana_dist.train.tracking.events import Checkpointed, Event, Progress, Started, Validated
 from mana_dist.train.tracking.spool import Spool
 
 UPDATES_FOLDER = "mlflow-updates"
-LOSS, PICTURE, SCORE = delivery.LOSS, delivery.PICTURE, delivery.SCORE
 
 
 class Tracker:
     """One MLflow run. No method but :meth:`open` and :meth:`flush` waits for the server, or fails because of it.
 
     Args:
-        client: of the tracking server.
+        client: client of the tracking server.
         run_id: an existing run.
-        updates: where updates wait while the server is away.
-        logged: the last point that MLflow has of each metric: a resumed run does steps again, which are not logged
-            again. None: not known before the server answers.
-        tell: prints a line.
-        check: called before anything is sent to MLflow, where it may wait; raises LostError if nothing may be.
+        updates: queue of the updates.
+        logged: the last point that MLflow has of each metric: steps that a resumed run makes again are not logged
+            again. None: unknown until the server answers.
+        print_line: prints a line.
+        check: called before anything is sent to MLflow; raises LostError if nothing may be sent any more.
     """
 
     def __init__(
@@ -56,11 +69,11 @@ class Tracker:
         run_id: str,
         updates: Spool,
         logged: Mapping[str, Point] | None,
-        tell: Callable[[str], None] = say,
+        print_line: Callable[[str], None] = say,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self.run_id = run_id
-        self._tell = tell
+        self._print_line = print_line
         self._spool = updates
         self._loss_step = self._score_step = 0
         for update in map(_decoded, updates.stored()):
@@ -68,7 +81,7 @@ class Tracker:
                 self._note_logged(update)
         if logged is None:
             self._add(Points(()))  # so that the run is opened again, and flush waits for it, even if nothing is trained
-        self._delivery = Delivery(client, run_id, updates, tell, logged, check)
+        self._delivery = Delivery(client, run_id, updates, print_line, logged, check)
 
     @classmethod
     def open(
@@ -79,10 +92,9 @@ class Tracker:
         parent: str | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Self:
-        """The run of ``record`` where it still exists, else a new one with all parameters and the whole config.
+        """Open the run of ``record`` where it still exists, else a new one with all parameters and the whole config.
 
-        A new one is shown under the run ``parent``, if there is one. A server that does not answer is an obstacle to a
-        new run only; one that has a record goes on without it.
+        A new one is shown under the run ``parent``, if given. Only a new run needs a server that answers.
 
         Raises:
             UserError: the tracking server refuses, or cannot be reached for a new run; or the run's storage cannot be
@@ -103,14 +115,14 @@ class Tracker:
         """Log what an event holds and MLflow does not have yet."""
         if isinstance(event, Started):
             self._log_steps(event.step, {LOSS: event.losses})
-            self._log(event.step, {delivery.WORKERS: float(event.workers)})
+            self._log(event.step, {WORKERS: float(event.workers)})
         elif isinstance(event, Progress):
             self._log_progress(event)
         elif isinstance(event, Validated):
             self._log_validation(event)
         elif isinstance(event, Checkpointed):
-            self._log(event.step, {delivery.SAVED: event.seconds, delivery.WAITED: event.waited})
-        # What lies before a checkpoint is not trained again, nor are its losses in the checkpoint after the next.
+            self._log(event.step, {SAVED: event.seconds, WAITED: event.waited})
+        # Steps before a checkpoint are not trained again, and later checkpoints do not keep their losses.
         if (isinstance(event, Checkpointed) or self._delivery.is_away) and len(self._spool):
             self._spool.store()
 
@@ -146,7 +158,7 @@ class Tracker:
         )
 
     def _log_steps(self, last_step: int, series: dict[str, tuple[float, ...]]) -> bool:
-        """Log the values of each step up to ``last_step``; False if all of them were logged before."""
+        """Log the values of the steps up to ``last_step``; returns False if all of them were logged before."""
         time = now()
         points = tuple(
             Point(key, value, time, step)
@@ -175,7 +187,7 @@ class Tracker:
                 self._score_step = max(self._score_step, point.step)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until MLflow has everything; False if it has not within ``timeout`` seconds."""
+        """Wait until MLflow has everything; returns False if it has not within ``timeout`` seconds."""
         return self._spool.wait_empty(timeout)
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"], timeout: float | None = None) -> None:
@@ -183,15 +195,15 @@ class Tracker:
 
         Args:
             status: how it ended.
-            timeout: seconds to wait for MLflow: 5 after a kill, which leaves no more time, else 60. What has not
-                arrived then is kept for the next attempt.
+            timeout: seconds to wait for MLflow: by default 5 after a kill, which leaves no more time, else 60. Updates
+                that have not arrived then are kept for the next attempt.
         """
         self._add(Ended(status, now()))
         if timeout is None:
             timeout = 5.0 if status == "KILLED" else 60.0
         if not self.flush(timeout):
             self._spool.store()
-            self._tell(
+            self._print_line(
                 f"MLflow did not take the last {len(self._spool)} updates in time; they are in {self._spool.uri}, and "
                 "the same command delivers them"
             )
@@ -214,7 +226,7 @@ def check_server(tracking_uri: str, experiment: str) -> None:
 
 
 def _unusable(tracking_uri: str, error: Exception) -> UserError:
-    reason = getattr(error, "orig", None) or error  # SQLAlchemy's own words are a page with the statement
+    reason = getattr(error, "orig", None) or error  # SQLAlchemy's own message is a page with the statement
     return UserError(f"mlflow.tracking_uri {tracking_uri} cannot be used ({reason}); start it or name another")
 
 
@@ -225,7 +237,7 @@ def _spool(config: Config, run_id: str) -> Spool:
 
 
 def _decoded(data: bytes) -> Update | None:
-    """None for something that is no update; the delivery tells of it and leaves it out."""
+    """Return None if ``data`` is no update; the delivery reports it and leaves it out."""
     try:
         return decode(data)
     except ValueError:
@@ -233,9 +245,9 @@ def _decoded(data: bytes) -> Update | None:
 
 
 def _take_up(client: MlflowClient, record: RunRecord) -> tuple[str, dict[str, Point] | None] | None:
-    """The run's id and the last point of each metric, where these are known; None if the run has been deleted."""
+    """Return the run's id and the last point of each metric, if the server answers; None if the run is deleted."""
     try:
-        logged = delivery.take_up(client, record.mlflow_run_id)
+        logged = take_up(client, record.mlflow_run_id)
     except MlflowException as error:
         if error.get_http_status_code() < HTTPStatus.INTERNAL_SERVER_ERROR:
             raise

@@ -1,4 +1,4 @@
-"""Everything that is told of a training: the console, MLflow, Ray's metrics, and the summary at the end."""
+"""The observer of a training: it passes events to the console, MLflow, Ray's metrics and the summary."""
 
 from mana_dist.errors import one_line
 from mana_dist.train.tracking import console
@@ -9,11 +9,11 @@ from mana_dist.train.tracking.summary import Summary
 
 
 class Observer:
-    """Hands every event to all who tell of it.
+    """Passes every event to all that report it.
 
     Args:
         tracker: the MLflow run.
-        run_name: tells Ray's metrics of several runs apart.
+        run_name: distinguishes Ray's metrics of several runs.
     """
 
     def __init__(self, tracker: Tracker, run_name: str) -> None:
@@ -22,10 +22,10 @@ class Observer:
         self._summary = Summary()
 
     def see(self, event: Event) -> None:
-        """Tell of an event; never fails nor waits for a server."""
-        for tell in (_print, self._summary.add, self._tracker.log, self._gauges.set):
+        """Report an event; never fails nor waits for a server."""
+        for report in (_print, self._summary.add, self._tracker.log, self._gauges.set):
             try:
-                tell(event)
+                report(event)
             except Exception as error:  # training goes on without its tracking
                 console.say(f"warning: {type(event).__name__} is not tracked: {one_line(error)}"[:500])
 

@@ -1,4 +1,4 @@
-"""A queue of small messages that outlives its process: in memory as a rule, on the run's storage when it must be."""
+"""A queue of small messages that outlives its process: usually in memory, on the run's storage where necessary."""
 
 import contextlib
 import itertools
@@ -26,12 +26,15 @@ class _Entry:
 class Spool:
     """First in, first out, for any number of writers and one reader.
 
-    Nothing is written until :meth:`store` is called, or until the messages outgrow ``budget``; from then on a message
-    is a file of its own in ``uri`` until the reader drops it. What a process before left there comes first.
+    Nothing is written until :meth:`store` is called, or until the messages outgrow ``budget``; then a message is a file
+    in ``uri`` until the reader drops it. Files that an earlier process left there come first.
 
     Args:
         uri: folder for the files; made when it is needed.
         budget: bytes of messages kept in memory.
+
+    Attributes:
+        lost: number of messages that found no room or whose files vanished.
     """
 
     def __init__(self, uri: str, budget: int = BUDGET) -> None:
@@ -58,9 +61,9 @@ class Spool:
             self.store()
 
     def store(self) -> None:
-        """Write what is only in memory to files; what does not fit the budget is then in files alone.
+        """Write the messages that are only in memory to files; those beyond the budget are then in files alone.
 
-        Where files cannot be written, the oldest messages beyond the budget are lost, and counted in ``lost``.
+        Where files cannot be written, the oldest messages beyond the budget are lost.
         """
         with self._files:
             for entry in list(self._entries):
@@ -75,7 +78,7 @@ class Spool:
     def _make_room(self) -> None:
         with self._changed:
             excess = self._held() - self._budget
-            # The reader comes to the newest last, so these go out first.
+            # The reader reaches the newest last, so these leave memory first.
             for entry in reversed(self._entries):
                 if excess > 0 and entry.stored and entry.data is not None:
                     entry.data = None
@@ -89,7 +92,7 @@ class Spool:
                 self.lost += 1
 
     def first(self, timeout: float | None = None) -> bytes | None:
-        """The oldest message, left where it is; None if there is none within ``timeout`` seconds.
+        """Return the oldest message without dropping it; None if there is none within ``timeout`` seconds.
 
         Raises:
             OSError: it lies in a file that cannot be read now.
@@ -109,7 +112,7 @@ class Spool:
                 self.drop_first()
 
     def drop_first(self) -> None:
-        """Forget the oldest message."""
+        """Drop the oldest message."""
         with self._files:
             if self._entries[0].stored:
                 self._delete(self._entries[0])
@@ -123,14 +126,14 @@ class Spool:
             return self._changed.wait_for(lambda: not self._entries, timeout)
 
     def discard(self, unwanted: Callable[[bytes], bool]) -> None:
-        """Forget the messages in files that are not wanted; before anything is read or added."""
+        """Delete the messages in files that are not wanted; before anything is read or added."""
         for entry, data in self._leftovers():
             if unwanted(data):
                 self._entries.remove(entry)
                 self._delete(entry)
 
     def stored(self) -> list[bytes]:
-        """All messages that lie in files, oldest first."""
+        """Return all messages in files, oldest first."""
         return [data for _, data in self._leftovers()]
 
     def _leftovers(self) -> Iterator[tuple[_Entry, bytes]]:

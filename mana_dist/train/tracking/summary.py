@@ -1,4 +1,4 @@
-"""What a training did with its time, told at its end."""
+"""The summary of a training: its steps, its rates and the shares of its time."""
 
 import time
 
@@ -7,7 +7,7 @@ from mana_dist.train.tracking.events import Checkpointed, Event, Failed, Progres
 
 
 class Summary:
-    """Adds up the events of one command; what earlier attempts of a resumed run did is not in it."""
+    """Adds up the events of one command, without earlier attempts of a resumed run."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
@@ -44,7 +44,7 @@ class Summary:
                 pass
 
     def lines(self) -> list[str]:
-        """For a person; none if no worker ever began."""
+        """Return the summary's lines; none if no worker ever began."""
         if self._first_step is None:
             return []
         total = time.monotonic() - self._begun

@@ -61,16 +61,16 @@ def flip_one_bit(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "config.yaml"])
 @pytest.mark.parametrize(
-    ("damage", "told"), [(None, "is missing"), (cut, "bytes instead of"), (flip_one_bit, "has changed")]
+    ("damage", "message"), [(None, "is missing"), (cut, "bytes instead of"), (flip_one_bit, "has changed")]
 )
-def test_damage_is_named(tmp_path: Path, name: str, damage, told: str) -> None:  # type: ignore[no-untyped-def]
+def test_damage_is_named(tmp_path: Path, name: str, damage, message: str) -> None:  # type: ignore[no-untyped-def]
     checkpoint.write(str(tmp_path), state(), CONFIG)
     file = tmp_path / name
     if damage:
         file.write_bytes(damage(file.read_bytes()))
     else:
         file.unlink()
-    with pytest.raises(DamagedError, match=f"^{name} .*{told}"):
+    with pytest.raises(DamagedError, match=f"^{name} .*{message}"):
         checkpoint.read(str(tmp_path))
 
 

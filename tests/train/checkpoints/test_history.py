@@ -18,7 +18,7 @@ MOMENTS = {"exp_avg.weight": torch.zeros(3)}
 
 
 def checkpoints(folder: Path, keep: int = 2) -> Checkpoints:
-    return Checkpoints(Config(run=RunConfig(name="one", storage=str(folder), keep_checkpoints=keep)), patience=0)
+    return Checkpoints(Config(run=RunConfig(name="one", storage=str(folder), keep_checkpoints=keep)))
 
 
 def state(step: int) -> TrainState:
@@ -43,7 +43,7 @@ def test_a_run_that_is_anothers_by_now_is_left_as_it_is(tmp_path: Path) -> None:
     """However far a checkpoint had come: before its folder is cleared, before each of its files, before old ones go."""
     config = Config(run=RunConfig(name="one", storage=str(tmp_path), keep_checkpoints=1))
     for step in (6, 12):
-        Checkpoints(config, patience=0).write(state(step))
+        Checkpoints(config).write(state(step))
     for passed in range(6):
         answers = iter([True] * passed)
 
@@ -53,7 +53,7 @@ def test_a_run_that_is_anothers_by_now_is_left_as_it_is(tmp_path: Path) -> None:
 
         before = tree(tmp_path / "one")
         with pytest.raises(LostError):
-            Checkpoints(config, patience=0, check=check).write(state(18))
+            Checkpoints(config, check=check).write(state(18))
         now = tree(tmp_path / "one")
         assert {name: data for name, data in now.items() if "18/" not in name} == before
         assert len(now) - len(before) == max(0, passed - 1)
@@ -76,7 +76,7 @@ def damage(folder: Path, step: int, name: str = "model.safetensors") -> None:
     file.write_bytes(file.read_bytes()[:-1])
 
 
-def test_a_damaged_one_is_told_and_the_one_before_is_used(tmp_path: Path) -> None:
+def test_a_damaged_one_is_reported_and_the_one_before_is_used(tmp_path: Path) -> None:
     run = checkpoints(tmp_path, keep=3)
     for step in (6, 12, 18):
         run.write(state(step))
@@ -121,7 +121,7 @@ def test_without_adams_moments_it_is_used_at_a_stages_end_only(tmp_path: Path) -
     """In the middle of one, Adam would start anew without a word."""
     config = Config(run=RunConfig(name="one", storage=str(tmp_path)))
     end = config.schedule.stage1.steps
-    run = Checkpoints(config, patience=0)
+    run = Checkpoints(config)
     run.write(TrainState(end, {"weight": torch.zeros(3)}, {}))
     assert newest_step(run) == end
     run.write(TrainState(end + 1, {"weight": torch.zeros(3)}, {}))

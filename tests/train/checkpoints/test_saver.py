@@ -14,14 +14,15 @@ import torch
 from mana_dist import storage
 from mana_dist.config import Config, RunConfig
 from mana_dist.errors import UserError
+from mana_dist.storage.retry import persistently
 from mana_dist.train.checkpoints.checkpoint import TrainState
 from mana_dist.train.checkpoints.history import Checkpoints
 from mana_dist.train.checkpoints.saver import PROMPT, Saver
 from mana_dist.train.tracking.events import Checkpointed, Event
 
 
-def checkpoints(folder: Path, patience: float = 0) -> Checkpoints:
-    return Checkpoints(Config(run=RunConfig(name="one", storage=str(folder))), patience)
+def checkpoints(folder: Path) -> Checkpoints:
+    return Checkpoints(Config(run=RunConfig(name="one", storage=str(folder))))
 
 
 def state(step: int, value: float = 1.0, size: int = 3) -> TrainState:
@@ -93,7 +94,8 @@ def failing_writes(monkeypatch: pytest.MonkeyPatch, times: int, error: OSError) 
 
 def test_a_storage_that_comes_back_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing_writes(monkeypatch, 2, OSError("AWS Error NETWORK_CONNECTION"))
-    with Saver(checkpoints(tmp_path, patience=20), lambda _: None) as saver:
+    monkeypatch.setattr(persistently, "__kwdefaults__", {"patience": 20})
+    with Saver(checkpoints(tmp_path), lambda _: None) as saver:
         saver.submit(state(6), time.perf_counter())
     found = checkpoints(tmp_path).newest().state
     assert found is not None
@@ -101,21 +103,21 @@ def test_a_storage_that_comes_back_costs_nothing(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (OSError("AWS Error"), r"cannot be written \(AWS Error\); mend run.storage"),
         (OSError(errno.ENOSPC, "full"), "no space left"),
     ],
 )
 def test_what_cannot_be_saved_stops_training_with_a_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
 ) -> None:
     with Saver(checkpoints(tmp_path), lambda _: None) as saver:
         saver.submit(state(6), time.perf_counter())
         saver.wait()
         failing_writes(monkeypatch, 1, error)
         saver.submit(state(12), time.perf_counter())
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             train_on(saver)
     found = checkpoints(tmp_path).newest()
     assert found.state is not None

@@ -21,9 +21,9 @@ def worker(rank: int, world_size: int, folder: str) -> None:
         # What the others say is not heard. A collective of training is on its way meanwhile.
         heard.append(consensus.exchange(step * step if rank == 0 else -1))
         dist.all_reduce(torch.ones(100))
-    told = consensus.tell(UserError("stop") if rank == 0 else None)
+    received = consensus.broadcast(UserError("stop") if rank == 0 else None)
     gathered = consensus.gather(rank * 10)
-    Path(folder, f"{rank}.json").write_text(json.dumps([heard, str(told), gathered]))
+    Path(folder, f"{rank}.json").write_text(json.dumps([heard, str(received), gathered]))
     dist.barrier()
     dist.destroy_process_group()
 
@@ -31,7 +31,7 @@ def worker(rank: int, world_size: int, folder: str) -> None:
 def test_every_worker_hears_the_same_at_the_same_step(tmp_path: Path) -> None:
     spawn(worker, args=(3, str(tmp_path)), nprocs=3)
     for rank in range(3):
-        heard, told, gathered = json.loads((tmp_path / f"{rank}.json").read_text())
+        heard, received, gathered = json.loads((tmp_path / f"{rank}.json").read_text())
         assert heard == [0] + [step * step for step in range(STEPS - 1)]  # one step later
-        assert told == "stop"
+        assert received == "stop"
         assert gathered == [0, 10, 20]

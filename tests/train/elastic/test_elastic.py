@@ -72,7 +72,7 @@ def test_workers_go_and_come(nodes: Nodes, tmp_path: Path) -> None:
 
 @pytest.mark.cluster
 def test_a_node_that_is_about_to_go_makes_a_checkpoint_at_once(nodes: Nodes, tmp_path: Path) -> None:
-    """As a spot instance's or an autoscaler's node, which Ray is told of."""
+    """Like a spot instance's or an autoscaler's node, announced to Ray."""
     workplace = make_workplace(tmp_path)
     nodes.add(cpus=1)
     arguments = [*TINY, *DATA, *ELASTIC, "--run.name", "drained", "--run.checkpoint_every", "100000"]

@@ -1,4 +1,4 @@
-"""What becomes of a failure."""
+"""Failures of workers: reported, restarted, or the end of the run with a line that names the mend."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from ray.train import UserCallback, WorkerGroupError
 
 from mana_dist.config import Config, DataConfig, RunConfig
 from mana_dist.errors import UserError
-from mana_dist.train.elastic.failures import ReportFailures, told_as_mistakes, too_many, user_error
+from mana_dist.train.elastic.failures import ReportFailures, memory_errors_as_user_errors, too_many, user_error
 from mana_dist.train.tracking.events import Event, Failed
 
 
-def test_failed_workers_are_told() -> None:
+def test_failed_workers_are_reported() -> None:
     events: list[Event] = []
     callback = ReportFailures(events.append)
     assert isinstance(callback, UserCallback)
@@ -41,7 +41,7 @@ def test_a_users_mistake_is_not_tried_again() -> None:
 )
 def test_out_of_memory_names_the_keys_to_lower(error: Exception, kind: str) -> None:
     config = Config(data=DataConfig(batch_size=16, crop=64), run=RunConfig(workers=2, micro_batch=4))
-    with pytest.raises(UserError, match=f"out of {kind} memory") as raised, told_as_mistakes(config):
+    with pytest.raises(UserError, match=f"out of {kind} memory") as raised, memory_errors_as_user_errors(config):
         raise error
     for key in (
         "run.micro_batch to less than 4",
@@ -54,7 +54,7 @@ def test_out_of_memory_names_the_keys_to_lower(error: Exception, kind: str) -> N
 
 
 def message(config: Config, error: Exception, *, validating: bool = False) -> str:
-    with pytest.raises(UserError) as raised, told_as_mistakes(config, validating=validating):
+    with pytest.raises(UserError) as raised, memory_errors_as_user_errors(config, validating=validating):
         raise error
     return str(raised.value)
 
@@ -62,8 +62,8 @@ def message(config: Config, error: Exception, *, validating: bool = False) -> st
 def test_out_of_memory_names_no_key_that_cannot_help() -> None:
     """A worker for every sample: no more workers are taken, and no share can be cut."""
     run = RunConfig(workers="2-16", checkpoint_activations=True, micro_batch=1)
-    told = message(Config(data=DataConfig(batch_size=16), run=run), MemoryError())
-    assert told == (
+    text = message(Config(data=DataConfig(batch_size=16), run=run), MemoryError())
+    assert text == (
         "a worker ran out of main memory; lower data.batch_size (16) or data.crop (64) under another run.name"
     )
 
@@ -72,23 +72,23 @@ def test_out_of_memory_names_no_key_that_cannot_help() -> None:
 def test_out_of_memory_in_validation_is_a_matter_of_its_samples(error: Exception, keeps: bool) -> None:
     """All of them are kept in main memory, one at a time is on the GPU."""
     config = Config(data=DataConfig(validation_path="held-out"), run=RunConfig(validate_samples=7))
-    told = message(config, error, validating=True)
-    assert "data.validation_path (held-out)" in told
-    assert ("run.validate_samples (7)" in told) == keeps
-    assert "micro_batch" not in told
+    text = message(config, error, validating=True)
+    assert "data.validation_path (held-out)" in text
+    assert ("run.validate_samples (7)" in text) == keeps
+    assert "micro_batch" not in text
 
 
 def test_too_many_failures_are_one_line_and_a_file(tmp_path: Path) -> None:
     config = Config(run=RunConfig(name="one", storage=str(tmp_path), max_failures=3))
     error = WorkerGroupError("", {0: RuntimeError("peer is gone"), 1: RuntimeError("Traceback\n  line\nout of luck")})
-    told = str(too_many(config, error))
-    assert "run.max_failures (3)" in told
-    assert "at last of: out of luck; peer is gone; " in told
+    text = str(too_many(config, error))
+    assert "run.max_failures (3)" in text
+    assert "at last of: out of luck; peer is gone; " in text
     file = tmp_path / "one" / "failure.txt"
-    assert str(file) in told
+    assert str(file) in text
     assert "Traceback\n  line\nout of luck" in file.read_text()
 
 
 def test_other_errors_stay_what_they_are() -> None:
-    with pytest.raises(RuntimeError, match="a bug"), told_as_mistakes(Config()):
+    with pytest.raises(RuntimeError, match="a bug"), memory_errors_as_user_errors(Config()):
         raise RuntimeError("a bug")

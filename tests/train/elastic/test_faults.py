@@ -97,7 +97,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_and_a_good_checkpoint(
 
 
 @pytest.mark.cluster
-def test_a_stalled_worker_is_told_with_its_stacks_and_restarted(workplace: Path) -> None:
+def test_a_stalled_worker_is_reported_with_its_stacks_and_restarted(workplace: Path) -> None:
     arguments = [*TINY, *DATA, "--run.name", "stalled", "--run.stall_timeout", "8", "--run.log_every", "1"]
     with Training(workplace, *arguments) as training:
         training.wait_for_step(7)

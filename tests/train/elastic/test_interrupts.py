@@ -15,16 +15,16 @@ def send(number: signal.Signals) -> None:
 @pytest.mark.parametrize(
     ("number", "error", "name"), [(signal.SIGTERM, Terminated, "SIGTERM"), (signal.SIGINT, KeyboardInterrupt, "Ctrl-C")]
 )
-def test_the_first_asks_the_second_ends(
+def test_the_first_requests_an_end_the_second_ends(
     number: signal.Signals, error: type[BaseException], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.getsignal(number)
     now = [100.0]
     monkeypatch.setattr("mana_dist.train.elastic.interrupts.time.monotonic", lambda: now[0])
     with Interrupts() as interrupts, interrupts.awaited():
-        assert not interrupts.asked.is_set()
+        assert not interrupts.requested.is_set()
         send(number)
-        assert interrupts.asked.is_set()
+        assert interrupts.requested.is_set()
         assert interrupts.reason == name
         now[0] += 0.4
         send(signal.SIGTERM)  # at the same time: sent to the process, and to its group
@@ -41,7 +41,7 @@ def test_before_training_the_first_ends(number: signal.Signals, error: type[Base
     with Interrupts() as interrupts:
         with pytest.raises(error):
             send(number)
-        assert interrupts.asked.is_set()
+        assert interrupts.requested.is_set()
 
 
 def test_handlers_that_ray_installs_are_replaced() -> None:
@@ -51,7 +51,7 @@ def test_handlers_that_ray_installs_are_replaced() -> None:
         with interrupts.awaited():
             send(signal.SIGTERM)
         assert interrupts.reason == "SIGTERM"
-        assert interrupts.asked.is_set()
+        assert interrupts.requested.is_set()
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -1,9 +1,9 @@
-"""What the desk between the driver and the workers knows."""
+"""The desk between the driver and the workers."""
 
 from mana_dist.train.elastic.leave_requests import _Desk
 
 
-def test_workers_that_end_before_they_are_told_have_left() -> None:
+def test_workers_that_end_before_a_request_have_left() -> None:
     """Else the controller would wait for an answer that nobody is left to give."""
     desk = _Desk()
     desk.arrived()

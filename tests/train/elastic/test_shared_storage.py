@@ -1,4 +1,4 @@
-"""Whether a run's folder is the same one on every node."""
+"""A run's folder must be the same one on every node."""
 
 import shutil
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_an_object_store_is_the_same_everywhere() -> None:
     assert shared_storage.sees(Fence("s3://bucket/runs/one", "run one", "x"), patience=0)
 
 
-def test_one_node_that_does_not_see_it_is_told() -> None:
+def test_one_node_that_does_not_see_it_is_reported() -> None:
     shared_storage.check_all([True, True], "runs")
     with pytest.raises(UserError, match=r"run.storage runs is not the same place on all nodes \(1 of 2 workers"):
         shared_storage.check_all([True, False], "runs")

@@ -58,7 +58,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return fake
 
 
-def test_who_hangs_is_told_with_all_stacks_and_ended(clock: Clock) -> None:
+def test_a_hanging_worker_is_reported_with_all_stacks_and_ended(clock: Clock) -> None:
     witness = Witness()
     with Watchdog(2.0, witness.report, witness.end) as dog:
         for _ in range(3):

@@ -23,7 +23,7 @@ def stage(number: int) -> Stage:
 
 
 def forward_flops(config: ModelConfig, pixels: int) -> int:
-    """Of a plain forward pass without the one-hot attention, layer by layer: two for each multiply-add."""
+    """Operations of a plain forward pass without the one-hot attention, layer by layer: two for each multiply-add."""
     c, inner, slots = config.channels, config.channels // 2, config.memory_slots
     block = 2 * 9 * c * c
     encoder = config.frames * (9 * 3 * c + config.encoder_blocks * block + 2 * c * inner)
@@ -114,7 +114,7 @@ def test_activations_are_what_torch_keeps(
 
 
 def test_checkpointing_keeps_less_and_costs_the_same_useful_work() -> None:
-    """Of a block's two saved tensors only its input stays; the block that is computed again has both besides."""
+    """Only the input of a block's two saved tensors stays; the block that is computed again has both besides."""
     deep = ModelConfig(channels=16, encoder_blocks=5, decoder_blocks=20, frames=3, window=5)
     feature = 16 * 16**2 * 4
     plain = sample_cost(deep, stage(1), 16, "fp32")
@@ -169,7 +169,7 @@ def test_a_cpus_peak_is_measured_and_said_to_be() -> None:
         ("NVIDIA L40S", "bf16", "362 TFLOP/s (data sheet)"),
     ],
 )
-def test_known_gpus(
+def test_gpus_with_a_data_sheet(
     monkeypatch: pytest.MonkeyPatch, name: str, precision: Literal["fp32", "bf16"], expected: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)

@@ -54,8 +54,8 @@ def test_the_papers_plan() -> None:
     config = parse(["--config", "paper", "--run.workers", "4", "--run.zero_stage", "2"])
     plan = make_plan(config, samples=64_000)
     assert plan.parameters == 14_317_507
-    assert [each.stage.stop - each.stage.start for each in plan.stages] == [90_000, 30_000, 30_000]
-    assert [each.epochs for each in plan.stages] == [22.5, 7.5, 7.5]
+    assert [planned.stage.stop - planned.stage.start for planned in plan.stages] == [90_000, 30_000, 30_000]
+    assert [planned.epochs for planned in plan.stages] == [22.5, 7.5, 7.5]
     assert plan.stages[0].step_flops == pytest.approx(9.7e12, rel=0.01)
     last = plan.stages[2].memory
     count = plan.parameters
@@ -169,13 +169,15 @@ def test_mistakes_are_found(tmp_path: Path, samples: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a/b:c", ".."])
-def test_a_name_that_the_registry_refuses_is_told_before_the_training(tmp_path: Path, samples: str, name: str) -> None:
+def test_a_name_that_the_registry_refuses_is_reported_before_the_training(
+    tmp_path: Path, samples: str, name: str
+) -> None:
     config = small(tmp_path, samples)
     with pytest.raises(UserError, match="mlflow.registered_model '.*': MLflow refuses this name"):
         dry_run(dataclasses.replace(config, mlflow=dataclasses.replace(config.mlflow, registered_model=name)))
 
 
-def test_a_deleted_experiment_is_told_before_the_training(tmp_path: Path, samples: str) -> None:
+def test_a_deleted_experiment_is_reported_before_the_training(tmp_path: Path, samples: str) -> None:
     config = small(tmp_path, samples)
     client = MlflowClient(config.mlflow.tracking_uri)
     client.delete_experiment(client.create_experiment("mana"))
@@ -185,7 +187,7 @@ def test_a_deleted_experiment_is_told_before_the_training(tmp_path: Path, sample
         Tracker.open(config, str(config.mlflow.tracking_uri), None)
 
 
-def test_the_plan_tells_no_password(
+def test_the_plan_shows_no_password(
     tmp_path: Path, samples: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mana_dist.train.tracking.mlflow_run.check_server", lambda *_: None)

@@ -34,7 +34,7 @@ def test_lines() -> None:
     )
 
 
-def test_progress_tells_everything_that_is_known() -> None:
+def test_progress_holds_all_figures() -> None:
     short = Progress(1, 20, 1500, (0.25, 0.75), 1e-3, 21.04, 0.016, 75.2)
     assert line(short) == (
         "stage 1  step   20/1500  loss 0.50000  lr 1.0e-03  21.0 samples/s  data-wait 1.6%  ETA 1:15"

@@ -44,16 +44,16 @@ def test_updates_arrive_in_order(client: FakeClient, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_is_anothers_by_now_is_told_nothing(client: FakeClient, tmp_path: Path) -> None:
-    asked = threading.Event()
+def test_a_run_that_is_anothers_by_now_is_sent_nothing(client: FakeClient, tmp_path: Path) -> None:
+    checked = threading.Event()
 
     def lost() -> None:
-        asked.set()
+        checked.set()
         raise LostError("taken over")
 
     subject = Tracker(client, "run", Spool(str(tmp_path)), NEW, check=lost)
     subject.log(progress(2))
-    assert asked.wait(30)
+    assert checked.wait(30)
     assert not subject.flush(0.05)
     assert client.calls == []
 

@@ -21,7 +21,7 @@ def drain(spool: Spool) -> list[bytes]:
     return found
 
 
-def test_first_in_first_out_and_no_files_unless_asked(tmp_path: Path) -> None:
+def test_first_in_first_out_and_no_files_unless_stored(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path / "spool"))
     for message in (b"a", b"b", b"c"):
         spool.append(message)

@@ -195,7 +195,7 @@ def test_an_unreachable_server_is_a_users_mistake_before_the_start(
 
 
 @pytest.mark.slow
-def test_a_known_run_resumes_without_its_server(
+def test_a_recorded_run_resumes_without_its_server(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = Tracker.open(config(tmp_path), server.uri, None)
@@ -319,7 +319,7 @@ def test_a_password_in_the_uri_of_a_server_is_not_printed(
     assert client.get_model_version("m", "1").run_id == tracker.run_id
 
 
-def test_a_run_tells_no_password(tmp_path: Path) -> None:
+def test_a_run_shows_no_password(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/ml.db"
     given = dataclasses.replace(
         config(tmp_path), mlflow=MlflowConfig(tracking_uri="http://ann:s3cret@host:5000", experiment="e")

@@ -14,7 +14,7 @@ PICTURE = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 
 
 def progress(step: int, count: int = 2) -> Progress:
-    """Of the ``count`` steps up to ``step``; each step's loss tells the step."""
+    """Return a report on the ``count`` steps up to ``step``; each step's loss tells the step."""
     losses = tuple(float(number) for number in range(step - count + 1, step + 1))
     return Progress(1, step, 100, losses, 1e-3, 20.0, 0.01, 5.0, gradient_norms=losses, tflops=0.5, memory=2**30)
 
@@ -48,7 +48,7 @@ class FakeClient:
         for metric in metrics:
             point = Point(metric.key, metric.value, metric.timestamp, metric.step)
             before = self.last.get(point.key, point)
-            self.last[point.key] = max(before, point, key=lambda known: (known.step, known.timestamp))
+            self.last[point.key] = max(before, point, key=lambda point: (point.step, point.timestamp))
         self.losses += [(metric.step, metric.value) for metric in metrics if metric.key == "train/loss"]
         self.norms += [(metric.step, metric.value) for metric in metrics if metric.key == "train/gradient_norm"]
 

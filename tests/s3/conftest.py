@@ -89,5 +89,5 @@ def dataset(server: SeaweedFS, clips: list[Clip], tmp_path_factory: pytest.TempP
 
 def ingest(server: SeaweedFS, out: str, folder: Path) -> Command:
     """The ingest of everything in the bucket ``clips`` into ``out``, running; videos are split at every keyframe."""
-    arguments = ["pipelines.ingest", "--source", "s3://clips/takes", "--out", out, "--segment-frames", "16"]
+    arguments = ["mana_dist.ingest", "--source", "s3://clips/takes", "--out", out, "--segment-frames", "16"]
     return Command(*arguments, folder=folder, environment=OWNER.environment(server.endpoint))

@@ -106,7 +106,7 @@ def test_a_killed_ingest_goes_on_to_the_same_bytes(server: SeaweedFS, dataset: s
 
 def test_verify_finds_a_flipped_bit_in_a_bucket(server: SeaweedFS, dataset: str, tmp_path: Path) -> None:
     client, environment = server.client(), OWNER.environment(server.endpoint)
-    with Command("pipelines.ingest", "--verify", dataset, folder=tmp_path, environment=environment) as command:
+    with Command("mana_dist.ingest", "--verify", dataset, folder=tmp_path, environment=environment) as command:
         assert "whole" in command.succeed()
     for key in objects(server, "undisturbed"):
         client.copy_object(Bucket="samples", Key=f"damaged/{key}", CopySource=f"samples/undisturbed/{key}")
@@ -114,5 +114,5 @@ def test_verify_finds_a_flipped_bit_in_a_bucket(server: SeaweedFS, dataset: str,
     data = bytearray(server.read("samples", f"damaged/{shard}"))
     data[len(data) // 2] ^= 1
     client.put_object(Bucket="samples", Key=f"damaged/{shard}", Body=bytes(data))
-    arguments = ["pipelines.ingest", "--verify", "s3://samples/damaged"]
+    arguments = ["mana_dist.ingest", "--verify", "s3://samples/damaged"]
     assert shard in refusal(*arguments, folder=tmp_path, environment=environment)

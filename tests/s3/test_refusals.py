@@ -24,7 +24,7 @@ PLAIN = "s3://clips/takes/plain/a.mp4"
 def test_ingest(
     server: SeaweedFS, clips: list[Clip], tmp_path: Path, who: Identity, source: str, out: str, named: str, why: str
 ) -> None:
-    arguments = ["pipelines.ingest", "--source", source, "--out", out]
+    arguments = ["mana_dist.ingest", "--source", source, "--out", out]
     line = refusal(*arguments, folder=tmp_path, environment=who.environment(server.endpoint))
     assert named in line
     assert why in line

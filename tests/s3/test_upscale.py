@@ -21,7 +21,7 @@ def test_from_bucket_to_bucket(server: SeaweedFS, tmp_path: Path) -> None:
         expected[str(Path(name).with_suffix(".mkv"))] = alone.read_bytes()
     client.put_object(Bucket="clips", Key="films/bad.mp4", Body=b"no video")
     out = "s3://samples/upscaled films"
-    arguments = ["pipelines.upscale", "--source", "s3://clips/films", "--out", out, "--model", model]
+    arguments = ["mana_dist.upscale", "--source", "s3://clips/films", "--out", out, "--model", model]
     options = ["--segment", "12", "--suffix", ".mkv"]
     environment = OWNER.environment(server.endpoint)
     with Command(*arguments, *options, folder=tmp_path, environment=environment) as command:
@@ -43,6 +43,6 @@ def test_from_bucket_to_bucket(server: SeaweedFS, tmp_path: Path) -> None:
 
 def test_a_bucket_that_is_not_there_is_named(server: SeaweedFS, tmp_path: Path) -> None:
     film = write_film(tmp_path / "film.mp4", 12)
-    arguments = ["pipelines.upscale", "--source", str(film), "--out", "s3://nowhere/x", "--model", "m"]
+    arguments = ["mana_dist.upscale", "--source", str(film), "--out", "s3://nowhere/x", "--model", "m"]
     told = refusal(*arguments, folder=tmp_path, environment=OWNER.environment(server.endpoint))
     assert "--out: cannot write to s3://nowhere/x" in told

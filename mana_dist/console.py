@@ -8,6 +8,15 @@ log = logging.getLogger("mana_dist")
 log.addHandler(logging.NullHandler())  # who imports the library decides what is shown
 
 
+def _as_text(record: logging.LogRecord) -> bool:
+    """Put "?" for what no file and no console takes: names of files that are not UTF-8 reach Python as surrogates."""
+    record.msg, record.args = record.getMessage().encode(errors="replace").decode(), ()
+    return True
+
+
+log.addFilter(_as_text)
+
+
 class _Console(logging.Handler):
     """Prints lines to stdout, warnings to stderr."""
 

@@ -1,7 +1,11 @@
 """The library says nothing by itself; a command shows its lines, warnings on stderr."""
 
+import logging
+import os
 import subprocess
 import sys
+
+from mana_dist.console import log
 
 SAY = """
 from mana_dist.console import log, show
@@ -39,3 +43,16 @@ def test_a_closed_pipe_is_an_error_for_the_caller_as_with_print() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "OSError: [Errno 9]" in done.stderr
     assert "Logging error" not in done.stderr
+
+
+def test_names_that_are_not_utf8_are_logged_as_text() -> None:
+    """As any handler may write them to a file."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    log.addHandler(handler)
+    try:
+        log.warning("frames %s and %s", "g0.png", os.fsdecode(b"\xff1.png"))
+    finally:
+        log.removeHandler(handler)
+    assert records[0].getMessage() == "frames g0.png and ?1.png"

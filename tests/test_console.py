@@ -49,7 +49,7 @@ def test_names_that_are_not_utf8_are_logged_as_text() -> None:
     """As any handler may write them to a file."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler.emit = records.append  # type: ignore[assignment, method-assign]
     log.addHandler(handler)
     try:
         log.warning("frames %s and %s", "g0.png", os.fsdecode(b"\xff1.png"))

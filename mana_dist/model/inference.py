@@ -22,7 +22,54 @@ Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 class _Embedded(NamedTuple):
     dtype: np.dtype[Any]  # of the frame
     pixels: Tensor  # (1, 3, h, w) in [0, 1]
-    embedding: FrameEmbedding
+    feature: Tensor
+
+
+class _Ring:
+    """K or V of the last T frames, each there twice, T places apart: any of their sequences of T is a view.
+
+    A frame is copied twice instead of T times, into each window that it is in. The channels lie innermost, as the
+    attention is fastest with.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._places = torch.empty(0)
+
+    def put(self, number: int, frame: Tensor) -> None:
+        """Hold (1, C', h, w) of frame ``number`` instead of that of frame ``number`` - T."""
+        rows = frame[0].movedim(0, -1)
+        if not number:
+            self._places = rows.new_empty(2 * self._size, *rows.shape)
+        place = number % self._size
+        self._places[place] = self._places[place + self._size] = rows
+
+    def window(self, numbers: list[int]) -> Tensor:
+        """Return (1, T, C', h, w) of frames ``numbers``, all held; a view if they follow each other."""
+        first = numbers[0]
+        if numbers == list(range(first, first + self._size)):
+            chosen = self._places[first % self._size :][: self._size]
+        else:  # at the ends of a clip
+            chosen = self._places[[number % self._size for number in numbers]]
+        return chosen.movedim(-1, 1)[None]
+
+
+class _Held:
+    """What the windows of a stream need of its last T frames."""
+
+    def __init__(self, size: int) -> None:
+        self.count = 0  # frames so far
+        self.frames: deque[_Embedded] = deque(maxlen=size)
+        self.key, self.value = _Ring(size), _Ring(size)
+
+    def add(self, frame: _Embedded, key: Tensor, value: Tensor) -> None:
+        self.frames.append(frame)
+        self.key.put(self.count, key)
+        self.value.put(self.count, value)
+        self.count += 1
+
+    def frame(self, number: int) -> _Embedded:
+        return self.frames[number - self.count + len(self.frames)]
 
 
 def super_resolve(
@@ -59,30 +106,28 @@ def super_resolve(
     size = model.config.frames
     radius = size // 2
     model = _placed(model, device)
-    held: deque[_Embedded] = deque(maxlen=size)
-    count = emitted = 0
+    held = _Held(size)
+    emitted = 0
     cut: Tiling | None = None
     lean = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
     for frame in _same_size(frames):
-        if memory is not None and not count:
+        if memory is not None and not held.count:
             element_size = 2 if precision == "bf16" else 4
             cut = tiling.tiling_for(model.config, frame.shape[0], frame.shape[1], memory, element_size)
         with lean:
-            held.append(_embed(model, frame, device, cut))
-        count += 1
+            _embed(model, frame, device, cut, held)
         # The first T//2 windows reach before the clip, and the rules look up to T frames into it for them.
-        while count >= size and emitted + radius < count:
+        while held.count >= size and emitted + radius < held.count:
             if wanted is None or emitted in wanted:
-                window = window_indices(emitted, count, size, padding)
                 with lean:
-                    result = _reconstruct(model, held, count - len(held), window, cut)
+                    result = _reconstruct(model, held, window_indices(emitted, held.count, size, padding), cut)
                 yield result
             emitted += 1
-    for centre in range(emitted, count):
+    for centre in range(emitted, held.count):
         if wanted is not None and centre not in wanted:
             continue
         with lean:
-            result = _reconstruct(model, held, count - len(held), window_indices(centre, count, size, padding), cut)
+            result = _reconstruct(model, held, window_indices(centre, held.count, size, padding), cut)
         yield result
 
 
@@ -158,20 +203,18 @@ def _same_size(frames: Iterable[Pixels]) -> Iterator[Pixels]:
         yield frame
 
 
-def _embed(model: Mana, frame: Pixels, device: str | torch.device, cut: Tiling | None) -> _Embedded:
+def _embed(model: Mana, frame: Pixels, device: str | torch.device, cut: Tiling | None, held: _Held) -> None:
     # inference_mode only around the arithmetic: as a generator's context it would leak into the caller's code.
     with torch.inference_mode():
         pixels = to_tensor(frame)[None].to(device)
-        return _Embedded(frame.dtype, pixels, tiling.embed(model, pixels, cut) if cut else model.embed(pixels))
+        embedding: FrameEmbedding = tiling.embed(model, pixels, cut) if cut else model.embed(pixels)
+        held.add(_Embedded(frame.dtype, pixels, embedding.feature), embedding.key, embedding.value)
 
 
-def _reconstruct(model: Mana, held: deque[_Embedded], first: int, window: list[int], cut: Tiling | None) -> Pixels:
-    """The centre of ``window`` (frame numbers) from the held frames, the first of which is number ``first``."""
+def _reconstruct(model: Mana, held: _Held, window: list[int], cut: Tiling | None) -> Pixels:
+    """The centre of ``window``, numbers of held frames."""
     with torch.inference_mode():
-        chosen = [held[index - first] for index in window]
-        centre = chosen[len(chosen) // 2]
-        key = torch.stack([entry.embedding.key for entry in chosen], dim=1)
-        value = torch.stack([entry.embedding.value for entry in chosen], dim=1)
-        embedded = (centre.pixels, centre.embedding.feature, key, value)
+        centre = held.frame(window[len(window) // 2])
+        embedded = (centre.pixels, centre.feature, held.key.window(window), held.value.window(window))
         result = tiling.reconstruct(model, *embedded, cut) if cut else model.reconstruct(*embedded)
         return to_frame(result, centre.dtype)

@@ -39,7 +39,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        return x + self.conv2(F.relu(self.conv1(x)))
+        # In place what no gradient needs: at a frame's size the memory that is not touched is the time that is saved.
+        residual: Tensor = self.conv2(F.relu(self.conv1(x), inplace=True))
+        return residual.add_(x)
 
 
 class CrossFrameAttention(nn.Module):
@@ -139,9 +141,9 @@ class Upsampler(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 3, 4H, 4W), the residual."""
-        x = F.leaky_relu(F.pixel_shuffle(self.expand1(x), 2), LEAKY_SLOPE)
-        x = F.leaky_relu(F.pixel_shuffle(self.expand2(x), 2), LEAKY_SLOPE)
-        x = F.leaky_relu(self.refine(x), LEAKY_SLOPE)
+        x = F.leaky_relu(F.pixel_shuffle(self.expand1(x), 2), LEAKY_SLOPE, inplace=True)
+        x = F.leaky_relu(F.pixel_shuffle(self.expand2(x), 2), LEAKY_SLOPE, inplace=True)
+        x = F.leaky_relu(self.refine(x), LEAKY_SLOPE, inplace=True)
         residual: Tensor = self.to_rgb(x)
         return residual
 
@@ -178,7 +180,7 @@ class Mana(nn.Module):
         """F of frames: (B, 3, H, W) in [0, 1] -> (B, C, H, W), in the weights' dtype."""
         # Channels last is what convolutions run fastest in, on CPU and GPU; every later layer keeps it.
         frames = frames.to(self.stem.weight.dtype, memory_format=torch.channels_last)
-        return self._blocks(self.encoder, F.leaky_relu(self.stem(frames), LEAKY_SLOPE))
+        return self._blocks(self.encoder, F.leaky_relu(self.stem(frames), LEAKY_SLOPE, inplace=True))
 
     def embed(self, frames: Tensor) -> FrameEmbedding:
         """Everything about frames that does not depend on their window.

@@ -24,7 +24,7 @@ def automatic(config: ModelConfig, device: str, height: int, width: int, element
         element_size: bytes of an activation's element.
     """
     inner = config.channels // 2
-    held = config.frames * (config.channels + 4 * inner) * element_size  # features, K and V, and these stacked
+    held = config.frames * (config.channels + 4 * inner) * element_size  # features, and K and V, each twice
     output = 16 * 3 * 4 * 4  # the upsampled frame, the residual, their sum, and its rounding
     left = max(int(free_bytes(device) * _SHARE) - height * width * (held + output), _LEAST)
     return int(2 ** (left.bit_length() - 1))

@@ -1,10 +1,13 @@
-"""Upscaling of segments: decoded once, windows within shots, one encoder a segment."""
+"""Upscaling of segments: decoded once, windows within shots, one encoder a segment.
+
+Decoding, the network and encoding run beside each other, each in a thread of its own.
+"""
 
 import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +19,7 @@ from mana_dist.model.inference import Pixels, choose_device, super_resolve
 from mana_dist.model.tiling import Tiling, tiling_for
 from mana_dist.upscale.config import Settings
 from mana_dist.upscale.frame_memory import automatic
+from mana_dist.upscale.overlap import WriteBehind, read_ahead
 from mana_dist.upscale.segment_files import Writers
 from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.source_video import Survey, blamed_on_source, context
@@ -24,6 +28,9 @@ from mana_dist.video.frame_stream import FrameStream, NumberedFrame, open_frames
 from mana_dist.video.shots import mark_cuts
 
 Step = Callable[[], None]
+
+_READ_AHEAD = 8  # frames of the source; they are small
+_WRITTEN_BEHIND = 2  # upscaled frames, sixteen times as large
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ def upscale_segments(
         network: see :func:`network`.
         settings: how to write.
         folder: URI; made if it is not there.
-        step: called after every frame.
+        step: called after every frame, in the caller's thread; the last few frames may still be being written.
 
     Raises:
         SourceError: frames of several sizes, or encrypted.
@@ -105,14 +112,18 @@ def upscale_segments(
         with blamed_on_source():
             source = stack.enter_context(open_frames(survey.uri, segments[0].seek, in_turn=survey.in_turn))
         writers = stack.enter_context(Writers(survey, segments, settings, folder, bits))
+        write = stack.enter_context(WriteBehind(writers.add, _WRITTEN_BEHIND))
+        # All that ends the reading is in the thread too: it never reads on where a single thread would have stopped.
         placed = _placed(_same_size(source, survey, bits), segments, context(network.frames))
-        for shot in _shots(placed):
+        ahead = stack.enter_context(closing(read_ahead(_with_cuts(placed), _READ_AHEAD)))
+        for shot in _shots(ahead):
             for result in network.upscale(shot, shot):
                 item = shot.next_wanted()
                 assert item.segment is not None
-                writers.add(item.segment, item.frame, result, missing=item.missing, begins_shot=item.begins_shot)
+                write(item.segment, item.frame, result, missing=item.missing, begins_shot=item.begins_shot)
                 if step is not None:
                     step()
+        write.wait()
         writers.finish(source.decoder.cut_off)
 
 
@@ -159,6 +170,11 @@ class _Shot:
                 return item
 
 
+def _with_cuts(placed: Iterable[_Placed]) -> Iterator[_Placed]:
+    for item, is_cut in mark_cuts(placed, lambda item: to_8_bits(item.frame.pixels)):
+        yield replace(item, begins_shot=is_cut)
+
+
 def _shots(placed: Iterable[_Placed]) -> Iterator[_Shot]:
     """Yield the shots; one must be read to its end before the next."""
     number = 0
@@ -168,9 +184,7 @@ def _shots(placed: Iterable[_Placed]) -> Iterator[_Shot]:
         number += item.begins_shot
         return number
 
-    marked = mark_cuts(placed, lambda item: to_8_bits(item.frame.pixels))
-    items = (replace(item, begins_shot=is_cut) for item, is_cut in marked)
-    for _, shot in itertools.groupby(items, shot_of):
+    for _, shot in itertools.groupby(placed, shot_of):
         yield _Shot(shot)
 
 

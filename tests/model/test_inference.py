@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mana_dist.model import Mana, ModelConfig, Padding, window_indices
-from mana_dist.model.inference import Frame, super_resolve, super_resolve_window, to_frame, to_tensor
+from mana_dist.model.inference import Frame, _Ring, super_resolve, super_resolve_window, to_frame, to_tensor
 
 PADDINGS: tuple[Padding, ...] = ("reflection", "replicate", "reflection_circle", "circle")
 
@@ -122,6 +122,19 @@ def test_each_frame_is_embedded_once_and_a_window_of_frames_is_held(monkeypatch:
         # T frames before the first output, then T//2 frames ahead of it: a video of any length streams.
         assert calls <= max(5, yielded + 2)
     assert (calls, yielded) == (20, 20)
+
+
+def test_a_ring_gives_the_stacked_frames_of_any_window_it_holds() -> None:
+    frames = torch.rand(20, 1, 4, 3, 5)
+    ring = _Ring(5)
+    for last in range(20):
+        ring.put(last, frames[last])
+        if last >= 4:
+            for window in ([*range(last - 4, last + 1)], [last, last - 1, last, last - 1, last - 2]):
+                assert torch.equal(ring.window(window), torch.stack([frames[number] for number in window], 1))
+    view = ring.window([*range(15, 20)])
+    assert view.untyped_storage().data_ptr() == ring.window([*range(15, 20)]).untyped_storage().data_ptr()
+    assert view.stride(2) == 1
 
 
 def test_the_callers_gradient_mode_is_not_touched_between_frames() -> None:

@@ -2,13 +2,14 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.upscale import CalledAtOnce, in_turn
 from mana_dist.upscale import upscale_segments as module
 from mana_dist.upscale.config import Settings
 from mana_dist.upscale.overlap import WriteBehind, read_ahead
@@ -86,23 +87,6 @@ def test_all_calls_are_made_when_the_context_is_left() -> None:
     assert made == [0, 1, 2, 3]
 
 
-class CalledAtOnce:
-    """What the upscaler does without threads."""
-
-    def __init__(self, function: Callable[..., None], _: int) -> None:
-        self.function = function
-
-    def __enter__(self) -> "CalledAtOnce":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def __call__(self, *arguments: object, **named: object) -> None:
-        self.function(*arguments, **named)
-
-    def wait(self) -> None: ...
-
-
 @pytest.mark.parametrize("kind", ["constant", "variable", "damaged", "truncated"])
 def test_files_are_those_of_one_step_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -123,7 +107,7 @@ def test_files_are_those_of_one_step_after_the_other(
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
     overlapped = files(tmp_path / "overlapped")
-    monkeypatch.setattr(module, "read_ahead", lambda items, most: (item for item in items))
+    monkeypatch.setattr(module, "read_ahead", in_turn)
     monkeypatch.setattr(module, "WriteBehind", CalledAtOnce)
     assert overlapped == files(tmp_path / "serial")
     assert overlapped

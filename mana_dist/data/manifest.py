@@ -155,23 +155,14 @@ def _parse(text: bytes, name: str) -> Manifest:
         version = int(values["schema_version"])
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{name}: not a manifest of sample shards; make the dataset again into a new folder") from error
-    if version < SCHEMA_VERSION:
-        raise UserError(
-            f"{name}: made by an older mana_dist (schema {version}, this one reads {SCHEMA_VERSION}); "
-            "convert it by ingesting its sources again: the same ingest with --overwrite"
-        )
-    if version > SCHEMA_VERSION:
-        raise UserError(
-            f"{name}: made by a newer mana_dist (schema {version}, this one reads {SCHEMA_VERSION}); "
-            "upgrade mana_dist or make the dataset again"
-        )
+    if version != SCHEMA_VERSION:
+        made, mend = "a newer", "upgrade mana_dist or make the dataset again"
+        if version < SCHEMA_VERSION:
+            made, mend = "an older", "convert it by ingesting its sources again: the same ingest with --overwrite"
+        raise UserError(f"{name}: made by {made} mana_dist (schema {version}, this one reads {SCHEMA_VERSION}); {mend}")
     try:
-        return Manifest(
-            **{
-                **values,
-                "shards": tuple(Shard(**shard) for shard in values["shards"]),
-                "rejected": tuple(Rejected(**rejected) for rejected in values["rejected"]),
-            }
-        )
+        shards = tuple(Shard(**shard) for shard in values["shards"])
+        rejected = tuple(Rejected(**item) for item in values["rejected"])
+        return Manifest(**{**values, "shards": shards, "rejected": rejected})
     except (TypeError, KeyError) as error:
         raise UserError(f"{name}: damaged manifest ({error}); make the dataset again with --overwrite") from error

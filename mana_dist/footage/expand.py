@@ -70,12 +70,7 @@ class Expansion(NamedTuple):
 
 
 def expand(
-    arguments: Iterable[str],
-    *,
-    start: int = 0,
-    stop: int | None = None,
-    downscale: int = 1,
-    as_truth: bool = False,
+    arguments: Iterable[str], *, start: int = 0, stop: int | None = None, downscale: int = 1, as_truth: bool = False
 ) -> Expansion:
     """Return the clips that ``arguments`` name.
 

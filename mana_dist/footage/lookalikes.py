@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mana_dist import storage
+from mana_dist.data.config import SCALE
 from mana_dist.data.degradation import BI, crop_to_multiple, degrade
 from mana_dist.errors import UserError
 from mana_dist.video import reading
 from mana_dist.video.colours import Frame
 from mana_dist.video.picture_files import shown_size
 
-_SCALE = 4
 _ALIKE = 0.9  # least correlation of two pictures of the same; other downscaling kernels than ours stay far above
 
 Size = tuple[int, int]
@@ -60,7 +60,7 @@ def lr_among(clips: Sequence[Seen], most: int | None = None) -> Iterator[tuple[S
             if clip.uri in sizes or most is None or len(sizes) < most:
                 by_size.setdefault(sizes.setdefault(clip.uri, _size(clip, sizes)), []).append(clip)
         for (width, height), large in by_size.items():
-            small = by_size.get((width // _SCALE, height // _SCALE), []) if min(width, height) >= _SCALE else []
+            small = by_size.get((width // SCALE, height // SCALE), []) if min(width, height) >= SCALE else []
             for high, low in product(large, small):
                 if _alike(_picture(high, pictures, shrink=True), _picture(low, pictures, shrink=False)):
                     yield high, low
@@ -86,7 +86,7 @@ def _picture(clip: Seen, pictures: dict[tuple[str, bool], Frame | None], *, shri
         except UserError:
             pictures[key] = None
         else:
-            pictures[key] = degrade(crop_to_multiple(frame, _SCALE), BI) if shrink else frame
+            pictures[key] = degrade(crop_to_multiple(frame, SCALE), BI) if shrink else frame
     return pictures[key]
 
 

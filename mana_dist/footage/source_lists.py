@@ -78,9 +78,8 @@ def _csv_rows(text: str, uri: str) -> Iterator[tuple[int, dict[str, object]]]:
             raise UserError(f"{uri}, line 1: no column uri; begin the table with the line: {','.join(_KEYS)}")
         for row in reader:
             if len(row) > len(header):
-                raise UserError(
-                    f'{uri}, line {reader.line_num}: more fields than columns; write "a, b" where a field has a comma'
-                )
+                mend = 'write "a, b" where a field has a comma'
+                raise UserError(f"{uri}, line {reader.line_num}: more fields than columns; {mend}")
             if any(row):
                 yield reader.line_num, {name: field for name, field in zip(header, row, strict=False) if field.strip()}
     except csv.Error as error:

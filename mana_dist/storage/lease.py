@@ -35,8 +35,6 @@ LENGTH = 30.0
 """Seconds without a renewal after which an owner counts as silent."""
 
 _RENEWALS = 6  # in a lease: a storage may leave some of them unanswered
-
-
 _ENDED = "ZX"  # states of processes that are there only because nobody has asked yet how they ended
 
 
@@ -45,7 +43,7 @@ class LostError(UserError):
 
 
 class Clock(Protocol):
-    """What tells the time to whoever watches a lease; the module ``time`` is one."""
+    """The clock of whoever watches a lease; the module ``time`` is one."""
 
     def monotonic(self) -> float:
         """Seconds."""
@@ -78,7 +76,7 @@ class Owner:
 
     @classmethod
     def here(cls) -> Self:
-        """This process, now."""
+        """Return this process, now."""
         pid = os.getpid()
         return cls(
             attempt=uuid.uuid4().hex,
@@ -91,14 +89,14 @@ class Owner:
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """What :meth:`encode` gave; of anything else an owner who is not known, and can be watched all the same."""
+        """Return what :meth:`encode` wrote; of anything else an unknown owner, who can be watched all the same."""
         try:
             return cls(**json.loads(content))
         except (ValueError, TypeError):
             return cls()
 
     def encode(self) -> bytes:
-        """As the file holds it."""
+        """Return the file's content."""
         return json.dumps(asdict(self)).encode()
 
     def is_gone(self) -> bool:
@@ -130,10 +128,7 @@ class Fence:
     attempt: str
 
     def check(self, patience: float = PATIENCE) -> None:
-        """Make sure that the folder is still the owner's.
-
-        Args:
-            patience: seconds for which a storage that is out of reach is tried again.
+        """Make sure that the folder is still the owner's; a storage out of reach is tried for ``patience`` seconds.
 
         Raises:
             LostError: it is not.
@@ -144,11 +139,7 @@ class Fence:
             raise _lost(self.name, content)
 
     def is_seen(self) -> bool:
-        """Return whether the owner's file is seen from here: on a node that does not share the folder it is not.
-
-        Raises:
-            OSError: that cannot be found out.
-        """
+        """Return whether the owner's file is seen from here: on a node that does not share the folder it is not."""
         content = swap.read(_file(self.folder))
         return content is not None and Owner.parse(content).attempt == self.attempt
 
@@ -175,7 +166,7 @@ class Lease:
 
     @property
     def fence(self) -> Fence:
-        """For other processes."""
+        """The check for other processes."""
         return Fence(self.folder, self.name, self.owner.attempt)
 
     @property
@@ -202,20 +193,12 @@ class Lease:
         self.heed()
 
     def heed(self) -> None:
-        """Stop if the folder :attr:`is_lost`.
-
-        Raises:
-            LostError: it is.
-        """
+        """Raise LostError if the folder :attr:`is_lost`."""
         if self._lost:
             raise LostError(self._lost)
 
     def renew(self) -> None:
-        """Show that the owner lives, or find out that the folder is lost.
-
-        Raises:
-            OSError: the storage does not answer; that says nothing.
-        """
+        """Show that the owner lives, or find out that the folder is lost; an OSError says neither."""
         with self._mutex:
             if self._lost or self._released.is_set():
                 return

@@ -101,10 +101,7 @@ def list_files(uri: str, unreadable: Callable[[OSError], None] | None = None) ->
     Makes one listing, which is one request per 1000 objects of an object store. Follows local links, but not into a
     folder that contains them, and leaves out broken ones.
 
-    Args:
-        uri: the folder.
-        unreadable: called with the error for each local folder below ``uri`` that cannot be read; without it, such a
-            folder is an error.
+    For each local folder that cannot be read ``unreadable`` is called; without it, such a folder is an error.
     """
     if not is_remote(uri):
         return list(_walk(resolve(uri), unreadable))

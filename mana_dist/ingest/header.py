@@ -1,4 +1,4 @@
-"""What a look at a clip's header and first frame shows of its use."""
+"""Reasons to refuse a clip that show in its header or its first frame, before anything is decoded."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -17,8 +17,8 @@ LOOKED_AT = 200
 """Pictures whose size is read to find LR frames by what they show; each is a request."""
 
 
-def lookalikes(clips: Sequence[Clip]) -> dict[str, Rejected]:
-    """The folders of frames that show another one at a quarter of its size, by URI.
+def reject_lookalikes(clips: Sequence[Clip]) -> dict[str, Rejected]:
+    """Return the folders of frames that show another one at a quarter of its size, by URI.
 
     Of very many folders with names that differ in one part alone, the first :data:`LOOKED_AT` are looked at.
     """
@@ -29,10 +29,10 @@ def lookalikes(clips: Sequence[Clip]) -> dict[str, Rejected]:
     return {low.uri: Rejected(low.uri, reason.format(high.uri)) for high, low in lr_among(seen, LOOKED_AT)}
 
 
-def look(clip: Clip, settings: SampleSettings) -> str:
-    """Why the clip can give no sample, by its header and first frame; empty where they do not say so.
+def reason_to_refuse(clip: Clip, settings: SampleSettings) -> str:
+    """Return why the clip can give no sample, by its header; empty where that does not say so.
 
-    Frames are counted where a video's header tells too few: that of a fragmented mp4 knows its first fragment alone.
+    Frames are counted where a video's header has too few: that of a fragmented mp4 knows its first fragment alone.
     """
     try:
         info = probe_header(clip.uri, clip.files)

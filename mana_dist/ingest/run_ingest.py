@@ -12,10 +12,10 @@ from mana_dist.data.manifest import MANIFEST_NAME, Manifest, Rejected
 from mana_dist.errors import UserError
 from mana_dist.footage.expand import Clip, expand
 from mana_dist.ingest import contact_sheet, dataset, unit_tasks
-from mana_dist.ingest import dry_run as estimate
 from mana_dist.ingest.config import IngestOptions
+from mana_dist.ingest.dry_run import estimate
 from mana_dist.ingest.finished_units import Ledger
-from mana_dist.ingest.header import look, lookalikes
+from mana_dist.ingest.header import reason_to_refuse, reject_lookalikes
 from mana_dist.ingest.progress_lines import Report
 from mana_dist.ingest.units import UnitResult
 from mana_dist.progress import count
@@ -47,9 +47,7 @@ def dry_run(asked: IngestOptions) -> None:
     asked = asked.checked()
     with _storage_errors(asked):
         found = _look(asked)
-        log.info(
-            estimate.plan(found.todo, asked.settings, rejected=found.rejected, segment_frames=asked.segment_frames)
-        )
+        log.info(estimate(found.todo, asked.settings, rejected=found.rejected, segment_frames=asked.segment_frames))
         _check_usable(found.todo, found.rejected, asked, anything_there=found.there > 0)
         storage.check_writable(asked.out, "--out")
         log.info(f"{count(found.there, 'clip')} there already; nothing was written")
@@ -90,20 +88,14 @@ def _look(asked: IngestOptions) -> _Found:
             "--overwrite"
         )
     start, stop = parse_frame_range(asked.frames)
-    found, rejected, notes, looked_at = expand(
-        asked.sources, start=start, stop=stop, downscale=asked.downscale, as_truth=True
-    )
-    for note in notes:
+    found = expand(asked.sources, start=start, stop=stop, downscale=asked.downscale, as_truth=True)
+    for note in found.notes:
         log.info(note)
-    clips = [clip for clip in found if not _is_sheet(clip, asked.out)]
-    low = lookalikes(clips)
+    clips = [clip for clip in found.clips if not _is_sheet(clip, asked.out)]
+    low = reject_lookalikes(clips)
     clips = [clip for clip in clips if clip.uri not in low]
     todo = dataset.to_do(before, clips)
-    return _Found(clips, todo, _there(clips, todo), [*rejected, *low.values()], looked_at)
-
-
-def _there(clips: Sequence[Clip], todo: Sequence[Clip]) -> int:
-    return len({clip.uri for clip in clips} - {clip.uri for clip in todo})
+    return _Found(clips, todo, len(set(clips) - set(todo)), [*found.rejected, *low.values()], found.looked_at)
 
 
 def _ingest(asked: IngestOptions) -> Manifest:
@@ -112,12 +104,10 @@ def _ingest(asked: IngestOptions) -> Manifest:
     _check_usable(todo, rejected, asked, anything_there=there > 0)
     storage.check_writable(asked.out, "--out")
     with lease.hold(asked.out, f"--out {asked.out}", "name another --out") as held:
-        before = dataset.open_dataset(
-            asked.out, asked.settings, overwrite=asked.overwrite
-        )  # nobody else changes it now
+        # Opened once more: now nobody else changes it.
+        before = dataset.open_dataset(asked.out, asked.settings, overwrite=asked.overwrite)
         todo = dataset.to_do(before, clips)
-        there = _there(clips, todo)
-        results = _work(todo, there, asked, held) if todo else []
+        results = _work(todo, len(set(clips) - set(todo)), asked, held) if todo else []
         manifest, rows = dataset.merge(before, todo, results, rejected, looked_at)
         if not manifest.samples:
             raise UserError(_nothing_usable(manifest.rejected))
@@ -161,7 +151,7 @@ def _check_usable(
     """
     refused = list(rejected)
     for clip in todo[:100]:
-        reason = look(clip, asked.settings)
+        reason = reason_to_refuse(clip, asked.settings)
         if not reason:
             return
         refused.append(Rejected(clip.uri, reason))

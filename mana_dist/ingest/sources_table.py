@@ -63,7 +63,7 @@ class SourceRow:
 
 
 def read(out: str, name: str | None) -> list[SourceRow]:
-    """The rows of the table ``name`` in the dataset's folder ``out``; none where the dataset has no table.
+    """Return the rows of the table ``name`` in the dataset's folder ``out``; none where the dataset has no table.
 
     Raises:
         UserError: it is missing or damaged.
@@ -79,11 +79,10 @@ def read(out: str, name: str | None) -> list[SourceRow]:
 
 
 def write(out: str, rows: Iterable[SourceRow]) -> str:
-    """Write the table, sorted by URI, under a name made of its content; gives the name."""
-    ordered = sorted(rows, key=lambda row: row.uri)
-    columns = {name: [getattr(row, name) for row in ordered] for name in _schema().names}
+    """Write the table, sorted by URI, under a name made of its content; return the name."""
+    ordered = [vars(row) for row in sorted(rows, key=lambda row: row.uri)]
     stream = io.BytesIO()
-    pq.write_table(pa.Table.from_pydict(columns, schema=_schema()), stream, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(ordered, _schema()), stream, compression="zstd")
     name = f"sources-{hashlib.sha256(stream.getvalue()).hexdigest()[:12]}.parquet"
     storage.write_bytes(storage.join(out, name), stream.getvalue())
     return name

@@ -1,8 +1,7 @@
-"""How finished models are compared: data, frames and weights of the evaluation."""
+"""The options of a sweep beside the configuration of its trainings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mana_dist.config import RunConfig
 from mana_dist.errors import redacted
@@ -27,28 +26,32 @@ class Judging:
         """Return it without passwords, as files have it."""
         return replace(self, data=tuple(map(redacted, self.data)))
 
+    def options(self, run: RunConfig, methods: Sequence[str], out: str) -> EvaluationOptions:
+        """Return the options of an evaluation of ``methods`` by the device and the workers of ``run``."""
+        return EvaluationOptions(
+            data=self.data,
+            methods=tuple(methods),
+            out=out,
+            overwrite=True,
+            frames=self.frames,
+            lpips_trunk=self.lpips_trunk,
+            device=run.device,
+            workers=run.worker_range[1],
+        )
 
-def options(judging: Judging, run: RunConfig, methods: Sequence[str], out: str) -> EvaluationOptions:
-    """Return the options of an evaluation of ``methods``.
 
-    Args:
-        judging: the sweep's.
-        run: gives the device and the number of workers, which a training has just released.
-        methods: as :class:`EvaluationOptions` has them.
-        out: URI of the folder for the files; an earlier evaluation's there are replaced.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of a sweep beside the configuration.
+
+    Attributes:
+        samples: seeds per setting.
+        judging: how models are evaluated.
+        at_once: most trials at a time; None: as many as there is room for.
+        asha: stop trials early that validate worse than half of the others.
     """
-    return EvaluationOptions(
-        data=judging.data,
-        methods=tuple(methods),
-        out=out,
-        overwrite=True,
-        frames=judging.frames,
-        lpips_trunk=judging.lpips_trunk,
-        device=run.device,
-        workers=run.worker_range[1],
-    )
 
-
-def from_json(values: Mapping[str, Any] | None) -> Judging | None:
-    """Return what :func:`dataclasses.asdict` and JSON have made of one."""
-    return None if values is None else Judging(**{**values, "data": tuple(values["data"])})
+    samples: int
+    judging: Judging
+    at_once: int | None = None
+    asha: bool = False

@@ -76,15 +76,6 @@ def scheduler(halving: Halving | None, seeds: Sequence[int]) -> Any:
         def _of(self, trial: Any) -> Any:
             return self._schedulers[seeds[trial.config["number"]]]
 
-    return PerSeed({seed: _asha(ASHAScheduler, halving) for seed in seeds})
-
-
-def _asha(make: Any, halving: Halving) -> Any:
-    return make(
-        time_attr=_STEPS,
-        metric=JUDGED,
-        mode="max",
-        grace_period=halving.grace,
-        reduction_factor=halving.factor,
-        max_t=10**9,  # nothing is stopped for being done
-    )
+    rule = {"grace_period": halving.grace, "reduction_factor": halving.factor, "max_t": 10**9}  # no end by itself
+    made = {seed: ASHAScheduler(time_attr=_STEPS, metric=JUDGED, mode="max", **rule) for seed in seeds}
+    return PerSeed(made)

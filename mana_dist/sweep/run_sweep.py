@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -22,8 +21,8 @@ from mana_dist.storage import lease
 from mana_dist.storage.lease import Fence, Lease
 from mana_dist.sweep import candidate_scores, publish, results_table, sweep_record, trial_outcomes
 from mana_dist.sweep.board import Board
+from mana_dist.sweep.config import Judging, Options
 from mana_dist.sweep.halving import Halving
-from mana_dist.sweep.judging import Judging
 from mana_dist.sweep.sweep_record import Record
 from mana_dist.sweep.trial_messages import Task
 from mana_dist.sweep.trial_outcomes import Outcome, Status
@@ -39,23 +38,6 @@ from mana_dist.video.frame_folders import parse_frame_range
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Options of a sweep beside the configuration.
-
-    Attributes:
-        samples: seeds per setting.
-        judging: how models are evaluated.
-        at_once: most trials at a time; None: as many as there is room for.
-        asha: stop trials early that validate worse than half of the others.
-    """
-
-    samples: int
-    judging: Judging
-    at_once: int | None = None
-    asha: bool = False
 
 
 def run(config: Config, sweep: Sweep, options: Options) -> None:
@@ -177,8 +159,7 @@ def _new_run(client: "MlflowClient", config: Config, begun: Record) -> str:
     new = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
     values = {**begun.config, "sweep": begun.kind, "settings": ", ".join(begun.settings)[:LONGEST_PARAMETER]}
     client.log_batch(new.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
-    run_id: str = new.info.run_id
-    return run_id
+    return str(new.info.run_id)
 
 
 def _read(plan: Plan, folder: str) -> dict[str, Outcome]:
@@ -231,29 +212,19 @@ def _run_phases(
         bases, trials = bases_left(plan, outcomes), left_to_do(plan.trials, outcomes, options.judging)
         board = Board([trial.name for trial in (*bases, *trials)], at_once)
         with interrupts.awaited():
-            if bases:
-                watch = Watch(bases, folder, record.tracking_uri, board, interrupts, held.check_lately)
-                run_trials(_tasks(bases, record, None, held.fence), at_once, None, watch)
-                trials = _with_base(trials, folder)
-            if trials:
-                watch = Watch(trials, folder, record.tracking_uri, board, interrupts, held.check_lately)
-                run_trials(_tasks(trials, record, options.judging, held.fence), at_once, halving, watch)
+            for phase, judging, rule in ((bases, None, None), (trials, options.judging, halving)):
+                chosen = _with_base(phase, folder)
+                if chosen:
+                    watch = Watch(chosen, folder, record.tracking_uri, board, interrupts, held.check_lately)
+                    run_trials(_tasks(chosen, record, judging, held.fence), at_once, rule, watch)
         board.refresh(now=True)
     finally:
         ray.shutdown()
 
 
 def _tasks(trials: Sequence[Trial], record: Record, judging: Judging | None, fence: Fence) -> list[Task]:
-    return [
-        Task(
-            trial=trial,
-            sweep=fence,
-            parent=record.mlflow_run_id,
-            tracking_uri=record.tracking_uri,
-            judging=judging,
-        )
-        for trial in trials
-    ]
+    run_id, uri = record.mlflow_run_id, record.tracking_uri
+    return [Task(trial=trial, sweep=fence, parent=run_id, tracking_uri=uri, judging=judging) for trial in trials]
 
 
 def _with_base(trials: Sequence[Trial], folder: str) -> tuple[Trial, ...]:
@@ -278,13 +249,7 @@ def _end(record: Record, status: str) -> None:
 
 
 def _publish(
-    config: Config,
-    sweep: Sweep,
-    plan: Plan,
-    outcomes: dict[str, Outcome],
-    record: Record,
-    held: Lease,
-    judging: Judging,
+    config: Config, sweep: Sweep, plan: Plan, outcomes: dict[str, Outcome], record: Record, held: Lease, judge: Judging
 ) -> None:
     from mlflow import MlflowClient
 
@@ -294,7 +259,7 @@ def _publish(
         client = MlflowClient(record.tracking_uri)
         held.check()
         if best is not None:
-            record = _register(best, outcomes[best.name], record, held, judging)
+            record = _register(best, outcomes[best.name], record, held, judge)
             held.check()
         lines = [_saving(plan, outcomes)] if plan.bases else []
         if best is not None and best.setting is not None:

@@ -7,7 +7,7 @@ import pickle
 from dataclasses import dataclass
 
 from mana_dist.storage.lease import Fence
-from mana_dist.sweep.judging import Judging
+from mana_dist.sweep.config import Judging
 from mana_dist.sweep.trial_plan import Trial
 
 MARK = "@@mana_dist "

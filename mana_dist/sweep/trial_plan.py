@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mana_dist import storage
 from mana_dist.config import Config, StageConfig
 from mana_dist.model.config import ModelConfig
-from mana_dist.sweep.judging import Judging
+from mana_dist.sweep.config import Judging
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.variations import Setting, Sweep
 from mana_dist.train.run_record import run_folder

@@ -52,6 +52,10 @@ class Clip:
         """Its URI without passwords, for records and people; unique in a dataset."""
         return redacted(self.uri)
 
+    def used(self, frames: int) -> int:
+        """Return how many of its ``frames`` are in the range to use."""
+        return max(0, (frames if self.stop is None else min(frames, self.stop)) - self.start)
+
 
 class Expansion(NamedTuple):
     """The clips of some sources.

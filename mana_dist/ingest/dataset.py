@@ -14,6 +14,7 @@ from mana_dist.data.manifest import Manifest, Rejected, find_manifest, save_mani
 from mana_dist.data.samples import PARTIAL_FOLDER
 from mana_dist.errors import HIDDEN, UserError
 from mana_dist.footage.expand import Clip, expand
+from mana_dist.footage.found import upwards
 from mana_dist.ingest import sources_table
 from mana_dist.ingest.finished_units import Ledger, are_whole, shard_sizes
 from mana_dist.ingest.sources_table import SourceRow
@@ -95,7 +96,7 @@ def merge(
     clips: Iterable[Clip],
     results: Sequence[UnitResult],
     rejected: Iterable[Rejected],
-    asked: Collection[str] = (),
+    looked_at: Collection[str] = (),
 ) -> tuple[Manifest, list[SourceRow]]:
     """Return manifest and table of sources with the results joined; their order depends on the sources alone.
 
@@ -107,7 +108,7 @@ def merge(
         clips: the clips that were worked on; what the dataset held of them is replaced.
         results: of all their units.
         rejected: sources that are no clips.
-        asked: every URI that was looked at now: what was refused there before, and is no clip, no longer counts.
+        looked_at: every URI that was looked at: what was refused there before, and is no clip, no longer counts.
     """
     failures = {clip.uri: result for result in results if result.failure for clip in result.clips}
     worked = {clip.source: clip for clip in clips}
@@ -121,7 +122,7 @@ def merge(
     lost = "is gone, and shared shards with clips that changed"
     gone = [Rejected(row.uri, lost) for row in others if row.unit in replaced]
     held = {row.uri for row in dataset.rows}
-    before = [item for item in dataset.manifest.rejected if item.source in held or not _covers(asked, item.source)]
+    before = [item for item in dataset.manifest.rejected if item.source in held or not _covers(looked_at, item.source)]
     known = (*before, *rejected, *gone)
     refused = {item.source: item for item in known if item.source not in worked}
     unfinished = {result.group for result in failures.values()}
@@ -229,11 +230,9 @@ def _clips_again(rows: Iterable[SourceRow]) -> Iterator[Clip]:
                 yield dataclasses.replace(clip, name=wanted[clip.uri].clip)
 
 
-def _covers(asked: Collection[str], uri: str) -> bool:
-    """Return whether ``uri`` or a folder above it is among ``asked``."""
-    while uri and uri not in asked:
-        uri = uri.rpartition("/")[0]
-    return bool(uri)
+def _covers(folders: Collection[str], uri: str) -> bool:
+    """Return whether ``uri`` or a folder above it is among ``folders``."""
+    return any(above in folders for above in upwards(uri))
 
 
 def _by_clip(results: Iterable[UnitResult]) -> dict[str, tuple[str, ClipResult]]:

@@ -209,8 +209,7 @@ def _used_frames(clip: Clip, header: HeaderInfo) -> tuple[int, bool]:
     frames = header.frames
     if frames is None:
         frames = round((clip.bytes or 0) / (VIDEO_BYTES_PER_PIXEL * header.width * header.height))
-    stop = frames if clip.stop is None else min(frames, clip.stop)
-    return max(0, stop - clip.start), header.frames is None
+    return clip.used(frames), header.frames is None
 
 
 def _work(clip: Clip, header: HeaderInfo, frames: int, settings: SampleSettings) -> Work:

@@ -36,17 +36,12 @@ def reason_to_refuse(clip: Clip, settings: SampleSettings) -> str:
     """
     try:
         info = probe_header(clip.uri, clip.files)
-        used = None if info.frames is None else _used(info.frames, clip)
+        used = None if info.frames is None else clip.used(info.frames)
         if used is not None and used < settings.frames_per_sample and clip.files is None:
             there = sum(1 for _ in islice(read_frames(clip.uri), clip.start + settings.frames_per_sample))
-            used = _used(there, clip)
+            used = clip.used(there)
     except UserError as error:
         return bare_reason(error, clip.uri)
     except OSError as error:
         return f"cannot be read ({one_line(error)})"
     return refusal(info.width, info.height, used, clip, settings)
-
-
-def _used(frames: int, clip: Clip) -> int:
-    """Return how many of a clip's ``frames`` are in the range asked for."""
-    return max(0, (frames if clip.stop is None else min(frames, clip.stop)) - clip.start)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mana_dist import ray_runtime
 from mana_dist.config import Config
+from mana_dist.console import log
 from mana_dist.data.degradation import BI
 from mana_dist.errors import UserError
 from mana_dist.evaluate.datasets import find_datasets
@@ -66,7 +67,7 @@ def _run(config: Config, sweep: Sweep, options: Options, held: Lease) -> None:
         except (KeyboardInterrupt, Terminated):
             held.heed()
             _end(record, "KILLED")
-            print(f"sweep {config.run.name} stopped; the same command goes on with it", flush=True)
+            log.info(f"sweep {config.run.name} stopped; the same command goes on with it")
             raise
         except BaseException:
             held.heed()  # MLflow's run is the other attempt's then
@@ -96,7 +97,7 @@ def _prepared(config: Config, sweep: Sweep, options: Options) -> Config:
     judging = options.judging
     for name, measure in load_all({"lpips": judging.lpips_trunk}).items():
         if isinstance(measure, Unavailable):
-            print(f"warning: the table will be without {METRICS[name].label}: {measure.reason}")
+            log.info(f"warning: the table will be without {METRICS[name].label}: {measure.reason}")
     try:
         start, stop = parse_frame_range(judging.frames)
         find_clips(find_datasets(list(judging.data), BI, "auto"), start, stop, None)
@@ -169,11 +170,11 @@ def _read(plan: Plan, folder: str) -> dict[str, Outcome]:
 
 def _print_plan(plan: Plan, outcomes: dict[str, Outcome], judging: Judging, folder: str) -> None:
     left = left_to_do(plan.trials, outcomes, judging)
-    print(f"sweep in {folder}: {len(plan.trials)} trials, {len(plan.trials) - len(left)} of them done")
+    log.info(f"sweep in {folder}: {len(plan.trials)} trials, {len(plan.trials) - len(left)} of them done")
     for setting in plan.failed:
-        print(f"{setting.label} cannot be trained: {setting.problem}")
+        log.info(f"{setting.label} cannot be trained: {setting.problem}")
     if plan.bases:
-        print(f"{_saving(plan, outcomes)}", flush=True)
+        log.info(_saving(plan, outcomes))
 
 
 def _saving(plan: Plan, outcomes: dict[str, Outcome]) -> str:
@@ -207,7 +208,7 @@ def _run_phases(
         room = concurrency(config, ray.available_resources(), ray.cluster_resources())
         at_once = options.at_once or room
         excess = f"; there is room for {room} now" if at_once > room else ""
-        print(f"{at_once} trial(s) at a time, {config.run.workers} worker(s) each{excess}", flush=True)
+        log.info(f"{at_once} trial(s) at a time, {config.run.workers} worker(s) each{excess}")
         outcomes = _read(plan, folder)
         bases, trials = bases_left(plan, outcomes), left_to_do(plan.trials, outcomes, options.judging)
         board = Board([trial.name for trial in (*bases, *trials)], at_once)
@@ -267,8 +268,8 @@ def _publish(
             lines.append(f"best by PSNR: {best.setting.label}, seed {best.seed}{registered}")
         files = publish.publish(held.folder, sweep, found, tuple(lines))
         _log(client, record, files, outcomes, best)
-        print(f"\n{results_table.to_markdown_text(found)}")
-        print("\n".join([*lines, *files]), flush=True)
+        log.info(f"\n{results_table.to_markdown_text(found)}")
+        log.info("\n".join([*lines, *files]))
     except failures() as error:
         raise UserError(f"the sweep is done but could not be published ({error}); give the command again") from error
     if best is None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 
+from mana_dist.console import log
 from mana_dist.registry.tracking_uri import failures
 from mana_dist.sweep import trial_outcomes
 from mana_dist.sweep.board import Board
@@ -75,7 +76,7 @@ class Watch:
         self._check()
         self._board.refresh()
         if self._interrupts.requested.is_set():
-            print(f"{self._interrupts.reason}: {len(self._processes)} trial(s) save a checkpoint", flush=True)
+            log.info(f"{self._interrupts.reason}: {len(self._processes)} trial(s) save a checkpoint")
             self._stop()
             raise self._interrupts.error()
 

@@ -33,15 +33,10 @@ _STEPS_AHEAD = 256  # more than a shuffle window of whole frames lasts
 
 
 class Batch(NamedTuple):
-    """A worker's share of one global batch.
+    """A worker's share of one global batch."""
 
-    Attributes:
-        lr: (n, T, 3, crop, crop) uint8.
-        hr: (n, 3, 4 crop, 4 crop) uint8, the centre frames.
-    """
-
-    lr: Tensor
-    hr: Tensor
+    lr: Tensor  # (n, T, 3, crop, crop) uint8
+    hr: Tensor  # (n, 3, 4 crop, 4 crop) uint8, the centre frames
 
 
 class Feed:

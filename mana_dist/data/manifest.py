@@ -20,25 +20,15 @@ _SETTINGS = (
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file of samples, all of one size.
+    """One Parquet file of samples, all of one size."""
 
-    Attributes:
-        path: file name relative to the dataset's folder.
-        rows: samples.
-        group_rows: samples in every row group but the last, which may hold fewer.
-        height: LR height, pixels.
-        width: LR width, pixels.
-        bytes: size of the file.
-        unit: name, in the table of sources, of the sources that it was made of; they come and go together.
-    """
-
-    path: str
-    rows: int
-    group_rows: int
-    height: int
-    width: int
+    path: str  # file name relative to the dataset's folder
+    rows: int  # samples
+    group_rows: int  # samples in every row group but the last, which may hold fewer
+    height: int  # LR height, pixels
+    width: int  # LR width, pixels
     bytes: int
-    unit: str
+    unit: str  # name, in the table of sources, of the sources that it was made of; they come and go together
 
     @property
     def groups(self) -> int:

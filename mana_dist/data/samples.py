@@ -33,36 +33,22 @@ GROUP_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class Sample:
-    """One training sample.
+    """One training sample."""
 
-    Attributes:
-        lr: uint8 (T, h, w, 3), RGB, the degraded frames around ``centre``.
-        hr: uint8 (4h, 4w, 3), RGB, the centre frame as it was.
-        centre: frame number of the centre in the source, from 0.
-        flow: mean optical-flow magnitude between the LR frames, LR pixels per frame.
-        top: first LR row of the patch in its frame; 0 for whole frames.
-        left: its first LR column.
-    """
-
-    lr: NDArray[np.uint8]
-    hr: NDArray[np.uint8]
-    centre: int
-    flow: float
-    top: int = 0
-    left: int = 0
+    lr: NDArray[np.uint8]  # uint8 (T, h, w, 3), RGB, the degraded frames around ``centre``
+    hr: NDArray[np.uint8]  # uint8 (4h, 4w, 3), RGB, the centre frame as it was
+    centre: int  # frame number of the centre in the source, from 0
+    flow: float  # mean optical-flow magnitude between the LR frames, LR pixels per frame
+    top: int = 0  # first LR row of the patch in its frame; 0 for whole frames
+    left: int = 0  # its first LR column
 
 
 @dataclass(frozen=True)
 class SampleGroup:
-    """The samples of one row group.
+    """The samples of one row group."""
 
-    Attributes:
-        lr: uint8 (n, T, h, w, 3), RGB; read-only.
-        hr: uint8 (n, 4h, 4w, 3), RGB, the centre frames; read-only.
-    """
-
-    lr: NDArray[np.uint8]
-    hr: NDArray[np.uint8]
+    lr: NDArray[np.uint8]  # uint8 (n, T, h, w, 3), RGB; read-only
+    hr: NDArray[np.uint8]  # uint8 (n, 4h, 4w, 3), RGB, the centre frames; read-only
 
 
 def pixels(table: pa.Table, column: str) -> NDArray[np.uint8]:

@@ -22,22 +22,13 @@ _BLOCK = 8
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts of frames and samples by their fate; tallies add up.
-
-    Attributes:
-        frames: frames seen.
-        duplicates: of those, left out because they repeat the one before.
-        small: of those, left out because they are smaller than a patch, or than :data:`MIN_LR_SIDE`.
-        cuts: shot cuts found.
-        flat: samples (patches, where frames are cut into them) left out for too little detail.
-        samples: samples made.
-    """
+    """Counts of frames and samples by their fate; tallies add up."""
 
     frames: int = 0
-    duplicates: int = 0
-    small: int = 0
-    cuts: int = 0
-    flat: int = 0
+    duplicates: int = 0  # of those, left out because they repeat the one before
+    small: int = 0  # of those, left out because they are smaller than a patch, or than :data:`MIN_LR_SIDE`
+    cuts: int = 0  # shot cuts found
+    flat: int = 0  # samples (patches, where frames are cut into them) left out for too little detail
     samples: int = 0
 
     def __add__(self, other: "Tally") -> "Tally":

@@ -20,21 +20,13 @@ Size = tuple[int, int]
 
 
 class Seen(NamedTuple):
-    """A clip of a dataset.
+    """A clip of a dataset."""
 
-    Attributes:
-        path: relative to the dataset.
-        uri: a video, or a folder of frames.
-        frames: number of frames, if known without decoding.
-        first: URI of a folder's first frame; None for a video.
-        size: width and height of a video's frames.
-    """
-
-    path: str
-    uri: str
-    frames: int | None
-    first: str | None
-    size: Size | None
+    path: str  # relative to the dataset
+    uri: str  # a video, or a folder of frames
+    frames: int | None  # number of frames, if known without decoding
+    first: str | None  # URI of a folder's first frame; None for a video
+    size: Size | None  # width and height of a video's frames
 
 
 def lr_among(clips: Sequence[Seen], most: int | None = None) -> Iterator[tuple[Seen, Seen]]:

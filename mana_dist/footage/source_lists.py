@@ -19,21 +19,13 @@ _KEYS = ("uri", "frames", "downscale")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A source that a user names, and the part of it to use.
+    """A source that a user names, and the part of it to use."""
 
-    Attributes:
-        uri: a video, a folder, a pattern or a list; absolute.
-        start: first frame to use.
-        stop: frame before which to stop; None for the end.
-        downscale: factor by which frames are shrunk.
-        origin: where the user named it, for messages.
-    """
-
-    uri: str
-    start: int
-    stop: int | None
-    downscale: int
-    origin: str
+    uri: str  # a video, a folder, a pattern or a list; absolute
+    start: int  # first frame to use
+    stop: int | None  # frame before which to stop; None for the end
+    downscale: int  # factor by which frames are shrunk
+    origin: str  # where the user named it, for messages
 
 
 def is_list(uri: str) -> bool:

@@ -41,21 +41,13 @@ _SIZES = 12  # rows of the table; rarer sizes share one more
 
 @dataclass(frozen=True)
 class Work:
-    """An amount of work and what it makes.
+    """An amount of work and what it makes."""
 
-    Attributes:
-        clips: that give samples.
-        frames: that are read.
-        samples: at most: what has cuts, duplicates or no detail gives fewer.
-        bytes: of the shards, estimated.
-        seconds: of one core, estimated.
-    """
-
-    clips: float = 0.0
-    frames: float = 0.0
-    samples: float = 0.0
-    bytes: float = 0.0
-    seconds: float = 0.0
+    clips: float = 0.0  # that give samples
+    frames: float = 0.0  # that are read
+    samples: float = 0.0  # at most: what has cuts, duplicates or no detail gives fewer
+    bytes: float = 0.0  # of the shards, estimated
+    seconds: float = 0.0  # of one core, estimated
 
     def times(self, factor: float) -> "Work":
         """Return ``factor`` times as much."""

@@ -62,21 +62,13 @@ def _storage_errors(options: IngestOptions) -> Iterator[None]:
 
 
 class _Found(NamedTuple):
-    """What lies at the sources.
+    """What lies at the sources."""
 
-    Attributes:
-        clips: all that can be used, as far as their names say.
-        todo: those that the dataset does not have.
-        there: how many it has.
-        rejected: what is refused already.
-        looked_at: URIs below which all was looked at.
-    """
-
-    clips: list[Clip]
-    todo: list[Clip]
-    there: int
-    rejected: list[Rejected]
-    looked_at: Collection[str]
+    clips: list[Clip]  # all that can be used, as far as their names say
+    todo: list[Clip]  # those that the dataset does not have
+    there: int  # how many it has
+    rejected: list[Rejected]  # what is refused already
+    looked_at: Collection[str]  # URIs below which all was looked at
 
 
 def _look(options: IngestOptions) -> _Found:

@@ -17,39 +17,22 @@ from mana_dist.footage.expand import Clip
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A clip that was ingested, or looked at and refused.
+    """A clip that was ingested, or looked at and refused."""
 
-    Attributes:
-        uri: where it was read, without passwords.
-        clip: its name, as in the shards' column ``clip``.
-        unit: the shards that hold its samples; empty where it gave none.
-        bytes: its size then, None where the storage did not tell; with ``modified`` it tells a changed source.
-        modified: when it was changed last, seconds since the epoch; None where the storage did not tell.
-        start: first frame used.
-        stop: first frame not used any more; None for the end.
-        downscale: what its frames were shrunk by before they were taken as HR.
-        frames: frames decoded.
-        samples: samples made.
-        cuts: shot cuts found.
-        duplicates: frames left out because they repeat the one before.
-        flat: samples left out for want of detail.
-        note: what was lost of it, or why it gave nothing.
-    """
-
-    uri: str
-    clip: str
-    unit: str
-    bytes: int | None
-    modified: float | None
-    start: int
-    stop: int | None
-    downscale: int
+    uri: str  # where it was read, without passwords
+    clip: str  # its name, as in the shards' column ``clip``
+    unit: str  # the shards that hold its samples; empty where it gave none
+    bytes: int | None  # its size then, None where the storage did not tell; with ``modified`` it tells a changed source
+    modified: float | None  # when it was changed last, seconds since the epoch; None where the storage did not tell
+    start: int  # first frame used
+    stop: int | None  # first frame not used any more; None for the end
+    downscale: int  # what its frames were shrunk by before they were taken as HR
     frames: int
     samples: int
-    cuts: int
-    duplicates: int
-    flat: int
-    note: str
+    cuts: int  # shot cuts found
+    duplicates: int  # frames left out because they repeat the one before
+    flat: int  # samples left out for want of detail
+    note: str  # what was lost of it, or why it gave nothing
 
     def __post_init__(self) -> None:
         """Hide secrets of URIs."""

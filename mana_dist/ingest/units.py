@@ -63,27 +63,16 @@ class Unit:
 
 @dataclass(frozen=True)
 class ClipResult:
-    """The result of a clip, or of a segment of it.
+    """The result of a clip, or of a segment of it."""
 
-    Attributes:
-        uri: the clip's, without passwords.
-        frames: frames decoded.
-        samples: samples made.
-        cuts: shot cuts found.
-        duplicates: frames left out because they repeat the one before.
-        flat: samples left out for want of detail.
-        note: what was lost; empty where nothing was.
-        reason: why there are no samples; empty where there are.
-    """
-
-    uri: str
+    uri: str  # the clip's, without passwords
     frames: int = 0
     samples: int = 0
-    cuts: int = 0
-    duplicates: int = 0
-    flat: int = 0
-    note: str = ""
-    reason: str = ""
+    cuts: int = 0  # shot cuts found
+    duplicates: int = 0  # frames left out because they repeat the one before
+    flat: int = 0  # samples left out for want of detail
+    note: str = ""  # what was lost; empty where nothing was
+    reason: str = ""  # why there are no samples; empty where there are
 
     def __post_init__(self) -> None:
         """Hide secrets of URIs: it goes into the ledger."""

@@ -35,15 +35,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Decision:
-    """The decision about a version.
+    """The decision about a version."""
 
-    Attributes:
-        holds: whether the alias points at the version.
-        reason: why, with the figures.
-    """
-
-    holds: bool
-    reason: str
+    holds: bool  # whether the alias points at the version
+    reason: str  # why, with the figures
 
     def __str__(self) -> str:
         return f"{'with' if self.holds else 'without'} alias '{CANDIDATE}': {self.reason}"

@@ -38,17 +38,11 @@ _EXAMPLE_SIZE = (8, 8)  # of the black frames in the input example
 
 @dataclass(frozen=True)
 class Registered:
-    """A version of a registered model.
+    """A version of a registered model."""
 
-    Attributes:
-        model: the registered model's name.
-        version: its version.
-        model_id: id of MLflow's LoggedModel, if it has one.
-    """
-
-    model: str
-    version: str
-    model_id: str | None = None
+    model: str  # the registered model's name
+    version: str  # its version
+    model_id: str | None = None  # id of MLflow's LoggedModel, if it has one
 
     @property
     def uri(self) -> str:

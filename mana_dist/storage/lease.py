@@ -54,25 +54,15 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Owner:
-    """Who has a folder, as the file in it says.
+    """Who has a folder, as the file in it says."""
 
-    Attributes:
-        attempt: a name that no other attempt has.
-        host: where its process runs.
-        pid: its process there.
-        machine: the running kernel, and which of its processes can be told apart by their ids; empty: not known.
-        started: when the process was started, in ticks of that kernel's.
-        since: when it took the folder, for people.
-        renewal: counts up while it lives.
-    """
-
-    attempt: str = ""
-    host: str = "an unknown host"
-    pid: int = 0
-    machine: str = ""
-    started: int = 0
-    since: str = "an unknown time"
-    renewal: int = 0
+    attempt: str = ""  # a name that no other attempt has
+    host: str = "an unknown host"  # where its process runs
+    pid: int = 0  # its process there
+    machine: str = ""  # the running kernel, and which of its processes can be told apart by their ids; empty: not known
+    started: int = 0  # when the process was started, in ticks of that kernel's
+    since: str = "an unknown time"  # when it took the folder, for people
+    renewal: int = 0  # counts up while it lives
 
     @classmethod
     def here(cls) -> Self:
@@ -115,17 +105,11 @@ class Owner:
 
 @dataclass(frozen=True)
 class Fence:
-    """Lets other processes of the owner's make sure that the folder is still its; can be sent to them.
+    """Lets other processes of the owner's make sure that the folder is still its; can be sent to them."""
 
-    Attributes:
-        folder: URI.
-        name: of what lies in it, for people.
-        attempt: the owner's.
-    """
-
-    folder: str
-    name: str
-    attempt: str
+    folder: str  # URI
+    name: str  # of what lies in it, for people
+    attempt: str  # the owner's
 
     def check(self, patience: float = PATIENCE) -> None:
         """Make sure that the folder is still the owner's; a storage out of reach is tried for ``patience`` seconds.
@@ -146,19 +130,12 @@ class Fence:
 
 @dataclass
 class Lease:
-    """A folder that is this process's, as long as :meth:`check` does not say otherwise; made by :func:`hold`.
+    """A folder that is this process's, as long as :meth:`check` does not say otherwise; made by :func:`hold`."""
 
-    Attributes:
-        folder: URI.
-        name: of what lies in it, for people.
-        owner: this process, and how often it has renewed.
-        length: seconds.
-    """
-
-    folder: str
-    name: str
-    owner: Owner
-    length: float = LENGTH
+    folder: str  # URI
+    name: str  # of what lies in it, for people
+    owner: Owner  # this process, and how often it has renewed
+    length: float = LENGTH  # seconds
     _lost: str = field(default="", init=False)
     _renewed: float = field(default=float("-inf"), init=False)
     _mutex: threading.Lock = field(default_factory=threading.Lock, init=False)

@@ -20,19 +20,12 @@ _REFUSED = "AWS Error ACCESS_DENIED"  # pyarrow shows a refusal by this text alo
 
 @dataclass(frozen=True)
 class FileStat:
-    """What a storage reports about a file or a folder without reading it.
-
-    Attributes:
-        uri: its URI.
-        folder: whether it is a folder; then the rest is None.
-        bytes: size; None if a web server omits it.
-        modified: time of the last change, seconds since the epoch; None if a web server omits it.
-    """
+    """What a storage reports about a file or a folder without reading it."""
 
     uri: str
-    folder: bool
-    bytes: int | None = None
-    modified: float | None = None
+    folder: bool  # whether it is a folder; then the rest is None
+    bytes: int | None = None  # size; None if a web server omits it
+    modified: float | None = None  # time of the last change, seconds since the epoch; None if a web server omits it
 
 
 class ListedFile(NamedTuple):

@@ -10,17 +10,11 @@ from mana_dist.evaluate.config import EvaluationOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Judging:
-    """The evaluation of finished models.
+    """The evaluation of finished models."""
 
-    Attributes:
-        data: URIs of the ground truth, as ``mana evaluate --data`` takes them.
-        frames: START:STOP of each clip.
-        lpips_trunk: file of AlexNet's weights; None: torchvision's.
-    """
-
-    data: tuple[str, ...]
-    frames: str = ":"
-    lpips_trunk: str | None = None
+    data: tuple[str, ...]  # URIs of the ground truth, as ``mana evaluate --data`` takes them
+    frames: str = ":"  # START:STOP of each clip
+    lpips_trunk: str | None = None  # file of AlexNet's weights; None: torchvision's
 
     def redacted(self) -> "Judging":
         """Return it without passwords, as files have it."""
@@ -42,16 +36,9 @@ class Judging:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of a sweep beside the configuration.
+    """Options of a sweep beside the configuration."""
 
-    Attributes:
-        samples: seeds per setting.
-        judging: how models are evaluated.
-        at_once: most trials at a time; None: as many as there is room for.
-        asha: stop trials early that validate worse than half of the others.
-    """
-
-    samples: int
-    judging: Judging
-    at_once: int | None = None
-    asha: bool = False
+    samples: int  # seeds per setting
+    judging: Judging  # how models are evaluated
+    at_once: int | None = None  # most trials at a time; None: as many as there is room for
+    asha: bool = False  # stop trials early that validate worse than half of the others

@@ -14,15 +14,10 @@ _STEPS = "output_steps"
 
 @dataclass(frozen=True)
 class Halving:
-    """Asynchronous successive halving (ASHA) by validation PSNR.
+    """Asynchronous successive halving (ASHA) by validation PSNR."""
 
-    Attributes:
-        grace: output steps that every trial may make (see :class:`Report`).
-        factor: at each rung, one of so many trials goes on.
-    """
-
-    grace: int
-    factor: int = 2
+    grace: int  # output steps that every trial may make (see :class:`Report`)
+    factor: int = 2  # at each rung, one of so many trials goes on
 
     def rung(self, report: Report, config: Config) -> int | None:
         """Return the rung that a report's validation is judged at; None if it has none or is not the first after it.

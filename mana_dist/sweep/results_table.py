@@ -24,36 +24,22 @@ ALL = "mean over all clips"
 
 @dataclass(frozen=True)
 class Value:
-    """A number of a setting over its seeds.
+    """A number of a setting over its seeds."""
 
-    Attributes:
-        mean: over the seeds; None where there is none.
-        spread: standard deviation over the seeds; None for one seed.
-    """
-
-    mean: float | None
-    spread: float | None = None
+    mean: float | None  # over the seeds; None where there is none
+    spread: float | None = None  # standard deviation over the seeds; None for one seed
 
 
 @dataclass(frozen=True)
 class Row:
-    """A setting's results.
+    """A setting's results."""
 
-    Attributes:
-        setting: what was trained.
-        trials: those that finished.
-        values: by dataset, then by metric, in the table's order.
-        step_seconds: of an optimizer step of the last stage.
-        memory_bytes: the most that a worker took.
-        note: which trials are missing and why; mostly empty.
-    """
-
-    setting: Setting
-    trials: tuple[Trial, ...]
-    values: tuple[Value, ...]
-    step_seconds: Value
-    memory_bytes: Value
-    note: str = ""
+    setting: Setting  # what was trained
+    trials: tuple[Trial, ...]  # those that finished
+    values: tuple[Value, ...]  # by dataset, then by metric, in the table's order
+    step_seconds: Value  # of an optimizer step of the last stage
+    memory_bytes: Value  # the most that a worker took
+    note: str = ""  # which trials are missing and why; mostly empty
 
 
 @dataclass(frozen=True)

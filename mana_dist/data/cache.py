@@ -50,14 +50,8 @@ class DiskCache:
     An epoch reads every row group once, in a new order, so dropping its own least recently used ones would drop those
     needed next: of a dataset twice the limit, 15 % would be found instead of 50 %.
 
-    Args:
-        folder: a local folder; made if missing.
-        limit: bytes.
-        uri: the dataset's folder.
-        manifest: its manifest.
-
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: the folder, which is made if it is missing, cannot be written.
     """
 
     def __init__(self, folder: str, limit: int, uri: str, manifest: Manifest) -> None:
@@ -154,11 +148,8 @@ class DiskCache:
         total = sum(entry.bytes for entry in entries)
         whole = [entry for entry in entries if entry.path.endswith(_SUFFIX)]
         others = [entry for entry in whole if not os.path.basename(entry.path).startswith(tuple(self._own))]
-        goals = [
-            (others, int(_KEEP * self._limit) - wanted),
-            (whole, self._limit),
-        ]  # all, if the limit fell
-        for candidates, goal in goals:
+        # All, if the limit fell.
+        for candidates, goal in ((others, int(_KEEP * self._limit) - wanted), (whole, self._limit)):
             for entry in sorted(candidates):
                 if total <= goal:
                     break

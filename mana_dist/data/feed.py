@@ -33,15 +33,10 @@ _STEPS_AHEAD = 256  # more than a shuffle window of whole frames lasts
 
 
 class Batch(NamedTuple):
-    """A worker's share of one global batch.
+    """A worker's share of one global batch."""
 
-    Attributes:
-        lr: (n, T, 3, crop, crop) uint8.
-        hr: (n, 3, 4 crop, 4 crop) uint8, the centre frames.
-    """
-
-    lr: Tensor
-    hr: Tensor
+    lr: Tensor  # (n, T, 3, crop, crop) uint8
+    hr: Tensor  # (n, 3, 4 crop, 4 crop) uint8, the centre frames
 
 
 class Feed:
@@ -52,9 +47,7 @@ class Feed:
         manifest: the dataset's manifest at the run's start.
         config: batch size, crop, shuffle window, readers, caches and batches ahead.
         frames: T of the model; the centre T of the samples' frames are delivered.
-        seed: the run's seed.
-        rank: this worker's rank.
-        world_size: number of workers.
+        seed, rank, world_size: the run's.
         start_step: the first global step to deliver.
 
     Attributes:
@@ -77,6 +70,7 @@ class Feed:
         self._frames = frames
         self._seed = seed
         self._slots = slots_of(rank, world_size, config.batch_size)
+        limit = config.disk_cache_mb * 2**20
         self._groups = RowGroups(
             uri,
             manifest,
@@ -84,9 +78,7 @@ class Feed:
             least=len(self._slots) * (config.shuffle_groups + 1),
             budget=config.cache_mb * 2**20,
             readers=config.readers,
-            disk=DiskCache(config.disk_cache, config.disk_cache_mb * 2**20, uri, manifest)
-            if config.disk_cache
-            else None,
+            disk=DiskCache(config.disk_cache, limit, uri, manifest) if config.disk_cache else None,
         )
         self._order = SampleOrder(self._groups.rows, config.batch_size, config.shuffle_groups, seed)
         # One thread looks ahead and puts batches together, so that neither needs a lock.
@@ -151,17 +143,7 @@ def centre_frames(lr: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]:
 def augment(
     lr: NDArray[np.uint8], hr: NDArray[np.uint8], drawn: Augmentation, crop: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Crop, flip and transpose a sample, LR and HR alike.
-
-    Args:
-        lr: (T, h, w, 3).
-        hr: (4h, 4w, 3).
-        drawn: the crop's place, flips and transpose.
-        crop: side of the LR crop.
-
-    Returns:
-        LR (T, crop, crop, 3), a copy, and HR (4 crop, 4 crop, 3), which may be a view.
-    """
+    """Crop a sample to ``crop`` LR pixels per side, flip and transpose it; LR is a copy, HR may be a view."""
     scale = hr.shape[0] // lr.shape[1]
     scaled = drawn._replace(top=drawn.top * scale, left=drawn.left * scale)
     return np.stack([_augment(frame, drawn, crop) for frame in lr]), _augment(hr, scaled, crop * scale)
@@ -176,13 +158,7 @@ def _augment(frame: NDArray[np.uint8], drawn: Augmentation, crop: int) -> NDArra
 
 
 def check_dataset(uri: str, key: str, frames: int, crop: int) -> Manifest:
-    """Check that a training can use a dataset, and return its manifest.
-
-    Args:
-        uri: the dataset's folder.
-        key: the configuration key of ``uri``, for the message.
-        frames: T of the model.
-        crop: side of the LR crop.
+    """Check that a training with T ``frames`` can use the dataset that ``key`` names, and return its manifest.
 
     Raises:
         UserError: no manifest, no samples, samples of fewer frames than T, or frames smaller than the crop.

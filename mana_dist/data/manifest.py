@@ -20,25 +20,15 @@ _SETTINGS = (
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file of samples, all of one size.
+    """One Parquet file of samples, all of one size."""
 
-    Attributes:
-        path: file name relative to the dataset's folder.
-        rows: samples.
-        group_rows: samples in every row group but the last, which may hold fewer.
-        height: LR height, pixels.
-        width: LR width, pixels.
-        bytes: size of the file.
-        unit: name, in the table of sources, of the sources that it was made of; they come and go together.
-    """
-
-    path: str
-    rows: int
-    group_rows: int
-    height: int
-    width: int
+    path: str  # file name relative to the dataset's folder
+    rows: int  # samples
+    group_rows: int  # samples in every row group but the last, which may hold fewer
+    height: int  # LR height, pixels
+    width: int  # LR width, pixels
     bytes: int
-    unit: str
+    unit: str  # name, in the table of sources, of the sources that it was made of; they come and go together
 
     @property
     def groups(self) -> int:
@@ -155,23 +145,14 @@ def _parse(text: bytes, name: str) -> Manifest:
         version = int(values["schema_version"])
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{name}: not a manifest of sample shards; make the dataset again into a new folder") from error
-    if version < SCHEMA_VERSION:
-        raise UserError(
-            f"{name}: made by an older mana_dist (schema {version}, this one reads {SCHEMA_VERSION}); "
-            "convert it by ingesting its sources again: the same ingest with --overwrite"
-        )
-    if version > SCHEMA_VERSION:
-        raise UserError(
-            f"{name}: made by a newer mana_dist (schema {version}, this one reads {SCHEMA_VERSION}); "
-            "upgrade mana_dist or make the dataset again"
-        )
+    if version != SCHEMA_VERSION:
+        made, mend = "a newer", "upgrade mana_dist or make the dataset again"
+        if version < SCHEMA_VERSION:
+            made, mend = "an older", "convert it by ingesting its sources again: the same ingest with --overwrite"
+        raise UserError(f"{name}: made by {made} mana_dist (schema {version}, this one reads {SCHEMA_VERSION}); {mend}")
     try:
-        return Manifest(
-            **{
-                **values,
-                "shards": tuple(Shard(**shard) for shard in values["shards"]),
-                "rejected": tuple(Rejected(**rejected) for rejected in values["rejected"]),
-            }
-        )
+        shards = tuple(Shard(**shard) for shard in values["shards"])
+        rejected = tuple(Rejected(**item) for item in values["rejected"])
+        return Manifest(**{**values, "shards": shards, "rejected": rejected})
     except (TypeError, KeyError) as error:
         raise UserError(f"{name}: damaged manifest ({error}); make the dataset again with --overwrite") from error

@@ -127,12 +127,7 @@ def lane_index(position: int, total: int, lanes: int) -> int:
 def augmentation(seed: int, sample_number: int, height: int, width: int, crop: int) -> Augmentation:
     """Return the random crop, flips and transpose of global sample number step * batch_size + slot.
 
-    Args:
-        seed: the run's seed.
-        sample_number: the global sample number.
-        height: the LR frame's height, at least ``crop``.
-        width: the LR frame's width, at least ``crop``.
-        crop: side of the LR crop.
+    The LR frame's sides are at least ``crop``.
     """
     first, second, flips, _ = philox((0, 0, *_stream(_AUGMENT, sample_number)), _key(seed))
     # A share of 2^32 for each place; they differ by one at most.
@@ -147,10 +142,6 @@ def slots_of(rank: int, world_size: int, batch_size: int) -> range:
 
 def check_version(name: str, version: int) -> None:
     """Check that a run or sweep begun with ``version`` of the order goes on with the same samples.
-
-    Args:
-        name: its name for the user.
-        version: the version that it was begun with.
 
     Raises:
         UserError: it does not.

@@ -18,12 +18,7 @@ Words = TypeVar("Words", int, NDArray[np.uint64])
 
 
 def philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> tuple[Words, Words, Words, Words]:
-    """Return the four random words of a counter.
-
-    Args:
-        counter: four words of 32 bits: Python's integers, or arrays of uint64 of one shape.
-        key: two words of 32 bits.
-    """
+    """Return four random words of 32 bits for a counter: Python's integers, or arrays of uint64 of one shape."""
     words: tuple[Any, ...] = counter  # NumPy's types for these operations are wider than what they give
     a, b, c, d = words
     for step in range(_ROUNDS):

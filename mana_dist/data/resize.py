@@ -23,13 +23,7 @@ def imresize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
     computed in float64 and rounded once, at the end, halves upwards. (MATLAB given uint8 rounds after each of the
     two passes; that differs from this by at most one.)
 
-    Args:
-        image: uint8 (H, W, C).
-        height: rows of the result.
-        width: columns of the result.
-
-    Returns:
-        uint8 (height, width, C).
+    ``image`` is uint8 (H, W, C), the result uint8 (height, width, C).
     """
     rows, columns = image.shape[:2]
     vertical, horizontal = _exact_blocks(rows, height), _exact_blocks(columns, width)
@@ -81,17 +75,7 @@ def tap_matrix(
 def apply_separable(
     image: NDArray[np.uint8], vertical: sparse.csr_array, horizontal: sparse.csr_array, rows_first: bool = True
 ) -> NDArray[np.uint8]:
-    """Apply one matrix along the rows' direction and one along the columns'; round once, halves upwards.
-
-    Args:
-        image: uint8 (H, W, C).
-        vertical: float64 (height, H).
-        horizontal: float64 (width, W).
-        rows_first: whether ``vertical`` is applied before ``horizontal``.
-
-    Returns:
-        uint8 (height, width, C).
-    """
+    """Apply ``vertical`` (height, H) and ``horizontal`` (width, W) to (H, W, C); round once, halves upwards."""
     values = image.astype(np.float64)
     for axis in (0, 1) if rows_first else (1, 0):
         values = _along(values, vertical if axis == 0 else horizontal, axis)
@@ -140,14 +124,13 @@ def _apply_exact(
     lines = image.reshape(len(image), -1)
     between = np.empty((height, lines.shape[1]), np.float32)
     for block in vertical:
-        np.matmul(
-            block.weights, lines[block.first : block.last].astype(np.float32), out=between[block.start : block.stop]
-        )
+        part = lines[block.first : block.last].astype(np.float32)
+        np.matmul(block.weights, part, out=between[block.start : block.stop])
     columns = cv2.transpose(between.reshape(height, *image.shape[1:])).reshape(image.shape[1], -1)
     result = np.empty((width, columns.shape[1]), np.float64)
     for block in horizontal:
-        part = columns[block.first : block.last].astype(np.float64)
-        np.matmul(block.weights.astype(np.float64), part, out=result[block.start : block.stop])
+        wide = columns[block.first : block.last].astype(np.float64)
+        np.matmul(block.weights.astype(np.float64), wide, out=result[block.start : block.stop])
     return cv2.transpose(_rounded(result).reshape(width, height, -1)).reshape(height, width, -1)
 
 

@@ -39,8 +39,6 @@ class RowGroups:
     used first, and those with all rows used before those in the middle of their use.
 
     Args:
-        uri: the dataset's folder.
-        manifest: its manifest.
         least: number of row groups in the middle of their use to keep in any case.
         budget: bytes of row groups to keep.
         readers: number of threads that read and decode.
@@ -52,14 +50,7 @@ class RowGroups:
     """
 
     def __init__(
-        self,
-        uri: str,
-        manifest: Manifest,
-        *,
-        least: int,
-        budget: int,
-        readers: int = 1,
-        disk: DiskCache | None = None,
+        self, uri: str, manifest: Manifest, *, least: int, budget: int, readers: int = 1, disk: DiskCache | None = None
     ) -> None:
         self._locations = [
             _GroupLocation(shard, index, rows * _sample_bytes(shard, manifest))

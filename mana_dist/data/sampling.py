@@ -22,22 +22,13 @@ _BLOCK = 8
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts of frames and samples by their fate; tallies add up.
-
-    Attributes:
-        frames: frames seen.
-        duplicates: of those, left out because they repeat the one before.
-        small: of those, left out because they are smaller than a patch, or than :data:`MIN_LR_SIDE`.
-        cuts: shot cuts found.
-        flat: samples (patches, where frames are cut into them) left out for too little detail.
-        samples: samples made.
-    """
+    """Counts of frames and samples by their fate; tallies add up."""
 
     frames: int = 0
-    duplicates: int = 0
-    small: int = 0
-    cuts: int = 0
-    flat: int = 0
+    duplicates: int = 0  # of those, left out because they repeat the one before
+    small: int = 0  # of those, left out because they are smaller than a patch, or than :data:`MIN_LR_SIDE`
+    cuts: int = 0  # shot cuts found
+    flat: int = 0  # samples (patches, where frames are cut into them) left out for too little detail
     samples: int = 0
 
     def __add__(self, other: "Tally") -> "Tally":
@@ -55,16 +46,14 @@ class Sampler:
     Args:
         settings: the samples' settings.
         downscale: factor by which frames are shrunk (see :func:`imresize`) before they serve as HR.
+
+    Attributes:
+        tally: counts so far; final once :meth:`samples` has ended.
     """
 
     def __init__(self, settings: SampleSettings, downscale: int = 1) -> None:
         self._settings, self._downscale = settings, downscale
-        self._tally = Tally()
-
-    @property
-    def tally(self) -> Tally:
-        """Counts so far; final once :meth:`samples` has ended."""
-        return self._tally
+        self.tally = Tally()
 
     def samples(
         self,
@@ -95,9 +84,9 @@ class Sampler:
             begin = first + half + slot * self._settings.stride
             if slot == done or (centres is not None and (run.centre not in centres or begin < centres.start)):
                 continue
-            for sample in self._of_window(run):
+            for sample in self._samples_of(run):
                 done = slot
-                self._tally += Tally(samples=1)
+                self.tally += Tally(samples=1)
                 yield sample
 
     def _full_windows(
@@ -140,28 +129,25 @@ class Sampler:
     def _without_repeats(self, frames: Iterable["_Frame"], centres: range | None) -> Iterator["_Frame"]:
         kept: _Frame | None = None
         for frame in frames:
-            if (
-                kept is not None
-                and kept.stretch == frame.stretch
-                and greatest_change(kept.grey, frame.grey) < self._settings.min_change
-            ):
+            follows = kept is not None and kept.stretch == frame.stretch
+            if kept and follows and greatest_change(kept.grey, frame.grey) < self._settings.min_change:
                 self._count(Tally(duplicates=1), frame.number, centres)
-                continue
-            kept = frame
-            yield frame
+            else:
+                kept = frame
+                yield frame
 
     def _marked(self, frames: Iterable["_Frame"]) -> Iterator[tuple["_Frame", bool]]:
         if self._settings.detect_cuts:
             return mark_cuts(frames, lambda frame: frame.lr)
         return ((frame, False) for frame in frames)
 
-    def _of_window(self, run: "_Run") -> Iterator[Sample]:
+    def _samples_of(self, run: "_Run") -> Iterator[Sample]:
         side = self._settings.patch
         lr: NDArray[np.uint8] | None = None
         for top, left, height, width in _patches(run.hr.shape[0] // SCALE, run.hr.shape[1] // SCALE, side):
             hr = run.hr[SCALE * top : SCALE * (top + height), SCALE * left : SCALE * (left + width)]
             if detail(hr) < self._settings.min_detail:
-                self._tally += Tally(flat=1)
+                self.tally += Tally(flat=1)
                 continue
             lr = run.lr() if lr is None else lr
             area = (slice(top, top + height), slice(left, left + width))
@@ -169,27 +155,18 @@ class Sampler:
 
     def _count(self, what: Tally, number: int, centres: range | None) -> None:
         if centres is None or number in centres:
-            self._tally += what
+            self.tally += what
 
 
 def detail(hr: NDArray[np.uint8]) -> float:
-    """Return the mean absolute difference of a frame's neighbouring luma pixels, down and across; grey levels.
-
-    Args:
-        hr: uint8 (H, W, 3), RGB.
-    """
+    """Return the mean absolute difference of neighbouring luma pixels of an RGB frame, down and across; grey levels."""
     grey = cv2.cvtColor(hr, cv2.COLOR_RGB2GRAY)
     down, across = (grey[1:], grey[:-1]), (grey[:, 1:], grey[:, :-1])
     return sum(cv2.norm(*pair, cv2.NORM_L1) / max(1, pair[0].size) for pair in (down, across)) / 2
 
 
 def greatest_change(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
-    """Return the greatest mean absolute difference of any 8x8 block, anywhere in two frames; grey levels.
-
-    Args:
-        before: uint8 (h, w), luma.
-        after: the other frame, of the same size.
-    """
+    """Return the greatest mean absolute difference of any 8x8 block, anywhere in two frames of luma; grey levels."""
     height, width = (min(_BLOCK, side) for side in before.shape)
     sums = cv2.boxFilter(cv2.absdiff(before, after), cv2.CV_32F, (width, height), anchor=(0, 0), normalize=False)
     inside = sums[: before.shape[0] - height + 1, : before.shape[1] - width + 1]
@@ -197,15 +174,7 @@ def greatest_change(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> floa
 
 
 def flow_magnitude(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the length of Farneback's dense optical flow between two frames, at every pixel.
-
-    Args:
-        before: uint8 (h, w), luma.
-        after: the next frame, of the same size.
-
-    Returns:
-        float32 (h, w), pixels.
-    """
+    """Return the length of Farneback's dense optical flow between two frames of luma, at every pixel; pixels."""
     # OpenCV's usual settings: three pyramid levels follow motion of some tens of pixels.
     flow = cv2.calcOpticalFlowFarneback(
         before, after, None, pyr_scale=0.5, levels=3, winsize=15, iterations=3, poly_n=5, poly_sigma=1.2, flags=0

@@ -27,12 +27,8 @@ _Result = TypeVar("_Result")
 class ShardReader:
     """Reads row groups, in any number of threads: with one request each, and two more for a new shard.
 
-    A read that fails is tried again, at growing intervals, for a minute. Page checksums are verified.
+    A read that fails is tried again, at growing intervals, for ``patience`` seconds. Page checksums are verified.
 
-    Args:
-        uri: the dataset's folder.
-        manifest: its manifest.
-        patience: seconds for which a failing read is tried again.
     """
 
     def __init__(self, uri: str, manifest: Manifest, patience: float = _PATIENCE) -> None:

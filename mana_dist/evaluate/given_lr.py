@@ -6,7 +6,7 @@ import numpy as np
 
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.errors import UserError
-from mana_dist.footage.registration import Registration, register
+from mana_dist.evaluate.registration import Registration, register
 from mana_dist.model.inference import Frame
 
 _EVERY, _LAST = 8, 25

@@ -25,57 +25,38 @@ from mana_dist.video.frame_names import check_one_clip
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """A video or a folder of frames, and the part of it to use.
-
-    Attributes:
-        uri: its URI.
-        files: names of a folder's frame files in order; None for a video.
-        bytes: size of the video, or of all frames together; None if a web server omits it.
-        modified: newest change, seconds since the epoch; None if a web server omits it.
-        start: first frame to use.
-        stop: frame before which to stop; None for the end.
-        downscale: factor by which frames are shrunk to become HR frames.
-        name: name for people.
-    """
+    """A video or a folder of frames, and the part of it to use."""
 
     uri: str
-    files: tuple[str, ...] | None
-    bytes: int | None
-    modified: float | None
-    start: int = 0
-    stop: int | None = None
-    downscale: int = 1
-    name: str
+    files: tuple[str, ...] | None  # names of a folder's frame files in order; None for a video
+    bytes: int | None  # size of the video, or of all frames together; None if a web server omits it
+    modified: float | None  # newest change, seconds since the epoch; None if a web server omits it
+    start: int = 0  # first frame to use
+    stop: int | None = None  # frame before which to stop; None for the end
+    downscale: int = 1  # factor by which frames are shrunk to become HR frames
+    name: str  # name for people
 
     @property
     def source(self) -> str:
         """Its URI without passwords, for records and people; unique in a dataset."""
         return redacted(self.uri)
 
+    def used(self, frames: int) -> int:
+        """Return how many of its ``frames`` are in the range to use."""
+        return max(0, (frames if self.stop is None else min(frames, self.stop)) - self.start)
+
 
 class Expansion(NamedTuple):
-    """The clips of some sources.
+    """The clips of some sources."""
 
-    Attributes:
-        clips: every clip once, in the order of the arguments; those of one argument are sorted by URI.
-        rejected: sources without a clip, with the reasons.
-        notes: lines for people about what was left out on purpose.
-        looked_at: all URIs in the arguments and in lists, without passwords.
-    """
-
-    clips: list[Clip]
-    rejected: list[Rejected]
-    notes: list[str]
-    looked_at: frozenset[str]
+    clips: list[Clip]  # every clip once, in the order of the arguments; those of one argument are sorted by URI
+    rejected: list[Rejected]  # sources without a clip, with the reasons
+    notes: list[str]  # lines for people about what was left out on purpose
+    looked_at: frozenset[str]  # all URIs in the arguments and in lists, without passwords
 
 
 def expand(
-    arguments: Iterable[str],
-    *,
-    start: int = 0,
-    stop: int | None = None,
-    downscale: int = 1,
-    as_truth: bool = False,
+    arguments: Iterable[str], *, start: int = 0, stop: int | None = None, downscale: int = 1, as_truth: bool = False
 ) -> Expansion:
     """Return the clips that ``arguments`` name.
 

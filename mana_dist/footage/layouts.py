@@ -1,4 +1,4 @@
-"""How the field lays its datasets out: the names of the folders with the ground truth and with the LR frames."""
+"""The layouts of the field's datasets: names of the folders with the ground truth and with the LR frames."""
 
 import os
 import re
@@ -29,7 +29,7 @@ class Layout:
     own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def lr(self, degradation: Degradation) -> tuple[str, ...]:
-        """The LR folders of a degradation."""
+        """Return the LR folders of a degradation."""
         return self.own.get(degradation.name, degradation.lr_folders)
 
 
@@ -57,41 +57,28 @@ _LR_NAME = re.compile(
     r"|b[id]x[2348].*|sharp_bicubic|(train|val|test)_(sharp_bicubic|blur.*)|input[2348]|blur[2348]|sequences_lr",
     re.IGNORECASE,
 )
-
-
 _ONLY_LR = re.compile(
     r"b[id]x[2348].*|sharp_bicubic|(train|val|test)_sharp_bicubic|sequences_lr|.*_matlablrx4", re.IGNORECASE
 )
 
 
 def lr_name_in(path: str) -> str | None:
-    """The name in a folder's path that says that LR frames lie in it; None: none does.
+    """Return the name in a folder's path that says that LR frames lie in it; None: none does.
 
-    At any depth the names that nothing else has; of those that people call other things too, like X4, the last alone.
+    A name that people give to other things too, like X4, counts only where it is the last.
     """
     *above, last = path.split("/")
     return last if is_lr_name(last) else next((name for name in above if _ONLY_LR.fullmatch(name)), None)
 
 
 def lr_folder_of(root: str, clip: FoundClip) -> str | None:
-    """The name of the folder that says that a clip is LR frames: of the root or above, or below it; None: none does.
-
-    Args:
-        root: the folder that was named and listed.
-        clip: found in it.
-    """
+    """Return the name of the folder, ``root`` or one above or below it, that says that ``clip`` in it is LR frames."""
     folders = clip.path.split("/") if clip.files is not None else clip.path.split("/")[:-1]
     return lr_name_in(root) or next(filter(is_lr_name, folders), None)
 
 
 class Truth(NamedTuple):
-    """Where by a layout the ground truth of LR frames lies.
-
-    Attributes:
-        lr: the folder of all LR frames of the layout, or of the clip.
-        hr: that of the ground truth.
-        clip: the clip there, without a video's suffix.
-    """
+    """The folders of LR frames and of their ground truth by a layout, and the clip there, without a video's suffix."""
 
     lr: str
     hr: str
@@ -99,12 +86,7 @@ class Truth(NamedTuple):
 
 
 def truths_of(uri: str, *, is_video: bool) -> Iterator[Truth]:
-    """The places at which the ground truth lies if the clip ``uri`` is LR frames, by each layout that it fits.
-
-    Args:
-        uri: a folder of frames, or a video.
-        is_video: which of the two.
-    """
+    """Yield the places at which the ground truth lies if the clip ``uri`` is LR frames, by each layout that it fits."""
     folder, _, name = uri.rpartition("/")
     path = f"{folder}/{clip_name(name)}/" if is_video else f"{uri}/"
     if not any(map(is_lr_name, path.split("/"))):
@@ -127,15 +109,9 @@ def is_lr_name(name: str) -> bool:
 
 
 def check_numbers(hr: str, hr_clip: FoundClip, lr: str, lr_clip: FoundClip) -> None:
-    """LR frames are paired with HR frames by their order; their numbers must go on alike, wherever they begin.
+    """Check that the numbers of paired LR and HR frames go on alike, wherever they begin: they are paired by order.
 
-    Names in which no number, or more than one, differs from frame to frame say nothing.
-
-    Args:
-        hr: URI, for the error.
-        hr_clip: as many frames as in the LR clip.
-        lr: URI, for the error.
-        lr_clip: its LR frames.
+    Names in which no number, or more than one, differs from frame to frame are not checked.
 
     Raises:
         UserError: somewhere the numbers do not go on alike: a frame is missing.
@@ -153,7 +129,7 @@ def check_numbers(hr: str, hr_clip: FoundClip, lr: str, lr_clip: FoundClip) -> N
 
 
 def _numbers(names: Sequence[str]) -> list[int]:
-    """The number that counts the frames in their files' names; empty if it is not clear which."""
+    """Return the number that counts the frames in each of their names; empty if it is not clear which that is."""
     rows = [[int(digits) for digits in re.findall(r"[0-9]+", os.path.splitext(name)[0])] for name in names]
     if len({len(row) for row in rows}) != 1:
         return []

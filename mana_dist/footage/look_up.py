@@ -15,21 +15,13 @@ _THREADS = 32
 
 @dataclass(frozen=True)
 class Place:
-    """What lies at a URI.
-
-    Attributes:
-        uri: its URI.
-        file: the file there; None if there is none.
-        files: all files below the folder there; None if there is no folder.
-        unreadable: folders below that cannot be read, with the reasons.
-        error: why it cannot be read; empty if it can, or if nothing lies there.
-    """
+    """What lies at a URI."""
 
     uri: str
-    file: FileStat | None = None
-    files: Sequence[ListedFile] | None = None
-    unreadable: tuple[tuple[str, str], ...] = ()
-    error: str = ""
+    file: FileStat | None = None  # the file there; None if there is none
+    files: Sequence[ListedFile] | None = None  # all files below the folder there; None if there is no folder
+    unreadable: tuple[tuple[str, str], ...] = ()  # folders below that cannot be read, with the reasons
+    error: str = ""  # why it cannot be read; empty if it can, or if nothing lies there
 
     @property
     def missing(self) -> bool:

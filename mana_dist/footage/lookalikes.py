@@ -7,34 +7,26 @@ from typing import NamedTuple
 import numpy as np
 
 from mana_dist import storage
+from mana_dist.data.config import SCALE
 from mana_dist.data.degradation import BI, crop_to_multiple, degrade
 from mana_dist.errors import UserError
 from mana_dist.video import reading
 from mana_dist.video.colours import Frame
 from mana_dist.video.picture_files import shown_size
 
-_SCALE = 4
 _ALIKE = 0.9  # least correlation of two pictures of the same; other downscaling kernels than ours stay far above
 
 Size = tuple[int, int]
 
 
 class Seen(NamedTuple):
-    """A clip of a dataset.
+    """A clip of a dataset."""
 
-    Attributes:
-        path: relative to the dataset.
-        uri: a video, or a folder of frames.
-        frames: number of frames, if known without decoding.
-        first: URI of a folder's first frame; None for a video.
-        size: width and height of a video's frames.
-    """
-
-    path: str
-    uri: str
-    frames: int | None
-    first: str | None
-    size: Size | None
+    path: str  # relative to the dataset
+    uri: str  # a video, or a folder of frames
+    frames: int | None  # number of frames, if known without decoding
+    first: str | None  # URI of a folder's first frame; None for a video
+    size: Size | None  # width and height of a video's frames
 
 
 def lr_among(clips: Sequence[Seen], most: int | None = None) -> Iterator[tuple[Seen, Seen]]:
@@ -60,7 +52,7 @@ def lr_among(clips: Sequence[Seen], most: int | None = None) -> Iterator[tuple[S
             if clip.uri in sizes or most is None or len(sizes) < most:
                 by_size.setdefault(sizes.setdefault(clip.uri, _size(clip, sizes)), []).append(clip)
         for (width, height), large in by_size.items():
-            small = by_size.get((width // _SCALE, height // _SCALE), []) if min(width, height) >= _SCALE else []
+            small = by_size.get((width // SCALE, height // SCALE), []) if min(width, height) >= SCALE else []
             for high, low in product(large, small):
                 if _alike(_picture(high, pictures, shrink=True), _picture(low, pictures, shrink=False)):
                     yield high, low
@@ -86,7 +78,7 @@ def _picture(clip: Seen, pictures: dict[tuple[str, bool], Frame | None], *, shri
         except UserError:
             pictures[key] = None
         else:
-            pictures[key] = degrade(crop_to_multiple(frame, _SCALE), BI) if shrink else frame
+            pictures[key] = degrade(crop_to_multiple(frame, SCALE), BI) if shrink else frame
     return pictures[key]
 
 

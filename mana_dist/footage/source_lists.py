@@ -19,21 +19,13 @@ _KEYS = ("uri", "frames", "downscale")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A source that a user names, and the part of it to use.
+    """A source that a user names, and the part of it to use."""
 
-    Attributes:
-        uri: a video, a folder, a pattern or a list; absolute.
-        start: first frame to use.
-        stop: frame before which to stop; None for the end.
-        downscale: factor by which frames are shrunk.
-        origin: where the user named it, for messages.
-    """
-
-    uri: str
-    start: int
-    stop: int | None
-    downscale: int
-    origin: str
+    uri: str  # a video, a folder, a pattern or a list; absolute
+    start: int  # first frame to use
+    stop: int | None  # frame before which to stop; None for the end
+    downscale: int  # factor by which frames are shrunk
+    origin: str  # where the user named it, for messages
 
 
 def is_list(uri: str) -> bool:
@@ -78,9 +70,8 @@ def _csv_rows(text: str, uri: str) -> Iterator[tuple[int, dict[str, object]]]:
             raise UserError(f"{uri}, line 1: no column uri; begin the table with the line: {','.join(_KEYS)}")
         for row in reader:
             if len(row) > len(header):
-                raise UserError(
-                    f'{uri}, line {reader.line_num}: more fields than columns; write "a, b" where a field has a comma'
-                )
+                mend = 'write "a, b" where a field has a comma'
+                raise UserError(f"{uri}, line {reader.line_num}: more fields than columns; {mend}")
             if any(row):
                 yield reader.line_num, {name: field for name, field in zip(header, row, strict=False) if field.strip()}
     except csv.Error as error:

@@ -49,24 +49,12 @@ def _options(values: argparse.Namespace) -> IngestOptions:
     for name in ("source", "out"):
         if not getattr(values, name):
             raise UserError(f"--{name} is missing; see mana ingest --help")
-    settings = SampleSettings(
-        degradation=DEGRADATIONS[values.degradation],
-        frames_per_sample=values.frames_per_sample,
-        stride=values.stride,
-        patch=values.patch,
-        detect_cuts=not values.keep_cuts,
-        min_change=values.min_change,
-        min_detail=values.min_detail,
-    )
-    return IngestOptions(
-        sources=tuple(values.source),
-        out=values.out,
-        settings=settings,
-        frames=values.frames,
-        downscale=values.downscale,
-        segment_frames=values.segment_frames,
-        overwrite=values.overwrite,
-    ).checked()
+    names = ("frames_per_sample", "stride", "patch", "min_change", "min_detail")
+    numbers = {name: getattr(values, name) for name in names}
+    degradation = DEGRADATIONS[values.degradation]
+    settings = SampleSettings(degradation=degradation, detect_cuts=not values.keep_cuts, **numbers)
+    others = {name: getattr(values, name) for name in ("out", "frames", "downscale", "segment_frames", "overwrite")}
+    return IngestOptions(sources=tuple(values.source), settings=settings, **others).checked()
 
 
 def _verify(uri: str) -> None:
@@ -85,23 +73,23 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--source", nargs="+", metavar="URI", help="videos, frame folders, folders of them, globs; .txt, .csv lists")
     add("--out", metavar="URI", help="folder of the dataset")
-    add("--degradation", choices=list(DEGRADATIONS), default="BI", help="how LR is made")
-    add("--frames", default=":", metavar="START:STOP", help="the frames to use of every source")
-    add("--frames-per-sample", type=int, default=7, metavar="T", help="LR frames per sample, odd (7)")
-    add("--stride", type=int, default=1, metavar="N", help="at most one sample per N frames (1)")
-    add("--downscale", type=int, default=1, metavar="N", help="shrink frames by N first: hides compression noise (1)")
+    samples = SampleSettings()
+    kinds, made = list(DEGRADATIONS), "how LR is made (%(default)s)"
+    add("--degradation", choices=kinds, default=samples.degradation.name, help=made)
+    add("--frames", default=IngestOptions.frames, metavar="START:STOP", help="the frames to use of every source")
+    per_sample = "LR frames per sample, odd (%(default)s)"
+    add("--frames-per-sample", type=int, default=samples.frames_per_sample, metavar="T", help=per_sample)
+    add("--stride", type=int, default=samples.stride, metavar="N", help="at most one sample per N frames (%(default)s)")
+    shrink = "shrink frames by N first: hides compression noise (%(default)s)"
+    add("--downscale", type=int, default=IngestOptions.downscale, metavar="N", help=shrink)
     patch = f"cut samples into patches of P x P LR pixels ({SCALE}P x {SCALE}P HR): cheap crops of large frames (0: no)"
-    add("--patch", type=int, default=0, metavar="P", help=patch)
-    add("--min-change", type=float, default=0.5, metavar="X", help="grey levels below which a frame repeats (0.5)")
-    add("--min-detail", type=float, default=0.25, metavar="X", help="least detail of a sample, grey levels (0.25)")
+    add("--patch", type=int, default=samples.patch, metavar="P", help=patch)
+    change, detail = "grey levels below which a frame repeats", "least detail of a sample, grey levels"
+    add("--min-change", type=float, default=samples.min_change, metavar="X", help=f"{change} (%(default)s)")
+    add("--min-detail", type=float, default=samples.min_detail, metavar="X", help=f"{detail} (%(default)s)")
     add("--keep-cuts", action="store_true", help="do not look for shot cuts (when every source is one shot)")
-    add(
-        "--segment-frames",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="long videos are split into N frames a task (1000)",
-    )
+    segment = "long videos are split into N frames a task (%(default)s)"
+    add("--segment-frames", type=int, default=IngestOptions.segment_frames, metavar="N", help=segment)
     add("--overwrite", action="store_true", help="replace the dataset at --out, whatever made it")
     add("--dry-run", action="store_true", help="tell what would be done, from headers alone")
     add("--verify", metavar="URI", help="check a finished dataset against its manifest")

@@ -11,25 +11,15 @@ from mana_dist.video.frame_folders import parse_frame_range
 
 @dataclass(frozen=True, kw_only=True)
 class IngestOptions:
-    """What is ingested, and how.
+    """What is ingested, and how."""
 
-    Attributes:
-        sources: URIs of videos, frame folders, folders of either, globs, lists of URIs.
-        out: URI of the dataset's folder.
-        settings: how samples are made.
-        frames: ``START:STOP``, the frames to use of every source that has no range of its own.
-        downscale: what to shrink frames by before they are taken as HR.
-        segment_frames: least frames of a long video that make a task.
-        overwrite: whether a dataset made with other settings may be replaced.
-    """
-
-    sources: tuple[str, ...]
-    out: str
-    settings: SampleSettings = field(default_factory=SampleSettings)
-    frames: str = ":"
-    downscale: int = 1
-    segment_frames: int = 1000
-    overwrite: bool = False
+    sources: tuple[str, ...]  # URIs of videos, frame folders, folders of either, globs, lists of URIs
+    out: str  # URI of the dataset's folder
+    settings: SampleSettings = field(default_factory=SampleSettings)  # how samples are made
+    frames: str = ":"  # ``START:STOP``, the frames to use of every source that has no range of its own
+    downscale: int = 1  # what to shrink frames by before they are taken as HR
+    segment_frames: int = 1000  # least frames of a long video that make a task
+    overwrite: bool = False  # whether a dataset made with other settings may be replaced
 
     def checked(self) -> "IngestOptions":
         """Return the options with an absolute ``out``.

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import accumulate, chain
 
 import numpy as np
@@ -29,15 +28,6 @@ _CELLS_PER_ROW = 3
 _READERS = 4  # each holds one decoded row group
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a sample lies: ``row`` counts from the beginning of row group ``group`` of the shard at ``path``."""
-
-    path: str
-    group: int
-    row: int
-
-
 def write(uri: str, manifest: Manifest, count: int = 24, seed: int = 0) -> str:
     """Write ``contact_sheet.png`` beside the manifest: ``count`` random samples of all sources, in dataset order.
 
@@ -45,30 +35,28 @@ def write(uri: str, manifest: Manifest, count: int = 24, seed: int = 0) -> str:
     them, the part in which bicubic upscaling of the LR centre is farthest from HR. Its caption is clip, frame number
     and flow. Reads one row group per sample at most. The same dataset gives the same bytes.
 
-    Args:
-        uri: the dataset's folder.
-        manifest: its manifest.
-        count: samples to show; all of them where there are fewer.
-        seed: of the choice.
-
     Returns:
         The picture's URI.
 
     Raises:
         UserError: the dataset holds no samples, or a shard cannot be read.
     """
-    places: dict[tuple[str, int], list[_Place]] = defaultdict(list)
-    for place in _choose(manifest, count, seed):
-        places[place.path, place.group].append(place)
+    rows: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for path, group, row in _choose(manifest, count, seed):
+        rows[path, group].append(row)
     with ThreadPoolExecutor(_READERS) as readers:
-        cells = list(chain.from_iterable(readers.map(lambda chosen: list(_cells(uri, chosen)), places.values())))
+        cells = list(chain.from_iterable(readers.map(lambda place: _cells(uri, place, rows[place]), rows)))
     sheet = storage.join(uri, SHEET_NAME)
     storage.write_bytes(sheet, pictures.to_png(_grid(cells)))
     return sheet
 
 
-def _choose(manifest: Manifest, count: int, seed: int) -> Iterator[_Place]:
-    """Choose samples as evenly from all sources as there are samples of each: a long one must not fill the sheet."""
+def _choose(manifest: Manifest, count: int, seed: int) -> Iterator[tuple[str, int, int]]:
+    """Choose samples as evenly from all sources as there are samples of each: a long one must not fill the sheet.
+
+    Yields:
+        Name of the shard, number of the row group in it, number of the row in that.
+    """
     ends = list(accumulate(shard.rows for shard in manifest.shards))
     if not ends or not ends[-1]:
         raise UserError("the dataset holds no samples: nothing to show on a contact sheet")
@@ -82,24 +70,23 @@ def _choose(manifest: Manifest, count: int, seed: int) -> Iterator[_Place]:
         position = int(np.searchsorted(ends, number, side="right"))
         shard = manifest.shards[position]
         group, row = divmod(int(number) - (ends[position] - shard.rows), shard.group_rows)
-        yield _Place(shard.path, group, row)
+        yield shard.path, group, row
 
 
-def _cells(uri: str, places: Sequence[_Place]) -> Iterator[Frame]:
-    """The cells of samples that lie in one row group."""
-    name = storage.join(uri, places[0].path)
+def _cells(uri: str, place: tuple[str, int], rows: Sequence[int]) -> list[Frame]:
+    shard, group = place
+    name = storage.join(uri, shard)
     filesystem, path = storage.filesystem(name)
     columns = ["lr", "hr", "clip", "centre", "flow"]
     try:
         with pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True) as file:
-            table = file.read_row_group(places[0].group, columns=columns, use_threads=False)
+            table = file.read_row_group(group, columns=columns, use_threads=False)
         lr, hr = pixels(table, "lr"), pixels(table, "hr")
     except (OSError, ValueError, ArrowException) as error:
         raise UserError(f"{name}: cannot be read ({error}); mana ingest --verify {uri}") from error
     clip, centre, flow = (table[column].to_pylist() for column in columns[2:])
-    for place in places:
-        row = place.row
-        yield _cell(lr[row, lr.shape[1] // 2], hr[row], f"{clip[row]}:{centre[row]}", flow[row])
+    middle = lr.shape[1] // 2
+    return [_cell(lr[row, middle], hr[row], f"{clip[row]}:{centre[row]}", flow[row]) for row in rows]
 
 
 def _cell(lr: Frame, hr: Frame, name: str, flow: float) -> Frame:

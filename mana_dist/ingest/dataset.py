@@ -14,6 +14,7 @@ from mana_dist.data.manifest import Manifest, Rejected, find_manifest, save_mani
 from mana_dist.data.samples import PARTIAL_FOLDER
 from mana_dist.errors import HIDDEN, UserError
 from mana_dist.footage.expand import Clip, expand
+from mana_dist.footage.found import upwards
 from mana_dist.ingest import sources_table
 from mana_dist.ingest.finished_units import Ledger, are_whole, shard_sizes
 from mana_dist.ingest.sources_table import SourceRow
@@ -27,8 +28,8 @@ _HALF_WRITTEN = re.compile(
 )
 """So are these, which a run left that was killed while it wrote them."""
 
-
-_OF_PARTS = "none of its parts gives a sample; the first: "
+_COUNTS = ("frames", "samples", "cuts", "duplicates", "flat")
+_NO_PART = "none of its parts gives a sample; the first: "
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Dataset:
 
 
 def open_dataset(out: str, settings: SampleSettings, *, overwrite: bool) -> Dataset:
-    """The dataset at ``out``, or an empty one where there is none or it is to be replaced.
+    """Return the dataset at ``out``, or an empty one where there is none or it is to be replaced.
 
     Raises:
         UserError: it was made with other settings or in Python, or cannot be read.
@@ -61,16 +62,13 @@ def open_dataset(out: str, settings: SampleSettings, *, overwrite: bool) -> Data
     existing = None if overwrite else find_manifest(out)
     if existing is None:
         return Dataset(out, empty, (), published=False)
+    problem = ""
     if differences := existing.differences(empty):
-        raise UserError(
-            f"{out}: holds samples made with other settings ({'; '.join(differences)}); "
-            "name another --out, or replace them with --overwrite"
-        )
-    if existing.sources is None and existing.shards:
-        raise UserError(
-            f"{out}: holds samples that were made in Python, nothing can be added to them; "
-            "name another --out, or replace them with --overwrite"
-        )
+        problem = f"made with other settings ({'; '.join(differences)})"
+    elif existing.sources is None and existing.shards:
+        problem = "that were made in Python, nothing can be added to them"
+    if problem:
+        raise UserError(f"{out}: holds samples {problem}; name another --out, or replace them with --overwrite")
     rows = tuple(sources_table.read(out, existing.sources))
     return Dataset(out, existing, rows, published=True, damaged=_damaged_units(out, existing))
 
@@ -84,8 +82,8 @@ def to_do(dataset: Dataset, clips: Sequence[Clip]) -> list[Clip]:
         UserError: a clip that shares shards cannot be read just now: its samples would be lost.
     """
     known = {row.uri: row for row in dataset.rows}
-    todo = {clip.source: clip for clip in clips if not _holds(known.get(clip.source), clip, dataset.damaged)}
     given = {clip.source: clip for clip in clips}
+    todo = {uri: clip for uri, clip in given.items() if not _holds(known.get(uri), clip, dataset.damaged)}
     replaced = {known[uri].unit for uri in todo if uri in known} - {""} | dataset.damaged
     sharing = [row for row in dataset.rows if row.unit in replaced and row.uri not in todo]
     todo |= {row.uri: given[row.uri] for row in sharing if row.uri in given}
@@ -98,9 +96,9 @@ def merge(
     clips: Iterable[Clip],
     results: Sequence[UnitResult],
     rejected: Iterable[Rejected],
-    asked: Collection[str] = (),
+    looked_at: Collection[str] = (),
 ) -> tuple[Manifest, list[SourceRow]]:
-    """The dataset's manifest and table of sources with the results joined; their order depends on the sources alone.
+    """Return manifest and table of sources with the results joined; their order depends on the sources alone.
 
     A clip of which a unit could not be finished is refused for now, with all that was made of it, and is no row of the
     table: the next run takes it up again. Where the dataset held it, as it was before, that stays.
@@ -110,7 +108,7 @@ def merge(
         clips: the clips that were worked on; what the dataset held of them is replaced.
         results: of all their units.
         rejected: sources that are no clips.
-        asked: every URI that was looked at now: what was refused there before, and is no clip, no longer counts.
+        looked_at: every URI that was looked at: what was refused there before, and is no clip, no longer counts.
     """
     failures = {clip.uri: result for result in results if result.failure for clip in result.clips}
     worked = {clip.source: clip for clip in clips}
@@ -121,13 +119,10 @@ def merge(
     replaced = {row.unit for row in dataset.rows if row.uri in worked} - {""} | dataset.damaged
     rows = [row for row in others if row.unit not in replaced]
     kept = {row.unit for row in rows}
-    gone = [
-        Rejected(row.uri, "is gone, and shared shards with clips that changed")
-        for row in others
-        if row.unit in replaced
-    ]
-    of_clips = {row.uri for row in dataset.rows}
-    before = [item for item in dataset.manifest.rejected if item.source in of_clips or not _covers(asked, item.source)]
+    lost = "is gone, and shared shards with clips that changed"
+    gone = [Rejected(row.uri, lost) for row in others if row.unit in replaced]
+    held = {row.uri for row in dataset.rows}
+    before = [item for item in dataset.manifest.rejected if item.source in held or not _covers(looked_at, item.source)]
     known = (*before, *rejected, *gone)
     refused = {item.source: item for item in known if item.source not in worked}
     unfinished = {result.group for result in failures.values()}
@@ -152,7 +147,7 @@ def merge(
 
 
 def publish(dataset: Dataset, manifest: Manifest, rows: Sequence[SourceRow]) -> Manifest:
-    """Show readers the new dataset; gives the manifest as written.
+    """Show readers the new dataset, and return the manifest as written.
 
     Until the manifest is replaced, the last step, readers see the old dataset whole.
 
@@ -160,10 +155,8 @@ def publish(dataset: Dataset, manifest: Manifest, rows: Sequence[SourceRow]) -> 
         UserError: another ingest has written to the dataset since it was opened, or deleted shards of this one.
         OSError: it cannot be written.
     """
-    meanwhile = find_manifest(dataset.out) if dataset.published else None
-    if (dataset.published and meanwhile != dataset.manifest) or not are_whole(
-        manifest.shards, shard_sizes(dataset.out)
-    ):
+    is_same = not dataset.published or find_manifest(dataset.out) == dataset.manifest
+    if not is_same or not are_whole(manifest.shards, shard_sizes(dataset.out)):
         raise UserError(
             f"{dataset.out}: another ingest has worked on it meanwhile; run the same command again, one at a time"
         )
@@ -177,15 +170,18 @@ def clear(dataset: Dataset, manifest: Manifest, results: Sequence[UnitResult]) -
     """Delete what killed or replaced runs left beside the published dataset, and the ledger.
 
     What was made of a long video that could not be finished stays, for the run that goes on with it.
-
-    Args:
-        dataset: what was replaced.
-        manifest: as published.
-        results: of the run that ends.
     """
     unfinished = {result.group for result in results if result.failure}
     kept = {shard.path for result in results if result.group in unfinished for shard in result.shards}
-    _remove_leftovers(dataset.out, manifest, kept)
+    filesystem, folder = storage.filesystem(dataset.out)
+    named = {shard.path for shard in manifest.shards} | {manifest.sources, *kept}
+    for info in filesystem.get_file_info(fs.FileSelector(folder)):
+        name = info.base_name
+        with contextlib.suppress(FileNotFoundError):  # processes of a killed run may still be at work
+            if _HALF_WRITTEN.fullmatch(name) or (_OURS.fullmatch(name) and name not in named):
+                filesystem.delete_file(info.path)
+            elif name == PARTIAL_FOLDER:
+                filesystem.delete_dir(info.path)
     if not kept:
         Ledger(dataset.out).clear()
 
@@ -208,7 +204,7 @@ def _damaged_units(out: str, manifest: Manifest) -> frozenset[str]:
 
 
 def _clips_again(rows: Iterable[SourceRow]) -> Iterator[Clip]:
-    """The clips of ``rows`` as they are now; those that are gone are left out (their samples go too).
+    """Yield the clips of ``rows`` as they are now; those that are gone are left out (their samples go too).
 
     Raises:
         UserError: one is there but cannot be looked at.
@@ -234,15 +230,13 @@ def _clips_again(rows: Iterable[SourceRow]) -> Iterator[Clip]:
                 yield dataclasses.replace(clip, name=wanted[clip.uri].clip)
 
 
-def _covers(asked: Collection[str], uri: str) -> bool:
-    """Return whether ``uri`` or a folder above it is among ``asked``."""
-    while uri and uri not in asked:
-        uri = uri.rpartition("/")[0]
-    return bool(uri)
+def _covers(folders: Collection[str], uri: str) -> bool:
+    """Return whether ``uri`` or a folder above it is among ``folders``."""
+    return any(above in folders for above in upwards(uri))
 
 
 def _by_clip(results: Iterable[UnitResult]) -> dict[str, tuple[str, ClipResult]]:
-    """The unit and the result of each clip; of a video in segments, all of them added up."""
+    """Return the unit and the result of each clip; the segments of a video are added up."""
     found: dict[str, tuple[str, ClipResult]] = {}
     for result in sorted(results, key=lambda result: result.name):
         for clip in result.clips:
@@ -251,39 +245,14 @@ def _by_clip(results: Iterable[UnitResult]) -> dict[str, tuple[str, ClipResult]]
 
 
 def _sum(a: ClipResult, b: ClipResult) -> ClipResult:
-    counts = ("frames", "samples", "cuts", "duplicates", "flat")
     notes = dict.fromkeys(note for note in (a.note, b.note) if note)
-    added = ClipResult(a.uri, **{name: getattr(a, name) + getattr(b, name) for name in counts}, note="; ".join(notes))
-    first = a.reason.removeprefix(_OF_PARTS)  # it counts the frames of its part alone
-    return dataclasses.replace(added, reason="" if added.samples else _OF_PARTS + (first or b.reason))
+    counts = {name: getattr(a, name) + getattr(b, name) for name in _COUNTS}
+    added = ClipResult(a.uri, **counts, note="; ".join(notes))
+    first = a.reason.removeprefix(_NO_PART)  # it counts the frames of its part alone
+    return dataclasses.replace(added, reason="" if added.samples else _NO_PART + (first or b.reason))
 
 
 def _row(clip: Clip, unit: str, result: ClipResult) -> SourceRow:
-    return SourceRow(
-        uri=clip.source,
-        clip=clip.name,
-        unit=unit,
-        bytes=clip.bytes,
-        modified=clip.modified,
-        start=clip.start,
-        stop=clip.stop,
-        downscale=clip.downscale,
-        frames=result.frames,
-        samples=result.samples,
-        cuts=result.cuts,
-        duplicates=result.duplicates,
-        flat=result.flat,
-        note=result.note or result.reason,
-    )
-
-
-def _remove_leftovers(out: str, manifest: Manifest, kept: Collection[str]) -> None:
-    filesystem, folder = storage.filesystem(out)
-    named = {shard.path for shard in manifest.shards} | {manifest.sources, *kept}
-    for info in filesystem.get_file_info(fs.FileSelector(folder)):
-        name = info.base_name
-        with contextlib.suppress(FileNotFoundError):  # processes of a killed run may still be at work
-            if _HALF_WRITTEN.fullmatch(name) or (_OURS.fullmatch(name) and name not in named):
-                filesystem.delete_file(info.path)
-            elif name == PARTIAL_FOLDER:
-                filesystem.delete_dir(info.path)
+    used = {name: getattr(clip, name) for name in ("bytes", "modified", "start", "stop", "downscale")}
+    made = {name: getattr(result, name) for name in _COUNTS}
+    return SourceRow(uri=clip.source, clip=clip.name, unit=unit, **used, **made, note=result.note or result.reason)

@@ -1,4 +1,4 @@
-"""What an ingest would do, told from headers alone: clips, frames, samples, bytes and time."""
+"""An estimate of what an ingest would do, from headers alone: clips, frames, samples, bytes and time."""
 
 import math
 import os
@@ -41,29 +41,25 @@ _SIZES = 12  # rows of the table; rarer sizes share one more
 
 @dataclass(frozen=True)
 class Work:
-    """An amount of work and what it makes.
+    """An amount of work and what it makes."""
 
-    Attributes:
-        clips: that give samples.
-        frames: that are read.
-        samples: at most: what has cuts, duplicates or no detail gives fewer.
-        bytes: of the shards, estimated.
-        seconds: of one core, estimated.
-    """
-
-    clips: float = 0.0
-    frames: float = 0.0
-    samples: float = 0.0
-    bytes: float = 0.0
-    seconds: float = 0.0
+    clips: float = 0.0  # that give samples
+    frames: float = 0.0  # that are read
+    samples: float = 0.0  # at most: what has cuts, duplicates or no detail gives fewer
+    bytes: float = 0.0  # of the shards, estimated
+    seconds: float = 0.0  # of one core, estimated
 
     def times(self, factor: float) -> "Work":
-        """``factor`` times as much."""
+        """Return ``factor`` times as much."""
         return Work(*(factor * value for value in astuple(self)))
+
+    def longest(self, segment_frames: int) -> float:
+        """Return the seconds that one core must do of a clip's work: long videos are cut into segments."""
+        return self.seconds * min(1.0, segment_frames / max(self.frames, 1.0))
 
     @staticmethod
     def sum(parts: Iterable["Work"]) -> "Work":
-        """All of ``parts`` together."""
+        """Return all of ``parts`` together."""
         return Work(*map(sum, zip(*map(astuple, [Work(), *parts]), strict=True)))
 
 
@@ -110,7 +106,7 @@ class DryRun:
 
 @dataclass(frozen=True)
 class _Look:
-    """What one clip's header told: its size as shown and the work it makes, or why it would be rejected."""
+    """One clip by its header: its size as shown and the work it makes, or why it would be rejected."""
 
     size: tuple[int, int] = (0, 0)
     work: Work = Work()
@@ -118,33 +114,33 @@ class _Look:
     rejected: Rejected | None = None
 
 
-def _table(told: DryRun) -> list[str]:
-    rows = [(f"{width}x{height}", work) for (width, height), work in told.sizes[:_SIZES]]
-    if len(told.sizes) > _SIZES:
-        others = told.sizes[_SIZES:]
+def _table(run: DryRun) -> list[str]:
+    rows = [(f"{width}x{height}", work) for (width, height), work in run.sizes[:_SIZES]]
+    if len(run.sizes) > _SIZES:
+        others = run.sizes[_SIZES:]
         rows.append((f"{len(others)} others", Work.sum(work for _, work in others)))
     lines = [f"{'source':>12} {'clips':>9} {'frames':>11} {'samples':>11} {'bytes':>9} {'core time':>10}"]
-    for name, work in [*rows, ("total", told.total)]:
+    for name, work in [*rows, ("total", run.total)]:
         counts = f"{work.clips:9.0f} {work.frames:11.0f} {work.samples:11.0f}"
         lines.append(f"{name:>12} {counts} {bytes_text(work.bytes):>9} {duration(work.seconds):>10}")
     return lines
 
 
-def _assumptions(told: DryRun) -> list[str]:
+def _assumptions(run: DryRun) -> list[str]:
     rates = f"{MEGAPIXELS_PER_SECOND:g} megapixels of source and {RAW_MEGABYTES_PER_SECOND:g} MB of samples a second"
     lines = [
         "  assumes that every frame decodes and none is a duplicate, a flat picture or next to a shot cut",
         f"  and {rates} and core, compressed to {COMPRESSED:.0%} (720p H.264, AMD EPYC at full load; no network)",
     ]
-    if told.looked_at < told.clips:
-        lines.append(f"  from the headers of {told.looked_at} clips chosen at random, taken for all {told.clips}")
-    if told.guessed:
+    if run.looked_at < run.clips:
+        lines.append(f"  from the headers of {run.looked_at} clips chosen at random, taken for all {run.clips}")
+    if run.guessed:
         length = f"their length: guessed at {VIDEO_BYTES_PER_PIXEL:g} bytes per pixel"
-        lines.append(f"  the headers of {count(told.guessed, 'clip')} do not tell {length}")
+        lines.append(f"  the headers of {count(run.guessed, 'clip')} do not tell {length}")
     return lines
 
 
-def plan(
+def estimate(
     clips: Sequence[Clip],
     settings: SampleSettings,
     *,
@@ -153,7 +149,7 @@ def plan(
     cores: int | None = None,
     seed: int = 0,
 ) -> DryRun:
-    """What ingesting ``clips`` would do; reads headers alone, of :data:`LOOKED_AT` clips at most.
+    """Return what ingesting ``clips`` would do; reads headers alone, of :data:`LOOKED_AT` clips at most.
 
     Args:
         clips: what would be ingested.
@@ -182,7 +178,7 @@ def plan(
         looked_at=len(chosen),
         guessed=sum(look.guessed for look in looks),
         cores=cores or _cores(),
-        longest=max((look.work.seconds * _alone(look.work, segment_frames) for look in looks), default=0.0),
+        longest=max((look.work.longest(segment_frames) for look in looks), default=0.0),
     )
 
 
@@ -200,18 +196,12 @@ def _look(clip: Clip, settings: SampleSettings) -> _Look:
     return _Look((header.width, header.height), _work(clip, header, frames, settings), guessed)
 
 
-def _alone(work: Work, segment_frames: int) -> float:
-    """Which part of a clip's work one core must do: long videos are cut into segments."""
-    return min(1.0, segment_frames / max(work.frames, 1.0))
-
-
 def _used_frames(clip: Clip, header: HeaderInfo) -> tuple[int, bool]:
     """Return how many frames of ``clip`` would be used, and whether that is a guess."""
     frames = header.frames
     if frames is None:
         frames = round((clip.bytes or 0) / (VIDEO_BYTES_PER_PIXEL * header.width * header.height))
-    stop = frames if clip.stop is None else min(frames, clip.stop)
-    return max(0, stop - clip.start), header.frames is None
+    return clip.used(frames), header.frames is None
 
 
 def _work(clip: Clip, header: HeaderInfo, frames: int, settings: SampleSettings) -> Work:

@@ -35,12 +35,9 @@ class Ledger:
     def begin(self, *, overwrite: bool) -> None:
         """Check that what is recorded was read and written as this version does it, and say so for later runs.
 
-        Args:
-            overwrite: forget what another version's run left.
-
         Raises:
-            UserError: a run began here and did not end whose version takes other pixels from a video, or writes
-                shards of another layout.
+            UserError: a run of another version, which takes other pixels from a video or writes shards of another
+                layout, did not end here; with ``overwrite`` it is forgotten instead.
         """
         mark = storage.join(self._folder, _MARK)
         if storage.exists(mark):
@@ -59,7 +56,7 @@ class Ledger:
         storage.write_bytes(storage.join(self._folder, f"{result.name}{_DONE}"), result.to_json().encode())
 
     def find(self, names: Iterable[str]) -> dict[str, UnitResult]:
-        """The records of those among the units ``names`` that are done and whose shards are whole."""
+        """Return the records of those of the units ``names`` that are done and whose shards are whole."""
         recorded = self._recorded() & set(names)
         if not recorded:
             return {}
@@ -74,7 +71,7 @@ class Ledger:
         storage.write_bytes(storage.join(self._folder, f"{name}{_PLAN}"), text.encode())
 
     def find_plans(self, names: Iterable[str]) -> dict[str, list[Segment]]:
-        """The plans recorded under those of ``names`` that have one."""
+        """Return the plans that are recorded under ``names``."""
         recorded = sorted(self._recorded(_PLAN) & set(names))
         with ThreadPoolExecutor(_READERS) as readers:
             plans = list(readers.map(self._read_plan, recorded))
@@ -111,7 +108,7 @@ class Ledger:
 
 
 def shard_sizes(out: str) -> dict[str, int]:
-    """Bytes of the files directly in the folder ``out``, by name; one listing."""
+    """Return the bytes of the files directly in the folder ``out``, by name; one listing."""
     filesystem, folder = storage.filesystem(out)
     infos = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
     return {info.base_name: info.size for info in infos if info.type == fs.FileType.File}

@@ -1,4 +1,4 @@
-"""What a look at a clip's header and first frame shows of its use."""
+"""Reasons to refuse a clip that show in its header or its first frame, before anything is decoded."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -17,8 +17,8 @@ LOOKED_AT = 200
 """Pictures whose size is read to find LR frames by what they show; each is a request."""
 
 
-def lookalikes(clips: Sequence[Clip]) -> dict[str, Rejected]:
-    """The folders of frames that show another one at a quarter of its size, by URI.
+def reject_lookalikes(clips: Sequence[Clip]) -> dict[str, Rejected]:
+    """Return the folders of frames that show another one at a quarter of its size, by URI.
 
     Of very many folders with names that differ in one part alone, the first :data:`LOOKED_AT` are looked at.
     """
@@ -29,24 +29,19 @@ def lookalikes(clips: Sequence[Clip]) -> dict[str, Rejected]:
     return {low.uri: Rejected(low.uri, reason.format(high.uri)) for high, low in lr_among(seen, LOOKED_AT)}
 
 
-def look(clip: Clip, settings: SampleSettings) -> str:
-    """Why the clip can give no sample, by its header and first frame; empty where they do not say so.
+def reason_to_refuse(clip: Clip, settings: SampleSettings) -> str:
+    """Return why the clip can give no sample, by its header; empty where that does not say so.
 
-    Frames are counted where a video's header tells too few: that of a fragmented mp4 knows its first fragment alone.
+    Frames are counted where a video's header has too few: that of a fragmented mp4 knows its first fragment alone.
     """
     try:
         info = probe_header(clip.uri, clip.files)
-        used = None if info.frames is None else _used(info.frames, clip)
+        used = None if info.frames is None else clip.used(info.frames)
         if used is not None and used < settings.frames_per_sample and clip.files is None:
             there = sum(1 for _ in islice(read_frames(clip.uri), clip.start + settings.frames_per_sample))
-            used = _used(there, clip)
+            used = clip.used(there)
     except UserError as error:
         return bare_reason(error, clip.uri)
     except OSError as error:
         return f"cannot be read ({one_line(error)})"
     return refusal(info.width, info.height, used, clip, settings)
-
-
-def _used(frames: int, clip: Clip) -> int:
-    """Return how many of a clip's ``frames`` are in the range asked for."""
-    return max(0, (frames if clip.stop is None else min(frames, clip.stop)) - clip.start)

@@ -1,4 +1,4 @@
-"""What the ingest tells a person while it runs."""
+"""The ingest's progress, in lines for people."""
 
 import time
 from collections.abc import Collection, Sequence

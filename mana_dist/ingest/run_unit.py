@@ -1,10 +1,10 @@
 """One unit into its shards: the task that the ingest runs, with nothing of Ray in it."""
 
+import contextlib
 import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from mana_dist import storage
 from mana_dist.data.config import MIN_LR_SIDE, SCALE, SampleSettings
-from mana_dist.data.manifest import Shard
-from mana_dist.data.samples import Sample, ShardWriter
+from mana_dist.data.samples import ShardWriter
 from mana_dist.errors import UserError, one_line, redacted
 from mana_dist.footage.expand import Clip
 from mana_dist.ingest.finished_units import Ledger
@@ -60,7 +59,9 @@ def run_unit(
     for pause in (*pauses, None):
         try:
             result = _run(unit, out, settings)
-            _record(result, out, check)
+            with _writing():
+                check()
+                Ledger(out).save(result)
             return result
         except LostError as error:
             return unfinished(unit, one_line(error), fatal=True)
@@ -85,10 +86,11 @@ def unfinished(unit: Unit, failure: str, *, fatal: bool = False) -> UnitResult:
     return UnitResult(unit.name, unit.group, clips=clips, failure=failure, fatal=fatal)
 
 
-def _record(result: UnitResult, out: str, check: Callable[[], None]) -> None:
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Tell failures of the output from those of reading."""
     try:
-        check()
-        Ledger(out).save(result)
+        yield
     except OSError as error:
         raise _WriteError(error) from error
 
@@ -117,14 +119,15 @@ def _survey(clip: Clip, unit: Unit) -> Damage:
 
 
 def _write(unit: Unit, out: str, settings: SampleSettings, damage: dict[str, Damage]) -> UnitResult:
-    with _Writer(out, unit) as writer:
+    with ShardWriter(out, stem=unit.name, unit=unit.group) as writer:
         results = [_write_clip(clip, unit, settings, damage.get(clip.uri), writer) for clip in unit.clips]
-        shards = writer.close()
+        with _writing():
+            shards = writer.close()
     return UnitResult(unit.name, unit.group, shards, tuple(results))
 
 
 def _write_clip(
-    clip: Clip, unit: Unit, settings: SampleSettings, damage: Damage | None, writer: "_Writer"
+    clip: Clip, unit: Unit, settings: SampleSettings, damage: Damage | None, writer: ShardWriter
 ) -> ClipResult:
     from mana_dist.data.sampling import Sampler  # imports OpenCV: slow, and of use in the workers alone
 
@@ -136,7 +139,8 @@ def _write_clip(
     try:
         breaks = () if clip.files is None else breaks_in(clip.files)
         for sample in sampler.samples(source, first=clip.start, centres=centres, breaks=frozenset(breaks)):
-            writer.add(sample, clip)
+            with _writing():
+                writer.add(sample, clip=clip.name, source=redacted(clip.uri))
     except DamageFound as error:
         if damage is not None:
             raise AssertionError(f"{clip.uri}: damage found again") from error
@@ -149,13 +153,13 @@ def _write_clip(
         trouble = f"{type(error).__name__}: {one_line(error)}"
     tally = sampler.tally
     lost = _lost(clip, source.count)
-    counts = {"cuts": tally.cuts, "duplicates": tally.duplicates, "flat": tally.flat}
-    reason = (
-        ""
-        if tally.samples
-        else trouble or refusal(*source.size, tally.frames, clip, settings) or _no_window(tally, settings, lost)
+    result = ClipResult(
+        clip.uri, tally.frames, tally.samples, tally.cuts, tally.duplicates, tally.flat, trouble or lost
     )
-    return ClipResult(clip.uri, tally.frames, tally.samples, **counts, note=trouble or lost, reason=reason)
+    if tally.samples:
+        return result
+    reason = trouble or refusal(*source.size, tally.frames, clip, settings) or _no_window(tally, settings, lost)
+    return dataclasses.replace(result, reason=reason)
 
 
 def _frames(clip: Clip, unit: Unit, damage: Damage | None) -> Iterator[NumberedFrame]:
@@ -170,26 +174,13 @@ def bare_reason(error: UserError, uri: str) -> str:
 
 
 def refusal(width: int, height: int, used: int | None, clip: Clip, settings: SampleSettings) -> str:
-    """Why frames of this size and number can give no sample; empty if they can.
-
-    Args:
-        width: pixels, as shown.
-        height: pixels, as shown.
-        used: frames in the range asked for; None where that is not known.
-        clip: the clip.
-        settings: how samples are made.
-    """
-    least = least_side(clip, settings)
+    """Return why ``used`` frames of this size (None: not known how many) can give no sample; empty if they can."""
+    least = SCALE * max(MIN_LR_SIDE, settings.patch) * clip.downscale
     if min(width, height) < least:
         return f"{width}x{height} is too small; both sides must be at least {least}"
     if used is not None and used < settings.frames_per_sample:
         return f"only {used} frames in the range asked for; a sample needs {settings.frames_per_sample}"
     return ""
-
-
-def least_side(clip: Clip, settings: SampleSettings) -> int:
-    """The least height and width of frames that samples can be made of, pixels."""
-    return SCALE * max(MIN_LR_SIDE, settings.patch) * clip.downscale
 
 
 def _lost(clip: Clip, read: int) -> str:
@@ -223,30 +214,3 @@ class _Watched(Iterator[tuple[int, NDArray[np.uint8]]]):
         self.size = (width, height)
         self.count += 1
         return frame.number, frame.pixels
-
-
-class _Writer:
-    """The unit's shard writer, whose failures are told apart from those of reading."""
-
-    def __init__(self, out: str, unit: Unit) -> None:
-        self._writer = ShardWriter(out, stem=unit.name, unit=unit.group)
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._writer.__exit__(kind, error, traceback)
-
-    def add(self, sample: Sample, clip: Clip) -> None:
-        try:
-            self._writer.add(sample, clip=clip.name, source=redacted(clip.uri))
-        except OSError as error:
-            raise _WriteError(error) from error
-
-    def close(self) -> tuple[Shard, ...]:
-        try:
-            return self._writer.close()
-        except OSError as error:
-            raise _WriteError(error) from error

@@ -17,39 +17,22 @@ from mana_dist.footage.expand import Clip
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A clip that was ingested, or looked at and refused.
+    """A clip that was ingested, or looked at and refused."""
 
-    Attributes:
-        uri: where it was read, without passwords.
-        clip: its name, as in the shards' column ``clip``.
-        unit: the shards that hold its samples; empty where it gave none.
-        bytes: its size then, None where the storage did not tell; with ``modified`` it tells a changed source.
-        modified: when it was changed last, seconds since the epoch; None where the storage did not tell.
-        start: first frame used.
-        stop: first frame not used any more; None for the end.
-        downscale: what its frames were shrunk by before they were taken as HR.
-        frames: frames decoded.
-        samples: samples made.
-        cuts: shot cuts found.
-        duplicates: frames left out because they repeat the one before.
-        flat: samples left out for want of detail.
-        note: what was lost of it, or why it gave nothing.
-    """
-
-    uri: str
-    clip: str
-    unit: str
-    bytes: int | None
-    modified: float | None
-    start: int
-    stop: int | None
-    downscale: int
+    uri: str  # where it was read, without passwords
+    clip: str  # its name, as in the shards' column ``clip``
+    unit: str  # the shards that hold its samples; empty where it gave none
+    bytes: int | None  # its size then, None where the storage did not tell; with ``modified`` it tells a changed source
+    modified: float | None  # when it was changed last, seconds since the epoch; None where the storage did not tell
+    start: int  # first frame used
+    stop: int | None  # first frame not used any more; None for the end
+    downscale: int  # what its frames were shrunk by before they were taken as HR
     frames: int
     samples: int
-    cuts: int
-    duplicates: int
-    flat: int
-    note: str
+    cuts: int  # shot cuts found
+    duplicates: int  # frames left out because they repeat the one before
+    flat: int  # samples left out for want of detail
+    note: str  # what was lost of it, or why it gave nothing
 
     def __post_init__(self) -> None:
         """Hide secrets of URIs."""
@@ -63,7 +46,7 @@ class SourceRow:
 
 
 def read(out: str, name: str | None) -> list[SourceRow]:
-    """The rows of the table ``name`` in the dataset's folder ``out``; none where the dataset has no table.
+    """Return the rows of the table ``name`` in the dataset's folder ``out``; none where the dataset has no table.
 
     Raises:
         UserError: it is missing or damaged.
@@ -79,11 +62,10 @@ def read(out: str, name: str | None) -> list[SourceRow]:
 
 
 def write(out: str, rows: Iterable[SourceRow]) -> str:
-    """Write the table, sorted by URI, under a name made of its content; gives the name."""
-    ordered = sorted(rows, key=lambda row: row.uri)
-    columns = {name: [getattr(row, name) for row in ordered] for name in _schema().names}
+    """Write the table, sorted by URI, under a name made of its content; return the name."""
+    ordered = [vars(row) for row in sorted(rows, key=lambda row: row.uri)]
     stream = io.BytesIO()
-    pq.write_table(pa.Table.from_pydict(columns, schema=_schema()), stream, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(ordered, _schema()), stream, compression="zstd")
     name = f"sources-{hashlib.sha256(stream.getvalue()).hexdigest()[:12]}.parquet"
     storage.write_bytes(storage.join(out, name), stream.getvalue())
     return name

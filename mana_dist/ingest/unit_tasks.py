@@ -24,30 +24,28 @@ BYTES_PER_FRAME = 8192
 
 
 def plan(clips: Sequence[Clip], out: str, settings: SampleSettings, segment_frames: int) -> list[Unit]:
-    """All units of ``clips``; long videos are read once through, undecoded, to find where they can be cut.
+    """Return all units of ``clips``; long videos are read once, undecoded, to find where they can be cut.
 
-    Where that is goes into the ledger: a run that is stopped leaves it to the next.
+    The places to cut go into the ledger: a run that is stopped leaves them to the next.
     """
     is_long = {clip: clip.files is None and (clip.bytes or 0) > segment_frames * BYTES_PER_FRAME for clip in clips}
     planned = list(units.pack((clip for clip in clips if not is_long[clip]), settings))
-    long_clips = [clip for clip in clips if is_long[clip]]
-    recorded = Ledger(out).find_plans(_plan_name(clip, settings, segment_frames) for clip in long_clips)
-    unplanned = []
-    for clip in long_clips:
-        if segments := recorded.get(_plan_name(clip, settings, segment_frames)):
-            planned += units.split(clip, segments, settings)
-        else:
-            unplanned.append(clip)
+    names = {clip: _plan_name(clip, settings, segment_frames) for clip in clips if is_long[clip]}
+    segments = Ledger(out).find_plans(names.values())
+    unplanned = [units.whole([clip], settings).to_json() for clip, name in names.items() if name not in segments]
     if unplanned:
         log.info(f"ingest: reading {count(len(unplanned), 'long video')} to find where to cut")
     task = functools.partial(_plan_row, out=out, settings=settings, segment_frames=segment_frames)
-    for text in map_on_ray([units.whole([clip], settings).to_json() for clip in unplanned], task, _name):
-        row = json.loads(text)
-        segments = [Segment(**segment) for segment in row["segments"]]
-        planned += units.split(Unit.from_json(row["unit"]).clips[0], segments, settings)
-    named = {unit.clips[0] for unit in planned}
-    planned += [units.whole([clip], settings) for clip in long_clips if clip not in named]  # the planner died of them
+    for text in map_on_ray(unplanned, task, _name):
+        name, found = json.loads(text)
+        segments[name] = [Segment(**segment) for segment in found]
+    for clip, name in names.items():  # where the planner died of a clip, it is one unit
+        planned += units.split(clip, segments.get(name) or [_all_of(clip)], settings)
     return sorted(planned, key=lambda unit: unit.name)
+
+
+def _all_of(clip: Clip) -> Segment:
+    return Segment(None, clip.start, None)
 
 
 def run(planned: Sequence[Unit], out: str, settings: SampleSettings, fence: Fence) -> Iterator[UnitResult]:
@@ -89,20 +87,20 @@ def _name(item: str) -> str:
 
 def _plan_row(item: str, _: Step, out: str, settings: SampleSettings, segment_frames: int) -> str:
     clip = Unit.from_json(item).clips[0]
+    name = _plan_name(clip, settings, segment_frames)
     segments: list[Segment] = []
     for pause in (*RETRY_SECONDS, None):
         try:
             segments = plan_segments(clip.uri, segment_frames, units.overlap(settings), clip.start, clip.stop)
             with contextlib.suppress(OSError):  # of use to a later run alone
-                Ledger(out).save_plan(_plan_name(clip, settings, segment_frames), segments)
+                Ledger(out).save_plan(name, segments)
             break
         except UserError:
             break  # running it will tell what is wrong
         except OSError:
             if pause is not None:
                 time.sleep(pause)
-    values = [vars(segment) for segment in segments or [Segment(None, clip.start, None)]]
-    return json.dumps({"unit": item, "segments": values})
+    return json.dumps([name, [vars(segment) for segment in segments or [_all_of(clip)]]])
 
 
 def _run_row(

@@ -1,4 +1,4 @@
-"""Units of work: what one task ingests, and what becomes of it.
+"""Units of work: what one task ingests, and its result.
 
 A unit is a pack of small clips, a clip, or a segment of a long video. Its name holds a hash of everything that its
 samples depend on (the sources' identity, the settings), and its shards begin with that name: the same work always gives
@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.manifest import SCHEMA_VERSION, Shard
@@ -50,41 +49,30 @@ class Unit:
     centres: tuple[int, int | None] = (0, None)
 
     def to_json(self) -> str:
-        """As text, which crosses Ray Data's blocks as it is."""
+        """Return it as text, which crosses Ray Data's blocks as it is."""
         return json.dumps(dataclasses.asdict(self))
 
     @staticmethod
     def from_json(text: str) -> "Unit":
-        """Back from :meth:`to_json`."""
+        """Return what :meth:`to_json` made the text of."""
         values = json.loads(text)
         segment = values["segment"] and Segment(**values["segment"])
-        clips = tuple(map(_clip_of, values["clips"]))
+        clips = tuple(Clip(**{**clip, "files": clip["files"] and tuple(clip["files"])}) for clip in values["clips"])
         return Unit(values["name"], values["group"], clips, segment, tuple(values["centres"]))
 
 
 @dataclass(frozen=True)
 class ClipResult:
-    """What became of a clip, or of a segment of it.
+    """The result of a clip, or of a segment of it."""
 
-    Attributes:
-        uri: the clip's, without passwords.
-        frames: frames decoded.
-        samples: samples made.
-        cuts: shot cuts found.
-        duplicates: frames left out because they repeat the one before.
-        flat: samples left out for want of detail.
-        note: what was lost; empty where nothing was.
-        reason: why there are no samples; empty where there are.
-    """
-
-    uri: str
+    uri: str  # the clip's, without passwords
     frames: int = 0
     samples: int = 0
-    cuts: int = 0
-    duplicates: int = 0
-    flat: int = 0
-    note: str = ""
-    reason: str = ""
+    cuts: int = 0  # shot cuts found
+    duplicates: int = 0  # frames left out because they repeat the one before
+    flat: int = 0  # samples left out for want of detail
+    note: str = ""  # what was lost; empty where nothing was
+    reason: str = ""  # why there are no samples; empty where there are
 
     def __post_init__(self) -> None:
         """Hide secrets of URIs: it goes into the ledger."""
@@ -94,11 +82,10 @@ class ClipResult:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What became of a unit.
+    """The result of a unit.
 
     Attributes:
-        name: the unit's.
-        group: the unit's.
+        name, group: the unit's.
         shards: what was written.
         clips: of each clip.
         failure: why the unit could not be finished: storage that cannot be read or written, a process that died.
@@ -115,16 +102,12 @@ class UnitResult:
     apart: bool = False
 
     def to_json(self) -> str:
-        """As text."""
+        """Return it as text."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
 
     @staticmethod
     def from_json(text: str | bytes) -> "UnitResult":
-        """Back from :meth:`to_json`.
-
-        Raises:
-            ValueError: this is no such text.
-        """
+        """Return what :meth:`to_json` made the text of; ValueError if it is another text."""
         values = json.loads(text)
         try:
             shards = tuple(Shard(**shard) for shard in values.pop("shards"))
@@ -135,15 +118,13 @@ class UnitResult:
 
 
 def pack(clips: Iterable[Clip], settings: SampleSettings) -> Iterator[Unit]:
-    """Whole clips into units: small neighbours together, videos and folders of frames apart.
+    """Pack whole clips into units: small neighbours together, videos and folders of frames apart.
 
-    A function of the clips alone, not of the cluster: the same command makes the same units anywhere.
+    The units depend on the clips alone, not on the cluster: the same command makes the same units anywhere.
     """
-    videos: list[Clip] = []
-    folders: list[Clip] = []
-    for clip in clips:
-        (videos if clip.files is None else folders).append(clip)
-    for neighbours in (videos, folders):
+    clips = list(clips)
+    for is_video in (True, False):
+        neighbours = [clip for clip in clips if (clip.files is None) == is_video]
         most = min(PACK_BYTES, sum(map(weight, neighbours)) // PACKS)
         pending: list[Clip] = []
         full = 0
@@ -159,13 +140,13 @@ def pack(clips: Iterable[Clip], settings: SampleSettings) -> Iterator[Unit]:
 
 
 def whole(clips: Sequence[Clip], settings: SampleSettings) -> Unit:
-    """The unit of these clips."""
+    """Return the unit of these clips."""
     name = unit_name(clips, settings)
     return Unit(name, name, tuple(clips))
 
 
 def split(clip: Clip, segments: Sequence[Segment], settings: SampleSettings) -> list[Unit]:
-    """A long video's units, one for each segment."""
+    """Return a long video's units, one for each segment."""
     if len(segments) == 1:
         return [whole([clip], settings)]
     group = unit_name([clip], settings, segments)
@@ -177,7 +158,7 @@ def split(clip: Clip, segments: Sequence[Segment], settings: SampleSettings) -> 
 
 
 def overlap(settings: SampleSettings) -> int:
-    """Frames that a segment shares with the next: what the windows and the look for cuts need on both sides."""
+    """Return how many frames a segment shares with the next: windows and the search for cuts need them."""
     return settings.frames_per_sample - 1 + 2 * CUT_MARGIN
 
 
@@ -194,19 +175,10 @@ def work(unit: Unit) -> int:
 
 
 def unit_name(clips: Sequence[Clip], settings: SampleSettings, segments: Sequence[Segment] = ()) -> str:
-    """Readable, safe in any storage, and of this work alone."""
+    """Return a name that people can read, that any storage takes, and that no other work has."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", clips[0].name).lstrip(".")[:60] or "clip"
-    versions = {
-        "version": settings.degradation.version,
-        "reader": READER_VERSION,
-        "cuts": CUT_DETECTOR,
-        "schema": SCHEMA_VERSION,
-    }
-    of_settings = {**vars(settings), "degradation": settings.degradation.name, **versions}
+    versions = {"version": settings.degradation.version, "reader": READER_VERSION, "cuts": CUT_DETECTOR}
+    made_by = {**vars(settings), "degradation": settings.degradation.name, **versions, "schema": SCHEMA_VERSION}
     sources = [dataclasses.astuple(dataclasses.replace(clip, uri=clip.source)) for clip in clips]
-    identity = json.dumps([of_settings, sources, [dataclasses.astuple(segment) for segment in segments]])
+    identity = json.dumps([made_by, sources, [dataclasses.astuple(segment) for segment in segments]])
     return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-
-
-def _clip_of(values: dict[str, Any]) -> Clip:
-    return Clip(**{**values, "files": None if values["files"] is None else tuple(values["files"])})

@@ -14,13 +14,13 @@ from typing import TextIO
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from mana_dist import storage
 from mana_dist.data.manifest import Manifest, Shard, load_manifest
 from mana_dist.data.samples import schema_of
 from mana_dist.errors import UserError, one_line, redacted
 from mana_dist.ingest import sources_table
+from mana_dist.ingest.finished_units import shard_sizes
 from mana_dist.ingest.sources_table import SourceRow
 from mana_dist.progress import LOG_INTERVAL, duration
 
@@ -33,18 +33,11 @@ _LEAST_READERS = 8  # an object store answers late: more readers than cores
 
 @dataclass(frozen=True)
 class _Checked:
-    """What the reading of one shard told.
-
-    Attributes:
-        shard: which.
-        problems: what is wrong with it.
-        places: columns ``source`` (dictionary), ``centre``, ``top`` and ``left`` of the samples that could be read;
-            None where its layout or a part of it cannot be read.
-    """
+    """A shard, what is wrong with it, and the columns :data:`_PLACE` of its samples; None if a part cannot be read."""
 
     shard: Shard
-    problems: tuple[str, ...]
-    places: pa.Table | None
+    problem: str = ""
+    places: pa.Table | None = None
 
 
 @dataclass(frozen=True)
@@ -71,38 +64,29 @@ def verify(uri: str, stream: TextIO | None = None) -> list[str]:
     its checksum; no sample is there twice; no other file looks like a shard; the table of sources agrees with the
     shards. Memory: one row group per reader, and 24 bytes per sample.
 
-    Args:
-        uri: the dataset's folder.
-        stream: where progress goes; stderr unless given.
-
     Returns:
-        The problems, each one line that names the file and the mend; empty for a whole dataset.
+        The problems, each one line that names the file and the mend; empty for a whole dataset. Progress goes to
+        ``stream``, by default stderr.
 
     Raises:
         UserError: no manifest that can be read, or the folder cannot be listed.
     """
     manifest = load_manifest(uri)
     mends = _INGEST if manifest.sources else _PYTHON
-    sizes = _sizes(uri)
+    try:
+        sizes = shard_sizes(uri)
+    except OSError as error:
+        raise UserError(f"{uri}: cannot be listed ({error})") from error
     present = [shard for shard in manifest.shards if sizes.get(shard.path) == shard.bytes]
     problems = [*_manifest_problems(manifest, mends), *_file_problems(manifest, sizes, mends)]
     read = _report(_read(uri, present, manifest, mends), present, stream or sys.stderr)
     checked = sorted(read, key=lambda one: one.shard.path)
-    problems += [problem for one in checked for problem in one.problems]
+    problems += [one.problem for one in checked if one.problem]
     places = [(one.shard, one.places) for one in checked if one.places is not None]
     problems += _repeated(places, mends)
     if manifest.sources is not None:
         problems += _source_problems(uri, manifest, places, sizes, mends)
     return problems
-
-
-def _sizes(uri: str) -> dict[str, int]:
-    filesystem, folder = storage.filesystem(uri)
-    try:
-        infos = filesystem.get_file_info(fs.FileSelector(folder))
-    except OSError as error:
-        raise UserError(f"{uri}: cannot be listed ({error})") from error
-    return {info.base_name: info.size for info in infos if info.type == fs.FileType.File}
 
 
 def _manifest_problems(manifest: Manifest, mends: _Mends) -> Iterator[str]:
@@ -146,14 +130,15 @@ def _read(uri: str, shards: Sequence[Shard], manifest: Manifest, mends: _Mends) 
 
 def _check_shard(uri: str, shard: Shard, manifest: Manifest, mends: _Mends) -> _Checked:
     filesystem, path = storage.filesystem(storage.join(uri, shard.path))
+    places = None
     try:
         with pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True) as file:
             problem = _layout_problem(file, shard, manifest)
-            if problem:
-                return _Checked(shard, (f"{shard.path}: {problem}; {mends.delete}",), None)
-            return _check_groups(file, shard, mends)
+            if not problem:
+                problem, places = _check_groups(file)
     except _UNREADABLE as error:
-        return _Checked(shard, (f"{shard.path}: cannot be read ({one_line(error)}); {mends.delete}",), None)
+        problem = f"cannot be read ({one_line(error)})"
+    return _Checked(shard, problem and f"{shard.path}: {problem}; {mends.delete}", places)
 
 
 def _layout_problem(file: pq.ParquetFile, shard: Shard, manifest: Manifest) -> str:
@@ -176,7 +161,8 @@ def _described(field: pa.Field) -> str:
     return " ".join([str(field.type), *(layout[key].decode() for key in (b"dtype", b"shape") if key in layout)])
 
 
-def _check_groups(file: pq.ParquetFile, shard: Shard, mends: _Mends) -> _Checked:
+def _check_groups(file: pq.ParquetFile) -> tuple[str, pa.Table | None]:
+    """Read all row groups, and return what is wrong with them, or the places of their samples."""
     places, damaged = [], []
     for index in range(file.metadata.num_row_groups):
         try:
@@ -189,9 +175,8 @@ def _check_groups(file: pq.ParquetFile, shard: Shard, mends: _Mends) -> _Checked
             places.append(pa.table([source.dictionary_encode(), *numbers], names=_PLACE))
     if damaged:
         groups = f"row group {_some([str(index) for index, _ in damaged])} of {file.metadata.num_row_groups}"
-        problem = f"{shard.path}: {groups} cannot be read ({damaged[0][1]}); {mends.delete}"
-        return _Checked(shard, (problem,), None)
-    return _Checked(shard, (), pa.concat_tables(places))
+        return f"{groups} cannot be read ({damaged[0][1]})", None
+    return "", pa.concat_tables(places)
 
 
 def _repeated(places: Iterable[tuple[Shard, pa.Table]], mends: _Mends) -> Iterator[str]:
@@ -241,19 +226,19 @@ def _table_problems(rows: Sequence[SourceRow], manifest: Manifest) -> Iterator[s
 def _count_problems(
     rows: Sequence[SourceRow], places: Iterable[tuple[Shard, pa.Table]], spoilt: Collection[str]
 ) -> Iterator[str]:
-    """Sources with more or fewer samples in the shards than the table tells; ``spoilt`` units are told already."""
+    """Yield the sources with more or fewer samples in the shards than in the table, but for ``spoilt`` units."""
     found: Counter[tuple[str, str]] = Counter()
     for shard, table in places:
         if shard.unit not in spoilt:
             for pair in table["source"].unify_dictionaries().value_counts():
                 found[shard.unit, redacted(pair["values"].as_py())] += pair["counts"].as_py()
-    told: Counter[tuple[str, str]] = Counter()
+    listed: Counter[tuple[str, str]] = Counter()
     for row in rows:
         if row.samples and row.unit not in spoilt:
-            told[row.unit, row.uri] += row.samples
-    wrong = sorted(key for key in told.keys() | found.keys() if told[key] != found[key])
+            listed[row.unit, row.uri] += row.samples
+    wrong = sorted(key for key in listed.keys() | found.keys() if listed[key] != found[key])
     for unit, uri in islice(wrong, _LISTED):
-        yield f"{uri}: {found[unit, uri]} samples in the shards of {unit}, {told[unit, uri]} in the table"
+        yield f"{uri}: {found[unit, uri]} samples in the shards of {unit}, {listed[unit, uri]} in the table"
     if len(wrong) > _LISTED:
         yield f"{len(wrong) - _LISTED} more sources have other numbers of samples in the shards than in the table"
 

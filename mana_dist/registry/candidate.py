@@ -27,26 +27,21 @@ class Scores:
     holder: float
     bicubic: float
 
+    @property
+    def is_better(self) -> bool:
+        """Return whether the model may take the alias from its holder; it may not if they are equal."""
+        return self.model > max(self.holder, self.bicubic)
+
 
 @dataclass(frozen=True)
 class Decision:
-    """The decision about a version.
+    """The decision about a version."""
 
-    Attributes:
-        holds: whether the alias points at the version.
-        reason: why, with the figures.
-    """
-
-    holds: bool
-    reason: str
+    holds: bool  # whether the alias points at the version
+    reason: str  # why, with the figures
 
     def __str__(self) -> str:
         return f"{'with' if self.holds else 'without'} alias '{CANDIDATE}': {self.reason}"
-
-
-def is_better(model: float, holder: float, bicubic: float) -> bool:
-    """Return whether a model may take an alias from its holder; it may not if they are equal."""
-    return model > holder and model > bicubic
 
 
 def settle(
@@ -98,6 +93,5 @@ def _decide(
     except UserError as error:
         return Decision(False, f"{stays}, which cannot be compared ({one_line(error)}); {by_hand}")
     others = f"{found.holder:.3f} of version {holder.version} and {found.bicubic:.3f} of bicubic"
-    better = is_better(found.model, found.holder, found.bicubic)
     figures = f"PSNR {found.model:.3f} dB against {others}, on the same held-out data"
-    return Decision(better, figures if better else f"{figures}, so {stays}")
+    return Decision(found.is_better, figures if found.is_better else f"{figures}, so {stays}")

@@ -39,13 +39,7 @@ class Loaded(NamedTuple):
 
 
 def save(folder: str, weights: Mapping[str, Tensor], config: Config) -> None:
-    """Write a model folder, the weights last; each file appears whole.
-
-    Args:
-        folder: URI; made if it does not exist, and other files in it stay.
-        weights: the model's state, any floating dtype and device; stored as fp32.
-        config: the configuration that the model was trained with.
-    """
+    """Write a model folder, the weights last, as fp32; each file appears whole, and other files in the folder stay."""
     tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
     storage.write_bytes(storage.join(folder, CONFIG_FILE), describe(config))
     storage.write_bytes(storage.join(folder, WEIGHTS_FILE), to_safetensors(tensors))
@@ -53,10 +47,10 @@ def save(folder: str, weights: Mapping[str, Tensor], config: Config) -> None:
 
 def describe(config: Config) -> bytes:
     """Return the content of ``config.yaml``: the model and its training, without anything private to the run."""
-    return _shared_yaml(configuration.to_mapping(config))
+    return _public_yaml(configuration.to_mapping(config))
 
 
-def _shared_yaml(values: Mapping[str, Any]) -> bytes:
+def _public_yaml(values: Mapping[str, Any]) -> bytes:
     text: str = yaml.safe_dump(configuration.shared(values), sort_keys=False)
     return text.encode()
 
@@ -75,16 +69,14 @@ def load(model: str, tracking_uri: str | None = None) -> tuple[Mana, Config]:
 def load_identified(model: str, tracking_uri: str | None = None) -> Loaded:
     """Do as :func:`load`, and return the digest of the weights too."""
     with fetched(model, tracking_uri) as folder:
-        config = configuration.load(
-            _read(folder, CONFIG_FILE, model).decode(errors="replace"), f"{model}/{CONFIG_FILE}"
-        )
+        text = _read(folder, CONFIG_FILE, model).decode(errors="replace")
+        config = configuration.load(text, f"{model}/{CONFIG_FILE}")
         data = _read(folder, WEIGHTS_FILE, model)
         try:
             weights = parse_safetensors(data)
         except SafetensorError as error:
-            raise UserError(
-                f"{model}/{WEIGHTS_FILE} is damaged ({error}); copy it again or name another checkpoint"
-            ) from error
+            mend = "copy it again or name another checkpoint"
+            raise UserError(f"{model}/{WEIGHTS_FILE} is damaged ({error}); {mend}") from error
     return Loaded(_build(config.model, weights, model), config, hashlib.sha256(data).hexdigest())
 
 
@@ -116,17 +108,12 @@ def digest(model: str) -> str:
 def copy(model: str, folder: str, tracking_uri: str | None = None) -> None:
     """Copy the two files of a model, and nothing else, to another folder, the weights last.
 
-    Leaves out what is private to the run in a ``config.yaml`` that an older version wrote.
-
-    Args:
-        model: as for :func:`load`.
-        folder: URI of the folder to write.
-        tracking_uri: as for :func:`load`.
+    Takes models as :func:`load` does. Leaves out what is private to the run in a ``config.yaml`` of an older version.
     """
     with fetched(model, tracking_uri) as source:
         text = _read(source, CONFIG_FILE, model).decode(errors="replace")
         values = configuration.yaml_mapping(text, f"{model}/{CONFIG_FILE}")
-        storage.write_bytes(storage.join(folder, CONFIG_FILE), _shared_yaml(values))
+        storage.write_bytes(storage.join(folder, CONFIG_FILE), _public_yaml(values))
         storage.write_bytes(storage.join(folder, WEIGHTS_FILE), _read(source, WEIGHTS_FILE, model))
 
 

@@ -1,4 +1,4 @@
-"""Which MLflow server or database is meant, and where its artifacts go."""
+"""The URI of the MLflow server or database, and the handling of MLflow's client."""
 
 import contextlib
 import logging
@@ -19,17 +19,13 @@ _UNENCODED = re.compile(r"(?i)https?://.*[/?#].*@")
 
 
 def resolve_tracking_uri(value: str | None = None) -> str:
-    """The tracking URI: ``value``, else ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` (sqlite) in the working folder.
+    """Return ``value``, else ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` (sqlite) in the working folder.
 
-    Args:
-        value: what the configuration or the command line names; ``None`` or empty if nothing.
-
-    Returns:
-        The URI; a sqlite file's path comes back absolute, since workers run in other folders.
+    A sqlite file's path comes back absolute, since workers run in other folders.
 
     Raises:
         UserError: a server's URI with a password that holds ``/``, ``?`` or ``#`` as they are: MLflow would take part
-            of it for the server's name or a path, and tell it in its errors.
+            of it for the server's name or a path, and show it in its errors.
     """
     uri = value or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     if _UNENCODED.match(uri):
@@ -42,7 +38,7 @@ def resolve_tracking_uri(value: str | None = None) -> str:
 
 
 def sqlite_uri(path: str) -> str:
-    """The URI by which SQLAlchemy finds the database file ``path``, absolute, whatever its name.
+    """Return the URI by which SQLAlchemy finds the database file ``path``, absolute, whatever its name.
 
     Raises:
         UserError: the installed SQLAlchemy has no way to say it.
@@ -57,7 +53,7 @@ def sqlite_uri(path: str) -> str:
 
 
 def sqlite_file(tracking_uri: str) -> str | None:
-    """The absolute path of the database file of a sqlite tracking URI; ``None`` for any other URI."""
+    """Return the absolute path of the database file of a sqlite tracking URI; ``None`` for any other URI."""
     if not tracking_uri.startswith(SQLITE):
         return None
     path = tracking_uri.removeprefix(SQLITE)
@@ -69,12 +65,7 @@ def sqlite_file(tracking_uri: str) -> str | None:
 
 
 def artifact_location(tracking_uri: str) -> str | None:
-    """Where a new experiment of this tracking URI keeps its artifacts.
-
-    Returns:
-        The URI of ``mlruns`` beside a sqlite database, which is where ``mlflow ui`` started in that folder looks for
-        them; ``None`` for a server, which knows by itself.
-    """
+    """Return the URI of ``mlruns`` beside a sqlite database, where ``mlflow ui`` looks; ``None`` for a server."""
     path = sqlite_file(tracking_uri)
     return None if path is None else Path(path).with_name("mlruns").as_uri()
 
@@ -98,12 +89,7 @@ def find_experiment(client: "MlflowClient", name: str) -> str | None:
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
-    """The experiment of that name, made if there is none.
-
-    Raises:
-        UserError: there was one, and it has been deleted.
-        MlflowException: the server refuses or cannot be reached.
-    """
+    """Return the id of the experiment of that name, made if there is none; errors as :func:`find_experiment`."""
     found = find_experiment(client, name)
     return found or str(client.create_experiment(name, artifact_location=artifact_location(client.tracking_uri)))
 
@@ -143,7 +129,7 @@ def quiet_mlflow() -> None:
 def single_tries() -> Iterator[None]:
     """While the context is open, MLflow's client makes each request once: whoever opens it repeats what fails itself.
 
-    The client repeats a request whose answer was lost without asking what has become of it.
+    The client repeats a request whose answer was lost without asking whether it has been served.
     """
     name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
     before = os.environ.get(name)

@@ -38,17 +38,11 @@ _EXAMPLE_SIZE = (8, 8)  # of the black frames in the input example
 
 @dataclass(frozen=True)
 class Registered:
-    """A version of a registered model.
+    """A version of a registered model."""
 
-    Attributes:
-        model: the registered model's name.
-        version: its version.
-        model_id: id of MLflow's LoggedModel, if it has one.
-    """
-
-    model: str
-    version: str
-    model_id: str | None = None
+    model: str  # the registered model's name
+    version: str  # its version
+    model_id: str | None = None  # id of MLflow's LoggedModel, if it has one
 
     @property
     def uri(self) -> str:
@@ -111,8 +105,8 @@ def set_tags(registered: Registered, tracking_uri: str, tags: Mapping[str, str])
 def tag(registered: Registered, key: str, tracking_uri: str) -> str | None:
     """Return a tag of a version; None if it has none of this name."""
     with _registry(f"{registered.uri}: cannot be looked up", tracking_uri) as client:
-        value: str | None = client.get_model_version(registered.model, registered.version).tags.get(key)
-    return value
+        found: dict[str, str] = client.get_model_version(registered.model, registered.version).tags
+    return found.get(key)
 
 
 @contextmanager
@@ -159,7 +153,8 @@ def log_and_register(
         if before := _version_of(client, name, run_id, params[_DIGEST]):
             return before
         try:
-            return _register(name, local, config.model.frames, params, run_id, tracking_uri, metrics)
+            with tracking(tracking_uri):
+                return _register(name, local, config.model.frames, params, run_id, metrics)
         except Exception as error:  # each store's client has exceptions of its own: botocore's, for one
             raise OSError(one_line(error)) from error
 
@@ -174,19 +169,12 @@ def _version_of(client: "MlflowClient", name: str, run_id: str, sha256: str) -> 
 
 
 def _register(
-    name: str,
-    local: str,
-    frames: int,
-    params: Mapping[str, str],
-    run_id: str,
-    tracking_uri: str,
-    metrics: Mapping[str, float] | None,
+    name: str, local: str, frames: int, params: Mapping[str, str], run_id: str, metrics: Mapping[str, float] | None
 ) -> Registered:
     import mlflow
     import numpy as np
 
-    # MLflow prints successes to stderr; failures are exceptions.
-    with tracking(tracking_uri), _run(run_id), redirect_stderr(io.StringIO()):
+    with _run(run_id), redirect_stderr(io.StringIO()):  # MLflow prints successes there; failures are exceptions
         info = mlflow.pyfunc.log_model(
             name=_NOT_IN_LOGGED_MODELS.sub("-", name),
             python_model=os.path.join(os.path.dirname(__file__), "pyfunc.py"),

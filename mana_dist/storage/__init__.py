@@ -8,16 +8,7 @@ FileNotFoundError if there is no such file. A scheme that nothing installed can 
 
 from mana_dist.storage.file_names import name_problem
 from mana_dist.storage.filesystems import filesystem
-from mana_dist.storage.listing import (
-    FileStat,
-    ListedFile,
-    exists,
-    files_in,
-    is_folder,
-    list_files,
-    list_folder,
-    stat,
-)
+from mana_dist.storage.listing import FileStat, ListedFile, exists, files_in, is_folder, list_files, list_folder, stat
 from mana_dist.storage.read_write import check_writable, delete, open_read, open_write, read_bytes, write_bytes
 from mana_dist.storage.uris import has_wildcards, is_remote, is_web, join, resolve, split_pattern
 

@@ -38,8 +38,5 @@ def name_problem(uri: str) -> str:
         limit = os.pathconf(existing, "PC_NAME_MAX")
     except (OSError, ValueError):  # a network file system may not report it
         limit = _MAX_NAME_BYTES
-    for name in path.split("/"):
-        size = len(os.fsencode(name))
-        if size > limit:
-            return f"its name is too long: {size} bytes, and the file system takes {limit}"
-    return ""
+    size = max(len(os.fsencode(name)) for name in path.split("/"))
+    return f"its name is too long: {size} bytes, and the file system takes {limit}" if size > limit else ""

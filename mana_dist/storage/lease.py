@@ -35,8 +35,6 @@ LENGTH = 30.0
 """Seconds without a renewal after which an owner counts as silent."""
 
 _RENEWALS = 6  # in a lease: a storage may leave some of them unanswered
-
-
 _ENDED = "ZX"  # states of processes that are there only because nobody has asked yet how they ended
 
 
@@ -45,7 +43,7 @@ class LostError(UserError):
 
 
 class Clock(Protocol):
-    """What tells the time to whoever watches a lease; the module ``time`` is one."""
+    """The clock of whoever watches a lease; the module ``time`` is one."""
 
     def monotonic(self) -> float:
         """Seconds."""
@@ -56,29 +54,19 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Owner:
-    """Who has a folder, as the file in it says.
+    """Who has a folder, as the file in it says."""
 
-    Attributes:
-        attempt: a name that no other attempt has.
-        host: where its process runs.
-        pid: its process there.
-        machine: the running kernel, and which of its processes can be told apart by their ids; empty: not known.
-        started: when the process was started, in ticks of that kernel's.
-        since: when it took the folder, for people.
-        renewal: counts up while it lives.
-    """
-
-    attempt: str = ""
-    host: str = "an unknown host"
-    pid: int = 0
-    machine: str = ""
-    started: int = 0
-    since: str = "an unknown time"
-    renewal: int = 0
+    attempt: str = ""  # a name that no other attempt has
+    host: str = "an unknown host"  # where its process runs
+    pid: int = 0  # its process there
+    machine: str = ""  # the running kernel, and which of its processes can be told apart by their ids; empty: not known
+    started: int = 0  # when the process was started, in ticks of that kernel's
+    since: str = "an unknown time"  # when it took the folder, for people
+    renewal: int = 0  # counts up while it lives
 
     @classmethod
     def here(cls) -> Self:
-        """This process, now."""
+        """Return this process, now."""
         pid = os.getpid()
         return cls(
             attempt=uuid.uuid4().hex,
@@ -91,14 +79,14 @@ class Owner:
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """What :meth:`encode` gave; of anything else an owner who is not known, and can be watched all the same."""
+        """Return what :meth:`encode` wrote; of anything else an unknown owner, who can be watched all the same."""
         try:
             return cls(**json.loads(content))
         except (ValueError, TypeError):
             return cls()
 
     def encode(self) -> bytes:
-        """As the file holds it."""
+        """Return the file's content."""
         return json.dumps(asdict(self)).encode()
 
     def is_gone(self) -> bool:
@@ -117,23 +105,14 @@ class Owner:
 
 @dataclass(frozen=True)
 class Fence:
-    """Lets other processes of the owner's make sure that the folder is still its; can be sent to them.
+    """Lets other processes of the owner's make sure that the folder is still its; can be sent to them."""
 
-    Attributes:
-        folder: URI.
-        name: of what lies in it, for people.
-        attempt: the owner's.
-    """
-
-    folder: str
-    name: str
-    attempt: str
+    folder: str  # URI
+    name: str  # of what lies in it, for people
+    attempt: str  # the owner's
 
     def check(self, patience: float = PATIENCE) -> None:
-        """Make sure that the folder is still the owner's.
-
-        Args:
-            patience: seconds for which a storage that is out of reach is tried again.
+        """Make sure that the folder is still the owner's; a storage out of reach is tried for ``patience`` seconds.
 
         Raises:
             LostError: it is not.
@@ -144,30 +123,19 @@ class Fence:
             raise _lost(self.name, content)
 
     def is_seen(self) -> bool:
-        """Return whether the owner's file is seen from here: on a node that does not share the folder it is not.
-
-        Raises:
-            OSError: that cannot be found out.
-        """
+        """Return whether the owner's file is seen from here: on a node that does not share the folder it is not."""
         content = swap.read(_file(self.folder))
         return content is not None and Owner.parse(content).attempt == self.attempt
 
 
 @dataclass
 class Lease:
-    """A folder that is this process's, as long as :meth:`check` does not say otherwise; made by :func:`hold`.
+    """A folder that is this process's, as long as :meth:`check` does not say otherwise; made by :func:`hold`."""
 
-    Attributes:
-        folder: URI.
-        name: of what lies in it, for people.
-        owner: this process, and how often it has renewed.
-        length: seconds.
-    """
-
-    folder: str
-    name: str
-    owner: Owner
-    length: float = LENGTH
+    folder: str  # URI
+    name: str  # of what lies in it, for people
+    owner: Owner  # this process, and how often it has renewed
+    length: float = LENGTH  # seconds
     _lost: str = field(default="", init=False)
     _renewed: float = field(default=float("-inf"), init=False)
     _mutex: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -175,7 +143,7 @@ class Lease:
 
     @property
     def fence(self) -> Fence:
-        """For other processes."""
+        """The check for other processes."""
         return Fence(self.folder, self.name, self.owner.attempt)
 
     @property
@@ -202,20 +170,12 @@ class Lease:
         self.heed()
 
     def heed(self) -> None:
-        """Stop if the folder :attr:`is_lost`.
-
-        Raises:
-            LostError: it is.
-        """
+        """Raise LostError if the folder :attr:`is_lost`."""
         if self._lost:
             raise LostError(self._lost)
 
     def renew(self) -> None:
-        """Show that the owner lives, or find out that the folder is lost.
-
-        Raises:
-            OSError: the storage does not answer; that says nothing.
-        """
+        """Show that the owner lives, or find out that the folder is lost; an OSError says neither."""
         with self._mutex:
             if self._lost or self._released.is_set():
                 return

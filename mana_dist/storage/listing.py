@@ -20,19 +20,12 @@ _REFUSED = "AWS Error ACCESS_DENIED"  # pyarrow shows a refusal by this text alo
 
 @dataclass(frozen=True)
 class FileStat:
-    """What a storage reports about a file or a folder without reading it.
-
-    Attributes:
-        uri: its URI.
-        folder: whether it is a folder; then the rest is None.
-        bytes: size; None if a web server omits it.
-        modified: time of the last change, seconds since the epoch; None if a web server omits it.
-    """
+    """What a storage reports about a file or a folder without reading it."""
 
     uri: str
-    folder: bool
-    bytes: int | None = None
-    modified: float | None = None
+    folder: bool  # whether it is a folder; then the rest is None
+    bytes: int | None = None  # size; None if a web server omits it
+    modified: float | None = None  # time of the last change, seconds since the epoch; None if a web server omits it
 
 
 class ListedFile(NamedTuple):
@@ -101,10 +94,7 @@ def list_files(uri: str, unreadable: Callable[[OSError], None] | None = None) ->
     Makes one listing, which is one request per 1000 objects of an object store. Follows local links, but not into a
     folder that contains them, and leaves out broken ones.
 
-    Args:
-        uri: the folder.
-        unreadable: called with the error for each local folder below ``uri`` that cannot be read; without it, such a
-            folder is an error.
+    For each local folder that cannot be read ``unreadable`` is called; without it, such a folder is an error.
     """
     if not is_remote(uri):
         return list(_walk(resolve(uri), unreadable))

@@ -59,11 +59,7 @@ def open_write(uri: str, partial_folder: str = "") -> Iterator[IO[bytes]]:
     """Open a binary stream to a file that appears at ``uri``, whole, when the context is left without an exception.
 
     On S3 and Google the end of the upload makes the object visible. Elsewhere the data is written under a hidden name,
-    which is moved to ``uri`` at the end and deleted on failure.
-
-    Args:
-        uri: the file.
-        partial_folder: name of a folder beside the file for the hidden name; by default it lies beside the file.
+    beside the file or in ``partial_folder`` beside it, which is moved to ``uri`` at the end and deleted on failure.
     """
     scheme, bucket, key = split(resolve(uri)) if is_remote(uri) else ("", "", "")
     if scheme == "s3":
@@ -75,14 +71,11 @@ def open_write(uri: str, partial_folder: str = "") -> Iterator[IO[bytes]]:
     folder = f"{folder}{slash}{partial_folder}/" if partial_folder else f"{folder}{slash}"
     hidden = f"{folder}{file_names.partial_prefix(name)}{uuid.uuid4().hex[:8]}"
     if isinstance(filesystem_, fs.GcsFileSystem):
-        with _one_call(filesystem_, path) as stream:
-            yield stream
-    elif is_remote(uri):
-        with _partial_object(filesystem_, hidden, path) as stream:
-            yield stream
+        opened = _one_call(filesystem_, path)
     else:
-        with _partial_file(hidden, path) as stream:
-            yield stream
+        opened = _partial_object(filesystem_, hidden, path) if is_remote(uri) else _partial_file(hidden, path)
+    with opened as stream:
+        yield stream
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ _SKIP_BYTES = 1024 * 1024
 
 
 def as_file(stream: Any, size: int | None, errors: Callable[[], AbstractContextManager[None]]) -> BinaryIO:
-    """``stream``, at its beginning, as a file.
+    """Return ``stream``, which is at its beginning, as a file.
 
     FFmpeg seeks to the end and back to learn a file's size, several times; in smart-open's streams each of these seeks
     is a request.

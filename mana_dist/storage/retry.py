@@ -11,20 +11,9 @@ PATIENCE = 60.0
 _FIRST_PAUSE, _MAX_PAUSE = 0.25, 5.0
 
 # Waiting does not mend these.
-_LASTING = frozenset(
-    {
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EEXIST,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.ENAMETOOLONG,
-    }
+_LASTING = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG),
 )
 
 Arguments = TypeVarTuple("Arguments")
@@ -32,12 +21,7 @@ Result = TypeVar("Result")
 
 
 def persistently(call: Callable[[*Arguments], Result], *arguments: *Arguments, patience: float = PATIENCE) -> Result:
-    """Return the result of ``call(*arguments)``, repeated while the storage is out of reach.
-
-    Args:
-        call: reads or writes storage, with the same outcome however often it failed before.
-        arguments: of the call.
-        patience: seconds after which no new try is begun.
+    """Return the result of ``call(*arguments)``, repeated for ``patience`` seconds while the storage is out of reach.
 
     Raises:
         OSError: the last try's; at once if waiting does not mend it (no such file, no permission, no space).

@@ -30,25 +30,17 @@ _FORBIDDEN = (
 
 
 def filesystem(bucket: str) -> fs.S3FileSystem:
-    """The pyarrow file system for ``bucket``; made once per process. To pickle one loses its retries.
-
-    Raises:
-        OSError: the bucket's region cannot be found out.
-    """
+    """Return the pyarrow file system for ``bucket``; made once per process. Pickling one loses its retries."""
     return _filesystem(bucket, endpoint(), _region(), os.environ.get("AWS_CA_BUNDLE"))
 
 
 def client() -> Any:
-    """The boto3 client for the environment as it is now; made once per process. Threads may share it."""
+    """Return the boto3 client for the environment as it is now; made once per process. Threads may share it."""
     return _client(endpoint(), _region(), _credentials())
 
 
 def open_read(bucket: str, key: str) -> BinaryIO:
-    """A seekable stream of an object; any key, as it is. A broken connection is taken up again where it broke.
-
-    Raises:
-        OSError: FileNotFoundError and PermissionError where they are meant. So for all reads of the stream.
-    """
+    """Return a seekable stream of an object; any key, as it is. A broken connection is resumed where it broke."""
     opened = client()
     with errors(bucket, key):
         size = opened.head_object(Bucket=bucket, Key=key)["ContentLength"]
@@ -56,27 +48,16 @@ def open_read(bucket: str, key: str) -> BinaryIO:
 
 
 def read_bytes(bucket: str, key: str) -> bytes:
-    """The whole of an object, in one request.
-
-    Raises:
-        OSError: FileNotFoundError and PermissionError where they are meant.
-    """
+    """Return the whole of an object, in one request."""
     with errors(bucket, key), _reader(client(), bucket, key) as reader:
         data: bytes = reader.read()
     return data
 
 
 def head(bucket: str, key: str) -> tuple[int, float] | None:
-    """Bytes and time of the last change (seconds since the epoch) of an object; None for a folder.
+    """Return bytes and time of the last change (seconds since the epoch) of an object; None for a folder or a bucket.
 
     One request, two for a folder. Asks S3 itself: pyarrow's paths cannot hold all keys ('a//b', 'a/../b').
-
-    Args:
-        bucket: its name.
-        key: the object's or the folder's; empty for the bucket.
-
-    Raises:
-        OSError: FileNotFoundError and PermissionError where they are meant.
     """
     asked = client()
     with errors(bucket, key):
@@ -92,12 +73,9 @@ def head(bucket: str, key: str) -> tuple[int, float] | None:
 
 
 def read_now(bucket: str, key: str) -> tuple[bytes, str] | None:
-    """The whole of a small object as it is now, and its ETag; None where there is none.
+    """Return a small object as it is now, and its ETag; None where there is none.
 
-    For what waits on the answer: it gives up after some seconds instead of outliving an outage.
-
-    Raises:
-        OSError: no answer, or a refusal.
+    For callers who wait for the answer: it gives up after some seconds instead of outliving an outage.
     """
     try:
         with errors(bucket, key):
@@ -116,7 +94,6 @@ def swap(bucket: str, key: str, old: bytes | None, new: bytes | None) -> bool:
         Whether the object is ``new`` now; also where an earlier call did it whose answer was lost.
 
     Raises:
-        OSError: no answer, or a refusal.
         NotImplementedError: the store has no conditional writes.
     """
     from botocore.exceptions import ClientError
@@ -145,7 +122,7 @@ def swap(bucket: str, key: str, old: bytes | None, new: bytes | None) -> bool:
 
 
 def endpoint() -> str | None:
-    """The endpoint in the environment; None for Amazon's own."""
+    """Return the endpoint in the environment; None for Amazon's own."""
     if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
         return None
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
@@ -153,7 +130,7 @@ def endpoint() -> str | None:
 
 @contextlib.contextmanager
 def errors(bucket: str, key: str) -> Iterator[None]:
-    """Whatever boto3 and smart-open raise inside comes out as an OSError in one line."""
+    """Turn whatever boto3 and smart-open raise into an OSError of the fitting class, in one line."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -214,7 +191,7 @@ def _filesystem(bucket: str, url: str | None, region: str | None, certificates: 
 
 
 def _prompt_client() -> Any:
-    """A client that does not wait out an outage: who asks has a better use for the time."""
+    """Return a client that gives up after some seconds."""
     return _client(endpoint(), _region(), _credentials(), attempts=2, timeout=5)
 
 
@@ -229,8 +206,8 @@ def _client(
     config = Config(
         retries=retries, max_pool_connections=64, tcp_keepalive=True, connect_timeout=timeout, read_timeout=timeout
     )
-    session = Session(region_name=region)  # the default one is no good in threads
-    client = session.client("s3", endpoint_url=url, config=config)
+    # The default session is no good in threads.
+    client = Session(region_name=region).client("s3", endpoint_url=url, config=config)
     client.meta.events.register("needs-retry.s3", _forbidden_once)
     return client
 

@@ -8,9 +8,6 @@ from typing import IO, Any, cast
 
 from mana_dist.storage import s3
 
-MAX_PARTS = 10_000
-"""Parts that S3 accepts in an upload."""
-
 _PART_BYTES = 16 * 2**20
 _EQUAL_PARTS = 1000  # some stores need parts of one size; only an object of more than these 16 GiB has growing ones
 _GROWTH_BYTES = 144 * 2**10
@@ -18,7 +15,7 @@ _PARALLEL_PARTS = 4
 
 
 def part_bytes(number: int) -> int:
-    """Return the size of part ``number``, counted from 1: an upload has room for 5 TiB, with little of it in memory."""
+    """Return the size of part ``number``, counted from 1: the 10,000 parts of an upload have room for 5 TiB."""
     return _PART_BYTES + max(0, number - _EQUAL_PARTS) * _GROWTH_BYTES
 
 

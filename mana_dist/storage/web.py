@@ -24,13 +24,9 @@ _Result = TypeVar("_Result")
 
 
 def open_read(url: str) -> BinaryIO:
-    """A seekable stream of the file at ``url``.
+    """Return a seekable stream of the file at ``url``; a connection that breaks is resumed where it broke.
 
-    A connection that breaks is taken up again where it broke. From a server without range requests the file is
-    copied to a temporary one at the first seek.
-
-    Raises:
-        OSError: FileNotFoundError where there is none. So for all reads of the stream.
+    From a server without range requests the file is copied to a temporary one at the first seek.
     """
     with errors(url):
         stream = _Resumed(url)
@@ -38,12 +34,9 @@ def open_read(url: str) -> BinaryIO:
 
 
 def head(url: str) -> tuple[int | None, float | None]:
-    """Bytes and time of the last change (seconds since the epoch) of a file, each None where the server is silent.
+    """Return bytes and time of the last change (seconds since the epoch) of a file; None where the server omits them.
 
     Asks for the first byte: a URL that was signed for reading refuses a HEAD request.
-
-    Raises:
-        OSError: FileNotFoundError where there is none.
     """
     headers = {"Accept-Encoding": "identity", "Range": "bytes=0-0"}
     with errors(url), _session().get(url, stream=True, headers=headers, timeout=_TIMEOUT_SECONDS) as response:
@@ -62,7 +55,7 @@ def head(url: str) -> tuple[int | None, float | None]:
 
 @contextlib.contextmanager
 def errors(url: str) -> Iterator[None]:
-    """Whatever requests, urllib3 and smart-open raise inside comes out as an OSError in one line."""
+    """Turn whatever requests, urllib3 and smart-open raise into an OSError in one line."""
     import requests
     import urllib3
 
@@ -105,7 +98,7 @@ class _Resumed:
         self._stream.close()
 
     def _persist(self, action: Callable[[], _Result]) -> _Result:
-        """Give what ``action`` gives, tried again on a fresh connection as often as the one in use breaks."""
+        """Return the result of ``action``, tried again on a fresh connection as often as the one in use breaks."""
         import requests
         import urllib3
 
@@ -123,7 +116,7 @@ class _Resumed:
         raise AssertionError("the last try returns or raises")
 
     def _reopen(self) -> None:
-        """Take the file up again where it broke, in one piece: a stream that could not be moved there is no stream."""
+        """Open the file again where it broke."""
         self._stream.close()
         self._stream = _open(self._url)
         if _version_of(self._stream) != self._version:

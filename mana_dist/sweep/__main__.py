@@ -51,8 +51,8 @@ def _run(config: Config, sweep: Sweep, options: argparse.Namespace) -> None:
     for name in ("samples", "concurrent"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)}: give a number from 1 on")
-    from mana_dist.sweep.judging import Judging
-    from mana_dist.sweep.run_sweep import Options, run
+    from mana_dist.sweep.config import Judging, Options
+    from mana_dist.sweep.run_sweep import run
 
     judging = Judging(
         data=tuple(storage.resolve(uri) for uri in options.evaluate_on),

@@ -20,21 +20,13 @@ _OVER = ("finished", "failed", "stopped", "over")
 
 @dataclass(frozen=True)
 class Line:
-    """A trial's line of the table.
+    """A trial's line of the table."""
 
-    Attributes:
-        name: the trial's.
-        last: its newest report.
-        psnr: of its newest validation, dB.
-        begun: clock when this sweep command first had a report of it; None before that.
-        ended: clock when it was over.
-    """
-
-    name: str
-    last: Report = field(default_factory=lambda: Report(what=WAITING))
-    psnr: float | None = None
-    begun: float | None = None
-    ended: float | None = None
+    name: str  # the trial's
+    last: Report = field(default_factory=lambda: Report(what=WAITING))  # its newest report
+    psnr: float | None = None  # of its newest validation, dB
+    begun: float | None = None  # clock when this sweep command first had a report of it; None before that
+    ended: float | None = None  # clock when it was over
 
     @property
     def is_over(self) -> bool:

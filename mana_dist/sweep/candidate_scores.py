@@ -9,7 +9,7 @@ from mana_dist.errors import UserError
 from mana_dist.registry import candidate, model_folder
 from mana_dist.registry.candidate import Decision, Scores
 from mana_dist.registry.versions import Registered
-from mana_dist.sweep.judging import Judging, options
+from mana_dist.sweep.config import Judging
 from mana_dist.sweep.trial import EVALUATION_FOLDER
 from mana_dist.sweep.trial_outcomes import Outcome
 
@@ -17,15 +17,9 @@ from mana_dist.sweep.trial_outcomes import Outcome
 def settle(
     config: Config, outcome: Outcome, judging: Judging, version: Registered, tracking_uri: str, folder: str
 ) -> Decision:
-    """Decide whether the alias moves to the best model, and move it.
+    """Decide whether the alias moves to ``version``, the model of the best trial, and move it.
 
-    Args:
-        config: of the best trial.
-        outcome: that trial's outcome, with its scores.
-        judging: how models are evaluated.
-        version: its model in the registry.
-        tracking_uri: of the registry.
-        folder: URI of the sweep's folder.
+    ``config`` and ``outcome`` are those of that trial, ``folder`` is the sweep's.
 
     Raises:
         UserError: the registry refuses or cannot be reached.
@@ -40,7 +34,7 @@ def settle(
         out = storage.join(folder, EVALUATION_FOLDER, candidate.CANDIDATE)
         with tempfile.TemporaryDirectory(prefix="mana_dist-candidate-") as local:
             model_folder.copy(holder.uri, local, tracking_uri)
-            found = evaluate(options(judging, config.run, ["bicubic", local], out))
+            found = evaluate(judging.options(config.run, ["bicubic", local], out))
         bicubic, held = (found.mean(index).psnr_rgb for index in range(2))
         return Scores(outcome.mean.psnr_rgb, held, bicubic)
 

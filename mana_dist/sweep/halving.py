@@ -14,15 +14,10 @@ _STEPS = "output_steps"
 
 @dataclass(frozen=True)
 class Halving:
-    """Asynchronous successive halving (ASHA) by validation PSNR.
+    """Asynchronous successive halving (ASHA) by validation PSNR."""
 
-    Attributes:
-        grace: output steps that every trial may make (see :class:`Report`).
-        factor: at each rung, one of so many trials goes on.
-    """
-
-    grace: int
-    factor: int = 2
+    grace: int  # output steps that every trial may make (see :class:`Report`)
+    factor: int = 2  # at each rung, one of so many trials goes on
 
     def rung(self, report: Report, config: Config) -> int | None:
         """Return the rung that a report's validation is judged at; None if it has none or is not the first after it.
@@ -76,15 +71,6 @@ def scheduler(halving: Halving | None, seeds: Sequence[int]) -> Any:
         def _of(self, trial: Any) -> Any:
             return self._schedulers[seeds[trial.config["number"]]]
 
-    return PerSeed({seed: _asha(ASHAScheduler, halving) for seed in seeds})
-
-
-def _asha(make: Any, halving: Halving) -> Any:
-    return make(
-        time_attr=_STEPS,
-        metric=JUDGED,
-        mode="max",
-        grace_period=halving.grace,
-        reduction_factor=halving.factor,
-        max_t=10**9,  # nothing is stopped for being done
-    )
+    rule = {"grace_period": halving.grace, "reduction_factor": halving.factor, "max_t": 10**9}  # no end by itself
+    made = {seed: ASHAScheduler(time_attr=_STEPS, metric=JUDGED, mode="max", **rule) for seed in seeds}
+    return PerSeed(made)

@@ -21,17 +21,7 @@ _STYLE = (
 
 
 def publish(folder: str, sweep: Sweep, found: Table, lines: tuple[str, ...]) -> list[str]:
-    """Write everything to ``folder`` (a URI).
-
-    Args:
-        folder: of the sweep.
-        sweep: what was varied.
-        found: its results.
-        lines: printed below the table: what sharing saved, which model is best.
-
-    Returns:
-        The files' URIs, the page's first.
-    """
+    """Write everything to ``folder``, with ``lines`` below the table; return the files' URIs, the page's first."""
     drawn = {
         QUALITY_FILE: sweep_plots.quality(found, sweep.axis),
         TIME_FILE: sweep_plots.step_time(found),

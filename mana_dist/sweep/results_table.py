@@ -24,48 +24,27 @@ ALL = "mean over all clips"
 
 @dataclass(frozen=True)
 class Value:
-    """A number of a setting over its seeds.
+    """A number of a setting over its seeds."""
 
-    Attributes:
-        mean: over the seeds; None where there is none.
-        spread: standard deviation over the seeds; None for one seed.
-    """
-
-    mean: float | None
-    spread: float | None = None
+    mean: float | None  # over the seeds; None where there is none
+    spread: float | None = None  # standard deviation over the seeds; None for one seed
 
 
 @dataclass(frozen=True)
 class Row:
-    """A setting's results.
+    """A setting's results."""
 
-    Attributes:
-        setting: what was trained.
-        trials: those that finished.
-        values: by dataset, then by metric, in the table's order.
-        step_seconds: of an optimizer step of the last stage.
-        memory_bytes: the most that a worker took.
-        note: which trials are missing and why; mostly empty.
-    """
-
-    setting: Setting
-    trials: tuple[Trial, ...]
-    values: tuple[Value, ...]
-    step_seconds: Value
-    memory_bytes: Value
-    note: str = ""
+    setting: Setting  # what was trained
+    trials: tuple[Trial, ...]  # those that finished
+    values: tuple[Value, ...]  # by dataset, then by metric, in the table's order
+    step_seconds: Value  # of an optimizer step of the last stage
+    memory_bytes: Value  # the most that a worker took
+    note: str = ""  # which trials are missing and why; mostly empty
 
 
 @dataclass(frozen=True)
 class Table:
-    """All results of a sweep.
-
-    Attributes:
-        title: above it.
-        datasets: its groups of columns.
-        rows: one per setting.
-        seeds: samples per setting.
-    """
+    """All results of a sweep: a group of columns per dataset, a row per setting, with ``seeds`` trainings each."""
 
     title: str
     datasets: tuple[str, ...]
@@ -182,7 +161,8 @@ def costs(row: Row) -> list[str]:
 
 def _row(setting: Setting, plan: Plan, outcomes: Mapping[str, Outcome], datasets: Sequence[str]) -> Row:
     trials = [trial for trial in plan.trials if trial.setting == setting]
-    done = tuple(trial for trial in trials if _is_scored(outcomes.get(trial.name)))
+    scored = {name for name, outcome in outcomes.items() if outcome.status is Status.FINISHED and outcome.scores}
+    done = tuple(trial for trial in trials if trial.name in scored)
     found = [outcomes[trial.name] for trial in done]
     values = [
         _over_seeds([outcome.mean if dataset == ALL else outcome.scores.get(dataset) for outcome in found], column)
@@ -194,18 +174,8 @@ def _row(setting: Setting, plan: Plan, outcomes: Mapping[str, Outcome], datasets
         outcome = outcomes.get(trial.name)
         if trial not in done:
             notes.append(f"seed {trial.seed} {f'{outcome.status}: {outcome.reason}' if outcome else 'not done'}")
-    return Row(
-        setting,
-        done,
-        tuple(values),
-        _value([outcome.step_seconds for outcome in found]),
-        _value([outcome.memory_bytes for outcome in found]),
-        "; ".join(notes),
-    )
-
-
-def _is_scored(outcome: Outcome | None) -> bool:
-    return outcome is not None and outcome.status is Status.FINISHED and bool(outcome.scores)
+    seconds, memory = [outcome.step_seconds for outcome in found], [outcome.memory_bytes for outcome in found]
+    return Row(setting, done, tuple(values), _value(seconds), _value(memory), "; ".join(notes))
 
 
 def _over_seeds(scores: Sequence[Scores | None], metric: Metric) -> Value:

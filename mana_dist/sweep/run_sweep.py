@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from mana_dist import ray_runtime
 from mana_dist.config import Config
+from mana_dist.console import log
 from mana_dist.data.degradation import BI
 from mana_dist.errors import UserError
 from mana_dist.evaluate.datasets import find_datasets
@@ -22,8 +22,8 @@ from mana_dist.storage import lease
 from mana_dist.storage.lease import Fence, Lease
 from mana_dist.sweep import candidate_scores, publish, results_table, sweep_record, trial_outcomes
 from mana_dist.sweep.board import Board
+from mana_dist.sweep.config import Judging, Options
 from mana_dist.sweep.halving import Halving
-from mana_dist.sweep.judging import Judging
 from mana_dist.sweep.sweep_record import Record
 from mana_dist.sweep.trial_messages import Task
 from mana_dist.sweep.trial_outcomes import Outcome, Status
@@ -39,23 +39,6 @@ from mana_dist.video.frame_folders import parse_frame_range
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Options of a sweep beside the configuration.
-
-    Attributes:
-        samples: seeds per setting.
-        judging: how models are evaluated.
-        at_once: most trials at a time; None: as many as there is room for.
-        asha: stop trials early that validate worse than half of the others.
-    """
-
-    samples: int
-    judging: Judging
-    at_once: int | None = None
-    asha: bool = False
 
 
 def run(config: Config, sweep: Sweep, options: Options) -> None:
@@ -84,7 +67,7 @@ def _run(config: Config, sweep: Sweep, options: Options, held: Lease) -> None:
         except (KeyboardInterrupt, Terminated):
             held.heed()
             _end(record, "KILLED")
-            print(f"sweep {config.run.name} stopped; the same command goes on with it", flush=True)
+            log.info(f"sweep {config.run.name} stopped; the same command goes on with it")
             raise
         except BaseException:
             held.heed()  # MLflow's run is the other attempt's then
@@ -114,7 +97,7 @@ def _prepared(config: Config, sweep: Sweep, options: Options) -> Config:
     judging = options.judging
     for name, measure in load_all({"lpips": judging.lpips_trunk}).items():
         if isinstance(measure, Unavailable):
-            print(f"warning: the table will be without {METRICS[name].label}: {measure.reason}")
+            log.info(f"warning: the table will be without {METRICS[name].label}: {measure.reason}")
     try:
         start, stop = parse_frame_range(judging.frames)
         find_clips(find_datasets(list(judging.data), BI, "auto"), start, stop, None)
@@ -177,8 +160,7 @@ def _new_run(client: "MlflowClient", config: Config, begun: Record) -> str:
     new = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
     values = {**begun.config, "sweep": begun.kind, "settings": ", ".join(begun.settings)[:LONGEST_PARAMETER]}
     client.log_batch(new.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
-    run_id: str = new.info.run_id
-    return run_id
+    return str(new.info.run_id)
 
 
 def _read(plan: Plan, folder: str) -> dict[str, Outcome]:
@@ -188,11 +170,11 @@ def _read(plan: Plan, folder: str) -> dict[str, Outcome]:
 
 def _print_plan(plan: Plan, outcomes: dict[str, Outcome], judging: Judging, folder: str) -> None:
     left = left_to_do(plan.trials, outcomes, judging)
-    print(f"sweep in {folder}: {len(plan.trials)} trials, {len(plan.trials) - len(left)} of them done")
+    log.info(f"sweep in {folder}: {len(plan.trials)} trials, {len(plan.trials) - len(left)} of them done")
     for setting in plan.failed:
-        print(f"{setting.label} cannot be trained: {setting.problem}")
+        log.info(f"{setting.label} cannot be trained: {setting.problem}")
     if plan.bases:
-        print(f"{_saving(plan, outcomes)}", flush=True)
+        log.info(_saving(plan, outcomes))
 
 
 def _saving(plan: Plan, outcomes: dict[str, Outcome]) -> str:
@@ -226,34 +208,24 @@ def _run_phases(
         room = concurrency(config, ray.available_resources(), ray.cluster_resources())
         at_once = options.at_once or room
         excess = f"; there is room for {room} now" if at_once > room else ""
-        print(f"{at_once} trial(s) at a time, {config.run.workers} worker(s) each{excess}", flush=True)
+        log.info(f"{at_once} trial(s) at a time, {config.run.workers} worker(s) each{excess}")
         outcomes = _read(plan, folder)
         bases, trials = bases_left(plan, outcomes), left_to_do(plan.trials, outcomes, options.judging)
         board = Board([trial.name for trial in (*bases, *trials)], at_once)
         with interrupts.awaited():
-            if bases:
-                watch = Watch(bases, folder, record.tracking_uri, board, interrupts, held.check_lately)
-                run_trials(_tasks(bases, record, None, held.fence), at_once, None, watch)
-                trials = _with_base(trials, folder)
-            if trials:
-                watch = Watch(trials, folder, record.tracking_uri, board, interrupts, held.check_lately)
-                run_trials(_tasks(trials, record, options.judging, held.fence), at_once, halving, watch)
+            for phase, judging, rule in ((bases, None, None), (trials, options.judging, halving)):
+                chosen = _with_base(phase, folder)
+                if chosen:
+                    watch = Watch(chosen, folder, record.tracking_uri, board, interrupts, held.check_lately)
+                    run_trials(_tasks(chosen, record, judging, held.fence), at_once, rule, watch)
         board.refresh(now=True)
     finally:
         ray.shutdown()
 
 
 def _tasks(trials: Sequence[Trial], record: Record, judging: Judging | None, fence: Fence) -> list[Task]:
-    return [
-        Task(
-            trial=trial,
-            sweep=fence,
-            parent=record.mlflow_run_id,
-            tracking_uri=record.tracking_uri,
-            judging=judging,
-        )
-        for trial in trials
-    ]
+    run_id, uri = record.mlflow_run_id, record.tracking_uri
+    return [Task(trial=trial, sweep=fence, parent=run_id, tracking_uri=uri, judging=judging) for trial in trials]
 
 
 def _with_base(trials: Sequence[Trial], folder: str) -> tuple[Trial, ...]:
@@ -278,13 +250,7 @@ def _end(record: Record, status: str) -> None:
 
 
 def _publish(
-    config: Config,
-    sweep: Sweep,
-    plan: Plan,
-    outcomes: dict[str, Outcome],
-    record: Record,
-    held: Lease,
-    judging: Judging,
+    config: Config, sweep: Sweep, plan: Plan, outcomes: dict[str, Outcome], record: Record, held: Lease, judge: Judging
 ) -> None:
     from mlflow import MlflowClient
 
@@ -294,7 +260,7 @@ def _publish(
         client = MlflowClient(record.tracking_uri)
         held.check()
         if best is not None:
-            record = _register(best, outcomes[best.name], record, held, judging)
+            record = _register(best, outcomes[best.name], record, held, judge)
             held.check()
         lines = [_saving(plan, outcomes)] if plan.bases else []
         if best is not None and best.setting is not None:
@@ -302,8 +268,8 @@ def _publish(
             lines.append(f"best by PSNR: {best.setting.label}, seed {best.seed}{registered}")
         files = publish.publish(held.folder, sweep, found, tuple(lines))
         _log(client, record, files, outcomes, best)
-        print(f"\n{results_table.to_markdown_text(found)}")
-        print("\n".join([*lines, *files]), flush=True)
+        log.info(f"\n{results_table.to_markdown_text(found)}")
+        log.info("\n".join([*lines, *files]))
     except failures() as error:
         raise UserError(f"the sweep is done but could not be published ({error}); give the command again") from error
     if best is None:

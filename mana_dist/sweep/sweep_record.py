@@ -23,31 +23,18 @@ _BOUND_KEYS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A sweep as it was begun.
+    """A sweep as it was begun."""
 
-    Attributes:
-        kind: of the sweep.
-        tracking_uri: where it is tracked; in the file without a password.
-        mlflow_run_id: its MLflow run; empty before there is one.
-        config: its configuration, flat.
-        settings: labels of its rows so far.
-        samples: seeds per setting so far.
-        best: the trial whose model it has registered.
-        registered: ``models:/NAME/VERSION`` of that model.
-        order: version of the order of samples in its trials' trainings.
-        candidate: the decision then on the registry's alias ``candidate``.
-    """
-
-    kind: str
-    tracking_uri: str
-    mlflow_run_id: str
-    config: Mapping[str, Any]
-    settings: tuple[str, ...]
-    samples: int
-    best: str = ""
-    registered: str = ""
-    order: int = order.VERSION
-    candidate: str = ""
+    kind: str  # of the sweep
+    tracking_uri: str  # where it is tracked; in the file without a password
+    mlflow_run_id: str  # its MLflow run; empty before there is one
+    config: Mapping[str, Any]  # its configuration, flat
+    settings: tuple[str, ...]  # labels of its rows so far
+    samples: int  # seeds per setting so far
+    best: str = ""  # the trial whose model it has registered
+    registered: str = ""  # ``models:/NAME/VERSION`` of that model
+    order: int = order.VERSION  # version of the order of samples in its trials' trainings
+    candidate: str = ""  # the decision then on the registry's alias ``candidate``
 
 
 def flat(config: Config) -> dict[str, Any]:

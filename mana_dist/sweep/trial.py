@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mana_dist import console, storage
@@ -19,7 +20,7 @@ from mana_dist.errors import UserError, one_line
 from mana_dist.registry.tracking_uri import failures
 from mana_dist.storage.lease import LENGTH, Fence, LostError
 from mana_dist.sweep import trial_outcomes
-from mana_dist.sweep.judging import Judging, options
+from mana_dist.sweep.config import Judging
 from mana_dist.sweep.trial_messages import Report, Task, from_line, report_line
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import total_steps
@@ -62,10 +63,7 @@ def last_stage(
 ) -> float | None:
     """Return the seconds of an optimizer step in the last stage: the median, so that a restart does not count.
 
-    Args:
-        stage_at: (step, stage) of each report.
-        rate_at: (step, samples a second) of each report.
-        batch_size: samples of a step.
+    ``stage_at`` and ``rate_at`` have the stage and the samples a second of each report, with its step.
     """
     stage_of = dict(stage_at)
     last = max(stage_of.values(), default=0.0)
@@ -116,7 +114,7 @@ def _evaluate(task: Task, judging: Judging, model: str) -> "Evaluation":
     from mana_dist.evaluate import evaluate
 
     out = storage.join(task.sweep.folder, EVALUATION_FOLDER, task.trial.name)
-    return evaluate(options(judging, task.trial.config.run, [model], out))
+    return evaluate(judging.options(task.trial.config.run, [model], out))
 
 
 def _track(task: Task, run_id: str, evaluation: "Evaluation | None") -> tuple[float | None, int | None]:
@@ -157,24 +155,16 @@ def _values(evaluation: "Evaluation") -> list[tuple[str, float]]:
 
 
 def _report_event(config: Config, event: Event) -> None:
+    if not isinstance(event, Progress | Validated):
+        return
+    steps, total = output_steps(config, event.step), total_steps(config)
+    stage = next((stage.number for stage in stages(config) if event.step <= stage.stop), 0)
+    report = Report(what="training", step=event.step, total=total, output_steps=steps, stage=stage)
     if isinstance(event, Progress):
-        loss = sum(event.losses) / len(event.losses) if event.losses else None
-        steps = output_steps(config, event.step)
-        _send(
-            Report(
-                what="training",
-                step=event.step,
-                total=event.total,
-                output_steps=steps,
-                stage=event.stage,
-                loss=loss,
-                eta_seconds=event.eta_seconds,
-            )
-        )
-    elif isinstance(event, Validated):
-        steps, total = output_steps(config, event.step), total_steps(config)
-        number = next((stage.number for stage in stages(config) if event.step <= stage.stop), 0)
-        _send(Report(what="training", step=event.step, total=total, output_steps=steps, stage=number, psnr=event.psnr))
+        loss = sum(event.losses) / len(event.losses)
+        _send(replace(report, loss=loss, eta_seconds=event.eta_seconds))
+    else:
+        _send(replace(report, psnr=event.psnr))
 
 
 def _send(report: Report) -> None:

@@ -7,7 +7,7 @@ import pickle
 from dataclasses import dataclass
 
 from mana_dist.storage.lease import Fence
-from mana_dist.sweep.judging import Judging
+from mana_dist.sweep.config import Judging
 from mana_dist.sweep.trial_plan import Trial
 
 MARK = "@@mana_dist "
@@ -16,21 +16,13 @@ MARK = "@@mana_dist "
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a trial's process is to do.
+    """What a trial's process is to do."""
 
-    Attributes:
-        trial: what to train.
-        sweep: the sweep's folder, and a check that it still belongs to the sender of the task.
-        parent: the sweep's MLflow run.
-        tracking_uri: of the server that has that run.
-        judging: None for a shared stage 1, which is not evaluated.
-    """
-
-    trial: Trial
-    sweep: Fence
-    parent: str
-    tracking_uri: str
-    judging: Judging | None
+    trial: Trial  # what to train
+    sweep: Fence  # the sweep's folder, and a check that it still belongs to the sender of the task
+    parent: str  # the sweep's MLflow run
+    tracking_uri: str  # of the server that has that run
+    judging: Judging | None  # None for a shared stage 1, which is not evaluated
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from mana_dist import storage
 from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.results import Scores
 from mana_dist.storage.retry import persistently
-from mana_dist.sweep.judging import Judging, from_json
+from mana_dist.sweep.config import Judging
 
 LEDGER_FOLDER = "ledger"
 
@@ -72,8 +72,9 @@ def read(sweep_folder: str, trial: str) -> Outcome | None:
         values = json.loads(persistently(storage.read_bytes, uri))
         scores = {entry["dataset"]: Scores.from_plain(entry["scores"]) for entry in values["scores"]}
         mean = None if values["mean"] is None else Scores.from_plain(values["mean"])
-        typed = {"status": Status(values["status"]), "scores": scores, "mean": mean}
-        return Outcome(**{**values, **typed, "judging": from_json(values["judging"])})
+        judging = values["judging"] and Judging(**{**values["judging"], "data": tuple(values["judging"]["data"])})
+        typed = {"status": Status(values["status"]), "scores": scores, "mean": mean, "judging": judging}
+        return Outcome(**{**values, **typed})
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:

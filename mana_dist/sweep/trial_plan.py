@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mana_dist import storage
 from mana_dist.config import Config, StageConfig
 from mana_dist.model.config import ModelConfig
-from mana_dist.sweep.judging import Judging
+from mana_dist.sweep.config import Judging
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.variations import Setting, Sweep
 from mana_dist.train.run_record import run_folder
@@ -18,19 +18,12 @@ TRIALS_FOLDER = "trials"
 
 @dataclass(frozen=True)
 class Trial:
-    """A training of a sweep.
+    """A training of a sweep."""
 
-    Attributes:
-        name: the run's.
-        config: of the training; its run's folder lies in the sweep's.
-        setting: the row that it belongs to; None for a shared stage 1.
-        base: the training of the stage 1 that it continues; None if it trains its own.
-    """
-
-    name: str
-    config: Config
-    setting: Setting | None
-    base: "Trial | None" = None
+    name: str  # the run's
+    config: Config  # of the training; its run's folder lies in the sweep's
+    setting: Setting | None  # the row that it belongs to; None for a shared stage 1
+    base: "Trial | None" = None  # the training of the stage 1 that it continues; None if it trains its own
 
     @property
     def seed(self) -> int:
@@ -40,17 +33,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """All trainings of a sweep.
+    """All trainings of a sweep."""
 
-    Attributes:
-        bases: shared first stages, one per seed; trained before the trials.
-        trials: settings, seed by seed, in the table's order.
-        failed: settings that cannot be trained at all.
-    """
-
-    bases: tuple[Trial, ...]
-    trials: tuple[Trial, ...]
-    failed: tuple[Setting, ...]
+    bases: tuple[Trial, ...]  # shared first stages, one per seed; trained before the trials
+    trials: tuple[Trial, ...]  # settings, seed by seed, in the table's order
+    failed: tuple[Setting, ...]  # settings that cannot be trained at all
 
 
 def make_plan(config: Config, sweep: Sweep, samples: int) -> Plan:

@@ -51,11 +51,7 @@ def concurrency(config: Config, free: Mapping[str, float], have: Mapping[str, fl
 
 
 def run_trials(
-    tasks: Sequence[Task],
-    at_once: int,
-    halving: Halving | None,
-    watcher: "Watcher",
-    program: Sequence[str] = TRIAL,
+    tasks: Sequence[Task], at_once: int, halving: Halving | None, watcher: "Watcher", program: Sequence[str] = TRIAL
 ) -> None:
     """Run trials until all have ended; each writes its outcome, unless its process died or was stopped.
 
@@ -64,7 +60,7 @@ def run_trials(
         at_once: most trials at a time.
         halving: the rule by which trials are stopped early; None: none is.
         watcher: gets their reports and their ends.
-        program: of a trial: Python's arguments; it gets its task on stdin.
+        program: Python's arguments for a trial, which gets its task on stdin.
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
@@ -114,18 +110,13 @@ def run_trials(
 
 
 class Watcher(Protocol):
-    """What follows the trials, in the sweep's process."""
+    """The follower of the trials, in the sweep's process."""
 
     def reported(self, name: str, report: Report) -> None:
         """Take a trial's report."""
 
     def ended(self, name: str, error: str) -> None:
-        """Take note that a trial is over.
-
-        Args:
-            name: the trial's.
-            error: why its process died once too often, one line; empty if it did not.
-        """
+        """Take note that a trial is over; ``error`` says why its process died once too often, empty if it did not."""
 
     def turn(self) -> None:
         """Do what is to be done about every second; an exception ends all trials."""
@@ -147,11 +138,9 @@ def _hold(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=environment,
-        text=True,
         errors="replace",
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    assert process.stdin and process.stdout  # noqa: PT018
     try:
         with _Log(log) as output:
             process.stdin.write(f"{line}\n")

@@ -15,42 +15,25 @@ FRAMES = (3, 5, 7)
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting of the model: a row of the table.
+    """A setting of the model: a row of the table."""
 
-    Attributes:
-        label: names the row.
-        slug: names its runs.
-        x: its place in the plots.
-        series: the curve of the plots that it belongs to.
-        model: configuration; None if there is no such model.
-        problem: the reason for that, one line.
-    """
-
-    label: str
-    slug: str
-    x: float
-    series: str
-    model: ModelConfig | None
-    problem: str = ""
+    label: str  # names the row
+    slug: str  # names its runs
+    x: float  # its place in the plots
+    series: str  # the curve of the plots that it belongs to
+    model: ModelConfig | None  # configuration; None if there is no such model
+    problem: str = ""  # the reason for that, one line
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The settings of a sweep.
+    """The settings of a sweep."""
 
-    Attributes:
-        kind: its name, which is the default of ``run.name`` too.
-        title: above its table.
-        axis: label of the plots' x axis.
-        settings: its rows, in order.
-        shares_stage1: whether stage 1 is the same for all settings.
-    """
-
-    kind: str
-    title: str
-    axis: str
-    settings: tuple[Setting, ...]
-    shares_stage1: bool
+    kind: str  # its name, which is the default of ``run.name`` too
+    title: str  # above its table
+    axis: str  # label of the plots' x axis
+    settings: tuple[Setting, ...]  # its rows, in order
+    shares_stage1: bool  # whether stage 1 is the same for all settings
 
 
 def memory_sweep(config: Config, slots: Sequence[int] = SLOTS) -> Sweep:

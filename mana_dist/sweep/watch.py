@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 
+from mana_dist.console import log
 from mana_dist.registry.tracking_uri import failures
 from mana_dist.sweep import trial_outcomes
 from mana_dist.sweep.board import Board
@@ -28,8 +29,7 @@ class Watch:
         trials: those that run.
         folder: of the sweep.
         tracking_uri: of their MLflow runs.
-        board: where they are shown.
-        interrupts: set once the sweep is to end.
+        board, interrupts: the sweep's.
         check: raises LostError if another attempt has the sweep.
     """
 
@@ -61,11 +61,8 @@ class Watch:
         self._check()
         if trial_outcomes.read(self._folder, name) not in (None, self._before[name]):
             return
-        if error:
-            outcome = Outcome(status=Status.FAILED, reason=error)
-        else:
-            outcome = Outcome(status=Status.STOPPED, reason="early, by ASHA")
-        trial_outcomes.write(self._folder, name, outcome)
+        status, reason = (Status.FAILED, error) if error else (Status.STOPPED, "early, by ASHA")
+        trial_outcomes.write(self._folder, name, Outcome(status=status, reason=reason))
         self._close(self._trials[name], "FAILED" if error else "KILLED")
 
     def turn(self) -> None:
@@ -79,7 +76,7 @@ class Watch:
         self._check()
         self._board.refresh()
         if self._interrupts.requested.is_set():
-            print(f"{self._interrupts.reason}: {len(self._processes)} trial(s) save a checkpoint", flush=True)
+            log.info(f"{self._interrupts.reason}: {len(self._processes)} trial(s) save a checkpoint")
             self._stop()
             raise self._interrupts.error()
 

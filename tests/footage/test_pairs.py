@@ -8,7 +8,7 @@ import pytest
 from mana_dist.data.manifest import Rejected
 from mana_dist.footage.expand import Expansion, expand
 from mana_dist.ingest.__main__ import main
-from mana_dist.ingest.header import lookalikes
+from mana_dist.ingest.header import reject_lookalikes
 from tests.conftest import RunHere
 from tests.video.videos import moving_frames, write_pictures
 
@@ -120,8 +120,8 @@ def test_lr_frames_under_other_names_are_seen_by_their_pictures(tmp_path: Path, 
     clips = expand([str(tmp_path)], as_truth=True).clips
     assert len(clips) == 3
     reason = f"shows {tmp_path}/{high} at a quarter of its size: LR frames or a preview, no ground truth of its own"
-    assert lookalikes(clips) == {f"{tmp_path}/{low}": Rejected(f"{tmp_path}/{low}", reason)}
+    assert reject_lookalikes(clips) == {f"{tmp_path}/{low}": Rejected(f"{tmp_path}/{low}", reason)}
     whole = (tmp_path / high / "im1.png").read_bytes()
     for broken in (b"no picture", whole[:-500]):  # which is told where it is read
         (tmp_path / high / "im1.png").write_bytes(broken)
-        assert lookalikes(clips) == {}
+        assert reject_lookalikes(clips) == {}

@@ -6,7 +6,7 @@ import av
 import pytest
 
 from mana_dist.data.config import SampleSettings
-from mana_dist.ingest.header import look
+from mana_dist.ingest.header import reason_to_refuse
 from tests.ingest.datasets import clip_at
 from tests.video.videos import noise_frames, write_video
 
@@ -27,16 +27,16 @@ def fragmented(tmp_path: Path) -> Path:
 
 
 def test_a_header_that_tells_too_few_frames_is_not_believed(fragmented: Path) -> None:
-    assert look(clip_at(fragmented), SampleSettings()) == ""
-    assert look(clip_at(fragmented, start=23), SampleSettings()) == ""
+    assert reason_to_refuse(clip_at(fragmented), SampleSettings()) == ""
+    assert reason_to_refuse(clip_at(fragmented, start=23), SampleSettings()) == ""
     too_few = "only 6 frames in the range asked for; a sample needs 7"
-    assert look(clip_at(fragmented, start=24), SampleSettings()) == too_few
-    assert look(clip_at(fragmented, start=3, stop=9), SampleSettings()) == too_few
+    assert reason_to_refuse(clip_at(fragmented, start=24), SampleSettings()) == too_few
+    assert reason_to_refuse(clip_at(fragmented, start=3, stop=9), SampleSettings()) == too_few
 
 
 def test_short_and_small_clips_are_refused(tmp_path: Path) -> None:
     settings = SampleSettings()
     short = clip_at(write_video(tmp_path / "s.mp4", noise_frames(5)))
-    assert look(short, settings) == "only 5 frames in the range asked for; a sample needs 7"
+    assert reason_to_refuse(short, settings) == "only 5 frames in the range asked for; a sample needs 7"
     small = clip_at(write_video(tmp_path / "t.mp4", noise_frames(9, 64, 96)), downscale=2)
-    assert look(small, settings) == "96x64 is too small; both sides must be at least 128"
+    assert reason_to_refuse(small, settings) == "96x64 is too small; both sides must be at least 128"

@@ -17,7 +17,7 @@ from mana_dist.registry import model_folder
 from mana_dist.registry.candidate import Decision
 from mana_dist.registry.versions import Registered
 from mana_dist.sweep import candidate_scores
-from mana_dist.sweep.judging import Judging
+from mana_dist.sweep.config import Judging
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from tests.evaluate.footage import frames_of, write_folder
 

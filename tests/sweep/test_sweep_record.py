@@ -8,7 +8,7 @@ import pytest
 from mana_dist.config import MlflowConfig
 from mana_dist.errors import UserError
 from mana_dist.sweep import sweep_record, trial_outcomes
-from mana_dist.sweep.judging import Judging
+from mana_dist.sweep.config import Judging
 from mana_dist.sweep.sweep_record import Record
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import left_to_do, make_plan

@@ -11,7 +11,7 @@ from mana_dist.data.order import VERSION
 from mana_dist.errors import UserError
 from mana_dist.storage.lease import Fence
 from mana_dist.sweep import sweep_record
-from mana_dist.sweep.judging import Judging
+from mana_dist.sweep.config import Judging
 from mana_dist.sweep.run_sweep import grace
 from mana_dist.sweep.sweep_record import Record
 from mana_dist.sweep.trial import last_stage, output_steps

@@ -71,7 +71,7 @@ def test_scores_are_another_librarys_psnr_in_fp32_of_the_same_frames(held_out: s
 def test_a_model_without_a_residual_lies_between_a_bad_one_and_bicubic(held_out: str) -> None:
     found = validate_candidate.scores(held_out, 99, model(1, scale=0.0), model(2), "cpu")
     assert found.holder < found.model < found.bicubic
-    assert not candidate.is_better(found.model, found.holder, found.bicubic)
+    assert not found.is_better
 
 
 @pytest.fixture

@@ -14,21 +14,18 @@ from mana_dist.config import Config
 from mana_dist.console import log
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
-from mana_dist.model.mana import parameter_count
-from mana_dist.registry import model_folder, versions
 from mana_dist.registry.tracking_uri import quiet_mlflow, resolve_tracking_uri, single_tries, sqlite_file
 from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease, LostError
 from mana_dist.storage.retry import persistently
-from mana_dist.train import run_record, validate_candidate
-from mana_dist.train.checkpoints.history import Checkpoints
+from mana_dist.train import run_record
 from mana_dist.train.elastic.interrupts import Interrupts, Terminated
 from mana_dist.train.planning.checks import check_inputs
-from mana_dist.train.ray_fit import fit
 from mana_dist.train.run_record import RunRecord
 from mana_dist.train.schedule import stages
 from mana_dist.train.tracking.events import Event
 
+# What brings torch is imported where it is used: mistakes are answered before.
 if TYPE_CHECKING:
     from mana_dist.train.tracking.mlflow_run import Tracker
 
@@ -91,6 +88,9 @@ def _train_and_register(
     config: Config, manifest: Manifest, held: Lease, interrupts: Interrupts, part: Part | None
 ) -> Trained:
     """Train within one MLflow run, and end that run by the outcome."""
+    from mana_dist.registry import versions
+    from mana_dist.train import validate_candidate
+
     tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
     model = run_record.model_folder_of(config)
     record = run_record.load(config)
@@ -139,6 +139,9 @@ def _train_model(
     config: Config, manifest: Manifest, tracker: "Tracker", held: Lease, interrupts: Interrupts, part: Part | None
 ) -> None:
     """Run the schedule, or what is left of it, and write the finished model into the run's folder."""
+    from mana_dist.registry import model_folder
+    from mana_dist.train import ray_fit
+    from mana_dist.train.checkpoints.history import Checkpoints
     from mana_dist.train.tracking.observer import Observer
 
     observer = Observer(tracker, str(config.run.name))
@@ -158,7 +161,7 @@ def _train_model(
         if newest is None or newest.step < total or config.data.validation_path:
             # Meanwhile nobody but the tracker's delivery talks to MLflow.
             with single_tries(), contextlib.closing(observer):
-                fit(config, manifest, see, held, interrupts)
+                ray_fit.fit(config, manifest, see, held, interrupts)
         model = run_record.model_folder_of(config)
         weights = persistently(storage.read_bytes, storage.join(checkpoints.folder(total), model_folder.WEIGHTS_FILE))
         description = model_folder.describe(config)
@@ -171,6 +174,8 @@ def _train_model(
 
 
 def _is_finished(model: str) -> bool:
+    from mana_dist.registry import model_folder
+
     # The last file to be written.
     return storage.exists(storage.join(model, model_folder.WEIGHTS_FILE))
 
@@ -190,6 +195,8 @@ def _named(config: Config) -> Config:
 
 def _print_plan(config: Config, manifest: Manifest, tracking_uri: str, *, resumed: bool) -> None:
     """Log what will be done, and which results would be lost with a Ray job's folder."""
+    from mana_dist.model.mana import parameter_count
+
     data, run = config.data, config.run
     planned = ", ".join(f"stage {stage.number}: {stage.stop - stage.start}" for stage in stages(config))
     epochs = stages(config)[-1].stop * data.batch_size / manifest.samples

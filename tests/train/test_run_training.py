@@ -11,7 +11,7 @@ from mana_dist.config import Config, DataConfig, MlflowConfig, RunConfig
 from mana_dist.model import Mana, ModelConfig
 from mana_dist.registry import versions
 from mana_dist.storage.lease import LostError
-from mana_dist.train import run_training, validate_candidate
+from mana_dist.train import ray_fit, run_training, validate_candidate
 from mana_dist.train.checkpoints.checkpoint import TrainState
 from mana_dist.train.checkpoints.history import Checkpoints
 from mana_dist.train.schedule import stages
@@ -38,12 +38,12 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         Checkpoints(run).write(TrainState(stages(run)[-1].stop, weights, moments))
         return stages(run)[-1].stop
 
-    monkeypatch.setattr(run_training, "fit", trained)
+    monkeypatch.setattr(ray_fit, "fit", trained)
     return run
 
 
 STEPS: list[tuple[Any, str, list[str]]] = [
-    (run_training, "fit", []),
+    (ray_fit, "fit", []),
     (Tracker, "flush", ["model"]),
     (versions, "log_and_register", ["model", "version"]),
     (validate_candidate, "settle", ["model", "version", "alias"]),

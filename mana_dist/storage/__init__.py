@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         stat,
     )
     from mana_dist.storage.read_write import check_writable, delete, open_read, open_write, read_bytes, write_bytes
-    from mana_dist.storage.uris import has_wildcards, is_remote, is_web, join, resolve, split_pattern
+    from mana_dist.storage.uris import has_wildcards, is_missing, is_remote, is_web, join, resolve, split_pattern
 
 __all__ = [
     "FileStat",
@@ -36,6 +36,7 @@ __all__ = [
     "filesystem",
     "has_wildcards",
     "is_folder",
+    "is_missing",
     "is_remote",
     "is_web",
     "join",
@@ -58,6 +59,6 @@ __getattr__ = lazily(
         ".filesystems": "filesystem",
         ".listing": "FileStat ListedFile exists files_in is_folder list_files list_folder stat",
         ".read_write": "check_writable delete open_read open_write read_bytes write_bytes",
-        ".uris": "has_wildcards is_remote is_web join resolve split_pattern",
+        ".uris": "has_wildcards is_missing is_remote is_web join resolve split_pattern",
     },
 )

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,11 +102,13 @@ def _train_and_register(
             return Trained(model, record.registered, record.candidate)
     _print_plan(config, manifest, tracking_uri, resumed=record is not None)
 
-    quiet_mlflow()
-    from mana_dist.train.tracking.mlflow_run import Tracker  # MLflow takes seconds to import
-
-    tracker = Tracker.open(config, tracking_uri, record, part.parent if part else None, held.check_lately)
+    open_tracker = functools.partial(_open_tracker, config, tracking_uri, record, held, part)
+    if part is not None or _is_finished(model):  # a part's Ray is that of the larger thing
+        tracker, failure = open_tracker(), None
+    else:
+        tracker, failure = _open_and_start(open_tracker, config, interrupts)
     try:
+        _raise(failure)
         record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id)
         run_record.save(config, record)
         if not _is_finished(model):
@@ -133,6 +136,43 @@ def _train_and_register(
         raise
     tracker.close("FINISHED")
     return Trained(model, record.registered, record.candidate)
+
+
+def _open_tracker(
+    config: Config, tracking_uri: str, record: RunRecord | None, held: Lease, part: Part | None
+) -> "Tracker":
+    quiet_mlflow()
+    from mana_dist.train.tracking.mlflow_run import Tracker
+
+    return Tracker.open(config, tracking_uri, record, part.parent if part else None, held.check_lately)
+
+
+def _open_and_start(
+    open_tracker: Callable[[], "Tracker"], config: Config, interrupts: Interrupts
+) -> tuple["Tracker", BaseException | None]:
+    """Open MLflow's run while Ray starts, since both take seconds.
+
+    Returns:
+        The run, and what kept Ray from starting, if anything did, to be raised where the run can be told of it.
+    """
+    from mana_dist.train import ray_fit
+
+    opening = ray_fit.in_thread(open_tracker)
+    failure = None
+    try:
+        ray_fit.start(config, interrupts)  # here: Ray's processes end with the thread that has started them
+    except BaseException as error:
+        failure = error
+    try:
+        return opening.result(), failure
+    except BaseException:
+        ray_fit.stop()
+        raise
+
+
+def _raise(failure: BaseException | None) -> None:
+    if failure is not None:
+        raise failure
 
 
 def _train_model(

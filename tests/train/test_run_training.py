@@ -38,6 +38,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         Checkpoints(run).write(TrainState(stages(run)[-1].stop, weights, moments))
         return stages(run)[-1].stop
 
+    monkeypatch.setattr(ray_fit, "start", lambda *_: None)
     monkeypatch.setattr(ray_fit, "fit", trained)
     return run
 

@@ -108,9 +108,9 @@ def _train_and_register(
     else:
         tracker, failure = _open_and_start(open_tracker, config, interrupts)
     try:
-        _raise(failure)
         record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id)
         run_record.save(config, record)
+        _raise(failure)
         if not _is_finished(model):
             _train_model(config, manifest, tracker, held, interrupts, part)
         if not tracker.flush(_FLUSH):

@@ -125,7 +125,8 @@ class PlainLoop:
 
     def __init__(self, config: Config) -> None:
         from mana_dist.train.engine import initial_weights
-        from mana_dist.train.schedule import ADAM_BETAS, StageObjective, stages
+        from mana_dist.train.objective import StageObjective
+        from mana_dist.train.schedule import ADAM_BETAS, stages
 
         stage = stages(config)[0]
         model = Mana(config.model)

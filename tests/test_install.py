@@ -120,14 +120,36 @@ def test_help_from_another_folder(installed: Path, tmp_path: Path, words: list[s
         assert all(re.search(rf"^  {name} +\w", done.stdout, re.MULTILINE) for name in COMMANDS)
 
 
-def test_no_help_waits_for_torch(tmp_path: Path) -> None:
-    code = "import sys; from mana_dist.cli import main\ntry: main()\nfinally: print(*sys.modules)"
-    for words in [["train"], ["sweep"], ["upscale"]]:
-        command = [sys.executable, "-c", code, *words, "--help"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
-        modules = set(done.stdout.splitlines()[-1].split())
-        assert "mana_dist.cli" in modules
-        assert not {"torch", "ray", "mlflow", "deepspeed"} & modules, words
+MISTAKES = [
+    "trian",
+    *(f"{' '.join(words)} --no-such-option 1" for words in [*([name] for name in COMMANDS), *SWEEPS]),
+    *("train --config tiny --run.seed x", "train --config tiny --run.seed -1", "train --config none"),
+    *("train --config tiny", "train --config tiny --data.path none", "train --config broken.yaml"),
+    *("ingest --source none.mp4 --out new", "ingest --source clip --out new --stride x"),
+    *("evaluate --data none.mp4 --method bicubic --out new", "evaluate --data clip --method bicubic --out new --lr x"),
+    *("upscale none.mp4 new.mp4 --model none", "upscale clip new.mp4 --model none"),
+    *("upscale clip new.mp4 --model none --crf x", "sweep memory --slots x --evaluate-on clip"),
+    *("serve --model none", "serve --model none --max-batch x"),
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [*((" ".join([*words, "--help"]), 0) for words in [[], *([name] for name in COMMANDS), *SWEEPS])]
+    + [(line, 2) for line in MISTAKES],
+    ids=str,
+)
+def test_neither_help_nor_a_mistake_waits_for_torch(tmp_path: Path, line: str, code: int) -> None:
+    (tmp_path / "clip").touch()
+    (tmp_path / "broken.yaml").write_text("run: [")
+    program = "import sys; from mana_dist.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    command = [sys.executable, "-c", program, *line.split()]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    modules = set(done.stdout.splitlines()[-1].split())
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("\n") == (1 if code else 0), done.stderr
+    assert "mana_dist.cli" in modules
+    assert not {"torch", "ray", "mlflow", "deepspeed", "scipy"} & modules
 
 
 def test_the_light_install_upscales_and_evaluates(light: Path, tmp_path: Path) -> None:

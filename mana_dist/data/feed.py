@@ -23,10 +23,9 @@ from torch import Tensor
 
 from mana_dist.config import DataConfig
 from mana_dist.data.cache import DiskCache
-from mana_dist.data.manifest import Manifest, load_manifest
+from mana_dist.data.manifest import Manifest
 from mana_dist.data.order import Augmentation, SampleOrder, SampleRef, augmentation, slots_of
 from mana_dist.data.row_groups import RowGroups
-from mana_dist.errors import UserError
 
 _FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}  # cv2.flip's codes for (vertical, horizontal)
 _STEPS_AHEAD = 256  # more than a shuffle window of whole frames lasts
@@ -155,27 +154,3 @@ def _augment(frame: NDArray[np.uint8], drawn: Augmentation, crop: int) -> NDArra
     if drawn.flip_vertical or drawn.flip_horizontal:
         frame = cv2.flip(frame, _FLIPS[drawn.flip_vertical, drawn.flip_horizontal])
     return cv2.transpose(frame) if drawn.transpose else frame
-
-
-def check_dataset(uri: str, key: str, frames: int, crop: int) -> Manifest:
-    """Check that a training with T ``frames`` can use the dataset that ``key`` names, and return its manifest.
-
-    Raises:
-        UserError: no manifest, no samples, samples of fewer frames than T, or frames smaller than the crop.
-    """
-    manifest = load_manifest(uri)
-    if manifest.samples == 0:
-        raise UserError(f"{key}: {uri} holds no samples; its manifest says why under 'rejected'")
-    if manifest.frames < frames:
-        raise UserError(
-            f"{key}: samples in {uri} have {manifest.frames} frames, model.frames is {frames}; "
-            f"ingest with --frames-per-sample {frames} or lower model.frames"
-        )
-    smallest = min(manifest.shards, key=lambda shard: min(shard.height, shard.width))
-    side = min(smallest.height, smallest.width)
-    if side < crop:
-        raise UserError(
-            f"{key}: {uri} holds LR frames of {smallest.width}x{smallest.height}, smaller than data.crop {crop}; "
-            f"lower data.crop to {side} or less, or leave the small clips out"
-        )
-    return manifest

@@ -133,6 +133,36 @@ def load_manifest(uri: str) -> Manifest:
     return manifest
 
 
+def check_dataset(uri: str, key: str, frames: int, crop: int) -> Manifest:
+    """Check that a training can use a dataset, and return its manifest.
+
+    Args:
+        uri: the dataset's folder.
+        key: the configuration key of ``uri``, for the message.
+        frames: T of the model.
+        crop: side of the LR crop.
+
+    Raises:
+        UserError: no manifest, no samples, samples of fewer frames than T, or frames smaller than the crop.
+    """
+    manifest = load_manifest(uri)
+    if manifest.samples == 0:
+        raise UserError(f"{key}: {uri} holds no samples; its manifest says why under 'rejected'")
+    if manifest.frames < frames:
+        raise UserError(
+            f"{key}: samples in {uri} have {manifest.frames} frames, model.frames is {frames}; "
+            f"ingest with --frames-per-sample {frames} or lower model.frames"
+        )
+    smallest = min(manifest.shards, key=lambda shard: min(shard.height, shard.width))
+    side = min(smallest.height, smallest.width)
+    if side < crop:
+        raise UserError(
+            f"{key}: {uri} holds LR frames of {smallest.width}x{smallest.height}, smaller than data.crop {crop}; "
+            f"lower data.crop to {side} or less, or leave the small clips out"
+        )
+    return manifest
+
+
 def save_manifest(uri: str, manifest: Manifest) -> None:
     """Write ``manifest`` into the dataset's folder ``uri``; readers see the old one or the new."""
     text = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False) + "\n"

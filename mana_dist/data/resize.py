@@ -1,11 +1,13 @@
 """MATLAB's ``imresize`` (bicubic, antialiased), the resampling behind published super-resolution results."""
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 BICUBIC_A = -0.5
 """Free parameter of Keys's cubic kernel in MATLAB's ``imresize`` (OpenCV and PyTorch's plain bicubic use -0.75)."""
@@ -34,7 +36,7 @@ def imresize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
 
 
 @lru_cache(maxsize=64)
-def bicubic_matrix(length: int, output: int) -> sparse.csr_array:
+def bicubic_matrix(length: int, output: int) -> "sparse.csr_array":
     """Return the weights that resize a line of ``length`` samples to ``output`` samples.
 
     Returns:
@@ -54,7 +56,7 @@ def bicubic_matrix(length: int, output: int) -> sparse.csr_array:
 
 def tap_matrix(
     taps: NDArray[np.int64], weights: NDArray[np.float64], length: int, *, edge_repeated: bool
-) -> sparse.csr_array:
+) -> "sparse.csr_array":
     """Return a sparse matrix (outputs, length) of every output's ``taps`` and ``weights``, both (outputs, n).
 
     Taps outside 0..length-1 are mirrored: about the border's outer side where ``edge_repeated`` (... 1 0 0 1 ...),
@@ -66,6 +68,8 @@ def tap_matrix(
         mirrored = np.concatenate([np.arange(length), np.arange(1, length - 1)[::-1]])
     columns = mirrored[taps % len(mirrored)]
     rows = np.broadcast_to(np.arange(len(taps))[:, None], taps.shape)
+    from scipy import sparse  # takes longer to import than a command's help should
+
     matrix = sparse.csr_array((weights.ravel(), (rows.ravel(), columns.ravel())), shape=(len(taps), length))
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
@@ -73,7 +77,7 @@ def tap_matrix(
 
 
 def apply_separable(
-    image: NDArray[np.uint8], vertical: sparse.csr_array, horizontal: sparse.csr_array, rows_first: bool = True
+    image: NDArray[np.uint8], vertical: "sparse.csr_array", horizontal: "sparse.csr_array", rows_first: bool = True
 ) -> NDArray[np.uint8]:
     """Apply ``vertical`` (height, H) and ``horizontal`` (width, W) to (H, W, C); round once, halves upwards."""
     values = image.astype(np.float64)
@@ -141,7 +145,7 @@ def _rounded(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     return values.astype(np.uint8)
 
 
-def _along(values: NDArray[np.float64], matrix: sparse.csr_array, axis: int) -> NDArray[np.float64]:
+def _along(values: NDArray[np.float64], matrix: "sparse.csr_array", axis: int) -> NDArray[np.float64]:
     lines = np.ascontiguousarray(values.swapaxes(0, axis))
     result = matrix @ lines.reshape(lines.shape[0], -1)
     return result.reshape(matrix.shape[0], *lines.shape[1:]).swapaxes(0, axis)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mana_dist import storage
 from mana_dist.arguments import Parser
 from mana_dist.errors import UserError
 from mana_dist.evaluate.config import EvaluationOptions
@@ -16,6 +17,9 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = parse(arguments)
     options.check()
+    for uri in options.data:
+        if storage.is_missing(uri):
+            raise UserError(f"--data {uri}: no such file or folder")
     from mana_dist.evaluate import evaluate  # brings torch: a mistake on the command line is reported before
 
     evaluate(options)

@@ -23,11 +23,12 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig
+from mana_dist.registry import names
 from mana_dist.registry.tracking_uri import failures, resolve_tracking_uri, sqlite_file, tracking
 
-WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_FILE = names.WEIGHTS_FILE
+REGISTRY_SCHEME = names.REGISTRY_SCHEME
 CONFIG_FILE = "config.yaml"
-REGISTRY_SCHEME = "models:/"
 
 
 class Loaded(NamedTuple):

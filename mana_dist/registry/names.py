@@ -6,6 +6,7 @@ The functions raise a UserError that names the option ``key`` if MLflow would re
 from collections.abc import Callable
 from typing import Any
 
+from mana_dist import storage
 from mana_dist.config import MlflowConfig
 from mana_dist.errors import UserError, one_line
 from mana_dist.registry.tracking_uri import quiet_mlflow
@@ -13,6 +14,19 @@ from mana_dist.registry.tracking_uri import quiet_mlflow
 _MAX_NAME = 256  # characters of a registered model's and an experiment's name: a column of MLflow's database
 _MAX_RUN_NAME = 250
 _FORBIDDEN = "@'\"`"  # models:/NAME@ALIAS and MLflow's search could not find the end of such a name
+
+WEIGHTS_FILE = "model.safetensors"
+REGISTRY_SCHEME = "models:/"
+
+
+def check_model_folder(model: str) -> None:
+    """Check that a model that is a local path is there; a registry and remote storages are not asked.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not model.startswith(REGISTRY_SCHEME) and storage.is_missing(model):
+        raise UserError(f"model {model}: no such folder; name one that holds {WEIGHTS_FILE}, or models:/NAME@ALIAS")
 
 
 def check_names(mlflow: MlflowConfig, run_name: str | None = None) -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from mana_dist.arguments import Parser
 from mana_dist.console import log
 from mana_dist.errors import UserError
+from mana_dist.registry.names import check_model_folder
 from mana_dist.serve.config import ServeOptions
 
 
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}, got {first['input']}") from error
+    check_model_folder(options.model)
     from mana_dist import ray_runtime
 
     ray_runtime.start_ray(cpus=options.cpus * options.replicas + 1)

@@ -32,6 +32,11 @@ def resolve(uri: str) -> str:
     return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
 
 
+def is_missing(uri: str) -> bool:
+    """Return whether ``uri`` is a local path that leads nowhere; asks no server, so what is remote is never missing."""
+    return not is_remote(uri) and not os.path.exists(resolve(uri))
+
+
 def join(uri: str, *parts: str) -> str:
     """Return ``uri`` and ``parts`` with a single slash between them."""
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])

@@ -7,6 +7,7 @@ so that a checkpoint written under one setting continues under any other.
 import contextlib
 import io
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from mana_dist.config import RunConfig
 from mana_dist.data.feed import Batch
 from mana_dist.model import Mana, ModelConfig
-from mana_dist.train.schedule import ADAM_BETAS, Stage, StageObjective
+from mana_dist.train.objective import StageObjective
+from mana_dist.train.schedule import ADAM_BETAS, Stage
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -267,8 +269,16 @@ def _deepspeed_config(run: RunConfig) -> dict[str, Any]:
 
 def _import_deepspeed() -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    import deepspeed  # takes seconds, and needs no import to describe a stage
-    import deepspeed.ops
+    # DeepSpeed's autotuner imports MLflow where there is one, which takes longer than all the rest of DeepSpeed.
+    needless = "mlflow" not in sys.modules
+    if needless:
+        sys.modules["mlflow"] = None  # type: ignore[assignment]  # Python's way to say that there is none
+    try:
+        import deepspeed  # takes seconds, and needs no import to describe a stage
+        import deepspeed.ops
+    finally:
+        if needless:
+            del sys.modules["mlflow"]
 
     # DeepSpeed would compile its shared-memory reduction for 40 s at first use on CPU; gloo does not need it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -28,8 +28,35 @@ GRACE = 20.0
 
 _RESIZE_EVERY = 15.0  # seconds between looks for more workers in an elastic run; Ray itself looks every 20 s
 _END = None  # the queue's last item
+# Callbacks of Ray Train (2.60) that start a process of their own for nothing: one gives workers datasets of Ray Data,
+# the other frees what a dead controller has reserved in a cluster that outlives the run.
+_NEEDLESS = {"DatasetsCallback"}
+_NEEDLESS_IN_PRIVATE = _NEEDLESS | {"PlacementGroupCleanerCallback"}
 
 Result = TypeVar("Result")
+
+
+def start(config: Config, interrupts: Interrupts) -> None:
+    """Start Ray for a run, or join its cluster, unless that is done; :func:`fit` ends it.
+
+    Raises:
+        UserError: the cluster cannot be reached, or none can be started.
+        Terminated: SIGTERM came meanwhile.
+    """
+    run = config.run
+    try:
+        ray_runtime.start_ray(cpus=run.worker_range[1] * run.cpus_per_worker)
+    except SystemExit as error:  # Ray's answer to SIGTERM, whose handler it installs first
+        raise Terminated from error
+    interrupts.catch()  # Ray has installed handlers of its own
+    ray_runtime.limit_hangs(run.stall_timeout)
+
+
+def stop() -> None:
+    """End Ray, or leave its cluster, if it was started."""
+    import ray
+
+    ray.shutdown()
 
 
 def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], held: Lease, interrupts: Interrupts) -> int:
@@ -50,12 +77,7 @@ def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], held: 
         KeyboardInterrupt, Terminated: a signal requested an end, and there is a checkpoint of all steps done, if
             :class:`Stopped` was seen.
     """
-    run = config.run
-    try:
-        ray_runtime.start_ray(cpus=run.worker_range[1] * run.cpus_per_worker)
-    except SystemExit as error:  # Ray's answer to SIGTERM, whose handler it installs first
-        raise Terminated from error
-    ray_runtime.limit_hangs(run.stall_timeout)
+    start(config, interrupts)
 
     import ray
     from ray.util.queue import Queue
@@ -67,11 +89,11 @@ def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], held: 
             events = Queue(actor_options=_here())
             leave_requests = LeaveRequests.open(_here())
 
-            def start() -> Future[Any]:
-                return _in_thread(_trainer(config, manifest, events, leave_requests, held.fence).fit)
+            def begin() -> Future[Any]:
+                return in_thread(_trainer(config, manifest, events, leave_requests, held.fence).fit)
 
             with _Listener(events, see):
-                result = _fit_with_restarts(config, start, held, interrupts, leave_requests)
+                result = _fit_with_restarts(config, begin, held, interrupts, leave_requests)
                 if result is None:
                     raise interrupts.error()  # no orderly end in time: the newest checkpoint must do
                 step: int = result.return_value
@@ -142,7 +164,7 @@ def _trainer(config: Config, manifest: Manifest, events: "Queue", leave_requests
     use_gpu = _use_gpu(config)
     environment = {"OMP_NUM_THREADS": str(run.cpus_per_worker)} | ({} if use_gpu else {"DS_ACCELERATOR": "cpu"})
     task = WorkerTask(config, manifest, events.put, leave_requests, fence)
-    return TorchTrainer(
+    trainer = TorchTrainer(
         lambda: train_worker(task),
         torch_config=TorchConfig(timeout_s=int(collective_timeout(config))),
         scaling_config=ray.train.ScalingConfig(
@@ -160,6 +182,15 @@ def _trainer(config: Config, manifest: Manifest, events: "Queue", leave_requests
             worker_runtime_env={"env_vars": environment},
         ),
     )
+    _leave_out(trainer, _NEEDLESS if "RAY_ADDRESS" in os.environ else _NEEDLESS_IN_PRIVATE)
+    return trainer
+
+
+def _leave_out(trainer: Any, names: Set[str]) -> None:
+    """Let a trainer go without those of its own callbacks; a version of Ray that makes them otherwise keeps them."""
+    make = getattr(trainer, "_create_default_callbacks", None)
+    if make is not None:
+        trainer._create_default_callbacks = lambda: [own for own in make() if type(own).__name__ not in names]
 
 
 def _wait(done: "Future[Any]", held: Lease, interrupts: Interrupts, leave_requests: "LeaveRequests") -> None:
@@ -186,7 +217,7 @@ def _here() -> dict[str, Any]:
     return {"num_cpus": 0, "scheduling_strategy": here}
 
 
-def _in_thread(call: Callable[[], Result]) -> "Future[Result]":
+def in_thread(call: Callable[[], Result]) -> "Future[Result]":
     """Call ``call`` in a thread of its own, and return its future result.
 
     In the main thread, Ray Train would catch Ctrl-C itself.

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,21 +15,18 @@ from mana_dist.config import Config
 from mana_dist.console import log
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
-from mana_dist.model.mana import parameter_count
-from mana_dist.registry import model_folder, versions
 from mana_dist.registry.tracking_uri import quiet_mlflow, resolve_tracking_uri, single_tries, sqlite_file
 from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease, LostError
 from mana_dist.storage.retry import persistently
-from mana_dist.train import run_record, validate_candidate
-from mana_dist.train.checkpoints.history import Checkpoints
+from mana_dist.train import run_record
 from mana_dist.train.elastic.interrupts import Interrupts, Terminated
 from mana_dist.train.planning.checks import check_inputs
-from mana_dist.train.ray_fit import fit
 from mana_dist.train.run_record import RunRecord
 from mana_dist.train.schedule import stages
 from mana_dist.train.tracking.events import Event
 
+# What brings torch is imported where it is used: mistakes are answered before.
 if TYPE_CHECKING:
     from mana_dist.train.tracking.mlflow_run import Tracker
 
@@ -91,6 +89,9 @@ def _train_and_register(
     config: Config, manifest: Manifest, held: Lease, interrupts: Interrupts, part: Part | None
 ) -> Trained:
     """Train within one MLflow run, and end that run by the outcome."""
+    from mana_dist.registry import versions
+    from mana_dist.train import validate_candidate
+
     tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
     model = run_record.model_folder_of(config)
     record = run_record.load(config)
@@ -101,13 +102,15 @@ def _train_and_register(
             return Trained(model, record.registered, record.candidate)
     _print_plan(config, manifest, tracking_uri, resumed=record is not None)
 
-    quiet_mlflow()
-    from mana_dist.train.tracking.mlflow_run import Tracker  # MLflow takes seconds to import
-
-    tracker = Tracker.open(config, tracking_uri, record, part.parent if part else None, held.check_lately)
+    open_tracker = functools.partial(_open_tracker, config, tracking_uri, record, held, part)
+    if part is not None or _is_finished(model):  # a part's Ray is that of the larger thing
+        tracker, failure = open_tracker(), None
+    else:
+        tracker, failure = _open_and_start(open_tracker, config, interrupts)
     try:
         record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id)
         run_record.save(config, record)
+        _raise(failure)
         if not _is_finished(model):
             _train_model(config, manifest, tracker, held, interrupts, part)
         if not tracker.flush(_FLUSH):
@@ -135,10 +138,50 @@ def _train_and_register(
     return Trained(model, record.registered, record.candidate)
 
 
+def _open_tracker(
+    config: Config, tracking_uri: str, record: RunRecord | None, held: Lease, part: Part | None
+) -> "Tracker":
+    quiet_mlflow()
+    from mana_dist.train.tracking.mlflow_run import Tracker
+
+    return Tracker.open(config, tracking_uri, record, part.parent if part else None, held.check_lately)
+
+
+def _open_and_start(
+    open_tracker: Callable[[], "Tracker"], config: Config, interrupts: Interrupts
+) -> tuple["Tracker", BaseException | None]:
+    """Open MLflow's run while Ray starts, since both take seconds.
+
+    Returns:
+        The run, and what kept Ray from starting, if anything did, to be raised where the run can be told of it.
+    """
+    from mana_dist.train import ray_fit
+
+    opening = ray_fit.in_thread(open_tracker)
+    failure = None
+    try:
+        ray_fit.start(config, interrupts)  # here: Ray's processes end with the thread that has started them
+    except BaseException as error:
+        failure = error
+    try:
+        return opening.result(), failure
+    except BaseException:
+        ray_fit.stop()
+        raise
+
+
+def _raise(failure: BaseException | None) -> None:
+    if failure is not None:
+        raise failure
+
+
 def _train_model(
     config: Config, manifest: Manifest, tracker: "Tracker", held: Lease, interrupts: Interrupts, part: Part | None
 ) -> None:
     """Run the schedule, or what is left of it, and write the finished model into the run's folder."""
+    from mana_dist.registry import model_folder
+    from mana_dist.train import ray_fit
+    from mana_dist.train.checkpoints.history import Checkpoints
     from mana_dist.train.tracking.observer import Observer
 
     observer = Observer(tracker, str(config.run.name))
@@ -158,7 +201,7 @@ def _train_model(
         if newest is None or newest.step < total or config.data.validation_path:
             # Meanwhile nobody but the tracker's delivery talks to MLflow.
             with single_tries(), contextlib.closing(observer):
-                fit(config, manifest, see, held, interrupts)
+                ray_fit.fit(config, manifest, see, held, interrupts)
         model = run_record.model_folder_of(config)
         weights = persistently(storage.read_bytes, storage.join(checkpoints.folder(total), model_folder.WEIGHTS_FILE))
         description = model_folder.describe(config)
@@ -171,6 +214,8 @@ def _train_model(
 
 
 def _is_finished(model: str) -> bool:
+    from mana_dist.registry import model_folder
+
     # The last file to be written.
     return storage.exists(storage.join(model, model_folder.WEIGHTS_FILE))
 
@@ -190,6 +235,8 @@ def _named(config: Config) -> Config:
 
 def _print_plan(config: Config, manifest: Manifest, tracking_uri: str, *, resumed: bool) -> None:
     """Log what will be done, and which results would be lost with a Ray job's folder."""
+    from mana_dist.model.mana import parameter_count
+
     data, run = config.data, config.run
     planned = ", ".join(f"stage {stage.number}: {stage.stop - stage.start}" for stage in stages(config))
     epochs = stages(config)[-1].stop * data.batch_size / manifest.samples

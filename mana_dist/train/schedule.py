@@ -1,13 +1,8 @@
-"""The three-stage schedule (paper section 3.4), its losses and its trained parameters."""
+"""The three-stage schedule (paper section 3.4) and its trained parameters."""
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from mana_dist.config import Config
-from mana_dist.model import Mana
 
 ADAM_BETAS = (0.5, 0.99)
 
@@ -34,7 +29,7 @@ class Stage:
         return self.number == 2
 
     def trains(self, parameter: str) -> bool:
-        """Return whether the named parameter of :class:`Mana` is trained in this stage.
+        """Return whether the named parameter of :class:`mana_dist.model.Mana` is trained in this stage.
 
         Stage 1: all but the memory module. Stage 2: the memory bank, the only part of the memory module that
         |Y - Q|_1 depends on, since Y is taken before the projection. Stage 3: everything.
@@ -59,34 +54,3 @@ def stages(config: Config) -> tuple[Stage, ...]:
             planned.append(Stage(number, start, start + steps, stage.lr))
         start += steps
     return tuple(planned)
-
-
-class StageObjective(nn.Module):
-    """The network with the loss of a stage, as one module, so that DeepSpeed wraps both.
-
-    Parameters that the stage does not train are frozen.
-    """
-
-    def __init__(self, model: Mana, stage: Stage) -> None:
-        super().__init__()
-        self.model = model
-        self.stage = stage
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(stage.trains(name))
-
-    def forward(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """Return the stage's mean loss over a batch.
-
-        Args:
-            lr: (B, T, 3, h, w) uint8.
-            hr: (B, 3, 4h, 4w) uint8, the ground truth of the centre frames.
-
-        Returns:
-            Scalar, fp32: mean |O - G| with both in [0, 1] (stages 1 and 3), or mean |Y - Q| (stage 2).
-        """
-        # uint8 until here, so that no mixed-precision wrapper rounds the frames.
-        frames = lr.to(torch.float32) / 255
-        if self.stage.trains_memory_only:
-            reading, query = self.model.memory_reading(frames[:, frames.shape[1] // 2])
-            return F.l1_loss(reading.float(), query.float())
-        return F.l1_loss(self.model(frames).float(), hr.to(torch.float32) / 255)

@@ -5,7 +5,7 @@ import torch
 from mana_dist import ray_runtime, storage
 from mana_dist.config import Config
 from mana_dist.console import log
-from mana_dist.data.feed import check_dataset
+from mana_dist.data.manifest import check_dataset
 from mana_dist.errors import UserError, one_line
 from mana_dist.model import Mana
 from mana_dist.model.inference import choose_device

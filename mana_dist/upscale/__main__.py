@@ -4,8 +4,10 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import fields
 
+from mana_dist import storage
 from mana_dist.arguments import Parser
 from mana_dist.errors import UserError
+from mana_dist.registry.names import check_model_folder
 from mana_dist.upscale.bucket.config import MEMORY, SUFFIXES, BucketOptions
 from mana_dist.upscale.config import CODECS, SEGMENT_FRAMES, MemoryLimit, Settings
 
@@ -34,6 +36,9 @@ def main(arguments: Sequence[str]) -> None:
             raise UserError(f"--{name.replace('_', '-')} goes with --source and --out; leave it out")
     settings = _settings(values)
     settings.check()
+    if storage.is_missing(values.src):
+        raise UserError(f"{values.src}: no such file or folder")
+    check_model_folder(values.model)
     from mana_dist.upscale import upscale
 
     upscale(values.src, values.dst, values.model, settings, values.tracking_uri, overwrite=values.overwrite)

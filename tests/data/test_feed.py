@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mana_dist.config import DataConfig
 from mana_dist.data.config import SampleSettings
-from mana_dist.data.feed import Feed, augment, centre_frames, check_dataset
-from mana_dist.data.manifest import Manifest, Shard, load_manifest, save_manifest
+from mana_dist.data.feed import Feed, augment, centre_frames
+from mana_dist.data.manifest import Manifest, Shard, check_dataset, load_manifest, save_manifest
 from mana_dist.data.order import Augmentation, SampleOrder, augmentation
 from mana_dist.data.samples import Sample, ShardWriter
 from mana_dist.errors import UserError

@@ -14,8 +14,9 @@ from mana_dist.model import Mana, ModelConfig
 from mana_dist.model.alignment import KINDS, AttentionKind, Sizes
 from mana_dist.model.mana import CrossFrameAttention
 from mana_dist.model.tiling import Tiling, decoder_reach
+from mana_dist.train.objective import StageObjective
 from mana_dist.train.planning.costs import sample_cost
-from mana_dist.train.schedule import Stage, StageObjective
+from mana_dist.train.schedule import Stage
 from tests.model.test_tiling import CONFIG, random_model, whole_and_tiled
 
 

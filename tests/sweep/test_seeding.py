@@ -14,7 +14,8 @@ from mana_dist.sweep.variations import memory_sweep
 from mana_dist.train.checkpoints.checkpoint import TrainState
 from mana_dist.train.checkpoints.history import Checkpoints
 from mana_dist.train.engine import initial_weights
-from mana_dist.train.schedule import Stage, StageObjective
+from mana_dist.train.objective import StageObjective
+from mana_dist.train.schedule import Stage
 from tests.sweep.outcomes import CONFIG
 
 

@@ -1,5 +1,8 @@
 """Failures count from the newest checkpoint on, and what counts is what lies in the storage."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -7,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from ray.train import WorkerGroupError
+from ray.train import ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchTrainer
 
 from mana_dist.config import Config, RunConfig
 from mana_dist.errors import UserError
@@ -104,3 +108,21 @@ def test_a_damaged_checkpoint_does_not_hide_the_ones_written_after_it(tmp_path: 
         yield "the end"
 
     assert ray_fit._fit_with_restarts(run, Attempts(attempts()).start, held, Interrupts(), None) == "the end"  # type: ignore[arg-type]
+
+
+def test_ray_train_starts_no_process_that_a_training_has_no_use_for() -> None:
+    trainer = TorchTrainer(lambda: None, scaling_config=ScalingConfig(num_workers=1))
+    own = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
+    assert own >= ray_fit._NEEDLESS_IN_PRIVATE  # as this version of Ray names them
+    ray_fit._leave_out(trainer, ray_fit._NEEDLESS_IN_PRIVATE)
+    left = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
+    assert left == own - ray_fit._NEEDLESS_IN_PRIVATE
+
+
+def test_deepspeed_comes_without_mlflow_which_can_still_be_imported() -> None:
+    program = (
+        "import sys; from mana_dist.train.engine import _import_deepspeed; _import_deepspeed();"
+        "assert 'mlflow' not in sys.modules; import mlflow.version; assert 'deepspeed' in sys.modules"
+    )
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)

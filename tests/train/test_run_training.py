@@ -1,5 +1,6 @@
 """A driver that loses its run to another attempt has the last word about nothing: no model, no version, no alias."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ import pytest
 from mlflow import MlflowClient
 
 from mana_dist.config import Config, DataConfig, MlflowConfig, RunConfig
+from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig
 from mana_dist.registry import versions
 from mana_dist.storage.lease import LostError
-from mana_dist.train import run_training, validate_candidate
+from mana_dist.train import ray_fit, run_record, run_training, validate_candidate
 from mana_dist.train.checkpoints.checkpoint import TrainState
 from mana_dist.train.checkpoints.history import Checkpoints
 from mana_dist.train.schedule import stages
@@ -38,12 +40,13 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         Checkpoints(run).write(TrainState(stages(run)[-1].stop, weights, moments))
         return stages(run)[-1].stop
 
-    monkeypatch.setattr(run_training, "fit", trained)
+    monkeypatch.setattr(ray_fit, "start", lambda *_: None)
+    monkeypatch.setattr(ray_fit, "fit", trained)
     return run
 
 
 STEPS: list[tuple[Any, str, list[str]]] = [
-    (run_training, "fit", []),
+    (ray_fit, "fit", []),
     (Tracker, "flush", ["model"]),
     (versions, "log_and_register", ["model", "version"]),
     (validate_candidate, "settle", ["model", "version", "alias"]),
@@ -77,3 +80,25 @@ def test_what_comes_after_the_step_in_which_a_run_was_lost_is_not_done(
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "RUNNING"  # how it ends is the other attempt's to say
+
+
+def test_a_ray_that_does_not_start_ends_the_run_in_mlflow(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise UserError("no Ray here")
+
+    monkeypatch.setattr(ray_fit, "start", refuses)
+    with pytest.raises(UserError, match="no Ray here"):
+        run_training.train(config)
+    record = run_record.load(config)
+    assert record is not None
+    assert MlflowClient(config.mlflow.tracking_uri).get_run(record.mlflow_run_id).info.status == "FAILED"
+
+
+def test_ray_ends_where_mlflow_cannot_be_used(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(ray_fit, "start", lambda *_: calls.append("start"))
+    monkeypatch.setattr(ray_fit, "stop", lambda: calls.append("stop"))
+    nowhere = dataclasses.replace(config.mlflow, tracking_uri="sqlite:////proc/nowhere/mlflow.db")
+    with pytest.raises(UserError, match=r"mlflow\.tracking_uri"):
+        run_training.train(dataclasses.replace(config, mlflow=nowhere))
+    assert calls == ["start", "stop"]

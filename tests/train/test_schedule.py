@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from mana_dist.config import Config, ScheduleConfig, StageConfig, parse
 from mana_dist.model import Mana, ModelConfig
-from mana_dist.train.schedule import ADAM_BETAS, Stage, StageObjective, stages
+from mana_dist.train.objective import StageObjective
+from mana_dist.train.schedule import ADAM_BETAS, Stage, stages
 
 MODEL = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=5)
 

@@ -6,13 +6,16 @@ DUF's data and BasicSR's ``duf_downsample``.
 """
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from mana_dist.data.degradation.kind import Degradation
 from mana_dist.data.resize import ROUNDED, apply_separable, tap_matrix
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 _SIGMA = 1.6
 _RADIUS = 6
@@ -26,7 +29,7 @@ def _shrink(frame: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=64)
-def _gaussian_matrix(length: int) -> sparse.csr_array:
+def _gaussian_matrix(length: int) -> "sparse.csr_array":
     """Return BD along a line: float64 (length // 4, length). The 2-D kernel is the outer product of its kernel."""
     offsets = np.arange(-_RADIUS, _RADIUS + 1)
     kernel = np.exp(-(offsets**2) / (2 * _SIGMA**2))

@@ -45,12 +45,16 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
 
+    def catch(self) -> None:
+        """Catch the signals again, where a library has installed handlers of its own."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _CAUGHT:
+                signal.signal(number, self._catch)
+
     @contextlib.contextmanager
     def awaited(self) -> Iterator[None]:
         """Let the first signal only set :attr:`requested` while the context is open; open it after Ray has started."""
-        if threading.current_thread() is threading.main_thread():
-            for number in _CAUGHT:
-                signal.signal(number, self._catch)  # Ray has installed handlers of its own
+        self.catch()
         self._awaits = True
         try:
             yield

@@ -4,8 +4,7 @@ from pyarrow import fs
 
 from mana_dist import storage
 from mana_dist.config import Config
-from mana_dist.data.feed import check_dataset
-from mana_dist.data.manifest import Manifest
+from mana_dist.data.manifest import Manifest, check_dataset
 from mana_dist.errors import UserError
 from mana_dist.registry.names import check_names
 from mana_dist.train.schedule import stages

@@ -15,7 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mana_dist.model import Mana, ModelConfig
-from mana_dist.train.schedule import Stage, StageObjective
+from mana_dist.train.objective import StageObjective
+from mana_dist.train.schedule import Stage
 
 # Dense bf16 TFLOP/s from the makers' data sheets; the first entry contained in a device's name counts. TF32, in which
 # torch computes fp32 convolutions, has half of it.

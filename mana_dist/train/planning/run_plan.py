@@ -16,10 +16,11 @@ from mana_dist.progress import duration
 from mana_dist.registry.tracking_uri import failures, quiet_mlflow, resolve_tracking_uri
 from mana_dist.train import run_record
 from mana_dist.train.engine import micro_batches
+from mana_dist.train.objective import StageObjective
 from mana_dist.train.planning.checks import check_inputs
 from mana_dist.train.planning.costs import Memory, memory, sample_cost, trained_parameters
 from mana_dist.train.run_record import RunRecord
-from mana_dist.train.schedule import ADAM_BETAS, Stage, StageObjective, stages
+from mana_dist.train.schedule import ADAM_BETAS, Stage, stages
 
 _MIB = 2**20
 _REFERENCE = 100e12  # FLOP/s assumed for GPUs, which cannot be measured before they are taken

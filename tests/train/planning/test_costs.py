@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mana_dist.model import Mana, ModelConfig
+from mana_dist.train.objective import StageObjective
 from mana_dist.train.planning.costs import Peak, device_peak, memory, sample_cost, trained_parameters
-from mana_dist.train.schedule import Stage, StageObjective
+from mana_dist.train.schedule import Stage
 
 MODEL = ModelConfig(channels=16, encoder_blocks=2, decoder_blocks=3, frames=3, window=5, memory_slots=6)
 SOFTMAX, DENSE, NO_MEM = (

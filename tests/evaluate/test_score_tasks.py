@@ -223,10 +223,10 @@ def test_a_killed_worker_is_replaced_and_ctrl_c_ends_it(tmp_path: Path, signal_:
 
 
 def _workers(process: "subprocess.Popen[str]", seconds: float = 300) -> list[int]:
-    """The processes of the command's actors, once they are scoring."""
+    """The processes of the command's actors, once they are there; Ray's title may name either of their two calls."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
-        found = [pid for pid in _descendants(process.pid) if b"_Worker.score" in _title(pid)]
+        found = [pid for pid in _descendants(process.pid) if b"ray::_Worker" in _title(pid)]
         if found:  # one may be done before the other has begun
             return found
         time.sleep(0.05)

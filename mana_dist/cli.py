@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from mana_dist import __version__
+from mana_dist.allocator import keep_freed_memory
 from mana_dist.arguments import Parser
 from mana_dist.errors import UserError, run_command
 
@@ -49,6 +50,7 @@ def run(name: str, arguments: Sequence[str] = ()) -> None:
         return UserError(f"mana {name} needs {library} here, which is missing; pip install 'mana-dist[{extra}]'")
 
     def main(given: list[str]) -> None:
+        keep_freed_memory()
         for library in command.needs:
             if find_spec(library) is None and not {"-h", "--help"} & set(given):
                 raise missing(library, command.extra)

@@ -37,9 +37,9 @@ class Progress:
         """Frames per second since the start."""
         return self.count / max(self.seconds, 1e-9)
 
-    def step(self) -> None:
-        """One frame more is done."""
-        self.count += 1
+    def step(self, frames: int = 1) -> None:
+        """Count frames that are done."""
+        self.count += frames
         now = time.monotonic()
         if self._stream and now - self._said >= (TERMINAL_INTERVAL if self._terminal else LOG_INTERVAL):
             self._said = now

@@ -33,6 +33,19 @@ def test_log_gets_a_line_every_five_seconds_with_rate_and_time_left(clock: list[
     assert (progress.count, progress.seconds, progress.rate) == (20, 10.0, 2.0)
 
 
+def test_several_frames_at_once_count_as_many(clock: list[float]) -> None:
+    stream = io.StringIO()
+    progress = Progress("3 clips", 100, stream)
+    for frames in (10, 0, 15):
+        clock[0] += 5
+        progress.step(frames)
+    assert stream.getvalue().splitlines() == [
+        "3 clips: frame 10/100, 2.00 frames/s, ETA 0:45",
+        "3 clips: frame 10/100, 1.00 frames/s, ETA 1:30",
+        "3 clips: frame 25/100, 1.67 frames/s, ETA 0:45",
+    ]
+
+
 def test_terminal_line_is_overwritten_and_cleared(clock: list[float]) -> None:
     stream = Terminal()
     progress = Progress("clip", 20_000, stream)

@@ -159,7 +159,9 @@ def _score(prepared: _Prepared, held: Lease) -> Evaluation:
         clip_lines.finish(position, scored)
 
     try:
-        scored = score_clips(prepared.clips, prepared.settings, prepared.workers, take, clip_lines.progress)
+        scored = score_clips(
+            prepared.clips, prepared.settings, prepared.workers, take, clip_lines.progress, clip_lines.count
+        )
     except UserError as error:
         raise UserError("; ".join([str(error), *_keep(prepared, finished, held)])) from error
     except (Exception, KeyboardInterrupt, SystemExit):
@@ -300,7 +302,8 @@ class _ClipLines:
     def __init__(self, clips: Sequence[Clip]) -> None:
         self._clips = clips
         self._done = 0
-        self._all = Progress(f"{len(clips)} clips", None)
+        lengths = [clip.length for clip in clips if clip.length is not None]
+        self._all = Progress(f"{len(clips)} clips", sum(lengths) if len(lengths) == len(clips) else None)
         self._live: Progress | None = None
 
     def progress(self, position: int) -> Callable[[], None]:
@@ -309,10 +312,13 @@ class _ClipLines:
         self._live = Progress(f"clip {position + 1}/{len(self._clips)} {clip.name}", clip.length)
         return self._live.step
 
+    def count(self, frames: int) -> None:
+        """Show how many frames of all clips the workers have scored."""
+        self._all.step(frames - self._all.count)
+
     def finish(self, position: int, scored: ScoredClip) -> None:
         """Log the line of a clip that is done."""
-        if self._live is not None:
-            self._live.close()
+        (self._live or self._all).close()
         self._done += 1
         seconds = (self._live or self._all).seconds
         rate = f", {scored.frames / max(seconds, 1e-9):.2f} frames/s" if self._live is not None else ""

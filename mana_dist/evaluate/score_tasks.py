@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ import cv2
 import torch
 
 from mana_dist import ray_runtime
+from mana_dist.allocator import keep_freed_memory
 from mana_dist.console import log
 from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.scored_clips import Clip
@@ -29,7 +30,8 @@ from mana_dist.progress import duration
 RETRIES = 2
 """Number of further tries for a clip whose worker process died."""
 
-_SILENCE = 60.0  # seconds without a result after which the clips that are waited for are logged
+_LOOK = 1.0  # seconds between counts of the workers' frames
+_SILENCE = 60.0  # seconds without a frame after which the clips that are waited for are logged
 
 EXAMPLES = 64
 """Number of clips, those in which methods differ most, whose pictures are kept."""
@@ -82,6 +84,7 @@ def score_clips(
     workers: int | None,
     on_scored: OnScored,
     progress: Callable[[int], Callable[[], None]],
+    on_frames: Callable[[int], None] = lambda _: None,
 ) -> list[ScoredClip]:
     """Score every clip once.
 
@@ -93,6 +96,7 @@ def score_clips(
         on_scored: takes each clip's results as they come.
         progress: returns what is to be called after each frame of the clip of that position; only for clips that this
             process scores.
+        on_frames: takes each second the number of frames of all clips that the workers have scored.
 
     Returns:
         Results in the clips' order.
@@ -108,7 +112,7 @@ def score_clips(
     elsewhere = bool(os.environ.get("RAY_ADDRESS")) and len(clips) > 1 and workers != 1
     if shared.workers > 1 or elsewhere:
         with _ray(shared) as cluster:
-            return _on_ray(clips, settings, workers, cluster, on_scored)
+            return _on_ray(clips, settings, workers, cluster, on_scored, on_frames)
     settings = _placed(settings)
     gathered = _Gathered()
     with _threads(settings.threads):
@@ -144,6 +148,15 @@ class _Worker:
 
     def __init__(self) -> None:
         self._settings: Settings | None = None
+        self._frames = 0
+        keep_freed_memory()
+
+    def frames(self) -> int:
+        """Return the number of the clip's frames that are scored; answered while the clip is."""
+        return self._frames
+
+    def _step(self) -> None:
+        self._frames += 1
 
     def score(self, shared: list[Any], clip: Clip) -> ScoredClip | _Mistake:
         """Score a clip; ``shared`` holds the reference to the settings, which Ray would else fetch for every clip."""
@@ -151,10 +164,11 @@ class _Worker:
             import ray
 
             settings: Settings = ray.get(shared[0])
-            _set_threads(settings.threads)
             self._settings = _placed(settings)
+        _set_threads(self._settings.threads)
+        self._frames = 0
         try:
-            return score_clip(clip, self._settings)
+            return score_clip(clip, self._settings, self._step)
         except UserError as error:
             return _Mistake(str(error))
 
@@ -185,7 +199,12 @@ def _ray(shared: Plan) -> Iterator[_Cluster]:
 
 
 def _on_ray(
-    clips: Sequence[Clip], settings: Settings, workers: int | None, cluster: _Cluster, on_scored: OnScored
+    clips: Sequence[Clip],
+    settings: Settings,
+    workers: int | None,
+    cluster: _Cluster,
+    on_scored: OnScored,
+    on_frames: Callable[[int], None],
 ) -> list[ScoredClip]:
     import ray
 
@@ -197,24 +216,33 @@ def _on_ray(
             "add one, or use --workers 1"
         )
     count = min(len(clips), room, workers or room)
-    # Dead workers are replaced here: Ray does not restart those that ended by themselves.
-    actor = ray.remote(_Worker).options(num_cpus=settings.threads or 1, num_gpus=1 if gpu else 0)
+    # Dead workers are replaced here: Ray does not restart those that ended by themselves. Of the two calls at once, one
+    # scores a clip and one asks how far it is.
+    actor = ray.remote(_Worker).options(num_cpus=settings.threads or 1, num_gpus=1 if gpu else 0, max_concurrency=2)
     shared = [ray.put(settings)]
     idle = [actor.remote() for _ in range(count)]
     busy: dict[Any, tuple[Any, int]] = {}
     gathered = _Gathered()
     waiting = list(range(len(clips)))
     deaths = Counter[int]()
-    came = time.monotonic()
+    frames: dict[int, int] = {}  # scored, by the clip's position
+    came = said = time.monotonic()
     try:
         while waiting or busy:
             while waiting and idle:
                 worker, position = idle.pop(), waiting.pop(0)
                 busy[worker.score.remote(shared, clips[position])] = (worker, position)
-            ready, _ = ray.wait(list(busy), num_returns=1, timeout=_SILENCE)
+            ready, _ = ray.wait(list(busy), num_returns=1, timeout=_LOOK)
             if not ready:
+                counted = frames | _frames(busy.values())
+                if counted != frames:
+                    frames, came = counted, time.monotonic()
+                    on_frames(sum(frames.values()))
+                if time.monotonic() - max(came, said) < _SILENCE:
+                    continue
+                said = time.monotonic()
                 names = ", ".join(redacted(clips[position].uri) for _, position in busy.values())
-                log.info(f"no clip scored for {duration(time.monotonic() - came)}; waiting for {names}")
+                log.info(f"no frame scored for {duration(time.monotonic() - came)}; waiting for {names}")
                 continue
             came = time.monotonic()
             worker, position = busy.pop(ready[0])
@@ -231,12 +259,26 @@ def _on_ray(
                 waiting.insert(0, position)
                 continue
             gathered.add(position, scored)
+            frames[position] = scored.frames
             idle.append(worker)
             on_scored(position, scored)
     finally:
         for worker in [*idle, *(worker for worker, _ in busy.values())]:
             ray.kill(worker)
     return gathered.in_order()
+
+
+def _frames(busy: Iterable[tuple[Any, int]]) -> dict[int, int]:
+    """Return how many frames of its clip each worker has scored, by the clip's position; of those that answer."""
+    import ray
+
+    asked = {worker.frames.remote(): position for worker, position in busy}
+    ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK)
+    found = {}
+    for reference in ready:
+        with contextlib.suppress(ray.exceptions.RayError):  # how its clip ended is for _result to say
+            found[asked[reference]] = ray.get(reference)
+    return found
 
 
 def _result(reference: Any) -> ScoredClip | None:

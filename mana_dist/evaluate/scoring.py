@@ -98,8 +98,9 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
                 _next(method.name, output, pair, clip, number)
                 for method, output in zip(settings.methods, outputs, strict=True)
             ]
+            hr = _inside(pair.hr, settings.border_crop)  # one array for all methods, whose features LPIPS keeps
             for collected, frame in zip(scores, frames, strict=True):
-                collected.append(_score(frame, pair.hr, settings))
+                collected.append(_score(_inside(frame, settings.border_crop), hr, settings.measures))
             example = _clearer_example(example, clip, number, pair, frames)
         count += 1
         progress()
@@ -217,11 +218,10 @@ def _clearer_example(best: Example | None, clip: Clip, number: int, pair: _Pair,
     return Example(clip.name, number, region, region.of_lr(pair.lr.pixels).copy(), region.of(pair.hr).copy(), cut)
 
 
-def _score(frame: Frame, hr: Frame, settings: Settings) -> Scores:
-    frame, hr = (_inside(image, settings.border_crop) for image in (frame, hr))
+def _score(frame: Frame, hr: Frame, measures: Mapping[str, Measure]) -> Scores:
     side = min(hr.shape[:2])
     values = {
-        name: settings.measures[name](frame, hr) if name in settings.measures and side >= metric.smallest_side else None
+        name: measures[name](frame, hr) if name in measures and side >= metric.smallest_side else None
         for name, metric in METRICS.items()
     }
     return Scores(values, frames=1)

@@ -6,14 +6,14 @@ import os
 import socket
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from mana_dist import storage
 from mana_dist.console import log
@@ -51,25 +51,40 @@ class Lpips:
         """
         self.source = source
         _check_trunk(trunk, source)
-        self._network = _network(trunk)
+        # As the frames come, so that no layer reorders them.
+        self._network = _network(trunk).to(memory_format=torch.channels_last)
         self._device = torch.device("cpu")
+        self._reference: tuple[NDArray[np.uint8], list[Tensor]] | None = None
 
     def on(self, device: str) -> Self:
         """Move the metric to another device, and return it."""
         self._device = torch.device(device)
         self._network.to(self._device)
+        self._reference = None
         return self
 
     def __call__(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-        """Return the distance of two (H, W, 3) uint8 RGB frames, with sides of at least ``SMALLEST_SIDE``."""
+        """Return the distance of two (H, W, 3) uint8 RGB frames, with sides of at least ``SMALLEST_SIDE``.
+
+        The features of ``b`` are kept for the next call with this very array, so that each method costs one run of
+        the trunk; its pixels must not change between such calls.
+        """
         if min(*a.shape[:2], *b.shape[:2]) < SMALLEST_SIDE:
             raise ValueError(f"LPIPS needs sides of at least {SMALLEST_SIDE} pixels, got {a.shape} and {b.shape}")
         with torch.inference_mode():
-            return float(self._network(self._input(a), self._input(b)))
+            if self._reference is None or self._reference[0] is not b:
+                self._reference = b, self._features(b)
+            layers = zip(self._network.lins, self._features(a), self._reference[1], strict=True)
+            return float(sum(weighted((x - y).square_()).mean() for weighted, x, y in layers))
 
-    def _input(self, frame: NDArray[np.uint8]) -> Tensor:
+    def _features(self, frame: NDArray[np.uint8]) -> list[Tensor]:
+        """Return the trunk's layers, each with channels of unit length, as the lpips package normalises them."""
         image = torch.from_numpy(np.ascontiguousarray(frame)).to(self._device)
-        return image.permute(2, 0, 1)[None].float() / 127.5 - 1
+        scaled = self._network.scaling_layer(image.permute(2, 0, 1)[None].float() / 127.5 - 1)  # channels last
+        return [
+            layer / (torch.linalg.vector_norm(layer, dim=1, keepdim=True) + 1e-10)
+            for layer in self._network.net(scaled)
+        ]
 
 
 def load_lpips(trunk: str | None) -> Lpips | Unavailable:
@@ -119,13 +134,13 @@ def _check_trunk(trunk: Mapping[str, Tensor], source: str) -> None:
                 raise UserError(f"LPIPS trunk {source}: {name} is not that of torchvision's AlexNet IMAGENET1K_V1")
 
 
-def _network(trunk: Mapping[str, Tensor]) -> nn.Module:
+def _network(trunk: Mapping[str, Tensor]) -> Any:
     import lpips
 
     # pnet_rand: the package would otherwise download the trunk; its random one is overwritten below.
     with warnings.catch_warnings(), torch.random.fork_rng(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        network: nn.Module = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
+        network = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
     named = {
         f"net.slice{part}.{layer}.{kind}": trunk[f"features.{layer}.{kind}"]
         for layer, part in _SLICES.items()

@@ -12,6 +12,7 @@ import ray.train
 import ray.train.torch
 import torch
 
+from mana_dist.allocator import keep_freed_memory
 from mana_dist.config import Config
 from mana_dist.data.feed import Feed
 from mana_dist.data.manifest import Manifest
@@ -68,6 +69,7 @@ def train_worker(task: WorkerTask) -> int:
     Returns:
         The global steps done; all of them are in a checkpoint.
     """
+    keep_freed_memory()
     with memory_errors_as_user_errors(task.config):
         return Worker(task).train()
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,6 +136,35 @@ def test_a_mistake_in_a_worker_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
+class WaitingWorker:
+    """Scores two frames of a clip, and ends it when they have been counted."""
+
+    def __init__(self) -> None:
+        self._counted = threading.Event()
+
+    def frames(self) -> int:
+        self._counted.set()
+        return 2
+
+    def score(self, shared: list[Any], clip: Any) -> Any:
+        del shared
+        self._counted.wait()
+        return SimpleNamespace(example=None, name=clip.name, frames=3)
+
+
+@pytest.mark.slow
+def test_frames_are_counted_while_workers_score_their_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_tasks, "_Worker", WaitingWorker)
+    clips: list[Any] = [SimpleNamespace(name=name, uri=name) for name in ("a", "b")]
+    settings: Any = SimpleNamespace(device="cpu", threads=1)
+    counted: list[int] = []
+    with score_tasks._ray(score_tasks.Plan(2, 1)) as cluster:
+        found = score_tasks._on_ray(clips, settings, 2, cluster, lambda *_: None, counted.append)
+    assert [scored.frames for scored in found] == [3, 3]
+    assert counted
+    assert counted[0] in {2, 4, 5}  # of one clip or of both, where one may be done
+
+
 class LeavingWorker:
     """Leaves its process, as if all were well: at the clip ``once`` the first time, at ``always`` every time."""
 
@@ -145,7 +175,10 @@ class LeavingWorker:
         tries.write_text("x" * (before + 1))
         if clip.name == "always" or (clip.name == "once" and not before):
             sys.exit(0)
-        return SimpleNamespace(example=None, name=clip.name)
+        return SimpleNamespace(example=None, name=clip.name, frames=1)
+
+    def frames(self) -> int:
+        return 0
 
 
 @pytest.mark.slow
@@ -156,10 +189,10 @@ def test_a_worker_that_leaves_is_replaced_and_its_clip_given_up_in_the_end(
     clips: list[Any] = [SimpleNamespace(name=name, uri=str(tmp_path / name)) for name in ("once", "other", "always")]
     settings: Any = SimpleNamespace(device="cpu", threads=1)
     with score_tasks._ray(score_tasks.Plan(2, 1)) as cluster:
-        found: Any = score_tasks._on_ray(clips[:2], settings, 1, cluster, lambda *_: None)
+        found: Any = score_tasks._on_ray(clips[:2], settings, 1, cluster, lambda *_: None, lambda _: None)
         assert [scored.name for scored in found] == ["once", "other"]
         with pytest.raises(UserError, match=rf"^{tmp_path}/always: the worker process that scored it died 3 times"):
-            score_tasks._on_ray(clips[2:], settings, 1, cluster, lambda *_: None)
+            score_tasks._on_ray(clips[2:], settings, 1, cluster, lambda *_: None, lambda _: None)
     assert [len((tmp_path / name).read_text()) for name in ("once", "other", "always")] == [2, 1, 3]
 
 
@@ -190,10 +223,10 @@ def test_a_killed_worker_is_replaced_and_ctrl_c_ends_it(tmp_path: Path, signal_:
 
 
 def _workers(process: "subprocess.Popen[str]", seconds: float = 300) -> list[int]:
-    """The processes of the command's actors, once they are scoring."""
+    """The processes of the command's actors, once they are there; Ray's title may name either of their two calls."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
-        found = [pid for pid in _descendants(process.pid) if b"_Worker.score" in _title(pid)]
+        found = [pid for pid in _descendants(process.pid) if b"ray::_Worker" in _title(pid)]
         if found:  # one may be done before the other has begun
             return found
         time.sleep(0.05)

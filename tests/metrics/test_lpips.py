@@ -94,6 +94,23 @@ def test_equals_the_lpips_package_with_the_same_trunk(metric: Lpips) -> None:
 
 
 @with_trunk
+def test_frames_compared_with_one_reference_equal_the_lpips_package(metric: Lpips) -> None:
+    """Its features are kept for further methods, never for another frame."""
+    network = packaged(load_file(str(TRUNK)))
+
+    def expected(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+        frames = (torch.from_numpy(x.astype(np.float32) / 127.5 - 1).movedim(-1, 0)[None] for x in (a, b))
+        with torch.no_grad():
+            return float(network(*frames))
+
+    for seed in range(3):
+        reference, noisy = pair(seed, 20)
+        _, noisier = pair(seed, 60)
+        for frame in (noisy, noisier, reference, noisy):
+            assert metric(frame, reference) == pytest.approx(expected(frame, reference), abs=1e-6)
+
+
+@with_trunk
 def test_golden_values(metric: Lpips) -> None:
     """Of the lpips package 0.1.4 with torchvision's weights, once and for all."""
     assert [metric(*pair(seed, noise)) for seed, noise in GOLDEN] == pytest.approx(list(GOLDEN.values()), rel=1e-4)

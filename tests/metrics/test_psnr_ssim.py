@@ -79,6 +79,24 @@ def test_ssim_equals_the_formula_window_by_window() -> None:
     assert ssim(a, b) == pytest.approx(np.mean(channels), abs=1e-10)
 
 
+@pytest.mark.parametrize("height", [42, 43, 74, 75, 107])
+def test_frames_of_several_strips_equal_the_formula_over_the_whole_frame(height: int) -> None:
+    """Heights of one strip of 32 windows, of two and of three, and of a row more."""
+    a, b = pair(height, height)
+    assert psnr(a, b) == pytest.approx(10 * math.log10(255**2 / np.mean((a.astype(float) - b) ** 2)), abs=1e-9)
+    assert psnr_y(a, b) == pytest.approx(10 * math.log10(255**2 / np.mean((luma(a) - luma(b)) ** 2)), abs=1e-9)
+    channels = [skimage_ssim(a[..., c].astype(float), b[..., c].astype(float)) for c in range(3)]
+    assert ssim(a, b) == pytest.approx(np.mean(channels), abs=1e-9)
+    assert ssim_y(a, b) == pytest.approx(skimage_ssim(luma(a), luma(b)), abs=1e-9)
+
+
+def test_parts_of_frames_give_what_copies_of_them_give() -> None:
+    a, b = (frame[3:-4, 5:-2] for frame in pair(5))
+    for metric in (psnr, ssim, psnr_y, ssim_y):
+        assert metric(a, b) == metric(a.copy(), b.copy())
+        assert metric(a[::-1], b[::-1]) == pytest.approx(metric(a, b), abs=1e-9)
+
+
 def test_ssim_of_equal_and_of_flat_frames() -> None:
     a, _ = pair(1)
     assert ssim(a, a) == pytest.approx(1, abs=1e-12)

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+from mana_dist.allocator import keep_freed_memory
 from mana_dist.console import log
 from mana_dist.errors import UserError
 from mana_dist.ray_tasks import Step, map_on_ray
@@ -138,6 +139,7 @@ def _upscale(item: str, step: Step, recipe: Recipe) -> str:
 @functools.lru_cache(maxsize=1)
 def _upscaler(recipe: Recipe) -> Upscaler:
     """Return the process's upscaler, whose model is loaded once for all of its tasks."""
+    keep_freed_memory()
     return Upscaler(recipe)
 
 

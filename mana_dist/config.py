@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from mana_dist import storage
-from mana_dist.errors import UserError, redacted
+from mana_dist.errors import UserError
 from mana_dist.model.config import ModelConfig
 
 PRESETS = ("tiny", "paper")
@@ -28,16 +28,6 @@ _ALIASES = {
 }
 _ALSO = f"As in other commands, {', '.join(_ALIASES)} are taken too, for the keys of that name."
 _LONGEST_RUN_NAME = 128  # a folder and others below it have it in their names
-
-# Keys that go wherever a model goes: its network and its training. A key that is not here stays with the run: it may
-# hold a path, a server or a password.
-_SHARED = (
-    *("model.", "schedule.stage1.", "schedule.stage2.", "schedule.stage3."),
-    *("data.batch_size", "data.crop", "data.shuffle_groups"),
-    *("run.workers", "run.zero_stage", "run.precision", "run.micro_batch", "run.clip_gradients", "run.seed"),
-)
-# Keys that an MLflow run shows.
-_TRACKED = (*_SHARED, "data.", "run.", "mlflow.experiment", "mlflow.registered_model", "mlflow.candidate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,29 +277,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def shared(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of nested ``values`` that describe a model and its training, and may go wherever it goes."""
-    return _chosen(values, _SHARED)
-
-
-def tracked(config: Config) -> dict[str, Any]:
-    """Return the configuration as an MLflow run shows it, nested: without the server's URI, and without passwords."""
-    return _chosen(to_mapping(config), _TRACKED)
-
-
-def _chosen(values: Mapping[str, Any], keys: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
-    """Return those of nested ``values`` whose dotted keys are in ``keys``, or begin with one that ends with a dot."""
-    chosen: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            if inner := _chosen(value, keys, f"{name}."):
-                chosen[key] = inner
-        elif name in keys or name.startswith(tuple(key for key in keys if key.endswith("."))):
-            chosen[key] = redacted(value) if isinstance(value, str) else value
-    return chosen
 
 
 def _parser(prog: str) -> ArgumentParser:

@@ -33,7 +33,7 @@ from mana_dist.registry.tracking_uri import resolve_tracking_uri
 from mana_dist.registry.versions import Registered, move_alias, resolve
 from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease, LostError
-from mana_dist.video.frame_folders import parse_frame_range
+from mana_dist.video.frame_names import parse_frame_range
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 from mana_dist import storage
 from mana_dist.errors import UserError
-from mana_dist.video.frame_folders import parse_frame_range
+from mana_dist.video.frame_names import parse_frame_range
 
 LIST_SUFFIXES = (".txt", ".csv", ".jsonl")
 _KEYS = ("uri", "frames", "downscale")

@@ -23,6 +23,7 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig
+from mana_dist.published_keys import shared
 from mana_dist.registry import names
 from mana_dist.registry.tracking_uri import failures, resolve_tracking_uri, sqlite_file, tracking
 
@@ -52,7 +53,7 @@ def describe(config: Config) -> bytes:
 
 
 def _public_yaml(values: Mapping[str, Any]) -> bytes:
-    text: str = yaml.safe_dump(configuration.shared(values), sort_keys=False)
+    text: str = yaml.safe_dump(shared(values), sort_keys=False)
     return text.encode()
 
 

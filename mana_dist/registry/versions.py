@@ -14,8 +14,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import mana_dist
-from mana_dist.config import Config, flatten, shared, to_mapping
+from mana_dist.config import Config, flatten, to_mapping
 from mana_dist.errors import UserError, one_line
+from mana_dist.published_keys import shared
 from mana_dist.registry import model_folder
 from mana_dist.registry.tracking_uri import failures, quiet_mlflow, sqlite_file, tracking
 

@@ -133,8 +133,8 @@ def _of_pictures(files: Sequence[tuple[str, bytes]], limits: Limits) -> Frames:
     _check_size(*sizes[0], limits)
     for (name, _), size in zip(files, sizes, strict=True):
         if size != sizes[0]:
-            told = f"{size[0]}x{size[1]}, the first is {sizes[0][0]}x{sizes[0][1]}"
-            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name} is {told}; all frames must be of one size")
+            found = f"{size[0]}x{size[1]}, the first is {sizes[0][0]}x{sizes[0][1]}"
+            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name} is {found}; all frames must be of one size")
     try:
         return np.stack([to_frame(data, name) for name, data in files])
     except UserError as error:
@@ -142,7 +142,7 @@ def _of_pictures(files: Sequence[tuple[str, bytes]], limits: Limits) -> Frames:
 
 
 def _of_array(data: bytes, limits: Limits) -> Frames:
-    """By its header: numpy.load would set aside the memory that a wrong one asks for."""
+    """Return the frames of a ``.npy`` file; its header is checked before numpy sets aside the memory it asks for."""
     stream = io.BytesIO(data)
     try:
         version = npy.read_magic(stream)
@@ -152,9 +152,9 @@ def _of_array(data: bytes, limits: Limits) -> Frames:
         reason = one_line(error)[:REASON] or type(error).__name__
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"not an array as numpy.save writes it ({reason})") from error
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
-        told = f"{dtype} {shape}"
+        found = f"{dtype} {shape}"
         raise RefusedError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, f"the array is {told}; frames are uint8 ({limits.frames}, H, W, 3), RGB"
+            HTTPStatus.UNPROCESSABLE_ENTITY, f"the array is {found}; frames are uint8 ({limits.frames}, H, W, 3), RGB"
         )
     _check_count(shape[0], limits)
     _check_size(shape[2], shape[1], limits)

@@ -1,4 +1,4 @@
-"""The processes of a local stack: told apart by a variable in their environment, so none is ever lost.
+"""The processes of a local stack, recognised by a variable in their environment, so that none is ever lost.
 
 No process id is written down: one that is read later may be somebody else's. Every process that a stack starts, and all
 that those start, inherit MANA_LOCAL_STACK with the stack's folder. Ray's and PostgreSQL's write their titles over their
@@ -59,7 +59,7 @@ def stop(folder: Path, seconds: float = 20.0) -> int:
     ids = {process.pid for process in processes}
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            if process.ppid() not in ids:  # a server itself; it tells its own
+            if process.ppid() not in ids:  # a server itself, which stops its own children
                 process.send_signal(_stop_signal(process))
     psutil.wait_procs(processes, timeout=seconds)
     deadline = time.monotonic() + 30

@@ -146,7 +146,7 @@ def prepare(folder: Path) -> Layout:
     kept = {name: port for name, port in ports.items() if name in PORTS and _is_free(port)}
     missing = [name for name in PORTS if name not in kept]
     layout = Layout(folder, kept | dict(zip(missing, _free_ports(len(missing), kept.values()), strict=True)), passwords)
-    # First: it tells that all else here is the stack's, wherever this is cut off.
+    # First: it marks all else here as the stack's, even if writing is cut off.
     _write_private(folder / _FILE, json.dumps({"ports": layout.ports, "passwords": layout.passwords}, indent=1))
     for name in ("ray", "tmp", "home", "logs", "weed"):
         (folder / name).mkdir(exist_ok=True)

@@ -35,7 +35,7 @@ from mana_dist.train.elastic.interrupts import Interrupts, Terminated
 from mana_dist.train.planning.checks import check_inputs
 from mana_dist.train.run_record import run_folder
 from mana_dist.train.run_training import warn_of_loss
-from mana_dist.video.frame_folders import parse_frame_range
+from mana_dist.video.frame_names import parse_frame_range
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

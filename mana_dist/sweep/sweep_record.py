@@ -11,6 +11,7 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.data import order
 from mana_dist.errors import UserError, redacted
+from mana_dist.published_keys import tracked
 from mana_dist.storage.retry import persistently
 
 FILE = "sweep.json"
@@ -39,7 +40,7 @@ class Record:
 
 def flat(config: Config) -> dict[str, Any]:
     """Return a configuration as JSON gives it back, without the tracking server's URI."""
-    values: dict[str, Any] = json.loads(json.dumps(configuration.flatten(configuration.tracked(config))))
+    values: dict[str, Any] = json.loads(json.dumps(configuration.flatten(tracked(configuration.to_mapping(config)))))
     return values
 
 

@@ -3,13 +3,14 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import fields
+from fractions import Fraction
 
 from mana_dist import storage
 from mana_dist.arguments import Parser
 from mana_dist.errors import UserError
 from mana_dist.registry.names import check_model_folder
 from mana_dist.upscale.bucket.config import MEMORY, SUFFIXES, BucketOptions
-from mana_dist.upscale.config import CODECS, SEGMENT_FRAMES, MemoryLimit, Settings
+from mana_dist.upscale.config import ALL_FRAMES, CODECS, PICTURES_PER_SECOND, SEGMENT_FRAMES, MemoryLimit, Settings
 
 # The rest of the package is imported where it is used: it brings torch, and a mistake on the command line should be
 # answered at once.
@@ -87,7 +88,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     defaults = ", ".join(f"{traits.crf} for {name}" for name, traits in CODECS.items() if traits.crf is not None)
-    add("src", nargs="?", metavar="SRC", help="a video file")
+    add("src", nargs="?", metavar="SRC", help="a video file, or a folder of PNG or JPEG frames")
     add("dst", nargs="?", metavar="DST", help="the file to write: .mp4, .mov, .m4v or .mkv; with --codec png a folder")
     add("--model", required=True, help="a model folder, models:/NAME/VERSION or models:/NAME@ALIAS")
     add("--overwrite", action="store_true", help="replace what is there, if it is not this very result")
@@ -100,6 +101,10 @@ def _parser() -> Parser:
     add("--memory", type=_memory, default="auto", metavar="MIB", help="memory for the network's activations; a frame "
         f"that needs more is done in overlapping tiles. auto: half of what is free, on a cluster {MEMORY}; none: never "
         "tiled (default %(default)s)")  # fmt: skip
+    add("--frames", metavar="START:STOP", default=ALL_FRAMES, help="the frames that are upscaled, STOP excluded; the "
+        "result begins at 0 with the first, without sound (default all)")  # fmt: skip
+    add("--fps", type=_rate, metavar="RATE", help="frames per second of a folder of pictures: 24, 23.976, 24000/1001 "
+        f"(default {PICTURES_PER_SECOND})")  # fmt: skip
     add("--keep-gaps", action="store_true", help="keep jumps ahead of the source's clock, and its late beginning, "
         "instead of closing them")  # fmt: skip
     add("--compare", action="store_true", help="also write DST.compare.mp4, bicubic | MANA side by side, and "
@@ -128,6 +133,13 @@ def _memory(text: str) -> MemoryLimit:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of MiB nor auto nor none") from None
+
+
+def _rate(text: str) -> float:
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate; write 24, 23.976 or 24000/1001") from None
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Settings of upscaling and encoding: everything but the source and the model."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from mana_dist.errors import UserError
+from mana_dist.video.frame_names import parse_frame_range
 
 Codec = Literal["h264", "hevc", "av1", "ffv1", "png"]
 MemoryLimit = int | Literal["auto"] | None
@@ -11,6 +13,8 @@ MemoryLimit = int | Literal["auto"] | None
 SEGMENT_FRAMES = 240
 """Number of frames of a segment, about: what a kill loses at most, and a cluster's unit of work."""
 LEAST_SEGMENT_FRAMES = 8
+PICTURES_PER_SECOND = 25
+ALL_FRAMES = ":"
 
 _SPEEDS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"),
@@ -76,6 +80,8 @@ class Settings:
         threads: threads of the network on a CPU, on which the last bits of sums depend; None: OMP_NUM_THREADS, or as
             many as there are cores.
         keep_gaps: whether times that jump ahead, or begin late, stay as they are.
+        frames: which of the source's frames are upscaled, ``START:STOP``; the result begins at 0 with the first.
+        fps: frames per second of a folder of pictures; None: :data:`PICTURES_PER_SECOND`.
     """
 
     codec: Codec = "h264"
@@ -89,6 +95,13 @@ class Settings:
     compare: bool = False
     threads: int | None = None
     keep_gaps: bool = False
+    frames: str = ALL_FRAMES
+    fps: float | None = None
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second of a folder of pictures; 23.976 and its like are exact multiples of 1/1001."""
+        return Fraction(self.fps or PICTURES_PER_SECOND).limit_denominator(1001)
 
     @property
     def traits(self) -> CodecTraits:
@@ -115,3 +128,6 @@ class Settings:
             raise UserError(f"--threads must be at least 1, got {self.threads}")
         if self.segment < LEAST_SEGMENT_FRAMES:
             raise UserError(f"--segment must be at least {LEAST_SEGMENT_FRAMES} frames, got {self.segment}")
+        parse_frame_range(self.frames)
+        if self.fps is not None and not 1 / 1001 <= self.fps <= 1000:
+            raise UserError(f"--fps must be from 1/1001 to 1000 frames per second, got {self.fps:g}")

@@ -30,6 +30,7 @@ from mana_dist.video.colours import tag
 from mana_dist.video.containers import ALONE, open_input
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffix -> ffmpeg's container
+_ALL_ELSE = "everything but the pictures"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def join(
     """
     records = segment_record.read_finished(folder, segments)
     if not any(record.pts for record in records):
-        raise UserError(f"{survey.uri}: holds no video frame that can be decoded")
+        what = "no frame of the range" if survey.is_range else "no video frame"
+        raise UserError(f"{survey.uri}: holds {what} that can be decoded")
     times = times_of(records, survey)
     local = None if storage.is_remote(folder) else storage.resolve(folder)
     scratch = local if local and os.path.dirname(local) == os.path.dirname(storage.resolve(destination)) else None
@@ -94,9 +96,15 @@ def join(
         extras = _join_comparison(survey, segments, records, folder, destination, scratch, check, marked)
     # Last: once it is there, all is there.
     if settings.codec == "png":
-        left_out = join_pictures(survey, filled, times, destination, scratch, check, marked)
+        join_pictures(survey, filled, times, destination, scratch, check, marked)
+        left_out = [_ALL_ELSE]
     else:
-        left_out = _join_video(survey, filled, times, destination, scratch, settings, check, marked, copies=True)
+        copies = not (survey.is_range or survey.pictures)
+        left_out = _join_video(survey, filled, times, destination, scratch, settings, check, marked, copies=copies)
+        if survey.is_range:
+            left_out = [f"{_ALL_ELSE}, as with every range of frames"]
+    if survey.pictures:
+        left_out = []
     shown = next(record for record in records if record.pts)
     return Summary(
         len(times.pts),
@@ -106,7 +114,7 @@ def join(
         tuple(left_out),
         _stopped(survey, records, times),
         tuple(extras),
-        survey.clock.note,
+        "" if survey.is_range else survey.clock.note,
     )
 
 
@@ -125,7 +133,7 @@ def _join_video(
     suffix = os.path.splitext(destination)[1].lower()
     with (
         published(destination, scratch, check) as path,
-        open_input(survey.uri) as (source, source_video),
+        ExitStack() as reading,
         ExitStack() as stack,
     ):
         if marked is not None:
@@ -139,6 +147,7 @@ def _join_video(
         others: Iterator[tuple[Fraction, Any]] = iter(())
         copied: Copies | None = None
         if copies:
+            source, source_video = reading.enter_context(open_input(survey.uri))
             copy_tags(source_video, video)
             copied = Copies(source, source_video, target, survey.clock, samples_of(survey.uri))
             others = copied.packets()

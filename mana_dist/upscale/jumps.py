@@ -77,6 +77,8 @@ class Clock:
     def pictures(self, times: Sequence[Fraction]) -> Iterator[Fraction]:
         """Yield the seconds to add to the pictures' ``times``, all of a video in the order of showing."""
         number = 0
+        if times and not self.goes_back:  # else the first of a range of frames may be of any epoch
+            number = max(sum(epoch.first <= times[0] for epoch in self.epochs) - 1, 0)
         before: Fraction | None = None
         for time in times:
             if before is not None and self._goes_on(number, before, time):

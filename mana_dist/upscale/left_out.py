@@ -1,10 +1,12 @@
 """Parts of a source that are not in the written file, found by opening that file."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import av
+
+if TYPE_CHECKING:
+    from mana_dist.upscale.streams import Copies
 
 # Tags that a muxer writes itself, or that describe the source's file and not its content.
 _FILE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands"}
@@ -23,22 +25,7 @@ def tags_of(item: Any) -> dict[str, str]:
     }
 
 
-class Copied(Protocol):
-    """The streams that were copied into the written file.
-
-    Attributes:
-        indices: indices of the written file's streams, by those of the source's.
-        refused: how many packets of each of the source's streams were not taken.
-    """
-
-    indices: dict[int, int]
-    refused: Counter[int]
-
-    def mkv_takes(self, stream: Any) -> bool:
-        """Return whether Matroska takes a stream of the source."""
-
-
-def left_out(source: Any, video: Any, path: str, copied: Copied) -> list[str]:
+def left_out(source: Any, video: Any, path: str, copied: "Copies") -> list[str]:
     """Return what the written file does not hold, as lines.
 
     Args:
@@ -75,7 +62,7 @@ def codec_of(stream: Any) -> str:
     return str(stream.codec_context.codec.canonical_name)
 
 
-def _copy_of(stream: Any, result: Any, copied: Copied) -> Any | None:
+def _copy_of(stream: Any, result: Any, copied: "Copies") -> Any | None:
     index = copied.indices.get(stream.index, len(result.streams))
     copy = result.streams[index] if index < len(result.streams) else None
     return copy if copy is not None and copy.type == stream.type else None

@@ -35,6 +35,9 @@ def mark(model_sha256: str, source_bytes: int | None, settings: Settings) -> byt
     """
     traits = settings.traits
     wanted = {name: value for name, value in asdict(settings).items() if name not in _NOT_COUNTED}
+    for name in ("frames", "fps"):  # left out where unused, as in the marks of versions that did not have them
+        if wanted[name] == getattr(Settings, name):
+            del wanted[name]
     wanted |= {"crf": traits.crf if settings.crf is None else settings.crf, "preset": settings.preset or traits.preset}
     job = {"model": model_sha256, "source": source_bytes, "settings": wanted, "version": __version__}
     return _OURS + hashlib.sha256(json.dumps(job, sort_keys=True).encode()).digest()

@@ -30,7 +30,7 @@ def join_pictures(
     scratch: str | None,
     check: Callable[[], None] = lambda: None,
     marked: bytes | None = None,
-) -> list[str]:
+) -> None:
     """Write ``00000000.png``, ... and :data:`TIMES_FILE`, which comes last.
 
     Args:
@@ -42,9 +42,6 @@ def join_pictures(
         scratch: local folder for the unfinished one.
         check: called just before something appears at ``destination``; what it raises keeps it away.
         marked: the result's mark (:mod:`mana_dist.upscale.mark`); None: it gets none.
-
-    Returns:
-        What was left out, for people.
 
     Raises:
         OSError: it cannot be written.
@@ -76,7 +73,6 @@ def join_pictures(
     finally:
         if not remote and os.path.isdir(partial):
             shutil.rmtree(partial)
-    return ["everything but the pictures"]
 
 
 def _pictures_in(files: Sequence[str]) -> Iterator[bytes]:

@@ -18,8 +18,9 @@ from mana_dist.upscale import mark, segment_record, work_folder
 from mana_dist.upscale.config import Settings
 from mana_dist.upscale.destination import check_destination, clear_comparison, is_done
 from mana_dist.upscale.join import Summary, join
-from mana_dist.upscale.segments import Segment
-from mana_dist.upscale.source_video import Survey, check_size, segments_of, survey
+from mana_dist.upscale.segments import Segment, within
+from mana_dist.upscale.source_video import Survey, check_size, segments_of
+from mana_dist.upscale.sources import survey_of, survey_within, wanted_frames
 from mana_dist.upscale.upscale_segments import Network, network, upscale_segments
 
 _USUAL = Settings()
@@ -40,7 +41,7 @@ def upscale(
     Segments that an earlier run of the same job finished are taken over.
 
     Args:
-        source: URI of a video file.
+        source: URI of a video file, or of a folder of PNG or JPEG frames.
         destination: URI of the file to write, of a folder with codec png.
         model: as for :func:`mana_dist.registry.model_folder.load`.
         settings: how to upscale and write.
@@ -56,7 +57,9 @@ def upscale(
     settings.check()
     check_destination(destination, source, settings)
     with _errors(f"{source}: cannot be read"):
-        surveyed = survey(source, keep_gaps=settings.keep_gaps)
+        whole = survey_of(source, settings)
+    first, end = wanted_frames(whole, settings)
+    surveyed = survey_within(whole, first, end)
     check_size(surveyed, settings)
     loaded = model_folder.load_identified(model, tracking_uri)
     marked = mark.mark(loaded.sha256, surveyed.bytes, settings)
@@ -66,12 +69,12 @@ def upscale(
             return None
     folder = work_folder.work_folder(destination)
     placed, identity = _placed(loaded, surveyed, settings, folder)
-    segments = segments_of(surveyed, placed.frames, settings.segment)
+    segments = within(segments_of(whole, placed.frames, settings.segment), first, end)
     stays = f"what is done stays in {folder}, and the same command goes on from there"
     with _errors(f"{destination}: cannot be written"), work_folder.opened(folder, identity):
         sizes = segment_record.sizes(folder)
         missing = [segment for segment in segments if segment_record.read(folder, segment, sizes) is None]
-        begin = missing[0].start if missing else surveyed.frames
+        begin = max(missing[0].start - first, 0) if missing else surveyed.frames
         if len(missing) < len(segments):
             log.info(f"going on: {len(segments) - len(missing)} of {len(segments)} segments were finished before")
         progress = Progress(os.path.basename(destination.rstrip("/")), max(surveyed.frames - begin, 0))

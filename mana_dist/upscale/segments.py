@@ -4,7 +4,7 @@ Where they begin is a function of the video alone, never of who works on them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mana_dist.video.keyframes import Cut, entry_before, spaced
 
@@ -24,6 +24,8 @@ class Segment:
         pts_stop: timestamp of the first frame not in it any more; None: to the end, or frames are counted.
         seek: the keyframe to decode from, far enough before for the windows of the first frame and for shot cuts; None:
             the video's beginning.
+        first: number of the first frame that is wanted at all, in this segment or a later one.
+        end: number of the first frame that is not wanted any more; None: all are.
     """
 
     number: int
@@ -32,6 +34,8 @@ class Segment:
     pts: int | None = None
     pts_stop: int | None = None
     seek: Cut | None = None
+    first: int = 0
+    end: int | None = None
 
     @property
     def name(self) -> str:
@@ -67,4 +71,16 @@ def plan(cuts: Sequence[Cut], frames: int, length: int, context: int) -> tuple[S
             entry_before(cuts, begin.number - context) if begin else None,
         )
         for number, (begin, end) in enumerate(zip(chosen, [*chosen[1:], None], strict=True))
+    )
+
+
+def within(segments: Sequence[Segment], first: int, end: int | None) -> tuple[Segment, ...]:
+    """Return the segments that hold frames from number ``first`` to ``end`` (exclusive; None: the last), cut to these.
+
+    Frames around the range stay available to the windows of those in it.
+    """
+    return tuple(
+        replace(segment, first=first, end=end)
+        for segment in segments
+        if (end is None or segment.start < end) and (segment.stop is None or segment.stop > first)
     )

@@ -54,6 +54,8 @@ class Survey:
         clock: the offsets of the times of all streams.
         delay: ticks to add to the frames' times beside, where FFmpeg guessed them.
         in_turn: whether the packets' times, in their order, are those of the frames in the order of showing.
+        pictures: names of the pictures, where the source is a folder of them.
+        is_range: whether this is a part of the source's frames, shown from 0 on.
     """
 
     uri: str
@@ -74,6 +76,8 @@ class Survey:
     clock: Clock = _STILL
     delay: int = 0
     in_turn: bool = False
+    pictures: tuple[str, ...] = ()
+    is_range: bool = False
 
 
 class SourceError(UserError):

@@ -21,6 +21,10 @@ class Times:
     end: int
     order: PacketOrder
 
+    def from_zero(self) -> "Times":
+        """Return the times counted from the first frame."""
+        return Times(tuple(pts - self.pts[0] for pts in self.pts), self.end - self.pts[0], self.order)
+
     def duration(self, index: int) -> int:
         """Return how long frame ``index``, in the order of showing, is shown."""
         return (self.pts[index + 1] if index + 1 < len(self.pts) else self.end) - self.pts[index]
@@ -59,4 +63,5 @@ def times_of(records: Sequence[Record], survey: Survey, *, compared: bool = Fals
     if survey.end is not None and survey.end > raw[-1] == survey.last_pts:
         end = pts[-1] + survey.end - raw[-1]
     packets = [record.compare_order if compared else record.order for record in records if record.pts]
-    return Times(tuple(pts), end, PacketOrder(max(order.reorder for order in packets), packets[-1].tail))
+    times = Times(tuple(pts), end, PacketOrder(max(order.reorder for order in packets), packets[-1].tail))
+    return times.from_zero() if survey.is_range else times

@@ -23,8 +23,9 @@ from mana_dist.upscale.overlap import WriteBehind, read_ahead
 from mana_dist.upscale.segment_files import Writers
 from mana_dist.upscale.segments import Segment
 from mana_dist.upscale.source_video import Survey, blamed_on_source, context
+from mana_dist.upscale.sources import Source, open_source
 from mana_dist.video.colours import to_8_bits
-from mana_dist.video.frame_stream import FrameStream, NumberedFrame, open_frames
+from mana_dist.video.frame_stream import NumberedFrame
 from mana_dist.video.shots import mark_cuts
 
 Step = Callable[[], None]
@@ -110,21 +111,25 @@ def upscale_segments(
     bits = min(survey.bits, settings.bits)
     with ExitStack() as stack:
         with blamed_on_source():
-            source = stack.enter_context(open_frames(survey.uri, segments[0].seek, in_turn=survey.in_turn))
+            source = stack.enter_context(open_source(survey, segments[0], context(network.frames)))
         writers = stack.enter_context(Writers(survey, segments, settings, folder, bits))
         write = stack.enter_context(WriteBehind(writers.add, _WRITTEN_BEHIND))
         # All that ends the reading is in the thread too: it never reads on where a single thread would have stopped.
         placed = _placed(_same_size(source, survey, bits), segments, context(network.frames))
         ahead = stack.enter_context(closing(read_ahead(_with_cuts(placed), _READ_AHEAD)))
+        last = -1
         for shot in _shots(ahead):
             for result in network.upscale(shot, shot):
                 item = shot.next_wanted()
                 assert item.segment is not None
-                write(item.segment, item.frame, result, missing=item.missing, begins_shot=item.begins_shot)
+                last = item.frame.number
+                begins_shot = item.begins_shot and last > item.segment.first
+                write(item.segment, item.frame, result, missing=item.missing, begins_shot=begins_shot)
                 if step is not None:
                     step()
         write.wait()
-        writers.finish(source.decoder.cut_off)
+        end = segments[-1].end  # what is wrong with a source beyond a range of its frames is none of the range's
+        writers.finish("" if end is not None and last + 1 >= end else source.cut_off)
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,7 @@ def _shots(placed: Iterable[_Placed]) -> Iterator[_Shot]:
         yield _Shot(shot)
 
 
-def _same_size(source: FrameStream, survey: Survey, bits: int) -> Iterator[NumberedFrame]:
+def _same_size(source: Source, survey: Survey, bits: int) -> Iterator[NumberedFrame]:
     with blamed_on_source():
         for frame in source.frames(bits=bits):
             height, width = frame.pixels.shape[:2]
@@ -227,10 +232,14 @@ def _placed(frames: Iterable[NumberedFrame], segments: Sequence[Segment], around
 
 
 def _is_before(frame: NumberedFrame, segment: Segment) -> bool:
+    if frame.number < segment.first:
+        return True
     return frame.time < segment.pts if segment.pts is not None else frame.number < segment.start
 
 
 def _is_beyond(frame: NumberedFrame, segment: Segment) -> bool:
+    if segment.end is not None and frame.number >= segment.end:
+        return True
     if segment.pts_stop is not None:
         return frame.time >= segment.pts_stop
     return segment.pts is None and segment.stop is not None and frame.number >= segment.stop

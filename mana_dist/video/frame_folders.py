@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import unquote, urlsplit
 
@@ -92,21 +91,6 @@ def folder_frames(
         lost(file)
     if trouble is not None and count == 0:
         raise trouble
-
-
-def parse_frame_range(text: str) -> tuple[int, int | None]:
-    """Parse a range of frames: ``100:132`` -> (100, 132), ``100:`` -> (100, None), ``:100`` -> (0, 100).
-
-    Raises:
-        UserError: not such a range, or an empty one.
-    """
-    match = re.fullmatch(r"(\d*):(\d*)", text.strip())
-    if match is None:
-        raise UserError(f"frame range {text!r}: write START:STOP, START: or :STOP, like 0:100 (STOP itself excluded)")
-    start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
-    if stop is not None and stop <= start:
-        raise UserError(f"frame range {text!r} is empty: STOP must be greater than START")
-    return start, stop
 
 
 def _base(uri: str) -> str:

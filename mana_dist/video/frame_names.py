@@ -1,4 +1,4 @@
-"""The names of a folder's frames: their order, missing ones, and the frames of two clips mixed."""
+"""The names of a folder's frames: their order, missing ones, the frames of two clips mixed; ranges of frames."""
 
 import os
 import re
@@ -92,6 +92,21 @@ def describe_breaks(names: Sequence[str], breaks: Sequence[int]) -> str:
     where = ", ".join(f"{names[position - 1]} to {names[position]}" for position in breaks[:_FEW])
     more = f" and at {len(breaks) - _FEW} more places" if len(breaks) > _FEW else ""
     return f"its numbers do not go on from {where}{more}"
+
+
+def parse_frame_range(text: str) -> tuple[int, int | None]:
+    """Parse a range of frames: ``100:132`` -> (100, 132), ``100:`` -> (100, None), ``:100`` -> (0, 100).
+
+    Raises:
+        UserError: not such a range, or an empty one.
+    """
+    match = re.fullmatch(r"(\d*):(\d*)", text.strip())
+    if match is None:
+        raise UserError(f"frame range {text!r}: write START:STOP, START: or :STOP, like 0:100 (STOP itself excluded)")
+    start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
+    if stop is not None and stop <= start:
+        raise UserError(f"frame range {text!r} is empty: STOP must be greater than START")
+    return start, stop
 
 
 def few(names: Sequence[str]) -> str:

@@ -60,6 +60,11 @@ class FrameStream:
     _read: Iterator[NumberedPicture]
     _view: Shown
 
+    @property
+    def cut_off(self) -> str:
+        """Why nothing can be read beyond the last frame; empty where it is the video's, as far as seen."""
+        return self.decoder.cut_off
+
     def pictures(self) -> Iterator[NumberedPicture]:
         """Decode the frames, all with a time.
 

@@ -200,7 +200,7 @@ class Remote(str):
         ("a.mp4", "b.mp4", ("--model", "nowhere"), "model nowhere: no such folder"),
         ("a.mp4", "b.mp4", ("--crf", "52"), "--crf must be from 0"),
         ("a.mp4", "b.mp4", ("--crf", "good"), "argument --crf: invalid int value"),
-        (".", "b.mp4", (), "is a folder; name a video file"),
+        (".", "b.mp4", (), "a folder without PNG or JPEG frames"),
         ("a.mp4", "b.mp4", ("--codec", "ffv1"), "ffv1 goes into .mkv"),
         ("a.mp4", "b.mkv", ("--codec", "ffv1", "--crf", "3"), "ffv1 is lossless; leave it out"),
         ("a.mp4", "b.mp4", ("--codec", "png"), "writes a folder of pictures"),

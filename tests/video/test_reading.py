@@ -11,7 +11,8 @@ from PIL import Image
 
 from mana_dist.errors import UserError
 from mana_dist.upscale.source_video import survey
-from mana_dist.video.frame_folders import clip_name, parse_frame_range
+from mana_dist.video.frame_folders import clip_name
+from mana_dist.video.frame_names import parse_frame_range
 from mana_dist.video.frame_stream import open_frames
 from mana_dist.video.header_info import probe_header
 from mana_dist.video.reading import read_frames, read_places

@@ -21,6 +21,7 @@ from mana_dist import config as configuration
 from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
+from mana_dist.published_keys import tracked
 from mana_dist.registry.tracking_uri import experiment_id, failures, find_experiment, sqlite_file
 from mana_dist.storage.retry import persistently
 from mana_dist.train import run_record
@@ -259,7 +260,7 @@ def _new_run(client: MlflowClient, config: Config, parent: str | None) -> str:
     tags = {"mlflow.parentRunId": parent} if parent else None
     run = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
     run_id: str = run.info.run_id
-    values = configuration.tracked(config)
+    values = tracked(configuration.to_mapping(config))
     params = [Param(key, str(value)) for key, value in configuration.flatten(values).items()]
     client.log_batch(run_id, params=params)
     client.log_text(run_id, yaml.safe_dump(values, sort_keys=False), "config.yaml")

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from mana_dist.errors import UserError
-from mana_dist.upscale.config import Settings
+from mana_dist.upscale.config import ALL_FRAMES, Settings
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 MEMORY = 4096
@@ -52,6 +52,8 @@ class BucketOptions:
                 raise UserError(f"{name} must be at least 1, got {value}")
         if self.settings.threads is not None:
             raise UserError("--threads: on a cluster --cpus-per-worker sets it; leave it out")
+        if self.settings.frames != ALL_FRAMES or self.settings.fps is not None:
+            raise UserError("--frames and --fps go with SRC and DST, one source at a time; leave them out")
         self.settings.check()
         if self.settings.codec == "png" and self.suffix:
             raise UserError("--suffix: --codec png writes folders of pictures, which have none; leave it out")

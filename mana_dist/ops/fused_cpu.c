@@ -1,7 +1,8 @@
-/* One-hot attention on a CPU: scores, running maximum and gather in one pass; compiled and called by fused_cpu.py.
+/* One-hot attention on a CPU: scores, running maximum and gather in one pass; compiled by setup.py, several times with
+ * the flags of different processors, and called by fused_cpu.py.
  *
- * Plain C with the vector extensions of GCC and Clang: no framework headers, so it compiles in a second or two, and no
- * threads of its own, so that it never meets another OpenMP runtime. Every function works on a range [begin, end) of
+ * Plain C with the vector extensions of GCC and Clang: no headers of Python or a framework, so one build serves all of
+ * their versions, and no threads of its own, so that it never meets another OpenMP runtime. Every function works on a range [begin, end) of
  * rows; ranges may run at the same time, and the results do not depend on how the rows are split.
  *
  * All numbers are float32. Tensors that are read have any strides, though channels that lie next to each other are the
@@ -10,6 +11,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+/* Says which version of this file a library was built from. */
+const char one_hot_source[] = SOURCE;
 
 /* One machine register of floats. */
 #if defined(__AVX512F__)

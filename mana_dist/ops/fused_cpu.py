@@ -40,7 +40,9 @@ def available() -> bool:
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
-    """One-hot attention, as :func:`mana_dist.ops.one_hot_attention` defines it, computed in float32.
+    """One-hot attention, as :func:`mana_dist.ops.one_hot_attention` defines it, summed in float32.
+
+    Of bfloat16 the processor's products of pairs are used where it has them; they take subnormal numbers for zero.
 
     Args:
         query: (B, C, H, W), float32 or bfloat16, any strides; fastest with the channels innermost in memory.
@@ -54,23 +56,28 @@ def forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Ten
         y * W + x in the frame (B, T, H, W), int32.
     """
     batch, frames, channels, height, width = key.shape
-    sizes = _sizes(key, window)
-    queries, keys, values = _frames(query, frames), _channels_last(key), _channels_last(value)
-    output = torch.empty(batch, height, width, frames, channels)
+    library, sizes, dtype = _loaded(), _sizes(key, window), query.dtype
+    if query.dtype == key.dtype == torch.bfloat16 and channels % 2 == 0 and library.one_hot_pairs():
+        sizes.words = channels // 2
+        query, key = (tensor.movedim(-3, -1).contiguous().view(torch.float32) for tensor in (query, key))
+    else:
+        query, key = (tensor.movedim(-3, -1).float() for tensor in (query, key))
+    value = _channels_last(value)
+    output = torch.empty(batch, height, width, frames, channels, dtype=value.dtype)
     score = torch.empty(batch, frames, height, width)
     index = torch.empty(batch, frames, height, width, dtype=torch.int32)
-    library = _loaded()
     units = batch * library.one_hot_forward_rows(sizes)
     scratch_size = library.one_hot_forward_scratch(sizes)
-    tensors = [_described(tensor) for tensor in (queries, keys, values, output.permute(0, 3, 1, 2, 4))]
+    arrays = (_for_frames(query, frames), key, value, output.permute(0, 3, 1, 2, 4))
+    tensors = [_described(tensor) for tensor in arrays]
 
     def work(begin: int, end: int) -> None:
         scratch = torch.empty(scratch_size)
         library.one_hot_forward(*tensors, score.data_ptr(), index.data_ptr(), sizes, begin, end, scratch.data_ptr())
 
     shifts = (2 * sizes.reach_y + 1) * (2 * sizes.reach_x + 1)
-    _share(work, units, key.numel() * shifts)
-    return output.permute(0, 3, 4, 1, 2).to(query.dtype), score, index
+    _share(work, units, value.numel() * shifts)
+    return output.permute(0, 3, 4, 1, 2).to(dtype), score, index
 
 
 def backward(
@@ -104,7 +111,7 @@ def backward(
     sizes, library = _sizes(key, window), _loaded()
     grad, queries, keys, values = (
         _channels_last(grad_output),
-        _frames(query, frames),
+        _for_frames(_channels_last(query), frames),
         _channels_last(key),
         _channels_last(value),
     )
@@ -145,35 +152,39 @@ class _Tensor(ctypes.Structure):
 
     _fields_ = (
         ("data", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("batch", "frame", "row", "column", "channel")),
+        *((name, ctypes.c_int64) for name in ("batch", "frame", "row", "column", "channel", "size")),
     )
 
 
 class _Sizes(ctypes.Structure):
     """``struct sizes`` of fused_cpu.c."""
 
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("frames", "channels", "height", "width", "reach_y", "reach_x"))
+    _fields_ = tuple(
+        (name, ctypes.c_int64) for name in ("frames", "channels", "height", "width", "reach_y", "reach_x", "words")
+    )
 
 
 def _described(tensor: Tensor) -> _Tensor:
-    """Address and strides of a (B, T, H, W, C) tensor."""
-    return _Tensor(tensor.data_ptr(), *tensor.stride())
+    """Address, strides and size of the numbers of a (B, T, H, W, C) tensor."""
+    return _Tensor(tensor.data_ptr(), *tensor.stride(), tensor.itemsize)
 
 
 def _sizes(key: Tensor, window: int) -> _Sizes:
     _, frames, channels, height, width = key.shape
     reach = window // 2
-    return _Sizes(frames, channels, height, width, max(0, min(reach, height - 1)), max(0, min(reach, width - 1)))
+    return _Sizes(
+        frames, channels, height, width, max(0, min(reach, height - 1)), max(0, min(reach, width - 1)), channels
+    )
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
-    """(..., C, H, W) as float32 (..., H, W, C), whatever the layout in memory: a view of a float32 tensor."""
-    return tensor.movedim(-3, -1).to(torch.float32)
+    """(..., C, H, W) as (..., H, W, C), whatever the layout in memory: a view of a float32 or bfloat16 tensor."""
+    return tensor.movedim(-3, -1).to(torch.bfloat16 if tensor.dtype == torch.bfloat16 else torch.float32)
 
 
-def _frames(query: Tensor, frames: int) -> Tensor:
-    """The query as one (B, T, H, W, C) tensor whose frames all lie in one place."""
-    return _channels_last(query).unsqueeze(1).expand(-1, frames, -1, -1, -1)
+def _for_frames(query: Tensor, frames: int) -> Tensor:
+    """A view of (B, H, W, C) as one (B, T, H, W, C) tensor whose frames all lie in one place."""
+    return query.unsqueeze(1).expand(-1, frames, -1, -1, -1)
 
 
 def _share(work: Callable[[int, int], None], units: int, multiply_adds: int) -> None:

@@ -102,10 +102,11 @@ def test_positions_outside_the_frame_never_win_even_against_negative_scores() ->
 
 
 @needs_kernel
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
-def test_nan_and_infinity_are_numbers_like_in_the_definition(broken: float) -> None:
+def test_nan_and_infinity_are_numbers_like_in_the_definition(broken: float, dtype: torch.dtype) -> None:
     # Infinity times the zeros of the query is NaN, so all three kinds of NaN, inf and -inf meet in every window.
-    query, key, value = whole_numbers(1, 2, 3, 9, 37)
+    query, key, value = (tensor.to(dtype) for tensor in whole_numbers(1, 2, 4, 9, 37))
     generator = torch.Generator().manual_seed(1)
     key[torch.rand(key.shape, generator=generator) < 0.05] = broken
     query[:, :, 4, ::7] = broken
@@ -114,7 +115,7 @@ def test_nan_and_infinity_are_numbers_like_in_the_definition(broken: float) -> N
     assert expected_score.isnan().any()
     assert torch.equal(index, expected_index)
     torch.testing.assert_close(score, expected_score.float(), rtol=0, atol=0, equal_nan=True)
-    expected = expected_score.float().unsqueeze(2) * gathered(value, expected_index)
+    expected = (expected_score.float().unsqueeze(2) * gathered(value.float(), expected_index)).to(dtype)
     torch.testing.assert_close(output, expected, rtol=0, atol=0, equal_nan=True)
 
 
@@ -145,8 +146,9 @@ def test_values_and_gradients_equal_the_literal_definition(shape: tuple[int, ...
 
 
 @needs_kernel
-def test_bfloat16_is_computed_in_float32_and_rounded_once() -> None:
-    inputs = [tensor.bfloat16() for tensor in real_numbers(1, 2, 20, 6, 9)]
+@pytest.mark.parametrize("channels", [20, 21])  # the processor's products take channels by two
+def test_bfloat16_is_summed_in_float32_and_rounded_once(channels: int) -> None:
+    inputs = [tensor.bfloat16() for tensor in real_numbers(1, 2, channels, 6, 9)]
     query, key, value, weights = inputs
     output, score, index = fused_cpu.forward(query, key, value, 5)
     exact = [tensor.double().requires_grad_() for tensor in (query, key, value)]
@@ -165,8 +167,9 @@ def test_bfloat16_is_computed_in_float32_and_rounded_once() -> None:
 
 
 @needs_kernel
-def test_layout_of_the_inputs_does_not_matter() -> None:
-    tensors = real_numbers(2, 3, 6, 7, 19)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layout_of_the_inputs_does_not_matter(dtype: torch.dtype) -> None:
+    tensors = [tensor.to(dtype) for tensor in real_numbers(2, 3, 6, 7, 19)]
     layouts = [
         tuple(tensor.contiguous() for tensor in tensors),
         tuple(channels_innermost(tensor) for tensor in tensors),
@@ -259,9 +262,10 @@ def test_every_build_equals_the_definition(name: str, dtype: torch.dtype, monkey
     monkeypatch.setattr(fused_cpu, "_BUILDS", {name: set()})
     if not fused_cpu.available():
         pytest.skip("the compiler could not build it")
-    query, key, value = (tensor.to(dtype) for tensor in whole_numbers(2, 2, 6, 11, 37))
-    expected_score, expected_index = definition(query, key, 7)
-    output, score, index = fused_cpu.forward(query, key, value, 7)
+    # Wider than a tile, with more shifts to a row than are worked on together.
+    query, key, value = (tensor.to(dtype) for tensor in whole_numbers(2, 2, 6, 4, 70))
+    expected_score, expected_index = definition(query, key, 11)
+    output, score, index = fused_cpu.forward(query, key, value, 11)
     assert torch.equal(index, expected_index)
     assert torch.equal(score, expected_score.float())
     assert torch.equal(output, (score.unsqueeze(2) * gathered(value.float(), index)).to(dtype))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -274,7 +275,8 @@ def test_every_build_equals_the_definition(name: str, dtype: torch.dtype, monkey
 @pytest.mark.usefixtures("fresh")
 def test_a_library_is_taken_only_where_the_processor_has_all_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
-    monkeypatch.setattr(fused_cpu.PathFinder, "find_spec", lambda name, _: tried.append(name))
+    finder = SimpleNamespace(find_spec=lambda name, _: tried.append(name))
+    monkeypatch.setattr("mana_dist.ops.fused_cpu.PathFinder", finder)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "fma3": True, "avx512_f": True})
     assert not fused_cpu.available()
     assert list(dict.fromkeys(tried)) == ["_fused_cpu_avx2", "_fused_cpu"]

@@ -38,7 +38,7 @@ bench: install
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt setup.py mana_dist/ops/fused_cpu.c
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): about 7 GB, most of it torch; a few minutes at the first time"
@@ -46,4 +46,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build *.egg-info mana_dist/ops/*.so .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

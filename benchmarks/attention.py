@@ -124,7 +124,7 @@ def main() -> None:
     fused = fused_gpu.available() if options.device == "cuda" else fused_cpu.available()
     print(f"{describe(options.device)}; B, T, C', H, W = {shape}, window {options.window}")
     if not fused:
-        print("no compiler here: 'fused' falls back to loops")
+        print("no compiled kernel here: 'fused' falls back to loops")
     print(f"{'':14}{'forward':>20}{'forward+backward':>30}{'extra memory':>22}")
     reference: tuple[float, float, int] | None = None
     for name in IMPLEMENTATIONS:

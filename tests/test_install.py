@@ -1,6 +1,8 @@
 """The wheel holds all that the commands need, and the light install what upscaling and evaluating need."""
 
 import importlib.metadata
+import os
+import platform
 import re
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mana_dist.cli import COMMANDS
+from mana_dist.ops import fused_cpu
 from mana_dist.registry import model_folder
 from tests.evaluate.footage import CONFIG, frames_of, write_folder
 from tests.serve.models import tiny_model
@@ -26,17 +29,27 @@ SWEEPS = [["sweep", "memory"], ["sweep", "window"]]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from what git has, so that nothing else gets in."""
-    folder = tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What git has, so that nothing else gets in."""
+    folder = tmp_path_factory.mktemp("source")
     listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     for name in listed.splitlines():
         if not name.startswith("tests/") and (REPOSITORY / name).is_file():
-            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, folder / "source" / name)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "source"))
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / name)
+    return folder
+
+
+def build(source: Path, folder: Path, **variables: str) -> Path:
+    """Build the wheel, with further environment variables."""
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source), **variables)
     (built,) = folder.glob("*.whl")
     return built
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(source, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +73,9 @@ def light(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pip(*arguments: str) -> None:
+def pip(*arguments: str, **variables: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -109,6 +122,62 @@ def test_the_wheel_is_one_package_with_all_that_it_reads(wheel: Path) -> None:
     (scripts,) = [name for name in names if name.endswith("entry_points.txt")]
     with zipfile.ZipFile(wheel) as archive:
         assert "mana = mana_dist.cli:main" in archive.read(scripts).decode()
+
+
+# The one-hot attention of exact numbers by a literal loop, where no compiler can be found.
+ATTEND = """
+import sys, torch
+from mana_dist.ops import fused_cpu, one_hot_attention
+
+query, key, value = (torch.randint(-3, 4, shape).float() for shape in ((1, 4, 6, 20), *2 * [(1, 2, 4, 6, 20)]))
+output = one_hot_attention(query, key, value, 3)
+for t in range(2):
+    for y in range(6):
+        for x in range(20):
+            near = [(j, i) for j in range(y - 1, y + 2) for i in range(x - 1, x + 2) if 0 <= j < 6 and 0 <= i < 20]
+            score, j, i = max((float(query[0, :, y, x] @ key[0, t, :, j, i]), -j, -i) for j, i in near)
+            assert torch.equal(output[0, t, :, y, x], score * value[0, t, :, -j, -i])
+print(fused_cpu.__file__, fused_cpu.available() and fused_cpu._library()._name)
+"""
+
+
+def attend(packages: Path, folder: Path, *paths: Path) -> "subprocess.CompletedProcess[str]":
+    """Run ``ATTEND`` in ``folder`` with the package of ``packages``, found after those of ``paths``."""
+    variables = {"PATH": str(folder), "CC": "", "PYTHONPATH": os.pathsep.join(map(str, [*paths, packages]))}
+    command = [sys.executable, "-c", ATTEND]
+    return subprocess.run(
+        command, cwd=folder, env=environment() | variables, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler")
+def test_the_wheel_brings_its_kernel_compiled(wheel: Path, installed: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        libraries = {Path(name).name.partition(".")[0] for name in archive.namelist() if name.endswith(".so")}
+    assert libraries == (set(fused_cpu._BUILDS) if platform.machine() == "x86_64" else {"_fused_cpu"})
+    done = attend(installed, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [Path(path).parent for path in done.stdout.split()] == 2 * [installed / "mana_dist" / "ops"]
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler")
+def test_a_copy_without_a_kernel_takes_that_of_the_install(source: Path, installed: Path, tmp_path: Path) -> None:
+    """Ray leaves out of a job's working folder what Git ignores."""
+    shutil.copytree(source / "mana_dist", tmp_path / "copy" / "mana_dist")
+    done = attend(installed, tmp_path, tmp_path / "copy")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [Path(path).parents[2] for path in done.stdout.split()] == [tmp_path / "copy", installed]
+
+
+def test_a_wheel_that_was_built_without_a_compiler_works(source: Path, tmp_path: Path) -> None:
+    shutil.copytree(source, tmp_path / "source", ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    built = build(tmp_path / "source", tmp_path / "wheel", CC="no-compiler", PATH=str(tmp_path))
+    pip("install", "--no-deps", "--target", str(tmp_path / "installed"), str(built))
+    done = attend(tmp_path / "installed", tmp_path)
+    assert (done.returncode, done.stdout.split()[-1]) == (0, "False"), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "several times slower" in line
+    assert "missing" in line
 
 
 @pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS), *SWEEPS], ids=" ".join)

@@ -1,7 +1,7 @@
 """``python requirements.py [--only] [EXTRA ...]``: pyproject's dependencies and those of its extras, a line each.
 
 So the image's packages have a layer of their own, which a change of the code leaves as it is. Extras that pyproject
-does not XX
+does not name add nothing.
 """
 
 import re

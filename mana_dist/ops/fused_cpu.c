@@ -1,15 +1,22 @@
-/* One-hot attention on a CPU: scores, running maximum and gather in one pass; compiled and called by fused_cpu.py.
+/* One-hot attention on a CPU: scores, running maximum and gather in one pass; compiled by setup.py, several times with
+ * the flags of different processors, and called by fused_cpu.py.
  *
- * Plain C with the vector extensions of GCC and Clang: no framework headers, so it compiles in a second or two, and no
- * threads of its own, so that it never meets another OpenMP runtime. Every function works on a range [begin, end) of
+ * Plain C with the vector extensions of GCC and Clang: no headers of Python or a framework, so one build serves all of
+ * their versions, and no threads of its own, so that it never meets another OpenMP runtime. Every function works on a range [begin, end) of
  * rows; ranges may run at the same time, and the results do not depend on how the rows are split.
  *
- * All numbers are float32. Tensors that are read have any strides, though channels that lie next to each other are the
+ * Sums are float32; query, key, value, output and its gradient are float32 or bfloat16. Tensors that are read have any strides, though channels that lie next to each other are the
  * fastest; tensors that are written have their channels next to each other.
  */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+/* Says which version of this file a library was built from. */
+const char one_hot_source[] = SOURCE;
 
 /* One machine register of floats. */
 #if defined(__AVX512F__)
@@ -31,28 +38,54 @@ typedef int32_t ivec __attribute__((vector_size(BYTES)));
  * query they fit the 16 registers of AVX2. Wider windows take several passes. */
 #define GROUP 9
 
-/* (batch, frame, row, column, channel); strides in floats. */
+/* (batch, frame, row, column, channel); strides in numbers of `size` bytes: 4 for float32, 2 for bfloat16. */
 struct tensor {
-    float *data;
-    int64_t batch, frame, row, column, channel;
+    char *data;
+    int64_t batch, frame, row, column, channel, size;
 };
 
-/* How far a window reaches to each side is at most height - 1 and width - 1. */
+/* How far a window reaches to each side is at most height - 1 and width - 1. `words` is how many words of 32 bits the
+ * forward pass sees in a pixel of query and key: one for each channel or, where they are given as pairs of bfloat16, for
+ * each two. */
 struct sizes {
-    int64_t frames, channels, height, width, reach_y, reach_x;
+    int64_t frames, channels, height, width, reach_y, reach_x, words;
 };
 
 static inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
-static inline float *row_of(const struct tensor *a, int64_t batch, int64_t frame, int64_t y) {
-    return a->data + batch * a->batch + frame * a->frame + y * a->row;
+static inline void *row_of(const struct tensor *a, int64_t batch, int64_t frame, int64_t y) {
+    return a->data + (batch * a->batch + frame * a->frame + y * a->row) * a->size;
 }
 
-/* The channels of one pixel of a row, next to each other: where they lie, or else copied to `scratch`. */
-static inline const float *pixel_of(const struct tensor *a, const float *row, int64_t x, int64_t channels,
-                                    float *scratch) {
-    const float *pixel = row + x * a->column;
+/* A bfloat16 is the upper half of a float32. */
+static inline float widened(uint16_t a) {
+    uint32_t bits = (uint32_t)a << 16;
+    float wide;
+    memcpy(&wide, &bits, 4);
+    return wide;
+}
+
+/* To the nearest bfloat16, of two the even one; NaN stays NaN. */
+static inline uint16_t narrowed(float a) {
+    uint32_t bits;
+    memcpy(&bits, &a, 4);
+    uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, nan = bits >> 16 | 0x40;
+    return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? nan : rounded);
+}
+
+/* The channels of one pixel of a row as float32, next to each other: where they lie, or else copied to `scratch`. */
+static inline const float *pixel_of(const struct tensor *a, const void *row, int64_t x, int64_t channels,
+                                    float *restrict scratch) {
+    if (a->size == 2) {
+        const uint16_t *half = (const uint16_t *)row + x * a->column;
+        if (a->channel == 1)
+            for (int64_t c = 0; c < channels; c++) scratch[c] = widened(half[c]);
+        else
+            for (int64_t c = 0; c < channels; c++) scratch[c] = widened(half[c * a->channel]);
+        return scratch;
+    }
+    const float *pixel = (const float *)row + x * a->column;
     if (a->channel == 1) return pixel;
     for (int64_t c = 0; c < channels; c++) scratch[c] = pixel[c * a->channel];
     return scratch;
@@ -66,8 +99,8 @@ static inline vec load(const float *from) {
 
 static inline vec fill(float a) { return (vec){0} + a; }
 static inline ivec fill_int(int32_t a) { return (ivec){0} + a; }
-static inline vec select(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
-static inline ivec select_int(ivec mask, ivec a, ivec b) { return (mask & a) | (~mask & b); }
+static inline vec choose(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
+static inline ivec choose_int(ivec mask, ivec a, ivec b) { return (mask & a) | (~mask & b); }
 
 static inline ivec lane_numbers(void) {
     ivec lanes;
@@ -88,14 +121,14 @@ int64_t one_hot_forward_rows(const struct sizes *sizes) { return sizes->frames *
 
 /* Floats of scratch memory for one range: the window's rows of keys, a row of queries, and one pixel. */
 int64_t one_hot_forward_scratch(const struct sizes *sizes) {
-    return ((2 * sizes->reach_y + 2) * line_of(sizes) + 1) * sizes->channels;
+    return (2 * sizes->reach_y + 2) * line_of(sizes) * sizes->words + sizes->channels;
 }
 
 /* Columns [first, first + count) of a row as out[channel * line + column], zero outside the frame: neighbouring pixels
  * come to lie next to each other, so that one register holds the same channel of LANES pixels at any shift. */
 static void pack(const struct tensor *from, const float *restrict row, int64_t first, int64_t count,
                  const struct sizes *sizes, float *restrict out) {
-    int64_t line = line_of(sizes), channels = sizes->channels, column = from->column, channel = from->channel;
+    int64_t line = line_of(sizes), channels = sizes->words, column = from->column, channel = from->channel;
     int64_t begin = min(max(-first, 0), count), end = max(begin, min(count, sizes->width - first));
     row += first * column;
     for (int64_t c = 0; c < channels; c++) {
@@ -127,10 +160,29 @@ struct best {
     ivec offset;
 };
 
+/* Whether the processor has products of pairs of bfloat16. */
+int one_hot_pairs(void) {
+#ifdef __AVX512BF16__
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+/* `sum` with the product of two words added: a number each, or two bfloat16 each. */
+static inline __attribute__((always_inline)) vec add_product(const int pairs, vec sum, vec a, vec b) {
+#ifdef __AVX512BF16__
+    if (pairs) return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+    (void)pairs;
+#endif
+    return sum + a * b;
+}
+
 /* Scores of LANES pixels against one row of keys at `count` shifts, taken into the best match so far.
  * `left` and `right` are the shifts (relative to the first one) at which lane 0 would meet column 0 of the frame, and
  * the column after its last. */
-static inline __attribute__((always_inline)) void match(const int count, const float *query, const float *key,
+static inline __attribute__((always_inline)) void match(const int pairs, const int count, const float *query, const float *key,
                                                         int64_t channels, int64_t line, int64_t left, int64_t right,
                                                         int32_t offset, struct best *best) {
     vec sums[GROUP];
@@ -138,32 +190,33 @@ static inline __attribute__((always_inline)) void match(const int count, const f
     for (int64_t c = 0; c < channels; c++) {
         vec q = load(query + c * line);
 #pragma GCC unroll 16
-        for (int i = 0; i < count; i++) sums[i] += q * load(key + c * line + i);
+        for (int i = 0; i < count; i++) sums[i] = add_product(pairs, sums[i], q, load(key + c * line + i));
     }
     if (left > 0 || right < count - 1 + LANES) {
         /* A score of -inf cannot win: it is not greater than anything. */
         ivec lanes = lane_numbers(), after_left = lanes - (int32_t)left, after_right = lanes - (int32_t)right;
 #pragma GCC unroll 16
         for (int i = 0; i < count; i++)
-            sums[i] = select((after_left + i >= 0) & (after_right + i < 0), sums[i], fill(-INFINITY));
+            sums[i] = choose((after_left + i >= 0) & (after_right + i < 0), sums[i], fill(-INFINITY));
     }
     struct best now = *best;
 #pragma GCC unroll 16
     for (int i = 0; i < count; i++) {
         /* Greater, or the first NaN: "not less or equal" is true of a NaN, and nothing wins over one. */
         ivec wins = ~(sums[i] <= now.score) & (now.score == now.score);
-        now.score = select(wins, sums[i], now.score);
-        now.offset = select_int(wins, fill_int(offset + i), now.offset);
+        now.score = choose(wins, sums[i], now.score);
+        now.offset = choose_int(wins, fill_int(offset + i), now.offset);
     }
     *best = now;
 }
 
 /* `match` with the number of shifts known to the compiler, so that the sums live in registers. */
-static void match_group(int64_t count, const float *query, const float *key, int64_t channels, int64_t line,
+static void match_group(int pairs, int64_t count, const float *query, const float *key, int64_t channels, int64_t line,
                         int64_t left, int64_t right, int32_t offset, struct best *best) {
-    switch (count) {
+    switch (pairs ? -count : count) {
 #define CASE(N) \
-    case N: match(N, query, key, channels, line, left, right, offset, best); break;
+    case N: match(0, N, query, key, channels, line, left, right, offset, best); break; \
+    case -N: match(1, N, query, key, channels, line, left, right, offset, best); break;
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9)
 #undef CASE
     }
@@ -175,7 +228,7 @@ static void match_row(const float *query, const float *keys, const struct sizes 
     int64_t line = line_of(sizes), width = sizes->width, reach = sizes->reach_x, shifts = 2 * reach + 1;
     int64_t blocks = (min(TILE, width - first) + LANES - 1) / LANES, ring = 2 * sizes->reach_y + 1;
     int64_t top = max(0, y - sizes->reach_y), bottom = min(sizes->height - 1, y + sizes->reach_y);
-    int64_t groups = (shifts + GROUP - 1) / GROUP;
+    int64_t groups = (shifts + GROUP - 1) / GROUP, words = sizes->words;
 
     /* Before anything has been seen the first position inside the frame holds the place at -inf: what is greater, or
      * NaN, takes it, and where every score is -inf it stays. */
@@ -185,13 +238,13 @@ static void match_row(const float *query, const float *keys, const struct sizes 
         best[block].offset = (left & (left > 0)) - x + (int32_t)((top - y) * width);
     }
     for (int64_t key_y = top; key_y <= bottom; key_y++) {
-        const float *key = keys + key_y % ring * sizes->channels * line;
+        const float *key = keys + key_y % ring * words * line;
         for (int64_t block = 0; block < blocks; block++)
             for (int64_t group = 0; group < groups; group++) {
                 int64_t shift = group * shifts / groups, next = (group + 1) * shifts / groups;
                 int64_t x = block * LANES, key_x = first + x + shift - reach; /* of lane 0 */
-                match_group(next - shift, query + x, key + x + shift, sizes->channels, line, -key_x, width - key_x,
-                            (int32_t)((key_y - y) * width + shift - reach), best + block);
+                match_group(words != sizes->channels, next - shift, query + x, key + x + shift, words, line, -key_x,
+                            width - key_x, (int32_t)((key_y - y) * width + shift - reach), best + block);
             }
     }
 }
@@ -199,9 +252,10 @@ static void match_row(const float *query, const float *keys, const struct sizes 
 void one_hot_forward(const struct tensor *query, const struct tensor *key, const struct tensor *value,
                      const struct tensor *output, float *score, int32_t *index, const struct sizes *sizes,
                      int64_t begin, int64_t end, float *scratch) {
-    int64_t height = sizes->height, width = sizes->width, channels = sizes->channels, line = line_of(sizes);
+    int64_t height = sizes->height, width = sizes->width, channels = sizes->channels;
     int64_t reach_y = sizes->reach_y, reach_x = sizes->reach_x, ring = 2 * reach_y + 1, tiles = tiles_of(sizes);
-    float *keys = scratch, *packed_query = keys + ring * channels * line, *pixel_values = packed_query + channels * line;
+    int64_t plane = sizes->words * line_of(sizes);
+    float *keys = scratch, *packed_query = keys + ring * plane, *pixel_values = packed_query + plane;
     struct best best[TILE / LANES];
 
     for (int64_t unit = begin; unit < end; unit++) {
@@ -213,7 +267,7 @@ void one_hot_forward(const struct tensor *query, const struct tensor *key, const
         int64_t fresh = unit == begin || y == 0 ? max(0, y - reach_y) : y + reach_y;
         for (int64_t row = fresh; row <= min(height - 1, y + reach_y); row++)
             pack(key, row_of(key, batch, frame, row), first - reach_x, padded + 2 * reach_x, sizes,
-                 keys + row % ring * channels * line);
+                 keys + row % ring * plane);
         pack(query, row_of(query, batch, frame, y), first, padded, sizes, packed_query);
         match_row(packed_query, keys, sizes, y, first, best);
 
@@ -221,10 +275,16 @@ void one_hot_forward(const struct tensor *query, const struct tensor *key, const
         for (int64_t i = 0; i < count; i++) {
             float s = best[i / LANES].score[i % LANES];
             int64_t position = y * width + first + i + best[i / LANES].offset[i % LANES];
-            const float *values = row_of(value, batch, frame, position / width);
+            const void *values = row_of(value, batch, frame, position / width);
             const float *from = pixel_of(value, values, position % width, channels, pixel_values);
-            float *restrict to = row_of(output, batch, frame, y) + (first + i) * output->column;
-            for (int64_t c = 0; c < channels; c++) to[c] = s * from[c];
+            void *row = row_of(output, batch, frame, y);
+            if (output->size == 2) {
+                uint16_t *restrict to = (uint16_t *)row + (first + i) * output->column;
+                for (int64_t c = 0; c < channels; c++) to[c] = narrowed(s * from[c]);
+            } else {
+                float *restrict to = (float *)row + (first + i) * output->column;
+                for (int64_t c = 0; c < channels; c++) to[c] = s * from[c];
+            }
             score[pixel + i] = s;
             index[pixel + i] = (int32_t)position;
         }
@@ -255,7 +315,7 @@ static void clear_rows(const struct tensor *a, const struct sizes *sizes, int64_
                        int64_t end) {
     for (int64_t y = begin; y < end; y++)
         for (int64_t x = 0; x < sizes->width; x++)
-            memset(row_of(a, batch, frame, y) + x * a->column, 0, sizes->channels * sizeof(float));
+            memset((float *)row_of(a, batch, frame, y) + x * a->column, 0, sizes->channels * sizeof(float));
 }
 
 /* Gradients of keys and values in a range of the keys' rows, and of the scores of the pixels whose match lies there.
@@ -281,19 +341,19 @@ void one_hot_backward_frames(const struct tensor *grad_output, const struct tens
                 int64_t position = index[pixel];
                 if (position < from_y * width || position >= to_y * width) continue;
                 int64_t key_y = position / width, key_x = position % width;
-                const float *grads = row_of(grad_output, batch, frame, y);
+                const void *grads = row_of(grad_output, batch, frame, y);
                 const float *grad = pixel_of(grad_output, grads, x, channels, scratch);
                 if (grad_value)
-                    add_scaled(row_of(grad_value, batch, frame, key_y) + key_x * grad_value->column, score[pixel],
+                    add_scaled((float *)row_of(grad_value, batch, frame, key_y) + key_x * grad_value->column, score[pixel],
                                grad, channels);
                 if (grad_score) {
-                    const float *values = row_of(value, batch, frame, key_y);
+                    const void *values = row_of(value, batch, frame, key_y);
                     grad_score[pixel] =
                         dot(grad, pixel_of(value, values, key_x, channels, scratch + channels), channels);
                 }
                 if (grad_key) {
-                    const float *queries = row_of(query, batch, frame, y);
-                    add_scaled(row_of(grad_key, batch, frame, key_y) + key_x * grad_key->column, grad_score[pixel],
+                    const void *queries = row_of(query, batch, frame, y);
+                    add_scaled((float *)row_of(grad_key, batch, frame, key_y) + key_x * grad_key->column, grad_score[pixel],
                                pixel_of(query, queries, x, channels, scratch + 2 * channels), channels);
                 }
             }
@@ -311,8 +371,8 @@ void one_hot_backward_query(const struct tensor *key, const int32_t *index, cons
         for (int64_t x = 0; x < width; x++)
             for (int64_t frame = 0; frame < sizes->frames; frame++) {
                 int64_t pixel = ((batch * sizes->frames + frame) * height + y) * width + x;
-                const float *keys = row_of(key, batch, frame, index[pixel] / width);
-                add_scaled(row_of(grad_query, batch, 0, y) + x * grad_query->column, grad_score[pixel],
+                const void *keys = row_of(key, batch, frame, index[pixel] / width);
+                add_scaled((float *)row_of(grad_query, batch, 0, y) + x * grad_query->column, grad_score[pixel],
                            pixel_of(key, keys, index[pixel] % width, channels, scratch), channels);
             }
     }

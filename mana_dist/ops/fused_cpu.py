@@ -1,46 +1,48 @@
-"""One-hot attention on a CPU in one fused pass: ``fused_cpu.c``, compiled at first use.
+"""One-hot attention on a CPU in one fused pass: ``fused_cpu.c``, compiled when the package is built (``setup.py``).
 
-The C file needs nothing but a C compiler (``$CC``, or else cc, gcc or clang) and compiles in about two seconds. The
-library is kept in the user's cache folder, ``$XDG_CACHE_HOME`` or ``~/.cache``, under a name that tells the source, the
-compiler and the processor apart, so that a home folder shared by different machines is no trouble.
+There is a library for each kind of processor; the best that this one can run is loaded.
 """
 
 import contextlib
 import ctypes
 import functools
 import hashlib
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
-import warnings
+import json
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import PathFinder
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import torch
 from torch import Tensor
 
-# NaN and infinities keep their meaning: no -ffast-math.
-_FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
-# The first that the compiler takes; some compilers for ARM know the second alone.
-_TUNING = (("-march=native",), ("-mcpu=native",), ())
+# The builds of setup.py, the fastest first, with what each needs of the processor in torch's words.
+_AVX2 = {"avx2", "fma3"}
+_AVX512 = _AVX2 | {"avx512_f", "avx512_bw", "avx512_dq", "avx512_vl"}
+_BUILDS = {
+    "_fused_cpu_avx512_bf16": _AVX512 | {"avx512_bf16"},
+    "_fused_cpu_avx512": _AVX512,
+    "_fused_cpu_avx2": _AVX2,
+    "_fused_cpu": set(),
+}
 # A further thread must have this many multiply-adds to be worth its start.
 _WORK_PER_THREAD = 2_000_000
+_log = logging.getLogger("mana_dist")
 
 
 def available() -> bool:
-    """Return whether :func:`forward` and :func:`backward` can run; compiles them at the first call.
-
-    Where they cannot, the first call warns and says why.
-    """
+    """Return whether :func:`forward` and :func:`backward` can run; where not, the first call logs why."""
     return _library() is not None
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
-    """One-hot attention, as :func:`mana_dist.ops.one_hot_attention` defines it, computed in float32.
+    """One-hot attention, as :func:`mana_dist.ops.one_hot_attention` defines it, summed in float32.
+
+    Of bfloat16 the processor's products of pairs are used where it has them; they take subnormal numbers for zero.
 
     Args:
         query: (B, C, H, W), float32 or bfloat16, any strides; fastest with the channels innermost in memory.
@@ -54,23 +56,28 @@ def forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Ten
         y * W + x in the frame (B, T, H, W), int32.
     """
     batch, frames, channels, height, width = key.shape
-    sizes = _sizes(key, window)
-    queries, keys, values = _frames(query, frames), _channels_last(key), _channels_last(value)
-    output = torch.empty(batch, height, width, frames, channels)
+    library, sizes, dtype = _loaded(), _sizes(key, window), query.dtype
+    if query.dtype == key.dtype == torch.bfloat16 and channels % 2 == 0 and library.one_hot_pairs():
+        sizes.words = channels // 2
+        query, key = (tensor.movedim(-3, -1).contiguous().view(torch.float32) for tensor in (query, key))
+    else:
+        query, key = (tensor.movedim(-3, -1).float() for tensor in (query, key))
+    value = _channels_last(value)
+    output = torch.empty(batch, height, width, frames, channels, dtype=value.dtype)
     score = torch.empty(batch, frames, height, width)
     index = torch.empty(batch, frames, height, width, dtype=torch.int32)
-    library = _loaded()
     units = batch * library.one_hot_forward_rows(sizes)
     scratch_size = library.one_hot_forward_scratch(sizes)
-    tensors = [_described(tensor) for tensor in (queries, keys, values, output.permute(0, 3, 1, 2, 4))]
+    arrays = (_for_frames(query, frames), key, value, output.permute(0, 3, 1, 2, 4))
+    tensors = [_described(tensor) for tensor in arrays]
 
     def work(begin: int, end: int) -> None:
         scratch = torch.empty(scratch_size)
         library.one_hot_forward(*tensors, score.data_ptr(), index.data_ptr(), sizes, begin, end, scratch.data_ptr())
 
     shifts = (2 * sizes.reach_y + 1) * (2 * sizes.reach_x + 1)
-    _share(work, units, key.numel() * shifts)
-    return output.permute(0, 3, 4, 1, 2).to(query.dtype), score, index
+    _share(work, units, value.numel() * shifts)
+    return output.permute(0, 3, 4, 1, 2).to(dtype), score, index
 
 
 def backward(
@@ -104,7 +111,7 @@ def backward(
     sizes, library = _sizes(key, window), _loaded()
     grad, queries, keys, values = (
         _channels_last(grad_output),
-        _frames(query, frames),
+        _for_frames(_channels_last(query), frames),
         _channels_last(key),
         _channels_last(value),
     )
@@ -145,35 +152,39 @@ class _Tensor(ctypes.Structure):
 
     _fields_ = (
         ("data", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("batch", "frame", "row", "column", "channel")),
+        *((name, ctypes.c_int64) for name in ("batch", "frame", "row", "column", "channel", "size")),
     )
 
 
 class _Sizes(ctypes.Structure):
     """``struct sizes`` of fused_cpu.c."""
 
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("frames", "channels", "height", "width", "reach_y", "reach_x"))
+    _fields_ = tuple(
+        (name, ctypes.c_int64) for name in ("frames", "channels", "height", "width", "reach_y", "reach_x", "words")
+    )
 
 
 def _described(tensor: Tensor) -> _Tensor:
-    """Address and strides of a (B, T, H, W, C) tensor."""
-    return _Tensor(tensor.data_ptr(), *tensor.stride())
+    """Address, strides and size of the numbers of a (B, T, H, W, C) tensor."""
+    return _Tensor(tensor.data_ptr(), *tensor.stride(), tensor.itemsize)
 
 
 def _sizes(key: Tensor, window: int) -> _Sizes:
     _, frames, channels, height, width = key.shape
     reach = window // 2
-    return _Sizes(frames, channels, height, width, max(0, min(reach, height - 1)), max(0, min(reach, width - 1)))
+    return _Sizes(
+        frames, channels, height, width, max(0, min(reach, height - 1)), max(0, min(reach, width - 1)), channels
+    )
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
-    """(..., C, H, W) as float32 (..., H, W, C), whatever the layout in memory: a view of a float32 tensor."""
-    return tensor.movedim(-3, -1).to(torch.float32)
+    """(..., C, H, W) as (..., H, W, C), whatever the layout in memory: a view of a float32 or bfloat16 tensor."""
+    return tensor.movedim(-3, -1).to(torch.bfloat16 if tensor.dtype == torch.bfloat16 else torch.float32)
 
 
-def _frames(query: Tensor, frames: int) -> Tensor:
-    """The query as one (B, T, H, W, C) tensor whose frames all lie in one place."""
-    return _channels_last(query).unsqueeze(1).expand(-1, frames, -1, -1, -1)
+def _for_frames(query: Tensor, frames: int) -> Tensor:
+    """A view of (B, H, W, C) as one (B, T, H, W, C) tensor whose frames all lie in one place."""
+    return query.unsqueeze(1).expand(-1, frames, -1, -1, -1)
 
 
 def _share(work: Callable[[int, int], None], units: int, multiply_adds: int) -> None:
@@ -200,72 +211,37 @@ def _loaded() -> ctypes.CDLL:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    try:
-        return _with_signatures(_build())
-    except (OSError, ValueError, _NotBuiltError) as error:
-        warnings.warn(
-            f"one-hot attention falls back to its slow CPU implementation: {error}", RuntimeWarning, stacklevel=3
-        )
-        return None
+    """The best library for this processor that was built from this version of the source."""
+    source, stale = Path(__file__).with_suffix(".c"), False
+    version = hashlib.sha256(source.read_bytes()).hexdigest().encode()
+    has = torch.cpu.get_capabilities()
+    for name in (name for name, needs in _BUILDS.items() if all(has.get(need) for need in needs)):
+        for folder in _folders():
+            if (spec := PathFinder.find_spec(name, [str(folder)])) and spec.origin:
+                with contextlib.suppress(OSError):  # made for another system
+                    library = ctypes.CDLL(spec.origin)
+                    if (ctypes.c_char * len(version)).in_dll(library, "one_hot_source").raw == version:
+                        return _with_signatures(library)
+                    stale = True
+    _log.warning(
+        "attention on this CPU runs several times slower than it could: the compiled kernel of %s is %s; "
+        "install mana_dist again, in a checkout with `pip install -e .` (needs a C compiler)",
+        source,
+        "of another version" if stale else "missing",
+    )
+    return None
 
 
-class _NotBuiltError(Exception):
-    """There is no compiler, or it failed."""
-
-
-def _build() -> ctypes.CDLL:
-    """The library from the user's cache folder, compiled where it is not there yet."""
-    compiler = _compiler()
-    source = Path(__file__).with_suffix(".c").read_bytes()
-    version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
-    kind = repr((source, _FLAGS, _TUNING, compiler, version, _processor()))
-    name = f"one_hot_{hashlib.sha256(kind.encode()).hexdigest()[:16]}.so"
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mana_dist"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (folder / name).exists():
-            with contextlib.suppress(OSError):  # broken: it is compiled anew
-                return ctypes.CDLL(str(folder / name))
-        return _compile(compiler, source, folder / name)
-    except (OSError, RuntimeError):  # not writable, not executable, or no home folder: for this process alone
-        with tempfile.TemporaryDirectory() as private:
-            return _compile(compiler, source, Path(private) / name)
-
-
-def _compiler() -> list[str]:
-    if chosen := shlex.split(os.environ.get("CC", "")):
-        return chosen
-    for name in ("cc", "gcc", "clang"):
-        if found := shutil.which(name):
-            return [found]
-    raise _NotBuiltError("no C compiler found (cc, gcc or clang; or name one in CC)")
-
-
-def _processor() -> str:
-    """What -march=native looks at."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    told = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
-    return "\n".join([platform.machine(), platform.processor(), *sorted(told)])
-
-
-def _compile(compiler: list[str], source: bytes, path: Path) -> ctypes.CDLL:
-    """Compiles into a temporary file that then takes its name at once: other processes may be doing the same."""
-    handle, temporary = tempfile.mkstemp(suffix=".so", dir=path.parent)
-    os.close(handle)
-    try:
-        for tuning in _TUNING:
-            command = [*compiler, *_FLAGS, *tuning, "-x", "c", "-", "-o", temporary, "-lm"]
-            result = subprocess.run(command, input=source, capture_output=True, check=False)
-            if result.returncode == 0:
-                os.replace(temporary, path)
-                return ctypes.CDLL(str(path))
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    errors = result.stderr.decode(errors="replace").strip().splitlines()
-    raise _NotBuiltError(f"{shlex.join(compiler)} failed: {errors[0] if errors else f'exit {result.returncode}'}")
+def _folders() -> list[Path]:
+    """Where the libraries may lie: here, or where the package is installed, of which a Ray job's folder is a copy."""
+    folders = [Path(__file__).parent]
+    with contextlib.suppress(PackageNotFoundError):
+        installed = distribution("mana-dist")
+        origin = json.loads(installed.read_text("direct_url.json") or "{}")
+        editable = origin.get("dir_info", {}).get("editable")
+        root = url2pathname(urlsplit(origin["url"]).path) if editable else str(installed.locate_file(""))
+        folders.append(Path(root, "mana_dist", "ops"))
+    return folders
 
 
 def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:

@@ -1,7 +1,7 @@
 """One-hot attention as a loop over the window's shifts: plain torch, any device, any floating dtype.
 
-The fallback where neither a C compiler nor Triton is to be had, and what the fused kernels are compared with. Memory
-beyond inputs and output is a few copies of ``key``; windows are never materialised.
+Serves where there is no compiled kernel and no Triton; what the fused kernels are compared with. Memory beyond inputs
+and output is a few copies of ``key``; windows are never materialised.
 """
 
 import torch

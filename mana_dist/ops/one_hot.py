@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mana_dist.ops import fused_cpu, fused_gpu, loops
-from mana_dist.ops.shifts import check_shapes, check_window, empty_innermost, empty_result, pairs_inside
+from mana_dist.ops.shifts import check_shapes, check_window, empty_result, pairs_inside, register_operator
 
 _GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _CPU_DTYPES = (torch.float32, torch.bfloat16)
@@ -49,14 +49,12 @@ def one_hot_attention(query: Tensor, key: Tensor, value: Tensor, window: int = 9
     return output
 
 
-@torch.library.custom_op("mana::one_hot_attention", mutates_args=())
-def _attend(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
+def _attend_kernel(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
     """The output with the winning scores and positions, which the backward pass needs; windows are never made."""
     return _implementation(query).forward(query, key, value, window)
 
 
-@torch.library.custom_op("mana::one_hot_attention_backward", mutates_args=())
-def _gradients(
+def _gradients_kernel(
     grad_output: Tensor,
     query: Tensor,
     key: Tensor,
@@ -73,40 +71,13 @@ def _gradients(
     return [gradient for gradient in gradients if gradient is not None]
 
 
-@_attend.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
+def _shapes(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
     places = key.shape[:2] + key.shape[3:]
     score = key.new_empty(places, dtype=torch.promote_types(query.dtype, torch.float32))
     return empty_result(value, query.dtype), score, key.new_empty(places, dtype=torch.int32)
 
 
-@_gradients.register_fake
-def _(
-    grad_output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    score: Tensor,
-    index: Tensor,
-    window: int,
-    needs: list[bool],
-) -> list[Tensor]:
-    return [empty_innermost(tensor) for tensor, need in zip((query, key, value), needs, strict=True) if need]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *tensors, ctx.window = inputs
-    ctx.save_for_backward(*tensors, *output[1:])
-    ctx.mark_non_differentiable(*output[1:])
-
-
-def _differentiate(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    needs = list(ctx.needs_input_grad[:3])
-    found = iter(_gradients(grad_output, *ctx.saved_tensors, ctx.window, needs))
-    return *(next(found) if need else None for need in needs), None
-
-
-_attend.register_autograd(_differentiate, setup_context=_save)
+_attend, _gradients = register_operator("one_hot_attention", _attend_kernel, _gradients_kernel, _shapes, slice(1, None))
 
 
 @register_flop_formula(torch.ops.mana.one_hot_attention)

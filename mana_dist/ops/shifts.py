@@ -1,9 +1,9 @@
-"""What the attentions share: checks of their inputs, a window as shifts of the whole frame, and layouts in memory."""
+"""What the attentions share: checks of inputs, a window as shifts of the frame, layouts, and their registration."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import EllipsisType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,6 +55,53 @@ def empty_innermost(tensor: Tensor) -> Tensor:
     """An empty tensor of the same shape and type whose channels (third from the end) are contiguous."""
     *outer, channels, height, width = tensor.shape
     return tensor.new_empty(*outer, height, width, channels).movedim(-1, -3)
+
+
+def register_operator(
+    name: str,
+    forward: Callable[..., tuple[Tensor, ...]],
+    backward: Callable[..., list[Tensor]],
+    fake: Callable[..., tuple[Tensor, ...]],
+    saves: slice,
+) -> tuple[Any, Any]:
+    """Register an attention as ``mana::NAME`` and its gradients as ``mana::NAME_backward``.
+
+    Not by ``torch.library.custom_op``, whose first call imports the compiler (1.5 seconds).
+
+    Args:
+        name: of the operator.
+        forward: query, key, value and window to the output, and numbers that no gradient flows through.
+        backward: the output's gradient, query, key, value, what was saved, the window, and which gradients are needed,
+            to those.
+        fake: as ``forward``, for the shapes alone.
+        saves: which results of ``forward`` the backward pass takes.
+
+    Returns:
+        Both operators.
+    """
+
+    def fake_gradients(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *others: Any) -> list[Tensor]:
+        return [empty_innermost(tensor) for tensor, need in zip((query, key, value), others[-1], strict=True) if need]
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.window = inputs
+        ctx.save_for_backward(*tensors, *output[saves])
+        ctx.mark_non_differentiable(*output[1:])
+
+    def differentiate(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        needs = list(ctx.needs_input_grad[:3])
+        found = iter(gradients(grad_output, *ctx.saved_tensors, ctx.window, needs))
+        return *(next(found) if need else None for need in needs), None
+
+    operators = []
+    for full, kernel, shapes in ((name, forward, fake), (f"{name}_backward", backward, fake_gradients)):
+        torch.library.define(f"mana::{full}", torch.library.infer_schema(kernel, mutates_args=()))
+        torch.library.impl(f"mana::{full}", "CompositeExplicitAutograd", kernel)
+        torch.library.register_fake(f"mana::{full}", shapes)
+        operators.append(getattr(torch.ops.mana, full).default)
+    attend, gradients = operators
+    torch.library.register_autograd(f"mana::{name}", differentiate, setup_context=save)
+    return attend, gradients
 
 
 def check_window(window: int) -> None:

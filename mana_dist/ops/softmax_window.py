@@ -12,9 +12,9 @@ from mana_dist.ops.shifts import (
     Shift,
     check_shapes,
     check_window,
-    empty_innermost,
     empty_result,
     pairs_inside,
+    register_operator,
     shifts,
 )
 
@@ -56,15 +56,13 @@ def softmax_window_attention(query: Tensor, key: Tensor, value: Tensor, window: 
     return output
 
 
-@torch.library.custom_op("mana::softmax_window_attention", mutates_args=())
-def _attend(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor]:
+def _attend_kernel(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor]:
     """The output, and the logarithm of the softmax's denominator, from which its weights are computed again."""
     output, denominator = _forward(_prepared(query.unsqueeze(1)), _prepared(key), _prepared(value), window)
     return output.to(query.dtype), denominator
 
 
-@torch.library.custom_op("mana::softmax_window_attention_backward", mutates_args=())
-def _gradients(
+def _gradients_kernel(
     grad_output: Tensor,
     query: Tensor,
     key: Tensor,
@@ -87,39 +85,14 @@ def _gradients(
     ]
 
 
-@_attend.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor]:
+def _shapes(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor]:
     wide = torch.promote_types(query.dtype, torch.float32)
     return empty_result(value, query.dtype), torch.empty_like(key[:, :, :1], dtype=wide)
 
 
-@_gradients.register_fake
-def _(
-    grad_output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    denominator: Tensor,
-    window: int,
-    needs: list[bool],
-) -> list[Tensor]:
-    return [empty_innermost(tensor) for tensor, need in zip((query, key, value), needs, strict=True) if need]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.window = inputs
-    ctx.save_for_backward(*tensors, *output)
-    ctx.mark_non_differentiable(output[1])
-
-
-def _differentiate(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    needs = list(ctx.needs_input_grad[:3])
-    found = iter(_gradients(grad_output, *ctx.saved_tensors, ctx.window, needs))
-    return *(next(found) if need else None for need in needs), None
-
-
-_attend.register_autograd(_differentiate, setup_context=_save)
+_attend, _gradients = register_operator(
+    "softmax_window_attention", _attend_kernel, _gradients_kernel, _shapes, slice(None)
+)
 
 
 @register_flop_formula(torch.ops.mana.softmax_window_attention)

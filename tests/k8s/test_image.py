@@ -33,7 +33,7 @@ def test_hadolint_finds_nothing() -> None:
         ("WORKDIR /opt/mana", "WORKDIR opt/mana"),
         ("apt-get install --yes", "apt-get install"),
         ("COPY mana_dist mana_dist", "COPPY mana_dist mana_dist"),
-        ("COPY --from=caches", "COPY --from=cache"),
+        ("COPY --from=compiled", "COPY --from=compile"),
     ],
 )
 def test_hadolint_finds_a_mistake(old: str, new: str) -> None:
@@ -62,6 +62,9 @@ def test_the_images_are_those_of_the_manifests_and_run_as_nobody_special() -> No
         text = part(stage)
         assert "USER 1000" in text.splitlines()
         assert "gcc" not in text
+    assert "gcc" in part("compiled")
+    assert "pip wheel" in part("compiled")
+    assert "wheels/*.whl" in part("ray")
     ours = {box["image"].split("/")[-1] for overlay in OVERLAYS for _, box in containers(overlay)}
     assert {"mana-dist:0.1.0", "mana-mlflow:0.1.0"} <= ours
     assert all(f"-t {name} ." in DOCKERFILE for name in ("mana-dist:0.1.0", "mana-mlflow:0.1.0"))

@@ -1,19 +1,19 @@
 """The fused CPU implementation against the definition: a literal loop, and a dense search in double precision."""
 
 import math
-import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from mana_dist.ops import fused_cpu
+from mana_dist.ops import fused_cpu, one_hot_attention
 from tests.ops.test_one_hot import literal
 
-needs_compiler = pytest.mark.skipif(not fused_cpu.available(), reason="no C compiler here")
+needs_kernel = pytest.mark.skipif(not fused_cpu.available(), reason="the kernel is not built here")
 
 
 def definition(query: Tensor, key: Tensor, window: int) -> tuple[Tensor, Tensor]:
@@ -68,15 +68,14 @@ def many_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """As in a new process with an empty cache folder; the folder."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def fresh() -> Iterator[None]:
+    """As in a new process, which has not chosen a library yet."""
     fused_cpu._library.cache_clear()
-    yield tmp_path
+    yield
     fused_cpu._library.cache_clear()
 
 
-@needs_compiler
+@needs_kernel
 @pytest.mark.parametrize("window", [1, 3, 5, 7, 9, 11, 13, 15, 21])
 @pytest.mark.parametrize(
     "shape",
@@ -96,18 +95,19 @@ def test_the_winner_is_the_first_of_the_best_inside_the_frame(shape: tuple[int, 
     assert torch.equal(output, expected_score.float().unsqueeze(2) * gathered(value, expected_index))
 
 
-@needs_compiler
+@needs_kernel
 def test_positions_outside_the_frame_never_win_even_against_negative_scores() -> None:
     query, key, value = torch.ones(1, 1, 3, 3), torch.full((1, 1, 1, 3, 3), -2.0), torch.full((1, 1, 1, 3, 3), 5.0)
     output, _, _ = fused_cpu.forward(query, key, value, 9)
     assert torch.equal(output, torch.full((1, 1, 1, 3, 3), -10.0))
 
 
-@needs_compiler
+@needs_kernel
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
-def test_nan_and_infinity_are_numbers_like_in_the_definition(broken: float) -> None:
+def test_nan_and_infinity_are_numbers_like_in_the_definition(broken: float, dtype: torch.dtype) -> None:
     # Infinity times the zeros of the query is NaN, so all three kinds of NaN, inf and -inf meet in every window.
-    query, key, value = whole_numbers(1, 2, 3, 9, 37)
+    query, key, value = (tensor.to(dtype) for tensor in whole_numbers(1, 2, 4, 9, 37))
     generator = torch.Generator().manual_seed(1)
     key[torch.rand(key.shape, generator=generator) < 0.05] = broken
     query[:, :, 4, ::7] = broken
@@ -116,11 +116,11 @@ def test_nan_and_infinity_are_numbers_like_in_the_definition(broken: float) -> N
     assert expected_score.isnan().any()
     assert torch.equal(index, expected_index)
     torch.testing.assert_close(score, expected_score.float(), rtol=0, atol=0, equal_nan=True)
-    expected = expected_score.float().unsqueeze(2) * gathered(value, expected_index)
+    expected = (expected_score.float().unsqueeze(2) * gathered(value.float(), expected_index)).to(dtype)
     torch.testing.assert_close(output, expected, rtol=0, atol=0, equal_nan=True)
 
 
-@needs_compiler
+@needs_kernel
 def test_where_every_score_is_minus_infinity_the_first_position_wins() -> None:
     query, key = torch.ones(1, 1, 3, 20), torch.full((1, 1, 1, 3, 20), -math.inf)
     output, score, index = fused_cpu.forward(query, key, torch.ones_like(key), 3)
@@ -129,7 +129,7 @@ def test_where_every_score_is_minus_infinity_the_first_position_wins() -> None:
     assert index[0, 0].tolist() == [[max(y - 1, 0) * 20 + max(x - 1, 0) for x in range(20)] for y in range(3)]
 
 
-@needs_compiler
+@needs_kernel
 @pytest.mark.parametrize(("shape", "window"), [((2, 2, 5, 6, 7), 3), ((1, 2, 35, 5, 18), 5), ((1, 3, 1, 2, 3), 9)])
 def test_values_and_gradients_equal_the_literal_definition(shape: tuple[int, ...], window: int) -> None:
     query, key, value, weights = real_numbers(*shape)
@@ -146,9 +146,10 @@ def test_values_and_gradients_equal_the_literal_definition(shape: tuple[int, ...
         torch.testing.assert_close(grad.double(), expected_grad, rtol=1e-5, atol=1e-4)
 
 
-@needs_compiler
-def test_bfloat16_is_computed_in_float32_and_rounded_once() -> None:
-    inputs = [tensor.bfloat16() for tensor in real_numbers(1, 2, 20, 6, 9)]
+@needs_kernel
+@pytest.mark.parametrize("channels", [20, 21])  # the processor's products take channels by two
+def test_bfloat16_is_summed_in_float32_and_rounded_once(channels: int) -> None:
+    inputs = [tensor.bfloat16() for tensor in real_numbers(1, 2, channels, 6, 9)]
     query, key, value, weights = inputs
     output, score, index = fused_cpu.forward(query, key, value, 5)
     exact = [tensor.double().requires_grad_() for tensor in (query, key, value)]
@@ -166,9 +167,10 @@ def test_bfloat16_is_computed_in_float32_and_rounded_once() -> None:
         torch.testing.assert_close(grad.double(), expected_grad, rtol=half_a_step, atol=1e-4)
 
 
-@needs_compiler
-def test_layout_of_the_inputs_does_not_matter() -> None:
-    tensors = real_numbers(2, 3, 6, 7, 19)
+@needs_kernel
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layout_of_the_inputs_does_not_matter(dtype: torch.dtype) -> None:
+    tensors = [tensor.to(dtype) for tensor in real_numbers(2, 3, 6, 7, 19)]
     layouts = [
         tuple(tensor.contiguous() for tensor in tensors),
         tuple(channels_innermost(tensor) for tensor in tensors),
@@ -186,7 +188,7 @@ def test_layout_of_the_inputs_does_not_matter() -> None:
             assert torch.equal(tensor, first)
 
 
-@needs_compiler
+@needs_kernel
 def test_a_gradient_that_is_one_number_everywhere_is_read_as_such() -> None:
     query, key, value, _ = real_numbers(1, 2, 4, 5, 6)
     _, score, index = fused_cpu.forward(query, key, value, 3)
@@ -198,7 +200,7 @@ def test_a_gradient_that_is_one_number_everywhere_is_read_as_such() -> None:
         assert torch.equal(one, other)
 
 
-@needs_compiler
+@needs_kernel
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_output_with_frames_folded_into_channels_is_a_channels_last_view(dtype: torch.dtype) -> None:
     query, key, value = (tensor.to(dtype) for tensor in whole_numbers(2, 3, 4, 5, 6))
@@ -208,7 +210,7 @@ def test_the_output_with_frames_folded_into_channels_is_a_channels_last_view(dty
     assert folded.is_contiguous(memory_format=torch.channels_last)
 
 
-@needs_compiler
+@needs_kernel
 @pytest.mark.parametrize("asked", [(True, False, False), (False, True, False), (False, False, True), (False,) * 3])
 def test_only_the_asked_gradients_are_made(asked: tuple[bool, bool, bool]) -> None:
     query, key, value, weights = real_numbers(1, 2, 4, 5, 6)
@@ -221,7 +223,7 @@ def test_only_the_asked_gradients_are_made(asked: tuple[bool, bool, bool]) -> No
         assert grad is None or (full is not None and torch.equal(grad, full))
 
 
-@needs_compiler
+@needs_kernel
 @pytest.mark.usefixtures("many_threads")
 def test_the_number_of_threads_changes_no_bit() -> None:
     query, key, value, weights = (channels_innermost(tensor) for tensor in real_numbers(2, 3, 20, 13, 75))
@@ -237,7 +239,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
             assert torch.equal(tensor, single)
 
 
-@needs_compiler
+@needs_kernel
 def test_an_empty_batch_has_an_empty_output() -> None:
     query, key, value, weights = (tensor[:0] for tensor in real_numbers(1, 2, 4, 5, 6))
     output, score, index = fused_cpu.forward(query, key, value, 3)
@@ -247,62 +249,58 @@ def test_an_empty_batch_has_an_empty_output() -> None:
     assert grad_query.shape == query.shape
 
 
-@pytest.mark.parametrize(
-    ("compiler", "reason"), [("", "no C compiler"), ("false", "false failed: exit 1"), ("no-such-cc", "no-such-cc")]
-)
-def test_without_a_working_compiler_it_is_unavailable_and_says_why_once(
-    compiler: str, reason: str, fresh: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
-) -> None:
-    monkeypatch.setenv("CC", compiler)
-    if not compiler:
-        monkeypatch.setenv("PATH", str(fresh))
-    with pytest.warns(RuntimeWarning, match=reason):
-        assert not fused_cpu.available()
+def supported(name: str) -> bool:
+    return all(torch.cpu.get_capabilities().get(need) for need in fused_cpu._BUILDS[name])
+
+
+@needs_kernel
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("name", fused_cpu._BUILDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_build_equals_the_definition(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not supported(name):
+        pytest.skip("this processor cannot run it")
+    monkeypatch.setattr(fused_cpu, "_BUILDS", {name: set()})
+    if not fused_cpu.available():
+        pytest.skip("the compiler could not build it")
+    # Wider than a tile, with more shifts to a row than are worked on together.
+    query, key, value = (tensor.to(dtype) for tensor in whole_numbers(2, 2, 6, 4, 70))
+    expected_score, expected_index = definition(query, key, 11)
+    output, score, index = fused_cpu.forward(query, key, value, 11)
+    assert torch.equal(index, expected_index)
+    assert torch.equal(score, expected_score.float())
+    assert torch.equal(output, (score.unsqueeze(2) * gathered(value.float(), index)).to(dtype))
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_library_is_taken_only_where_the_processor_has_all_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    finder = SimpleNamespace(find_spec=lambda name, _: tried.append(name))
+    monkeypatch.setattr("mana_dist.ops.fused_cpu.PathFinder", finder)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "fma3": True, "avx512_f": True})
     assert not fused_cpu.available()
-    assert not recwarn.list
-    assert not list(fresh.rglob("*.so"))
+    assert list(dict.fromkeys(tried)) == ["_fused_cpu_avx2", "_fused_cpu"]
 
 
-@needs_compiler
-def test_without_a_cache_folder_it_compiles_for_the_process_alone(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (fresh / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "file"))
-    assert fused_cpu.available()
-    query, key, value = whole_numbers(1, 1, 2, 3, 4)
-    _, _, index = fused_cpu.forward(query, key, value, 3)
-    assert torch.equal(index, definition(query, key, 3)[1])
-
-
-@needs_compiler
-def test_a_broken_library_in_the_cache_is_compiled_anew(
-    fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("reason", ["missing", "of another version"])
+def test_without_its_library_the_loop_serves_and_one_line_says_how_to_mend_it(
+    reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert fused_cpu.available()
-    (library,) = (fresh / "mana_dist").iterdir()
-    other = tmp_path_factory.mktemp("other")
-    (other / "mana_dist").mkdir()
-    (other / "mana_dist" / library.name).write_bytes(b"half a library")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(other))
-    fused_cpu._library.cache_clear()
-    assert fused_cpu.available()
-    assert (other / "mana_dist" / library.name).stat().st_size == library.stat().st_size
-
-
-@needs_compiler
-def test_processes_that_compile_at_once_leave_one_whole_library(fresh: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    together = context.Barrier(2)
-
-    def build() -> None:
-        together.wait(timeout=60)
-        fused_cpu._build()
-
-    processes = [context.Process(target=build) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    (library,) = (fresh / "mana_dist").iterdir()
-    assert library.suffix == ".so"
-    assert fused_cpu.available()
+    source = tmp_path / "fused_cpu.c"  # of a checkout that was updated and not installed again
+    source.write_text("/* newer */", encoding="utf-8")
+    monkeypatch.setattr(fused_cpu, "__file__", str(source.with_suffix(".py")))
+    built = Path(fused_cpu.__spec__.origin or "").parent
+    if reason == "missing":
+        built = tmp_path
+    elif not list(built.glob("_fused_cpu*")):
+        pytest.skip("the kernel is not built here")
+    monkeypatch.setattr(fused_cpu, "_folders", lambda: [built])
+    query, key, value = whole_numbers(1, 1, 2, 3, 4)
+    for _ in range(2):
+        output = one_hot_attention(query, key, value, 3)
+    score, index = definition(query, key, 3)
+    assert torch.equal(output, score.float().unsqueeze(2) * gathered(value, index))
+    (line,) = caplog.messages
+    assert f"the compiled kernel of {source} is {reason};" in line
+    assert "pip install -e ." in line

@@ -1,11 +1,12 @@
 """The attentions as operators of torch: seen whole by torch.compile, torch.export and the FLOP counter."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
-from torch._library.custom_ops import CustomOpDef
 from torch.utils.flop_counter import FlopCounterMode
 
 from mana_dist.ops import one_hot, one_hot_attention, softmax_window, softmax_window_attention
@@ -20,13 +21,26 @@ ATTENTIONS = pytest.mark.parametrize("attention", [one_hot_attention, softmax_wi
 def test_torchs_own_check_of_an_operator(module, dtype: torch.dtype) -> None:  # type: ignore[no-untyped-def]
     """Schema, autograd, and fake results of the shapes, types and strides of the real ones, fixed or symbolic."""
     query, key, value, grad = random_inputs(2, 3, 4, 6, 5, dtype=dtype)
-    attend: CustomOpDef = module._attend
-    torch.library.opcheck(attend, (query, key, value, 3))
+    torch.library.opcheck(module._attend, (query, key, value, 3))
     inputs = (query.detach(), key.detach(), value.detach())
-    output, *others = attend(*inputs, 3)
+    output, *others = module._attend(*inputs, 3)
     saved = (output, *others) if module is softmax_window else others
     for needs in ([True, True, True], [True, False, True]):
         torch.library.opcheck(module._gradients, (grad, *inputs, *saved, 3, needs))
+
+
+@ATTENTIONS
+def test_a_call_does_not_import_the_compiler(attention: Attention) -> None:
+    code = (
+        "import sys, torch\n"
+        f"from mana_dist.ops import {attention.__name__} as attention\n"
+        "query, key = torch.ones(1, 2, 3, 3, requires_grad=True), torch.ones(1, 2, 2, 3, 3)\n"
+        "attention(query, key, key, 3).sum().backward()\n"
+        "assert query.grad is not None\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @ATTENTIONS

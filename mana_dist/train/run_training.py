@@ -24,7 +24,8 @@ from mana_dist.train import run_record, validate_candidate
 from mana_dist.train.checkpoints.history import Checkpoints
 from mana_dist.train.elastic.interrupts import Interrupts, Terminated
 from mana_dist.train.planning.checks import check_inputs
-from mana_dist.train.ray_fit import fit
+from mana_dist.train.planning.run_plan import with_precision
+from mana_dist.train.ray_fit import fit, worker_precision
 from mana_dist.train.run_record import RunRecord
 from mana_dist.train.schedule import stages
 from mana_dist.train.tracking.events import Event
@@ -99,6 +100,7 @@ def _train_and_register(
         if record.registered and _is_registered_in(record, tracking_uri, config) and _is_finished(model):
             log.info(f"run {config.run.name} is finished already")
             return Trained(model, record.registered, record.candidate)
+    config = with_precision(config, record, worker_precision)
     _print_plan(config, manifest, tracking_uri, resumed=record is not None)
 
     quiet_mlflow()

@@ -12,7 +12,6 @@ from mana_dist.errors import UserError
 from mana_dist.footage.expand import Clip, expand
 from mana_dist.model.precision import PrecisionChoice
 from mana_dist.progress import count
-from mana_dist.ray_tasks import precision_on_cluster
 from mana_dist.registry import model_folder, versions
 from mana_dist.registry.tracking_uri import resolve_tracking_uri
 from mana_dist.storage import lease
@@ -155,7 +154,7 @@ def _precision(recipe: Recipe, ledger: Ledger) -> PrecisionChoice:
     wanted, device = recipe.settings.precision, recipe.settings.device
     if wanted == "auto" and (before := ledger.precision(device)) is not None:
         return PrecisionChoice(before, "as the results were begun")
-    choice = precision_on_cluster(wanted, device)
+    choice = stages.precision(wanted, device)
     if wanted == "auto":
         ledger.save_precision(device, choice.precision)
     return choice

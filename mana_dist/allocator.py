@@ -23,7 +23,7 @@ def keep_freed_memory() -> bool:
     if chosen or "malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
     libc = ctypes.CDLL(None) if os.name == "posix" else None
-    if not hasattr(libc, "gnu_get_libc_version"):
+    if libc is None or not hasattr(libc, "gnu_get_libc_version"):
         return False
     kept = libc.mallopt(_M_MMAP_THRESHOLD, _MOST) or libc.mallopt(_M_MMAP_THRESHOLD, _OLD_MOST)
     return bool(kept and libc.mallopt(_M_TRIM_THRESHOLD, _MOST) and libc.mallopt(_M_TOP_PAD, _TOP_PAD))

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.model.config import ModelConfig
+from mana_dist.model.precision import Precision
 
 PRESETS = ("tiny", "paper")
 # Options that all commands spell alike, and the keys that they set here.
@@ -112,7 +113,8 @@ class RunConfig:
         cpus_per_worker: CPU cores (and compute threads) of each worker.
         device: ``auto`` takes the cluster's GPUs, one per worker, where it has any.
         zero_stage: DeepSpeed ZeRO stage.
-        precision: ``bf16`` (with fp32 master weights) or ``fp32``.
+        precision: ``bf16`` (with fp32 master weights), ``fp32``, or ``auto``: bf16 where all
+            workers' processors gain by it, else fp32; decided once, when the run begins.
         micro_batch: samples that a worker computes at once; it adds up the gradients of its share of the batch in as
             many parts as that takes. 0: the whole share at once.
         clip_gradients: the largest L2 norm of all gradients together; larger ones are scaled down to it. 0: as they
@@ -136,7 +138,7 @@ class RunConfig:
     cpus_per_worker: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     zero_stage: Literal[0, 1, 2, 3] = 1
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "bf16"
     micro_batch: int = 0
     clip_gradients: float = 0.0
     checkpoint_activations: bool = False
@@ -164,6 +166,13 @@ class RunConfig:
         low, high = self.worker_range
         if not 1 <= low <= high:
             raise ValueError(f"run.workers must be at least 1 and MIN-MAX in order, got {self.workers}")
+
+    @property
+    def arithmetic(self) -> Precision:
+        """The precision to compute in; the driver has put it in the place of ``auto``."""
+        if self.precision == "auto":
+            raise ValueError("run.precision auto has not been resolved")
+        return self.precision
 
     @property
     def worker_range(self) -> tuple[int, int]:

@@ -6,7 +6,8 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from mana_dist.errors import UserError, one_line
 
@@ -36,6 +37,9 @@ _PRIVATE_CLUSTER = {
 }
 
 _STARTS = 2  # tries to start a private cluster
+_ANSWERS = 30.0  # seconds for the nodes to answer
+
+Answer = TypeVar("Answer")
 
 
 def limit_hangs(seconds: float) -> None:
@@ -95,6 +99,35 @@ def start_ray(cpus: int | None = None) -> None:
                 raise UserError(
                     f"cannot start Ray on this machine ({one_line(error)}); if it is busy, try again when it is less so"
                 ) from error
+
+
+def ask_nodes(question: Callable[[], Answer], *, gpus: bool) -> list[Answer]:
+    """Return what ``question`` returns on each node of the cluster that has CPUs, or GPUs.
+
+    Nodes that die, or whose GPUs are all taken, give no answer.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    kind = "GPU" if gpus else "CPU"
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind, 0) > 0]
+    if nodes == [ray.get_runtime_context().get_node_id()]:
+        return [question()]  # this one: no process need start for it
+    # Without a share of a GPU, a task sees none.
+    task = ray.remote(num_cpus=0, num_gpus=0.001 if gpus else 0, max_retries=0)(question)
+    pending = [
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes
+    ]
+    if not pending:
+        return []
+    ready, late = ray.wait(pending, num_returns=len(pending), timeout=_ANSWERS)
+    for reference in late:
+        ray.cancel(reference, force=True)
+    answers = []
+    for reference in ready:
+        with contextlib.suppress(ray.exceptions.RayError):
+            answers.append(ray.get(reference))
+    return answers
 
 
 def _reload_authentication() -> None:

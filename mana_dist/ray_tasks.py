@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mana_dist.console import log
+from mana_dist.model.precision import PrecisionChoice, WantedPrecision, choose_precision, processor_here
 from mana_dist.progress import count, duration
 
 Step = Callable[[], None]
@@ -22,6 +23,24 @@ _SILENCE = 60.0  # seconds without a result before the first line about it; doub
 _MAX_SILENCE = 900.0
 _SIGN_SECONDS = 5.0  # between two signs of life of a task
 _NAMED = 4  # tasks in a line
+
+
+def precision_on_cluster(wanted: WantedPrecision, device: str) -> PrecisionChoice:
+    """Return the precision for work that all nodes of the cluster share: the least that all have.
+
+    Args:
+        wanted: ``auto`` asks the nodes.
+        device: ``cpu`` or ``cuda``, for all of them.
+    """
+    if wanted != "auto":
+        return choose_precision(wanted, [])
+    from mana_dist import ray_runtime
+
+    ray_runtime.start_ray()
+    found = ray_runtime.ask_nodes(functools.partial(processor_here, device), gpus=device == "cuda")
+    if not found and device == "cuda":
+        return PrecisionChoice("bf16", "the GPUs are busy or still to come, and are taken to have it")
+    return choose_precision("auto", found)
 
 
 def map_on_ray(

@@ -76,7 +76,7 @@ def test_local_paths_become_absolute_and_uris_stay(monkeypatch: pytest.MonkeyPat
         (["--model", "3"], "model is a group of keys"),
         (["--model.channels", "many"], "model.channels: expected int, got value: many"),
         (["--model.channels", "1.5"], "model.channels: expected int"),
-        (["--run.precision", "fp8"], "run.precision: expected one of ['bf16', 'fp32'], got value: fp8"),
+        (["--run.precision", "fp8"], "run.precision: expected one of ['auto', 'bf16', 'fp32'], got value: fp8"),
         (["--config", "tiny", "--run.seed", "x"], "command line: run.seed: expected int, got value: x"),
         (["--config", "tiny", "--model.window", "8"], "tiny and command line: model.window must be odd"),
         (["--run.zero_stage", "4"], "run.zero_stage"),

@@ -72,6 +72,8 @@ def _parser() -> Parser:
     machine(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="where models compute (default %(default)s)"
     )
+    machine("--precision", choices=["auto", "fp32", "bf16"], default="fp32", help="of the models; auto: bf16 where the "
+            "processors gain by it (default %(default)s, by which numbers are the same on any machine)")  # fmt: skip
     machine("--workers", type=_workers, metavar="N", default="auto", help="processes that share the clips; the "
           "numbers are the same for any (default %(default)s)")  # fmt: skip
     mlflow = parser.add_argument_group("MLflow").add_argument

@@ -7,6 +7,7 @@ from mana_dist.errors import UserError
 
 if TYPE_CHECKING:
     from mana_dist.model import Padding
+    from mana_dist.model.precision import WantedPrecision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class EvaluationOptions:
         lpips_trunk: URI of AlexNet's convolutions (safetensors); None: torchvision's.
         top_motion: report the clips with the largest motion too: a share like ``6%``, or a number of clips.
         device: where models compute.
+        precision: of the models; ``auto``: bf16 where the processors gain by it. The default is fp32, since the numbers
+            decide between models, and should be the same on any machine.
         workers: processes that share the clips; None: as many as there is work and room for.
         tracking_uri: of the MLflow server where a run is logged and ``models:/`` names are looked up.
         experiment: name of that run's experiment.
@@ -50,6 +53,7 @@ class EvaluationOptions:
     lpips_trunk: str | None = None
     top_motion: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: "WantedPrecision" = "fp32"
     workers: int | None = None
     tracking_uri: str | None = None
     experiment: str | None = None

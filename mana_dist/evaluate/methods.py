@@ -1,7 +1,7 @@
 """Methods that are evaluated: whatever turns a stream of LR frames into a stream of HR frames."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from mana_dist.evaluate.protocol import MethodSource
 from mana_dist.evaluate.scored_clips import Clip, LrFrame
 from mana_dist.model import Mana, Padding
 from mana_dist.model.inference import Frame, super_resolve
+from mana_dist.model.precision import Precision
 from mana_dist.registry import model_folder
 from mana_dist.registry.model_folder import REGISTRY_SCHEME
 from mana_dist.registry.versions import Registered
@@ -63,6 +64,7 @@ class Trained:
         padding: the rule for windows beyond a clip's ends.
         registered: the version that a registry name stood for when it was loaded.
         sha256: of its ``model.safetensors``.
+        precision: of its arithmetic.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Trained:
     padding: Padding
     registered: Registered | None = None
     sha256: str = ""
+    precision: Precision = "fp32"
 
     def upscale(self, clip: Clip, frames: Iterable[LrFrame], wanted: range, device: str) -> Iterator[Frame]:
         """Upscale the frames as a stream, with cached embeddings; windows end where a run of frames does."""
@@ -77,7 +80,7 @@ class Trained:
             first = next(run)
             pixels = (frame.pixels for frame in chain([first], run))
             mine = range(wanted.start - first.number, wanted.stop - first.number)
-            yield from super_resolve(self.model, pixels, device, self.padding, wanted=mine)
+            yield from super_resolve(self.model, pixels, device, self.padding, precision=self.precision, wanted=mine)
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,12 @@ class Wanted:
 
 
 def load_methods(
-    methods: Sequence[Wanted], clips: Sequence[Clip], padding: Padding, tracking_uri: str | None, without: str = ""
+    methods: Sequence[Wanted],
+    clips: Sequence[Clip],
+    padding: Padding,
+    tracking_uri: str | None,
+    without: str = "",
+    precision: Precision = "fp32",
 ) -> tuple[Method, ...]:
     """Load the methods that a command line names: ``bicubic``, model folders, registered models, frames of others.
 
@@ -104,6 +112,7 @@ def load_methods(
         padding: the rule for windows beyond a clip's ends.
         tracking_uri: of the registry.
         without: the folder of the report, in which no method's frames are looked for.
+        precision: of the models' arithmetic.
 
     Raises:
         UserError: a name or a folder is given twice, a model cannot be loaded, or frames do not match the clips.
@@ -116,6 +125,8 @@ def load_methods(
     loaded: list[Method] = []
     for method in methods:
         made = _load(method, clips, padding, tracking_uri, without)
+        if isinstance(made, Trained):
+            made = replace(made, precision=precision)
         if made.name in [other.name for other in loaded]:
             raise UserError(f"--method names {made.name} twice")
         loaded.append(made)

@@ -6,6 +6,7 @@ from typing import Any
 
 from mana_dist.data.resize import IMRESIZE, ROUNDED
 from mana_dist.metrics import METRICS
+from mana_dist.model.precision import Precision
 from mana_dist.progress import count
 from mana_dist.video import READER_VERSION
 
@@ -86,6 +87,7 @@ class Protocol:
         lpips: version and trunk of the metric, or why there is none.
         padding: the rule for windows beyond a clip's ends.
         device: where the methods ran.
+        precision: of the models' arithmetic.
         datasets: the choices for each dataset.
         models: where each method's frames come from.
         bicubic: definition of the method of that name.
@@ -123,6 +125,7 @@ class Protocol:
     lr: str = "auto"
     frame_subset: str = "all; of Vimeo90K's septuplets the centre frame"
     border_crop: int = 0
+    precision: Precision = "fp32"
     reader: int = READER_VERSION
     colour: str = (
         "matrix and range as tagged; untagged: BT.709 from 720 lines, else BT.601; limited range; chroma bilinear "

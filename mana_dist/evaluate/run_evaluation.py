@@ -26,7 +26,9 @@ from mana_dist.evaluate.scoring import DIGEST_BYTES, ScoredClip, Settings
 from mana_dist.evaluate.subset import parse_subset
 from mana_dist.metrics import METRICS, PAPERS, Measure, Unavailable, load_all
 from mana_dist.model.inference import choose_device
+from mana_dist.model.precision import Precision, precision_here
 from mana_dist.progress import Progress
+from mana_dist.ray_tasks import precision_on_cluster
 from mana_dist.registry.model_folder import REGISTRY_SCHEME
 from mana_dist.registry.names import check_experiment
 from mana_dist.registry.tracking_uri import resolve_tracking_uri
@@ -120,7 +122,8 @@ def _prepare(options: EvaluationOptions) -> _Prepared:
 
     datasets = find_datasets(options.data, degradation, options.lr, out.uri)
     clips = tuple(find_clips(datasets, start, stop, subset))
-    device = _device(options.device, elsewhere=len(clips) > 1 and options.workers != 1)
+    elsewhere = len(clips) > 1 and options.workers != 1 and bool(os.environ.get("RAY_ADDRESS"))
+    device = _device(options.device, elsewhere=elsewhere)
     storage.check_writable(out.uri, "--out")
     tracking = _tracking(options)
     if tracking is not None:
@@ -128,7 +131,10 @@ def _prepare(options: EvaluationOptions) -> _Prepared:
         tracking.check()
     registry = resolve_tracking_uri(options.tracking_uri)
     wanted, contest = _wanted(options.methods, conditions, registry)
-    methods = load_methods(wanted, clips, options.padding, registry, out.uri)
+    choice = precision_on_cluster(options.precision, device) if elsewhere else precision_here(options.precision, device)
+    if options.precision == "auto":
+        log.info(f"precision: {choice}")
+    methods = load_methods(wanted, clips, options.padding, registry, out.uri, choice.precision)
     measures = load_all({"lpips": options.lpips_trunk})
     settings = Settings(
         methods=methods,
@@ -140,7 +146,9 @@ def _prepare(options: EvaluationOptions) -> _Prepared:
     return _Prepared(
         clips=clips,
         settings=settings,
-        protocol=_protocol(options, datasets, clips, tuple(zip(wanted, methods, strict=True)), measures, device),
+        protocol=_protocol(
+            options, datasets, clips, tuple(zip(wanted, methods, strict=True)), measures, device, choice.precision
+        ),
         workers=options.workers,
         out=out,
         top=top,
@@ -217,7 +225,7 @@ def _promote(prepared: _Prepared, evaluation: Evaluation) -> tuple[Promotion | N
 
 def _device(name: str, *, elsewhere: bool) -> str:
     # The GPUs may be other nodes' of a cluster.
-    if name == "cuda" and elsewhere and os.environ.get("RAY_ADDRESS"):
+    if name == "cuda" and elsewhere:
         return name
     return choose_device(name)
 
@@ -252,6 +260,7 @@ def _protocol(
     methods: Sequence[tuple[Wanted, Method]],
     measures: Mapping[str, Measure | Unavailable],
     device: str,
+    precision: Precision,
 ) -> Protocol:
     degradation = DEGRADATIONS[options.degradation]
     subsets = {clip.dataset: str(clip.subset) for clip in clips}
@@ -266,6 +275,7 @@ def _protocol(
         metrics={name: text for name, text in definitions.items() if name not in PAPERS},
         padding=options.padding,
         device=device,
+        precision=precision,
         mana_dist=__version__,
         datasets=tuple(
             DatasetProtocol(

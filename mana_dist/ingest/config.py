@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from mana_dist import storage
 from mana_dist.data.config import MIN_LR_SIDE, SampleSettings
 from mana_dist.errors import UserError
+from mana_dist.video.frame_names import parse_frame_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,6 @@ class IngestOptions:
         """
         if not all(self.sources):  # an unset variable of a shell: the working folder is not what was meant
             raise UserError("--source: a source is empty; name a file, a folder or a list ('.' is this folder)")
-        from mana_dist.video.frame_folders import parse_frame_range  # brings PyAV, for which no help should wait
-
         parse_frame_range(self.frames)
         settings = self.settings
         if settings.frames_per_sample < 1 or settings.frames_per_sample % 2 == 0:

@@ -21,7 +21,7 @@ from mana_dist.ingest.units import UnitResult
 from mana_dist.progress import count
 from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease
-from mana_dist.video.frame_folders import parse_frame_range
+from mana_dist.video.frame_names import parse_frame_range
 
 
 def ingest(options: IngestOptions) -> Manifest:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from mana_dist.errors import UserError
 from mana_dist.model import FrameEmbedding, Mana, Padding, tiling, window_indices
+from mana_dist.model.precision import Precision
 from mana_dist.model.tiling import Tiling
 
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 Pixels = NDArray[Any]  # (H, W, 3) RGB, uint8, or uint16 from 0 to 65535
-Precision = Literal["fp32", "bf16"]
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 
 
@@ -131,13 +131,16 @@ def super_resolve(
         yield result
 
 
-def super_resolve_window(model: Mana, frames: Frames, device: str | torch.device = "cpu") -> Frame:
+def super_resolve_window(
+    model: Mana, frames: Frames, device: str | torch.device = "cpu", precision: Precision = "fp32"
+) -> Frame:
     """Super-resolve the centre frame of one window.
 
     Args:
         model: in evaluation mode; it is moved to ``device``.
         frames: (T, h, w, 3) uint8 RGB, T as the model's configuration says.
         device: where the model runs.
+        precision: as in :func:`super_resolve`.
 
     Returns:
         (4h, 4w, 3) uint8 RGB.
@@ -151,7 +154,8 @@ def super_resolve_window(model: Mana, frames: Frames, device: str | torch.device
             f"frames must be uint8 ({expected}, H, W, 3): this model takes windows of {expected} RGB frames; "
             f"got {frames.dtype} {frames.shape}"
         )
-    with torch.inference_mode():
+    lean = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+    with torch.inference_mode(), lean:
         window = to_tensor(frames).to(device)
         return to_frame(_placed(model, device)(window[None]))
 

@@ -182,7 +182,7 @@ def _register(
             artifacts={"model": local},
             code_paths=[os.path.dirname(mana_dist.__file__)],
             signature=_signature(),
-            model_config={"device": "auto"},
+            model_config={"device": "auto", "precision": "auto"},
             input_example=np.zeros((frames, *_EXAMPLE_SIZE, 3), np.uint8),
             pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", *SERVING_PACKAGES)],
             registered_model_name=name,

@@ -8,8 +8,11 @@ import torch
 from ray import serve
 
 from mana_dist import storage
+from mana_dist.console import log
 from mana_dist.errors import UserError, one_line
-from mana_dist.model.inference import Frame, Frames, Precision
+from mana_dist.model.inference import Frame, Frames
+from mana_dist.model.precision import Precision, PrecisionChoice, WantedPrecision, precision_here
+from mana_dist.ray_tasks import precision_on_cluster
 from mana_dist.registry import model_folder, versions
 from mana_dist.registry.tracking_uri import resolve_tracking_uri
 from mana_dist.serve.batches import super_resolve_each
@@ -24,13 +27,12 @@ _SPARE_REQUESTS = 16  # which are being read, or ask for the health, while all o
 class Upscaler:
     """A copy of the model."""
 
-    def __init__(self, options: ServeOptions, device: str) -> None:
+    def __init__(self, options: ServeOptions, device: str, precision: Precision) -> None:
         """Read the weights, which ``options.model`` names without an alias; ``device`` is ``cpu`` or ``cuda``."""
         self._model, _ = model_folder.load(options.model, options.tracking_uri)
         self._device = device
         self._memory = options.memory * 2**20
-        lean = options.precision == "bf16" or (options.precision == "auto" and device == "cuda")
-        self._precision: Precision = "bf16" if lean else "fp32"
+        self._precision = precision
         self.batch.set_max_batch_size(options.max_batch)
         self.batch.set_batch_wait_timeout_s(options.batch_wait)
 
@@ -78,13 +80,15 @@ def build(options: ServeOptions) -> serve.Application:
     model = _fixed(options.model, tracking_uri)
     _, config, sha256 = model_folder.load_identified(model, tracking_uri)
     device = _device(options.device)
+    precision = _precision(options.precision, device)
+    log.info(f"precision: {precision}")
     waiting = 2 * options.max_batch  # one batch is done while the next comes together
     upscaler = Upscaler.options(  # type: ignore[attr-defined]
         num_replicas=options.replicas,
         max_ongoing_requests=waiting,
         max_queued_requests=options.max_queued,
         ray_actor_options={"num_cpus": options.cpus, "num_gpus": int(device == "cuda")},
-    ).bind(options.model_copy(update={"model": model, "tracking_uri": tracking_uri}), device)
+    ).bind(options.model_copy(update={"model": model, "tracking_uri": tracking_uri}), device, precision.precision)
     limits = Limits(config.model.frames, options.max_request * 2**20, options.max_pixels)
     room = waiting * options.replicas + options.max_queued + _SPARE_REQUESTS
     return Api.options(  # type: ignore[attr-defined]
@@ -104,6 +108,11 @@ def _fixed(model: str, tracking_uri: str) -> str:
         return storage.resolve(model)  # replicas run in other folders
     found = versions.resolve(model, tracking_uri)
     return found.uri if found else model
+
+
+def _precision(wanted: WantedPrecision, device: str) -> PrecisionChoice:
+    """Return the precision of all replicas; like :func:`_device`, before there is a cluster, that of this machine."""
+    return precision_on_cluster(wanted, device) if ray.is_initialized() else precision_here(wanted, device)
 
 
 def _device(name: str) -> str:

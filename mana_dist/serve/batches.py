@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from mana_dist.model import Mana
-from mana_dist.model.inference import Frame, Frames, Precision, super_resolve, to_frame, to_tensor
+from mana_dist.model.inference import Frame, Frames, super_resolve, to_frame, to_tensor
+from mana_dist.model.precision import Precision
 from mana_dist.model.tiling import bytes_per_pixel
 
 

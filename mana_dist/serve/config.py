@@ -13,7 +13,7 @@ class ServeOptions(BaseModel):
             when the app is built: all replicas serve the same weights until it is deployed anew.
         tracking_uri: MLflow's, for ``models:/`` names; by default as in all commands.
         device: ``auto`` takes a GPU for every replica where the cluster has any.
-        precision: ``auto`` is bf16 on a GPU, else fp32.
+        precision: ``auto`` is bf16 where the processors of the replicas gain by it, else fp32.
         memory: MiB that the activations of one call of the network may take; what needs more is done in tiles.
         cpus: CPU cores, and so compute threads, of every replica of the model.
         replicas: copies of the model.

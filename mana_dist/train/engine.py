@@ -28,7 +28,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class StageEngine:
     """Trains one stage: a fresh Adam and a fresh engine (DeepSpeed ignores later changes of what is trained).
 
-    All methods but :attr:`model` are collective: every worker calls them, in the same order.
+    All methods are collective: every worker calls them, in the same order.
 
     Args:
         model_config: the network.
@@ -86,17 +86,12 @@ class StageEngine:
         self._masters = self._find_masters(run)
         # Without ZeRO, DeepSpeed's bf16 optimizer makes Adam's state by an empty step, which Adam then counts.
         self._adam.state.clear()
-        if run.precision == "bf16":
+        if run.arithmetic == "bf16":
             # DeepSpeed makes the fp32 masters of weights that it has rounded already.
             for name, parameter in self._trained.items():
                 self._set_master(name, parameter, weights[name].to(device))
         if moments:
             self._restore(moments, step - stage.start)
-
-    @property
-    def model(self) -> Mana:
-        """The network inside the engine."""
-        return self._engine.module.model
 
     def step(self, batch: Batch, share: float) -> Tensor:
         """Make one optimizer step, in as many forward and backward passes as ``run.micro_batch`` needs.
@@ -170,7 +165,7 @@ class StageEngine:
         """Return the fp32 tensors that Adam updates, by parameter; None where ZeRO has cut them into partitions."""
         if run.zero_stage > 0:
             return None
-        if run.precision == "fp32":
+        if run.arithmetic == "fp32":
             return dict(self._trained)
         wrapped = self._engine.optimizer
         rounded = [p for group in wrapped.fp16_groups for p in group]  # the name is historical: bf16 here
@@ -261,7 +256,7 @@ def _deepspeed_config(run: RunConfig) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": 1,
         "zero_optimization": {"stage": run.zero_stage},
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": run.precision == "bf16"},
+        "bf16": {"enabled": run.arithmetic == "bf16"},
         "communication_data_type": "fp32",
         "steps_per_print": 2**62,
     }

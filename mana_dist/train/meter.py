@@ -42,7 +42,7 @@ class Meter:
         self._total = stages(config)[-1].stop
         self._batch_size = config.data.batch_size
         self._is_speaker = dist.get_rank() == 0
-        precision = config.run.precision
+        precision = config.run.arithmetic
         self._flops = sample_cost(config.model, stage, config.data.crop, precision).flops if self._is_speaker else 0
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []

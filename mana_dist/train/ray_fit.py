@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
 from mana_dist import ray_runtime, storage
-from mana_dist.config import Config
+from mana_dist.config import Config, RunConfig
 from mana_dist.console import log
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError
+from mana_dist.model.precision import PrecisionChoice, precision_here
+from mana_dist.ray_tasks import precision_on_cluster
 from mana_dist.storage.lease import Fence, Lease
 from mana_dist.train.checkpoints.history import Checkpoints
 from mana_dist.train.elastic.interrupts import Interrupts, Terminated
@@ -264,6 +266,23 @@ class _Listener:
                 self._see(event)
 
 
+def worker_precision(run: RunConfig) -> PrecisionChoice:
+    """Return what ``run.precision`` means on the processors that the workers will run on."""
+    import torch
+
+    if "RAY_ADDRESS" not in os.environ:
+        return precision_here(run.precision, "cuda" if _takes_gpus(run, torch.cuda.device_count()) else "cpu")
+    ray_runtime.start_ray()
+    import ray
+
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    return precision_on_cluster(run.precision, "cuda" if _takes_gpus(run, gpus) else "cpu")
+
+
+def _takes_gpus(run: RunConfig, gpus: int) -> bool:
+    return run.device == "cuda" or (run.device == "auto" and gpus >= run.worker_range[0])
+
+
 def _use_gpu(config: Config) -> bool:
     """Return whether workers get a GPU each.
 
@@ -274,7 +293,7 @@ def _use_gpu(config: Config) -> bool:
 
     run, have = config.run, ray.cluster_resources()
     least, gpus = run.worker_range[0], int(have.get("GPU", 0))
-    use_gpu = run.device == "cuda" or (run.device == "auto" and gpus >= least)
+    use_gpu = _takes_gpus(run, gpus)
     if gpus and not use_gpu and run.device == "auto":
         log.info(f"training on CPU: run.workers {run.workers}, but {gpus} GPU(s); lower run.workers to train on GPU")
     elif run.device == "auto" and "RAY_ADDRESS" in os.environ:

@@ -11,6 +11,7 @@ from mana_dist.config import Config
 from mana_dist.data import order
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError, redacted
+from mana_dist.model.precision import Precision
 from mana_dist.storage.retry import persistently
 
 # What may differ between the attempts of one run: it moves neither the samples nor the arithmetic of a step
@@ -72,6 +73,13 @@ def load(config: Config) -> RunRecord | None:
     except FileNotFoundError:
         return None
     return RunRecord(**{"order": order.UNRECORDED, **values})
+
+
+def precision(config: Config) -> Precision | None:
+    """Return the precision that the run began with; None if it began before there was a choice."""
+    uri = _config_uri(config)
+    before = configuration.load(persistently(storage.read_bytes, uri).decode(), uri).run.precision
+    return None if before == "auto" else before
 
 
 def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -> None:

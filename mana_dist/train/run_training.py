@@ -90,7 +90,8 @@ def _train_and_register(
 ) -> Trained:
     """Train within one MLflow run, and end that run by the outcome."""
     from mana_dist.registry import versions
-    from mana_dist.train import validate_candidate
+    from mana_dist.train import ray_fit, validate_candidate
+    from mana_dist.train.planning.run_plan import with_precision
 
     tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
     model = run_record.model_folder_of(config)
@@ -100,6 +101,7 @@ def _train_and_register(
         if record.registered and _is_registered_in(record, tracking_uri, config) and _is_finished(model):
             log.info(f"run {config.run.name} is finished already")
             return Trained(model, record.registered, record.candidate)
+    config = with_precision(config, record, ray_fit.worker_precision)
     _print_plan(config, manifest, tracking_uri, resumed=record is not None)
 
     open_tracker = functools.partial(_open_tracker, config, tracking_uri, record, held, part)

@@ -37,8 +37,6 @@ class Validation:
             mine = ((groups[places[index][0]], places[index][1]) for index in chosen[rank::world_size])  # one by one
             self._samples = [(centre_frames(group.lr[row], frames).copy(), group.hr[row].copy()) for group, row in mine]
         self._count = len(chosen)
-        # ZeRO 3 gathers weights in every forward, so all workers make equally many.
-        self._forwards = -(-len(chosen) // world_size)
         self._bicubic = [_scores(bicubic_upsample(lr[frames // 2]), hr) for lr, hr in self._samples]
 
     def run(self, model: Mana, step: int, device: torch.device) -> Validated:
@@ -59,12 +57,7 @@ class Validation:
         """Return the sums of the model's and bicubic's scores over this worker's samples, and the first's picture."""
         sums = torch.zeros(4, dtype=torch.float64)
         picture = np.zeros((1, 1, 3), dtype=np.uint8)
-        idle = torch.zeros((1, model.config.frames, 3, 8, 8), device=device)
-        for index in range(self._forwards):
-            if index >= len(self._samples):
-                _forward(model, idle)
-                continue
-            lr, hr = self._samples[index]
+        for index, (lr, hr) in enumerate(self._samples):
             output = to_frame(_forward(model, to_tensor(lr)[None].to(device)))
             sums += torch.tensor([*_scores(output, hr), *self._bicubic[index]], dtype=torch.float64)
             if index == 0:
@@ -73,8 +66,7 @@ class Validation:
         return sums, picture
 
 
-# Not inference_mode: ZeRO 3 gathers weights here that training uses again.
-@torch.no_grad()
+@torch.inference_mode()
 def _forward(model: Mana, frames: Tensor) -> Tensor:
     return model(frames)
 

@@ -4,13 +4,14 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Never
 
 import ray.train
 import ray.train.torch
 import torch
+from torch import Tensor
 
 from mana_dist.allocator import keep_freed_memory
 from mana_dist.config import Config
@@ -109,7 +110,7 @@ class Worker:
             shared_storage.check_all(seen, self.config.run.storage)
             with memory_errors_as_user_errors(self.config, validating=True):
                 self._validation = self._make_validation()
-            self._peak = device_peak(self.device, self.config.run.precision)
+            self._peak = device_peak(self.device, self.config.run.arithmetic)
             state = self._resume()
             self._losses = state.losses
             self.send(Started(state.step, self.world_size, self._device_name(), state.losses, str(self._peak)))
@@ -145,7 +146,7 @@ class Worker:
                 # After the checkpoint, so that a validation that fails costs no step. One that is skipped to leave in
                 # time is made by the next attempt.
                 if self._is_validated(step) and (step == self.total or not self._leaving):
-                    self._validate(engine.model, step)
+                    self._validate(engine.weights(), step)
                     meter.restart()
                 if self._leaving:
                     break
@@ -154,11 +155,14 @@ class Worker:
     def _is_validated(self, step: int) -> bool:
         return self._validation is not None and (step % self.config.run.validate_every == 0 or step == self.total)
 
-    def _validate(self, model: Mana, step: int) -> None:
+    def _validate(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """Validate in fp32, whatever the training's precision: the scores decide between models."""
         assert self._validation is not None
+        model = Mana(self.config.model)
+        model.load_state_dict(weights)
         self._watchdog.beat(_SLOW)
         with memory_errors_as_user_errors(self.config, validating=True):
-            self.send(self._validation.run(model, step, self.device))
+            self.send(self._validation.run(model.to(self.device), step, self.device))
         self._watchdog.beat(_SLOW)
 
     def _validate_resumed(self, state: TrainState) -> None:
@@ -167,10 +171,7 @@ class Worker:
         If it is not missing, the same numbers come again and are not logged.
         """
         if state.step and self._is_validated(state.step):
-            model = Mana(self.config.model)
-            model.load_state_dict(state.weights)
-            dtype = torch.bfloat16 if self.config.run.precision == "bf16" else torch.float32
-            self._validate(model.to(self.device, dtype), state.step)
+            self._validate(state.weights, state.step)
 
     @property
     def total(self) -> int:

@@ -97,7 +97,12 @@ def _parser() -> Parser:
     add("--preset", help="the encoder's speed: ultrafast to placebo, for av1 13 to 0 (default medium, 8)")
     add("--bits", type=int, choices=[8, 10], default=10, help="10 keeps 10 bits where the source has more than 8 "
         "(default %(default)s)")  # fmt: skip
-    add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 on a GPU, else fp32")
+    add(
+        "--precision",
+        choices=["auto", "fp32", "bf16"],
+        default="auto",
+        help="auto: bf16 where the processor gains by it, else fp32 (default %(default)s)",
+    )
     add("--memory", type=_memory, default="auto", metavar="MIB", help="memory for the network's activations; a frame "
         f"that needs more is done in overlapping tiles. auto: half of what is free, on a cluster {MEMORY}; none: never "
         "tiled (default %(default)s)")  # fmt: skip

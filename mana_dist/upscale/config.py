@@ -71,7 +71,7 @@ class Settings:
         crf: constant rate factor, less is better and larger; None: the codec's default.
         preset: speed against size; None: the codec's default.
         bits: 10 keeps 10 bits where the source has more than 8; 8 gives 8 bits always.
-        precision: precision of the network: ``auto`` is bf16 on a GPU, else fp32.
+        precision: precision of the network: ``auto`` is bf16 where the processor gains by it, else fp32.
         device: ``auto``, ``cpu`` or ``cuda``.
         memory: MiB for the network's activations, a frame that needs more is done in tiles; ``auto``: half of what is
             free when the work begins; None: never tiled.

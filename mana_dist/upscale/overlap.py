@@ -4,7 +4,7 @@ FFmpeg, torch and NumPy let other threads run while they compute: decoding and e
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 _END = object()
 
 
-def read_ahead(items: Iterable[Item], most: int) -> Iterator[Item]:
+def read_ahead(items: Iterable[Item], most: int) -> Generator[Item]:
     """Yield ``items``, which are read in another thread, up to ``most`` before they are asked for.
 
     An exception of theirs is raised in its place, after the items before it. When the generator ends or is closed, the

@@ -12,6 +12,7 @@ import av
 
 from mana_dist.console import log
 from mana_dist.errors import UserError, terminable
+from mana_dist.model.precision import PrecisionChoice
 from mana_dist.progress import Progress, count
 from mana_dist.registry import model_folder
 from mana_dist.upscale import mark, segment_record, work_folder
@@ -69,6 +70,7 @@ def upscale(
             return None
     folder = work_folder.work_folder(destination)
     placed, identity = _placed(loaded, surveyed, settings, folder)
+    log.info(f"precision: {placed.precision}")
     segments = within(segments_of(whole, placed.frames, settings.segment), first, end)
     stays = f"what is done stays in {folder}, and the same command goes on from there"
     with _errors(f"{destination}: cannot be written"), work_folder.opened(folder, identity):
@@ -94,18 +96,21 @@ def upscale(
             log.warning(f"stopped {place}; {stays}")
             raise
         shutil.rmtree(folder, ignore_errors=True)  # while it is held
-    _log(destination, summary, progress, placed.device, settings)
+    _log(destination, summary, progress, f"{placed.device} in {placed.precision.precision}", settings)
     return summary
 
 
 def _placed(
     loaded: model_folder.Loaded, surveyed: Survey, settings: Settings, folder: str
 ) -> tuple[Network, dict[str, Any]]:
-    """Return the network and the job's identity; ``auto`` memory is that of the run that goes on."""
+    """Return the network and the job's identity; ``auto`` is what it was in the run that goes on."""
     placed = network(loaded.model, settings, surveyed)
     identity = work_folder.identity(surveyed, loaded.sha256, settings, placed)
-    if settings.memory == "auto" and (before := work_folder.memory_of(folder, identity)) is not None:
-        placed = network(loaded.model, replace(settings, memory=before), surveyed)
+    if (before := work_folder.as_before(folder, identity, settings)) != settings:
+        placed = network(loaded.model, before, surveyed)
+        if settings.precision == "auto":
+            choice = PrecisionChoice(placed.precision.precision, "as the unfinished run")
+            placed = replace(placed, precision=choice)
         identity = work_folder.identity(surveyed, loaded.sha256, settings, placed)
     return placed, identity
 

@@ -16,6 +16,7 @@ from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.model import Mana
 from mana_dist.model.inference import Pixels, choose_device, super_resolve
+from mana_dist.model.precision import PrecisionChoice, precision_here
 from mana_dist.model.tiling import Tiling, tiling_for
 from mana_dist.upscale.config import Settings
 from mana_dist.upscale.frame_memory import automatic
@@ -29,6 +30,7 @@ from mana_dist.video.frame_stream import NumberedFrame
 from mana_dist.video.shots import mark_cuts
 
 Step = Callable[[], None]
+_FP32 = PrecisionChoice("fp32", "the default")
 
 _READ_AHEAD = 8  # frames of the source; they are small
 _WRITTEN_BEHIND = 2  # upscaled frames, sixteen times as large
@@ -44,6 +46,7 @@ class Network:
         device: where it runs.
         tiling: how a frame is cut; None: not at all.
         memory: MiB for activations that led to the tiling; None: no limit.
+        precision: what it computes in, and why.
     """
 
     frames: int
@@ -51,6 +54,7 @@ class Network:
     device: str = "cpu"
     tiling: Tiling | None = None
     memory: int | None = None
+    precision: PrecisionChoice = _FP32
 
 
 def network(model: Mana, settings: Settings, survey: Survey) -> Network:
@@ -64,21 +68,22 @@ def network(model: Mana, settings: Settings, survey: Survey) -> Network:
     device = choose_device(settings.device)
     if settings.threads is not None and device == "cpu":
         torch.set_num_threads(settings.threads)
-    half = settings.precision == "bf16" or (settings.precision == "auto" and device == "cuda")
+    choice = precision_here(settings.precision, device)
+    element_size = 2 if choice.precision == "bf16" else 4
     memory = None if settings.memory is None else 0
     if settings.memory == "auto":
-        memory = automatic(model.config, device, survey.height, survey.width, 2 if half else 4)
+        memory = automatic(model.config, device, survey.height, survey.width, element_size)
     elif settings.memory is not None:
         memory = settings.memory * 2**20
 
     tiling = None
     if memory is not None:
-        tiling = tiling_for(model.config, survey.height, survey.width, memory, 2 if half else 4)
+        tiling = tiling_for(model.config, survey.height, survey.width, memory, element_size)
 
     def upscale(frames: Iterable[Pixels], wanted: Container[int]) -> Iterator[Pixels]:
-        return super_resolve(model, frames, device, memory=memory, precision="bf16" if half else "fp32", wanted=wanted)
+        return super_resolve(model, frames, device, memory=memory, precision=choice.precision, wanted=wanted)
 
-    return Network(model.config.frames, upscale, device, tiling, memory and memory // 2**20)
+    return Network(model.config.frames, upscale, device, tiling, memory and memory // 2**20, choice)
 
 
 def upscale_segments(

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import av
@@ -25,7 +25,6 @@ from mana_dist.video import READER_VERSION
 
 JOB_FILE = "job.json"
 _LOCK = "lock"
-_OF_FREE_MEMORY = {"memory", "tiling"}  # what of an identity depends on it, with --memory auto
 
 
 def identity(survey: Survey, model_sha256: str, settings: Settings, network: Network) -> dict[str, Any]:
@@ -35,14 +34,14 @@ def identity(survey: Survey, model_sha256: str, settings: Settings, network: Net
         survey: survey of the source.
         model_sha256: SHA-256 of the weights.
         settings: all of them count.
-        network: its device, memory and tiles count.
+        network: its device, precision, memory and tiles count.
     """
     return {
         "source": redacted(storage.resolve(survey.uri)),
         "bytes": survey.bytes,
         "modified": survey.modified,
         "model": model_sha256,
-        "settings": asdict(settings) | {"device": network.device},
+        "settings": asdict(settings) | {"device": network.device, "precision": network.precision.precision},
         "threads": torch.get_num_threads() if network.device == "cpu" else None,
         "memory": network.memory,
         "tiling": network.tiling and asdict(network.tiling),
@@ -60,18 +59,22 @@ def versions() -> dict[str, Any]:
     }
 
 
-def memory_of(folder: str, wanted: Mapping[str, Any]) -> int | None:
-    """Return the MiB of an unfinished run that differs only in the memory that was free; None: there is none.
+def as_before(folder: str, wanted: Mapping[str, Any], settings: Settings) -> Settings:
+    """Return the settings with what an unfinished run took for ``auto``, if it differs in nothing else.
 
     Args:
         folder: the work folder.
         wanted: :func:`identity`.
+        settings: as the user gave them.
     """
     found = _read(folder)
-    if not isinstance(found, dict) or set(_differences(found, wanted)) - _OF_FREE_MEMORY:
-        return None
-    memory = found.get("memory")
-    return memory if isinstance(memory, int) else None
+    # The tiles depend on the memory and on the size of a number.
+    free = {"tiling"} | ({"memory"} if settings.memory == "auto" else set())
+    free |= {"settings.precision"} if settings.precision == "auto" else set()
+    if not isinstance(found, dict) or set(_differences(found, wanted)) - free:
+        return settings
+    memory = found["memory"] if settings.memory == "auto" else settings.memory
+    return replace(settings, memory=memory, precision=found["settings"]["precision"])
 
 
 def work_folder(destination: str) -> str:

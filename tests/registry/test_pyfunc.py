@@ -16,6 +16,7 @@ import urllib3
 from PIL import Image
 
 from mana_dist.model.inference import super_resolve_window
+from mana_dist.model.precision import precision_here
 from tests.ports import free_ports
 from tests.serve.models import register, tiny_model, window
 
@@ -60,7 +61,7 @@ def ask(url: str, body: dict[str, Any]) -> tuple[int, Any]:
 @pytest.mark.slow
 def test_a_window_of_numbers_gives_the_frame_as_numbers_or_as_a_picture(url: str) -> None:
     frames = window()
-    expected = super_resolve_window(tiny_model(), frames)
+    expected = super_resolve_window(tiny_model(), frames, precision=precision_here("auto", "cpu").precision)
     status, answer = ask(url, {"inputs": frames.tolist()})
     assert status == 200
     np.testing.assert_array_equal(np.array(answer["predictions"], np.uint8), expected)

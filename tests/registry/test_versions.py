@@ -41,7 +41,7 @@ sys.meta_path.insert(0, Block())
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
 sys.path[:] = [entry for entry in sys.path if entry != sys.argv[3] and "__editable__" not in entry]
 import numpy as np, mlflow
-model = mlflow.pyfunc.load_model(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[1], model_config={"precision": "fp32"})
 frames = np.load(sys.argv[2])
 np.save("frame.npy", model.predict(frames))
 import mana_dist

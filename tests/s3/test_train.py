@@ -18,6 +18,7 @@ CUT_DOWN = [
     *["--config", "tiny", "--model.channels", "8", "--model.encoder_blocks", "1", "--model.decoder_blocks", "1"],
     *["--model.window", "3", "--model.memory_slots", "4", "--run.workers", "2", "--run.log_every", "10"],
     *["--run.checkpoint_every", "50", "--data.batch_size", "4", "--data.crop", "24"],
+    *["--run.precision", "fp32"],
     *["--data.cache_mb", "0", "--data.shuffle_groups", "1", "--data.prefetch", "1"],
     *["--schedule.stage1.steps", "100", "--schedule.stage2.steps", "50", "--schedule.stage3.steps", "50"],
 ]

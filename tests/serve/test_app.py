@@ -44,7 +44,12 @@ def url(tracking_uri: str) -> Iterator[str]:
     (port,) = free_ports(1)
     serve.start(http_options={"port": port})
     options = ServeOptions(
-        model="models:/tiny-x4@champion", tracking_uri=tracking_uri, max_batch=2, max_queued=4, max_request=1
+        model="models:/tiny-x4@champion",
+        tracking_uri=tracking_uri,
+        max_batch=2,
+        max_queued=4,
+        max_request=1,
+        precision="fp32",
     )
     serve.run(app(options))
     yield f"http://127.0.0.1:{port}"

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from mana_dist.config import Config, parse
+from mana_dist.config import Config, RunConfig, parse, to_mapping
 from mana_dist.data import order
 from mana_dist.data.manifest import Manifest, load_manifest
 from mana_dist.errors import UserError
+from mana_dist.model.precision import PrecisionChoice
+from mana_dist.published_keys import tracked
 from mana_dist.train import run_record
+from mana_dist.train.planning.run_plan import with_precision
 from mana_dist.train.run_record import RunRecord
 from tests.train.datasets import make_dataset
 
@@ -103,3 +106,30 @@ def test_a_password_is_not_kept_and_may_change(tmp_path: Path, manifest: Manifes
     assert not record.is_tracked_in("http://ann:s3cret@other:5000")
     older = RunRecord("", "http://ann:s3cret@host:5000", "abc")  # as older versions wrote it
     assert older.is_tracked_in("http://ann:another@host:5000")
+
+
+def test_a_run_keeps_the_precision_that_it_began_with(
+    tmp_path: Path, manifest: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Begun on a processor that gains by bf16, resumed on one that does not."""
+    caplog.set_level("INFO")
+
+    def choose(run: RunConfig) -> PrecisionChoice:
+        return PrecisionChoice("bf16", "AMX")
+
+    def refuse(run: RunConfig) -> PrecisionChoice:
+        raise AssertionError("a run that goes on asks no processor")
+
+    begun = with_precision(config(tmp_path, "--run.precision=auto"), None, choose)
+    assert (begun.run.arithmetic, tracked(to_mapping(begun))["run"]["precision"]) == ("bf16", "bf16")
+    record = RunRecord(run_record.fingerprint(manifest), "sqlite:///x", "abc")
+    run_record.save(begun, record)
+    resumed = with_precision(config(tmp_path, "--run.precision=auto"), record, refuse)
+    assert resumed == begun
+    assert caplog.messages == ["precision: bf16 (AMX)", "precision: bf16 (as the run began)"]
+    assert with_precision(config(tmp_path, "--run.precision=fp32"), record, refuse).run.arithmetic == "fp32"
+
+
+def test_nothing_is_computed_in_a_precision_that_is_not_decided(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"run\.precision auto"):
+        _ = config(tmp_path, "--run.precision=auto").run.arithmetic

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from mana_dist.upscale.source_video import segments_of, survey
 from tests.upscale.runs import LONG, SAME, VARIABLE, synthesise
 
 
-def numbers(count: int, read: list[int]) -> Iterator[int]:
+def numbers(count: int, read: list[int]) -> Generator[int]:
     for number in range(count):
         read.append(threading.get_ident())
         yield number

@@ -21,6 +21,7 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig
+from mana_dist.model.precision import Processor
 from mana_dist.registry import model_folder
 from mana_dist.upscale import upscale_segments as segments_module
 from mana_dist.upscale import work_folder
@@ -271,6 +272,38 @@ def test_memory_once_chosen_is_kept_however_much_is_free_later(
     assert "going on: 1 of 3 segments" in printed
     assert "beginning anew" not in printed
     assert result.exists()
+
+
+def test_precision_once_chosen_is_kept_on_whatever_processor(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, result = synthesise(tmp_path / "a.mp4", LONG[:20], keyframes=8), tmp_path / "b.mp4"
+    chosen: list[str] = []
+    real = segments_module.upscale_segments
+
+    def broken_off(surveyed, segments, network, *rest):  # type: ignore[no-untyped-def]
+        chosen.append(network.precision.precision)
+        real(surveyed, segments[:1] if len(chosen) == 1 else segments, network, *rest)
+        if len(chosen) == 1:
+            raise OSError("the storage is away")
+
+    monkeypatch.setattr("mana_dist.upscale.run_upscale.upscale_segments", broken_off)
+    for unit in ("AMX", ""):
+        monkeypatch.setattr("mana_dist.model.precision.processor_here", lambda _, unit=unit: Processor("it", unit))
+        if unit:
+            with pytest.raises(UserError, match="the storage is away"):
+                main(options(source, result, model))
+            job = json.loads((tmp_path / ".b.mp4.partial" / "job.json").read_text())
+            assert job["settings"]["precision"] == "bf16"
+        else:
+            main(options(source, result, model))
+    assert chosen == ["bf16", "bf16"]
+    printed = capsys.readouterr().out
+    assert "precision: bf16 (it: AMX)" in printed
+    assert "precision: bf16 (as the unfinished run)" in printed
+    assert "going on: 1 of 3 segments" in printed
+    main([*options(source, tmp_path / "c.mp4", model)])
+    assert chosen[-1] == "fp32"
 
 
 def test_what_is_thrown_away_is_told_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

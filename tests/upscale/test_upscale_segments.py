@@ -45,7 +45,7 @@ def scenes(lengths: list[int], height: int = 24, width: int = 32) -> NDArray[np.
 def test_segments_made_apart_in_any_order_give_the_same_bytes(tmp_path: Path, model: Mana, codec: Codec) -> None:
     frames = scenes([13, 2, 9, 30])
     source = write_coded(tmp_path / "a.mp4", frames, options={"g": "6", "crf": "12"})
-    settings = Settings(codec=codec, segment=8, device="cpu", threads=1)
+    settings = Settings(codec=codec, segment=8, device="cpu", threads=1, precision="fp32")
     surveyed = survey(str(source))
     placed = network(model, settings, surveyed)
     segments = segments_of(surveyed, TINY.frames, 8)
@@ -66,7 +66,7 @@ def test_each_shot_is_upscaled_as_if_it_were_a_video_of_its_own(tmp_path: Path, 
     lengths = [13, 9, 3, 20]
     frames = scenes(lengths)
     source = write_video(tmp_path / "a.mp4", frames, keyframes=10)  # lossless
-    settings = Settings(codec="ffv1", segment=8, device="cpu", threads=1)
+    settings = Settings(codec="ffv1", segment=8, device="cpu", threads=1, precision="fp32")
     placed = network(model, settings, survey(str(source)))
     summary = run(source, tmp_path / "b.mkv", settings, placed)
     assert summary.cuts == len(lengths) - 1
@@ -88,7 +88,7 @@ def test_ten_bits_go_through_the_network_and_stay(tmp_path: Path, model: Mana) -
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame >> 6, format="gbrp10le")))
         container.mux(stream.encode(None))
-    settings = Settings(codec="ffv1", device="cpu", threads=1)
+    settings = Settings(codec="ffv1", device="cpu", threads=1, precision="fp32")
     run(path, tmp_path / "b.mkv", settings, network(model, settings, survey(str(path))))
     result = read(tmp_path / "b.mkv", "gbrp10le")
     assert result.format == "gbrp10le"

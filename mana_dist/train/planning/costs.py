@@ -6,7 +6,6 @@ nothing; the attentions of :mod:`mana_dist.ops` bring their own formulas to that
 
 import time
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mana_dist.model import Mana, ModelConfig
+from mana_dist.model.precision import Precision
 from mana_dist.train.objective import StageObjective
 from mana_dist.train.schedule import Stage
 
@@ -30,8 +30,6 @@ _DATA_SHEETS = (
     ("L40S", 362.0),
     ("L4", 121.0),
 )
-
-Precision = Literal["bf16", "fp32"]
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 
-from mana_dist.config import Config
+from mana_dist.config import Config, RunConfig
 from mana_dist.console import log
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import redacted
 from mana_dist.model import Mana
 from mana_dist.model.mana import parameter_count
+from mana_dist.model.precision import PrecisionChoice, precision_here
 from mana_dist.progress import duration
 from mana_dist.registry.tracking_uri import failures, quiet_mlflow, resolve_tracking_uri
 from mana_dist.train import run_record
@@ -87,7 +89,7 @@ def make_plan(config: Config, samples: int) -> Plan:
 
     def stage_plan(stage: Stage) -> StagePlan:
         cost = sample_cost(
-            config.model, stage, data.crop, run.precision, checkpoint_activations=run.checkpoint_activations
+            config.model, stage, data.crop, run.arithmetic, checkpoint_activations=run.checkpoint_activations
         )
         trained = trained_parameters(config.model, stage)
         activations = cost.activation_bytes * max(map(len, parts))
@@ -96,7 +98,7 @@ def make_plan(config: Config, samples: int) -> Plan:
             epochs=(stage.stop - stage.start) * data.batch_size / samples,
             trained=trained,
             step_flops=cost.flops * data.batch_size,
-            memory=memory(parameters, trained, run.zero_stage, run.precision, workers, activations),
+            memory=memory(parameters, trained, run.zero_stage, run.arithmetic, workers, activations),
         )
 
     return Plan(parameters, workers, samples, len(parts), tuple(stage_plan(stage) for stage in stages(config)))
@@ -118,11 +120,36 @@ def dry_run(config: Config) -> None:
     record = run_record.load(config) if config.run.name else None
     if record:
         run_record.check_same_training(config, manifest, record)
+    config = with_precision(config, record, _precision_here)
     plan = make_plan(config, manifest.samples)
     for line in (*_target(config, manifest, tracking_uri, record), *describe(config, plan)):
         log.info(line)
     log.info(_expected_time(plan, pace(config, plan, record)))
     log.info("dry run: data, storage and tracking server can be used; nothing was started")
+
+
+def with_precision(config: Config, record: RunRecord | None, choose: Callable[[RunConfig], PrecisionChoice]) -> Config:
+    """Return the configuration with the precision that ``auto`` means: of a run that goes on, the one it began with.
+
+    Args:
+        config: the run's.
+        record: of the run, if there is one.
+        choose: decides for a new run.
+    """
+    run = config.run
+    if run.precision != "auto":
+        return config
+    before = run_record.precision(config) if record else None
+    choice = choose(run) if before is None else PrecisionChoice(before, "as the run began")
+    log.info(f"precision: {choice}")
+    return replace(config, run=replace(run, precision=choice.precision))
+
+
+def _precision_here(run: RunConfig) -> PrecisionChoice:
+    """Return what ``auto`` would mean if the workers ran on this machine."""
+    on_gpus = torch.cuda.is_available() and (run.device == "cuda" or torch.cuda.device_count() >= run.worker_range[0])
+    choice = precision_here("auto", "cuda" if on_gpus and run.device != "cpu" else "cpu")
+    return replace(choice, reason=f"{choice.reason}; the cluster's nodes may differ") if _on_a_cluster() else choice
 
 
 def _target(config: Config, manifest: Manifest, tracking_uri: str, record: RunRecord | None) -> list[str]:
@@ -205,7 +232,7 @@ def _last_rate(record: RunRecord, tracking_uri: str) -> tuple[int, float] | None
 
 def _measured(config: Config, stage: Stage) -> float:
     """Return the seconds that a sample takes on this machine's CPU, in the second of two steps."""
-    dtype = torch.bfloat16 if config.run.precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if config.run.arithmetic == "bf16" else torch.float32
     crop, scale = config.data.crop, config.model.scale
     lr = torch.zeros(1, config.model.frames, 3, crop, crop, dtype=torch.uint8)
     hr = torch.zeros(1, 3, scale * crop, scale * crop, dtype=torch.uint8)

@@ -103,7 +103,7 @@ class Report:
         values = {
             "mana_dist": __version__,
             "model": {"uri": redacted(recipe.model), "sha256": recipe.sha256},
-            "settings": dataclasses.asdict(recipe.settings),
+            "settings": dataclasses.asdict(recipe.settings) | {"precision": recipe.precision},
             "results": [as_json(*result) for result in sorted(self.results, key=lambda pair: pair[0].name)],
             "rejected": [dataclasses.asdict(item) for item in self.rejected],
             "failed": [dataclasses.asdict(item) for item in self.failed],

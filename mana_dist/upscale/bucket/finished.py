@@ -10,6 +10,7 @@ from typing import Any
 
 from mana_dist import storage
 from mana_dist.errors import redacted
+from mana_dist.model.precision import Precision
 from mana_dist.storage.file_names import partial_prefix
 from mana_dist.upscale.bucket.output_names import Output
 from mana_dist.upscale.comparison import comparison_of
@@ -50,6 +51,28 @@ class Ledger:
         with ThreadPoolExecutor(_READERS) as readers:
             found = list(readers.map(self._read, there))
         return {output.key: summary for output, summary in zip(there, found, strict=True) if summary}
+
+    def precision(self, device: str) -> Precision | None:
+        """Return what ``auto`` was on ``device`` when the folder was begun; None: it has not been decided.
+
+        Raises:
+            OSError: the storage failed.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            text = storage.read_bytes(self._precision(device)).decode()
+            return "bf16" if text == "bf16" else "fp32"
+        return None
+
+    def save_precision(self, device: str, precision: Precision) -> None:
+        """Record what ``auto`` is on ``device``, so that later runs take the same on whatever processor.
+
+        Raises:
+            OSError: the storage failed.
+        """
+        storage.write_bytes(self._precision(device), precision.encode())
+
+    def _precision(self, device: str) -> str:
+        return storage.join(self._out, FOLDER, f"precision-{device}")
 
     def is_occupied(self, output: Output) -> bool:
         """Return whether something lies where a result, or a comparison of it, goes."""

@@ -10,6 +10,7 @@ from mana_dist.console import log
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError
 from mana_dist.footage.expand import Clip, expand
+from mana_dist.model.precision import PrecisionChoice
 from mana_dist.progress import count
 from mana_dist.registry import model_folder, versions
 from mana_dist.registry.tracking_uri import resolve_tracking_uri
@@ -62,6 +63,8 @@ def _run(
 ) -> Report:
     recipe = dataclasses.replace(_recipe(options), fence=held.fence)
     ledger = Ledger(options.out)
+    choice = _precision(recipe, ledger)
+    recipe = dataclasses.replace(recipe, precision=choice.precision)
     keyed = [output.keyed(_decisive(recipe)) for output in outputs]
     finished = ledger.finished(keyed)
     there = [(output, finished[output.key]) for output in keyed if output.key in finished]
@@ -69,6 +72,7 @@ def _run(
     _check_free([output for output in todo if ledger.is_occupied(output)], recipe, options)
     again = f" ({len(there)} more are there already)" if there else ""
     log.info(f"upscale: {count(len(todo), 'video')}{again}, {options.settings.codec}, on {recipe.settings.device}")
+    log.info(f"precision: {choice}")
     made, refused, failed = _work(todo, ledger, recipe, options, held)
     held.check()
     report = Report([*there, *made], [*rejected, *refused], failed)
@@ -145,9 +149,20 @@ def _recipe(options: BucketOptions) -> Recipe:
     return Recipe(model, tracking_uri, sha256, config.model.frames, settings)
 
 
+def _precision(recipe: Recipe, ledger: Ledger) -> PrecisionChoice:
+    """Return the precision of the whole job; ``auto`` is what it was when the folder of the results was begun."""
+    wanted, device = recipe.settings.precision, recipe.settings.device
+    if wanted == "auto" and (before := ledger.precision(device)) is not None:
+        return PrecisionChoice(before, "as the results were begun")
+    choice = stages.precision(wanted, device)
+    if wanted == "auto":
+        ledger.save_precision(device, choice.precision)
+    return choice
+
+
 def _decisive(recipe: Recipe) -> dict[str, Any]:
     """Return what decides the bytes of all results, beside their sources."""
-    settings = dataclasses.asdict(recipe.settings)
+    settings = dataclasses.asdict(recipe.settings) | {"precision": recipe.precision}
     return {"model": recipe.sha256, "settings": settings, "versions": work_folder.versions()}
 
 

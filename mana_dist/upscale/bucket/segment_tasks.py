@@ -3,11 +3,12 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from mana_dist import storage
 from mana_dist.errors import UserError, one_line, redacted
+from mana_dist.model.precision import Precision
 from mana_dist.registry import model_folder
 from mana_dist.storage.lease import Fence
 from mana_dist.upscale import mark, segment_record
@@ -73,6 +74,7 @@ class Recipe:
         sha256: SHA-256 of the weights.
         frames: T, of the network's window.
         settings: ``device`` is ``cpu`` or ``cuda``.
+        precision: what all workers compute in.
         fence: checks that the folder of the results is still this job's; None: nobody else works in it.
     """
 
@@ -81,6 +83,7 @@ class Recipe:
     sha256: str
     frames: int
     settings: Settings
+    precision: Precision = "fp32"
     fence: Fence | None = None
 
     def check(self) -> None:
@@ -124,7 +127,8 @@ class Upscaler:
         def upscaled() -> None:
             self.recipe.check()
             if segment_record.read(video.folder, segment) is None:  # else a process died right after
-                placed = network(self._loaded(), self.recipe.settings, video.survey)
+                settings = replace(self.recipe.settings, precision=self.recipe.precision)
+                placed = network(self._loaded(), settings, video.survey)
                 upscale_segments(video.survey, [segment], placed, self.recipe.settings, video.folder, step)
 
         result = _tried(upscaled, video.output.source, [video.output.source, video.folder], self.pauses)

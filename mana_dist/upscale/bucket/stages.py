@@ -9,7 +9,8 @@ from typing import Any, Literal
 from mana_dist.allocator import keep_freed_memory
 from mana_dist.console import log
 from mana_dist.errors import UserError
-from mana_dist.ray_tasks import Step, map_on_ray
+from mana_dist.model.precision import PrecisionChoice, WantedPrecision
+from mana_dist.ray_tasks import Step, map_on_ray, precision_on_cluster
 from mana_dist.upscale.bucket import segment_tasks
 from mana_dist.upscale.bucket.output_names import Output
 from mana_dist.upscale.bucket.segment_tasks import Failure, Recipe, Upscaler, Video
@@ -52,6 +53,11 @@ def device(name: str) -> Literal["cpu", "cuda"]:
     if name == "cuda" and not gpus:
         raise UserError("--device cuda: the Ray cluster has no GPU; use --device cpu or auto")
     return "cuda" if gpus and name != "cpu" else "cpu"
+
+
+def precision(wanted: WantedPrecision, device: str) -> PrecisionChoice:
+    """Return the precision for all nodes of the cluster."""
+    return precision_on_cluster(wanted, device)
 
 
 def workers(recipe: Recipe, wanted: int | None, cpus: int) -> int:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from mana_dist.errors import UserError
+from mana_dist.model.precision import Processor, precision_here
 from mana_dist.storage import lease
 from mana_dist.upscale.__main__ import main
 from mana_dist.upscale.bucket import segment_tasks, stages
@@ -27,6 +28,12 @@ from tests.video.videos import noise_frames, write_pictures
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(autouse=True)
+def _precision_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask no cluster, which most of these tests do not need."""
+    monkeypatch.setattr(stages, "precision", precision_here)
 
 
 @pytest.fixture
@@ -284,3 +291,20 @@ def test_killed_workers_and_a_killed_driver_leave_the_same_bytes(tmp_path: Path,
     assert sha256(out / "film.mp4") == expected
     assert {path.name for path in out.rglob("*") if path.is_file() and path.suffix != ".json"} == {"film.mp4"}
     until_gone(agents)
+
+
+@pytest.mark.usefixtures("local")
+def test_precision_once_chosen_is_kept_on_whatever_processor(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was made in bf16 is done, and what is added to it is made in bf16, by a node that does not gain."""
+    write_film(tmp_path / "films" / "a.mp4", 3)
+    options = ["--source", str(tmp_path / "films"), "--out", str(tmp_path / "out"), "--model", model]
+    for unit, begun in (("AMX", "it: AMX"), ("", "as the results were begun")):
+        monkeypatch.setattr("mana_dist.model.precision.processor_here", lambda _, unit=unit: Processor("it", unit))
+        main(options)
+        assert f"precision: bf16 ({begun})" in capsys.readouterr().out
+        report = json.loads((tmp_path / "out" / "upscale.json").read_text())
+        assert report["settings"]["precision"] == "bf16"
+        write_film(tmp_path / "films" / "b.mp4", 3)
+    assert {entry["output"] for entry in report["results"]} == {"a.mp4", "b.mp4"}

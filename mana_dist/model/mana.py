@@ -284,3 +284,14 @@ def parameter_count(config: ModelConfig) -> int:
     """Parameters of the network that ``config`` describes, without allocating them."""
     with torch.device("meta"):
         return sum(math.prod(parameter.shape) for parameter in Mana(config).parameters())
+
+
+def initial_weights(config: ModelConfig, seed: int) -> dict[str, Tensor]:
+    """Return the random start of all parameters by name, fp32; the same for a seed on any machine.
+
+    Another version of torch may draw others, but a run needs them only until its first checkpoint.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = Mana(config)
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}

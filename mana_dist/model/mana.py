@@ -83,7 +83,10 @@ class CrossFrameAttention(nn.Module):
     def _normalised(self, feature: Tensor) -> Tensor:
         # Not by calling the module: it refuses what has one value to a group, a frame of one pixel.
         norm = self.norm
-        return torch.group_norm(feature, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        normalised = torch.group_norm(feature, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        # On a GPU torch gives it with the channels outermost, in which the attention's kernels are slow.
+        is_channels_last = feature.is_contiguous(memory_format=torch.channels_last)
+        return normalised.contiguous(memory_format=torch.channels_last) if is_channels_last else normalised
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Q (B, C', H, W), K and V (B, T, C', H, W) -> the projected X, (B, C, H, W)."""

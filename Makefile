@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-s3 test-cluster lint bench install clean
+.PHONY: demo test test-s3 test-cluster lint bench bench-gpu install clean
 .DELETE_ON_ERROR:
 
 demo: install
@@ -35,6 +35,10 @@ bench: install
 	$(BIN)/python -m benchmarks.feed
 	$(BIN)/python -m benchmarks.ingest
 	$(BIN)/python -m benchmarks.train
+
+# On a machine with a GPU, torch, Triton and NumPy: no install. Real clips: python -m benchmarks.gpu.pack beforehand.
+bench-gpu:
+	$(PYTHON) -m benchmarks.gpu
 
 install: $(INSTALLED)
 

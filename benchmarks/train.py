@@ -124,7 +124,7 @@ class PlainLoop:
     """Torch alone."""
 
     def __init__(self, config: Config) -> None:
-        from mana_dist.train.engine import initial_weights
+        from mana_dist.model.mana import initial_weights
         from mana_dist.train.objective import StageObjective
         from mana_dist.train.schedule import ADAM_BETAS, stages
 
@@ -162,7 +162,8 @@ class MemoryFeed:
 
 def ray_loop(task: Task) -> None:
     """The Ray Train worker: as :mod:`mana_dist.train.worker` trains, but with batches from memory, when told to."""
-    from mana_dist.train.engine import StageEngine, initial_weights
+    from mana_dist.model.mana import initial_weights
+    from mana_dist.train.engine import StageEngine
     from mana_dist.train.meter import Meter
     from mana_dist.train.planning.costs import device_peak
     from mana_dist.train.schedule import stages

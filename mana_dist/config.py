@@ -1,4 +1,7 @@
-"""One typed configuration from top to bottom: presets, YAML files and the command line, through jsonargparse."""
+"""One typed configuration from top to bottom: presets, YAML files and the command line, through jsonargparse.
+
+What parses is imported where it is used, so that the typed values need no more than the standard library.
+"""
 
 import contextlib
 import dataclasses
@@ -8,15 +11,15 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, Literal, get_type_hints
-
-import yaml
-from jsonargparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from mana_dist import storage
 from mana_dist.errors import UserError
 from mana_dist.model.config import ModelConfig
 from mana_dist.model.precision import Precision
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 PRESETS = ("tiny", "paper")
 # Options that all commands spell alike, and the keys that they set here.
@@ -274,6 +277,8 @@ def to_mapping(config: Config) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """Return the configuration as YAML, keys in their documented order."""
+    import yaml
+
     return yaml.safe_dump(to_mapping(config), sort_keys=False)
 
 
@@ -288,7 +293,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _parser(prog: str) -> ArgumentParser:
+def _parser(prog: str) -> "ArgumentParser":
+    from jsonargparse import ArgumentParser
+
     parser = ArgumentParser(prog=prog, exit_on_error=False, description=f"{Config.__doc__} {_ALSO}")
     parser.add_argument("--config", action="config", help=f"a preset ({', '.join(PRESETS)}) or a YAML file")
     for section in dataclasses.fields(Config):
@@ -321,14 +328,14 @@ def _split_files(command_line: Sequence[str]) -> tuple[dict[str, str], list[str]
     return files, rest
 
 
-def _parsed(parser: ArgumentParser, values: dict[str, Any], name: str) -> Namespace:
+def _parsed(parser: "ArgumentParser", values: dict[str, Any], name: str) -> "Namespace":
     """Parse nested ``values``; unknown keys and wrong types raise a UserError that names ``name``."""
     _check_keys(flatten(values), name)
     with _named_errors(name):
         return parser.parse_object(values)
 
 
-def _built(parser: ArgumentParser, namespace: Namespace, name: str) -> Config:
+def _built(parser: "ArgumentParser", namespace: "Namespace", name: str) -> Config:
     namespace.pop("config", None)
     with _named_errors(name):
         return Config(**vars(parser.instantiate(namespace)))
@@ -355,6 +362,8 @@ def yaml_mapping(text: str, name: str) -> dict[str, Any]:
     Raises:
         UserError: it is no YAML, or holds something else; names ``name``.
     """
+    import yaml
+
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -85,7 +85,10 @@ class CrossFrameAttention(nn.Module):
     def _normalised(self, feature: Tensor) -> Tensor:
         # Not by calling the module: it refuses what has one value to a group, a frame of one pixel.
         norm = self.norm
-        return torch.group_norm(feature, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        normalised = torch.group_norm(feature, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        # On a GPU torch gives it with the channels outermost, in which the attention's kernels are slow.
+        is_channels_last = feature.is_contiguous(memory_format=torch.channels_last)
+        return normalised.contiguous(memory_format=torch.channels_last) if is_channels_last else normalised
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Q (B, C', H, W), K and V (B, T, C', H, W) -> the projected X, (B, C, H, W)."""
@@ -286,3 +289,14 @@ def parameter_count(config: ModelConfig) -> int:
     """Parameters of the network that ``config`` describes, without allocating them."""
     with torch.device("meta"):
         return sum(math.prod(parameter.shape) for parameter in Mana(config).parameters())
+
+
+def initial_weights(config: ModelConfig, seed: int) -> dict[str, Tensor]:
+    """Return the random start of all parameters by name, fp32; the same for a seed on any machine.
+
+    Another version of torch may draw others, but a run needs them only until its first checkpoint.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = Mana(config)
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}

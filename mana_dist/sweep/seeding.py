@@ -6,11 +6,11 @@ the weights after stage 1 are those of the shared training and the trial's own m
 """
 
 from mana_dist.errors import UserError
+from mana_dist.model.mana import initial_weights
 from mana_dist.sweep import trial_outcomes
 from mana_dist.sweep.trial_plan import Trial, total_steps
 from mana_dist.train.checkpoints.checkpoint import TrainState
 from mana_dist.train.checkpoints.history import Checkpoints
-from mana_dist.train.engine import initial_weights
 
 MEMORY = "memory."
 

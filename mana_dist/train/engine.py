@@ -278,14 +278,3 @@ def _import_deepspeed() -> Any:
     # DeepSpeed would compile its shared-memory reduction for 40 s at first use on CPU; gloo does not need it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
-
-
-def initial_weights(model_config: ModelConfig, seed: int) -> dict[str, Tensor]:
-    """Return the random start of all parameters by name, fp32; the same for a seed on any machine.
-
-    Another version of torch may draw others, but a run needs them only until its first checkpoint.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: nn.Module = Mana(model_config)
-    return {name: tensor.detach() for name, tensor in model.state_dict().items()}

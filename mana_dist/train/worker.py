@@ -20,6 +20,7 @@ from mana_dist.data.manifest import Manifest
 from mana_dist.data.order import slots_of
 from mana_dist.errors import UserError
 from mana_dist.model import Mana
+from mana_dist.model.mana import initial_weights
 from mana_dist.storage.lease import Fence
 from mana_dist.train.checkpoints.checkpoint import DamagedError, TrainState
 from mana_dist.train.checkpoints.history import Checkpoints
@@ -29,7 +30,7 @@ from mana_dist.train.elastic.consensus import Consensus
 from mana_dist.train.elastic.failures import memory_errors_as_user_errors
 from mana_dist.train.elastic.leave_requests import LeaveRequests
 from mana_dist.train.elastic.watchdog import Watchdog
-from mana_dist.train.engine import StageEngine, initial_weights
+from mana_dist.train.engine import StageEngine
 from mana_dist.train.meter import Meter
 from mana_dist.train.planning.costs import device_peak
 from mana_dist.train.schedule import Stage, stages

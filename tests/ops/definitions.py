@@ -1,4 +1,4 @@
-"""What the operators' tests share: the softmax attentions by their definition, inputs, and a count of live memory."""
+"""What the operators' tests share: the attentions by their definitions, inputs, and a count of live memory."""
 
 import weakref
 from collections.abc import Callable, Mapping
@@ -16,6 +16,30 @@ KERNELS: dict[Any, Callable[..., Any]] = {
     for module in (one_hot, softmax_window)
     for operator, kernel in ((module._attend, module._attend_kernel), (module._gradients, module._gradients_kernel))
 }
+
+
+def one_hot_literal(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
+    """One-hot attention pixel by pixel, in plain Python; differentiable through autograd."""
+    batch, frames, channels, height, width = key.shape
+    reach = window // 2
+    rows = []
+    for b in range(batch):
+        for t in range(frames):
+            for y in range(height):
+                for x in range(width):
+                    best_score, best_value = None, None
+                    for dy in range(-reach, reach + 1):
+                        for dx in range(-reach, reach + 1):
+                            ky, kx = y + dy, x + dx
+                            if not (0 <= ky < height and 0 <= kx < width):
+                                continue
+                            score = (query[b, :, y, x] * key[b, t, :, ky, kx]).sum()
+                            if best_score is None or score.item() > best_score.item():
+                                best_score, best_value = score, value[b, t, :, ky, kx]
+                    assert best_score is not None
+                    assert best_value is not None
+                    rows.append(best_score * best_value)
+    return torch.stack(rows).view(batch, frames, height, width, channels).permute(0, 1, 4, 2, 3)
 
 
 def softmax_literal(query: Tensor, key: Tensor, value: Tensor, window: int | None) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mana_dist.ops import fused_gpu
-from tests.ops.test_one_hot import literal
+from tests.ops.definitions import one_hot_literal
 
 Shape = tuple[int, int, int, int, int]
 
@@ -31,7 +31,7 @@ def random(shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tens
 def expect_the_definition(query: Tensor, key: Tensor, value: Tensor, grad: Tensor, window: int) -> None:
     """Compares output and gradients with the per-pixel definition in float64."""
     exact = [tensor.detach().cpu().double().requires_grad_() for tensor in (query, key, value)]
-    expected = literal(exact[0], exact[1], exact[2], window)
+    expected = one_hot_literal(exact[0], exact[1], exact[2], window)
     expected_grads = torch.autograd.grad(expected, exact, grad.cpu().double())
 
     output, score, index = fused_gpu.forward(query, key, value, window)

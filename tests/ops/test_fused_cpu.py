@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mana_dist.ops import fused_cpu, one_hot_attention
-from tests.ops.test_one_hot import literal
+from tests.ops.definitions import one_hot_literal
 
 needs_kernel = pytest.mark.skipif(not fused_cpu.available(), reason="the kernel is not built here")
 
@@ -134,7 +134,7 @@ def test_where_every_score_is_minus_infinity_the_first_position_wins() -> None:
 def test_values_and_gradients_equal_the_literal_definition(shape: tuple[int, ...], window: int) -> None:
     query, key, value, weights = real_numbers(*shape)
     exact = [tensor.double().requires_grad_() for tensor in (query, key, value)]
-    expected = literal(exact[0], exact[1], exact[2], window)
+    expected = one_hot_literal(exact[0], exact[1], exact[2], window)
     expected_grads = torch.autograd.grad((expected * weights.double()).sum(), exact)
 
     output, score, index = fused_cpu.forward(query, key, value, window)
@@ -153,7 +153,7 @@ def test_bfloat16_is_summed_in_float32_and_rounded_once(channels: int) -> None:
     query, key, value, weights = inputs
     output, score, index = fused_cpu.forward(query, key, value, 5)
     exact = [tensor.double().requires_grad_() for tensor in (query, key, value)]
-    expected = literal(exact[0], exact[1], exact[2], 5)
+    expected = one_hot_literal(exact[0], exact[1], exact[2], 5)
     expected_grads = torch.autograd.grad((expected * weights.double()).sum(), exact)
     grads = fused_cpu.backward(weights, query, key, value, score, index, 5)
 

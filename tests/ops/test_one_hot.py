@@ -7,30 +7,7 @@ import torch
 from torch import Tensor
 
 from mana_dist.ops import one_hot_attention
-
-
-def literal(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
-    """The definition, pixel by pixel, in plain Python; differentiable through autograd."""
-    batch, frames, channels, height, width = key.shape
-    reach = window // 2
-    rows = []
-    for b in range(batch):
-        for t in range(frames):
-            for y in range(height):
-                for x in range(width):
-                    best_score, best_value = None, None
-                    for dy in range(-reach, reach + 1):
-                        for dx in range(-reach, reach + 1):
-                            ky, kx = y + dy, x + dx
-                            if not (0 <= ky < height and 0 <= kx < width):
-                                continue
-                            score = (query[b, :, y, x] * key[b, t, :, ky, kx]).sum()
-                            if best_score is None or score.item() > best_score.item():
-                                best_score, best_value = score, value[b, t, :, ky, kx]
-                    assert best_score is not None
-                    assert best_value is not None
-                    rows.append(best_score * best_value)
-    return torch.stack(rows).view(batch, frames, height, width, channels).permute(0, 1, 4, 2, 3)
+from tests.ops.definitions import one_hot_literal
 
 
 def inputs(
@@ -59,7 +36,7 @@ def test_values_and_gradients_equal_the_definition(shape: tuple[int, int, int, i
     query, key, value = inputs(*shape)
     weights = torch.randn(shape[0], shape[1], shape[2], *shape[3:], dtype=torch.float64)
 
-    expected = literal(query, key, value, window)
+    expected = one_hot_literal(query, key, value, window)
     expected_grads = torch.autograd.grad((expected * weights).sum(), (query, key, value))
     output = one_hot_attention(query, key, value, window)
     grads = torch.autograd.grad((output * weights).sum(), (query, key, value))

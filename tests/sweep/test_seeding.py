@@ -8,12 +8,12 @@ import torch
 
 from mana_dist.errors import UserError
 from mana_dist.model import Mana
+from mana_dist.model.mana import initial_weights
 from mana_dist.sweep.seeding import seed
 from mana_dist.sweep.trial_plan import Trial, make_plan
 from mana_dist.sweep.variations import memory_sweep
 from mana_dist.train.checkpoints.checkpoint import TrainState
 from mana_dist.train.checkpoints.history import Checkpoints
-from mana_dist.train.engine import initial_weights
 from mana_dist.train.objective import StageObjective
 from mana_dist.train.schedule import Stage
 from tests.sweep.outcomes import CONFIG

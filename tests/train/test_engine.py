@@ -15,7 +15,8 @@ from mana_dist.config import RunConfig
 from mana_dist.data.feed import Batch
 from mana_dist.data.order import slots_of
 from mana_dist.model import Mana, ModelConfig
-from mana_dist.train.engine import StageEngine, initial_weights, micro_batches
+from mana_dist.model.mana import initial_weights
+from mana_dist.train.engine import StageEngine, micro_batches
 from mana_dist.train.objective import StageObjective
 from mana_dist.train.schedule import ADAM_BETAS, Stage
 

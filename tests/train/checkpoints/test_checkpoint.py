@@ -9,10 +9,10 @@ import torch
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.model import ModelConfig
+from mana_dist.model.mana import initial_weights
 from mana_dist.registry import model_folder
 from mana_dist.train.checkpoints import checkpoint
 from mana_dist.train.checkpoints.checkpoint import DamagedError, TrainState, UnfinishedError
-from mana_dist.train.engine import initial_weights
 
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, memory_slots=4))
 

@@ -1,0 +1,133 @@
+"""Patch matching and sorting by phase on a CPU: ``phases_cpu.c``."""
+
+import ctypes
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mana_dist.ops.fused_cpu import _share
+from mana_dist.ops.patches import Matches, Region, Search, levels, normalisers
+
+# What phases_cpu.c reads beyond the frame: patches above and below; patches, cells and whole registers aside.
+_EDGE = 8
+_MARGIN = 32
+
+
+def match(frames: Tensor, search: Search, region: Region) -> Matches:
+    """As :func:`mana_dist.ops.match_patches` defines it; frames are float32."""
+    batch, count = frames.shape[:2]
+    shape = (batch, count - 1, region.bottom - region.top, region.right - region.left)
+    places, floats = ([torch.empty(shape, dtype=dtype) for _ in range(3)] for dtype in (torch.int32, torch.float32))
+    found = Matches(floats[0], *places[:2], *floats[1:])
+    settings = _Search(count, search.patch, search.window, search.coarse_window, search.refine)
+    library, (grey, small) = _library(), levels(frames, search)
+    for entry in range(batch):
+        fine = _Level(grey[entry], search.patch)
+        coarse = None if small is None else _Level(small[entry], search.patch)
+        offsets = None if coarse is None else _coarse_offsets(coarse, settings)
+        matches = _Matches(*(tensor[entry].data_ptr() for tensor in found))
+        arguments = fine.view, coarse and coarse.view, settings, _Region(*region)
+
+        def work(begin: int, end: int) -> None:
+            scratch = torch.empty(4, fine.view.row)
+            address = None if offsets is None else offsets.data_ptr()
+            library.phases_match(*arguments, begin, end, address, matches, scratch.data_ptr())
+
+        shifts = search.window**2 + (4 * search.refine**2 if coarse else 0)
+        _share(work, (count - 1) * shape[2], found.score[entry].numel() * shifts * search.patch)
+    return found
+
+
+def sort(frames: Tensor, matches: Matches, hood: int, bins: int, region: Region) -> Tensor:
+    """As :func:`mana_dist.ops.sort_by_phase` defines it; frames are float32."""
+    batch, count = frames.shape[:2]
+    rows, columns = matches.score.shape[-2:]
+    matches = Matches(*(tensor.contiguous() for tensor in matches))
+    out = torch.empty(batch, rows, columns, bins * bins * (3 * hood * hood + 1))
+    padded = _padded(frames)
+    library, settings, strides = _library(), _Search(count), padded.stride()[1:4]
+    for entry in range(batch):
+        first = padded[entry, 0, 0, _EDGE:, _MARGIN:].data_ptr()
+        view = _Matches(*(tensor[entry].data_ptr() for tensor in matches))
+        arguments = first, *strides, settings, _Region(*region), view, hood, bins
+        address = out[entry].data_ptr()
+        _share(lambda begin, end: library.phases_sort(*arguments, begin, end, address), rows, out[entry].numel() * count)
+    return out.permute(0, 3, 1, 2)
+
+
+def _coarse_offsets(level: "_Level", search: "_Search") -> Tensor:
+    """The offsets of the best coarse matches, down and right: (T - 1, h, w, 2) int32."""
+    view, library = level.view, _library()
+    offsets = torch.empty(search.frames - 1, view.height, view.width, 2, dtype=torch.int32)
+
+    def work(begin: int, end: int) -> None:
+        scratch = torch.empty(3, view.row)
+        library.phases_coarse(view, search, begin, end, offsets.data_ptr(), scratch.data_ptr())
+
+    _share(work, (search.frames - 1) * view.height, offsets.numel() * search.coarse_window**2 * search.patch)
+    return offsets
+
+
+def _padded(frames: Tensor) -> Tensor:
+    """(..., H, W) with the border pixels continued, contiguous."""
+    planes = frames.contiguous().view(1, -1, *frames.shape[-2:])
+    padded = F.pad(planes, [_MARGIN, _MARGIN, _EDGE, _EDGE], mode="replicate")
+    return padded.view(*frames.shape[:-2], *padded.shape[-2:])
+
+
+class _Level:
+    """``struct level`` of phases_cpu.c, with the memory that it points to."""
+
+    def __init__(self, grey: Tensor, patch: int) -> None:
+        height, width = grey.shape[-2:]
+        self.mean, self.scale = (tensor.contiguous() for tensor in normalisers(grey[None], patch))
+        self.padded = _padded(grey)
+        first = self.padded[0, _EDGE:, _MARGIN:].data_ptr()
+        strides = self.padded.stride()[:2]
+        self.view = _LevelView(first, self.mean.data_ptr(), self.scale.data_ptr(), *strides, height, width)
+
+
+class _LevelView(ctypes.Structure):
+    """``struct level``."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("grey", "mean", "scale")),
+        *((name, ctypes.c_int64) for name in ("frame", "row", "height", "width")),
+    )
+
+
+class _Search(ctypes.Structure):
+    """``struct search``."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("frames", "patch", "window", "coarse_window", "refine"))
+
+
+class _Matches(ctypes.Structure):
+    """``struct matches``."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in Matches._fields)
+
+
+class _Region(ctypes.Structure):
+    """``struct region``."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in Region._fields)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL("/tmp/phases.so")  # MERGE
+    level, search, region, matches = (ctypes.POINTER(kind) for kind in (_LevelView, _Search, _Region, _Matches))
+    address, count = ctypes.c_void_p, ctypes.c_int64
+    library.phases_coarse.argtypes = [level, search, count, count, address, address]
+    library.phases_match.argtypes = [level, level, search, region, count, count, address, matches, address]
+    library.phases_sort.argtypes = [address, *[count] * 3, search, region, matches, *[count] * 4, address]
+    for function in (library.phases_coarse, library.phases_match, library.phases_sort):
+        function.restype = None
+    return library
+
+
+def available() -> bool:
+    return True

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,21 +23,11 @@ def match(frames: Tensor, search: Search, region: Region) -> Matches:
     places, floats = ([torch.empty(shape, dtype=dtype) for _ in range(3)] for dtype in (torch.int32, torch.float32))
     found = Matches(floats[0], *places[:2], *floats[1:])
     settings = _Search(count, search.patch, search.window, search.coarse_window, search.refine)
-    library, (grey, small) = _library(), levels(frames, search)
+    grey, small = levels(frames, search)
     for entry in range(batch):
-        fine = _Level(grey[entry], search.patch)
         coarse = None if small is None else _Level(small[entry], search.patch)
-        offsets = None if coarse is None else _coarse_offsets(coarse, settings)
-        matches = _Matches(*(tensor[entry].data_ptr() for tensor in found))
-        arguments = fine.view, coarse and coarse.view, settings, _Region(*region)
-
-        def work(begin: int, end: int) -> None:
-            scratch = torch.empty(4, fine.view.row)
-            address = None if offsets is None else offsets.data_ptr()
-            library.phases_match(*arguments, begin, end, address, matches, scratch.data_ptr())
-
-        shifts = search.window**2 + (4 * search.refine**2 if coarse else 0)
-        _share(work, (count - 1) * shape[2], found.score[entry].numel() * shifts * search.patch)
+        into = _Matches(*(tensor[entry].data_ptr() for tensor in found))
+        _match_entry(_Level(grey[entry], search.patch), coarse, settings, region, into)
     return found
 
 
@@ -47,14 +38,33 @@ def sort(frames: Tensor, matches: Matches, hood: int, bins: int, region: Region)
     matches = Matches(*(tensor.contiguous() for tensor in matches))
     out = torch.empty(batch, rows, columns, bins * bins * (3 * hood * hood + 1))
     padded = _padded(frames)
-    library, settings, strides = _library(), _Search(count), padded.stride()[1:4]
+    settings, strides = _Search(count), padded.stride()[1:4]
     for entry in range(batch):
         first = padded[entry, 0, 0, _EDGE:, _MARGIN:].data_ptr()
-        view = _Matches(*(tensor[entry].data_ptr() for tensor in matches))
-        arguments = first, *strides, settings, _Region(*region), view, hood, bins
-        address = out[entry].data_ptr()
-        _share(lambda begin, end: library.phases_sort(*arguments, begin, end, address), rows, out[entry].numel() * count)
+        found = _Matches(*(tensor[entry].data_ptr() for tensor in matches))
+        arguments = first, *strides, settings, _Region(*region), found, hood, bins
+        work = functools.partial(_sort_rows, arguments, out[entry].data_ptr())
+        _share(work, rows, out[entry].numel() * count)
     return out.permute(0, 3, 1, 2)
+
+
+def _match_entry(fine: "_Level", coarse: "_Level | None", search: "_Search", region: Region, found: "_Matches") -> None:
+    """Match the frames of one batch entry."""
+    offsets = None if coarse is None else _coarse_offsets(coarse, search)
+    views, bounds, library = (fine.view, coarse and coarse.view), _Region(*region), _library()
+    address = None if offsets is None else offsets.data_ptr()
+
+    def work(begin: int, end: int) -> None:
+        scratch = torch.empty(4, fine.view.row)
+        library.phases_match(*views, search, bounds, begin, end, address, found, scratch.data_ptr())
+
+    units = (search.frames - 1) * (region.bottom - region.top)
+    shifts = search.window**2 + (4 * search.refine**2 if coarse else 0)
+    _share(work, units, units * (region.right - region.left) * shifts * search.patch)
+
+
+def _sort_rows(arguments: tuple[Any, ...], out: int, begin: int, end: int) -> None:
+    _library().phases_sort(*arguments, begin, end, out)
 
 
 def _coarse_offsets(level: "_Level", search: "_Search") -> Tensor:

@@ -48,9 +48,7 @@ def sort(frames: Tensor, matches: Matches, hood: int, bins: int, region: Region)
         index = (y.long() * width + x.long()).flatten(1)[:, None].expand(-1, own.shape[1], -1)
         values = around[:, neighbour + (neighbour >= middle)].gather(2, index).view_as(own) - own
         confidence = ((score - 0.5) / 0.5).clamp(0, 1)
-        shares = [
-            (1 - ((0.5 - offset[:, None]) * bins - 0.5 - parts).abs()).clamp(min=0) for offset in (down, right)
-        ]
+        shares = [(1 - ((0.5 - offset[:, None]) * bins - 0.5 - parts).abs()).clamp(min=0) for offset in (down, right)]
         weights = (shares[0][:, :, None] * shares[1][:, None]).flatten(1, 2) * confidence[:, None]
         total += weights
         sums += weights[:, :, None] * values[:, None]
@@ -84,7 +82,9 @@ class _Level:
             for dx in range(-reach, reach + 1):
                 score = self.likeness(down + dy, right + dx)
                 better = score > best[0]
-                best = tuple(torch.where(better, new, old) for new, old in zip((score, down + dy, right + dx), best))
+                best = tuple(
+                    torch.where(better, new, old) for new, old in zip((score, down + dy, right + dx), best, strict=True)
+                )
         return best
 
     def likeness(self, down: Tensor, right: Tensor) -> Tensor:
@@ -98,7 +98,9 @@ class _Level:
             for j in range(self.patch):
                 there = flat.gather(2, ((y + i) * line + x + j).flatten(2)).view_as(total)
                 total += there * self.own[..., i : i + self.height, j : j + self.width]
-        mean, scale = (of.flatten(2).gather(2, (y * self.width + x).flatten(2)).view_as(total) for of in (self.mean, self.scale))
+        mean, scale = (
+            of.flatten(2).gather(2, (y * self.width + x).flatten(2)).view_as(total) for of in (self.mean, self.scale)
+        )
         score = (total - KEPT * self.patch**2 * mean * self.own_mean) * scale * self.own_scale
         return torch.where(inside, score, -torch.inf)
 

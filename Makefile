@@ -42,7 +42,7 @@ bench-gpu:
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt setup.py mana_dist/ops/fused_cpu.c
+$(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard mana_dist/ops/*.c)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): about 7 GB, most of it torch; a few minutes at the first time"

@@ -1,4 +1,4 @@
-"""Compiles the one-hot attention for CPUs, once for each kind of processor; everything else is in pyproject.toml."""
+"""Compiles the kernels for CPUs, once for each kind of processor; everything else is in pyproject.toml."""
 
 import hashlib
 import os
@@ -7,12 +7,13 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCE = Path("mana_dist/ops/fused_cpu.c")
+SOURCES = [Path("mana_dist/ops/fused_cpu.c"), Path("mana_dist/ops/phases_cpu.c")]  # as in mana_dist/ops/compiled.py
+VERSION = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()
 # NaN and infinities keep their meaning: no -ffast-math.
 FLAGS = ["-std=gnu11", "-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-# mana_dist/ops/fused_cpu.py takes the best that the processor can run. Other compilers and processors refuse the flags
+# mana_dist/ops/compiled.py takes the best that the processor can run. Other compilers and processors refuse the flags
 # of x86, and keep the first.
 BUILDS = {"": [], "_avx2": AVX2, "_avx512": AVX512, "_avx512_bf16": [*AVX512, "-mavx512bf16"]}
 
@@ -24,7 +25,7 @@ class BuildKernels(build_ext):
         """Build; the package works without."""
         super().run()
         if not any(os.path.exists(self.get_ext_fullpath(extension.name)) for extension in self.extensions):
-            self.warn(f"no C compiler could build {SOURCE}: attention on CPUs will run several times slower")
+            self.warn("no C compiler could build mana_dist/ops/*.c: attention on CPUs will run several times slower")
 
 
 setup(
@@ -32,9 +33,9 @@ setup(
     ext_modules=[
         Extension(
             f"mana_dist.ops._fused_cpu{suffix}",
-            [str(SOURCE)],
-            # A library of another version of the source is never loaded.
-            define_macros=[("SOURCE", f'"{hashlib.sha256(SOURCE.read_bytes()).hexdigest()}"')],
+            [str(source) for source in SOURCES],
+            # A library of another version of the sources is never loaded.
+            define_macros=[("SOURCES", f'"{VERSION}"')],
             extra_compile_args=[*FLAGS, *flags],
             optional=True,
         )

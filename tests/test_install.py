@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mana_dist.cli import COMMANDS
-from mana_dist.ops import fused_cpu
+from mana_dist.ops import compiled
 from mana_dist.registry import model_folder
 from tests.evaluate.footage import CONFIG, frames_of, write_folder
 from tests.serve.models import tiny_model
@@ -127,7 +127,7 @@ def test_the_wheel_is_one_package_with_all_that_it_reads(wheel: Path) -> None:
 # The one-hot attention of exact numbers by a literal loop, where no compiler can be found.
 ATTEND = """
 import sys, torch
-from mana_dist.ops import fused_cpu, one_hot_attention
+from mana_dist.ops import compiled, fused_cpu, one_hot_attention
 
 query, key, value = (torch.randint(-3, 4, shape).float() for shape in ((1, 4, 6, 20), *2 * [(1, 2, 4, 6, 20)]))
 output = one_hot_attention(query, key, value, 3)
@@ -137,7 +137,7 @@ for t in range(2):
             near = [(j, i) for j in range(y - 1, y + 2) for i in range(x - 1, x + 2) if 0 <= j < 6 and 0 <= i < 20]
             score, j, i = max((float(query[0, :, y, x] @ key[0, t, :, j, i]), -j, -i) for j, i in near)
             assert torch.equal(output[0, t, :, y, x], score * value[0, t, :, -j, -i])
-print(fused_cpu.__file__, fused_cpu.available() and fused_cpu._library()._name)
+print(fused_cpu.__file__, fused_cpu.available() and compiled.loaded()._name)
 """
 
 
@@ -154,7 +154,7 @@ def attend(packages: Path, folder: Path, *paths: Path) -> "subprocess.CompletedP
 def test_the_wheel_brings_its_kernel_compiled(wheel: Path, installed: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         libraries = {Path(name).name.partition(".")[0] for name in archive.namelist() if name.endswith(".so")}
-    assert libraries == (set(fused_cpu._BUILDS) if platform.machine() == "x86_64" else {"_fused_cpu"})
+    assert libraries == (set(compiled.BUILDS) if platform.machine() == "x86_64" else {"_fused_cpu"})
     done = attend(installed, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert [Path(path).parent for path in done.stdout.split()] == 2 * [installed / "mana_dist" / "ops"]

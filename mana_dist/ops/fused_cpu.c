@@ -15,8 +15,8 @@
 #include <immintrin.h>
 #endif
 
-/* Says which version of this file a library was built from. */
-const char one_hot_source[] = SOURCE;
+/* Says which version of the sources a library was built from. */
+const char kernel_sources[] = SOURCES;
 
 /* One machine register of floats. */
 #if defined(__AVX512F__)

@@ -1,42 +1,17 @@
-"""One-hot attention on a CPU in one fused pass: ``fused_cpu.c``, compiled when the package is built (``setup.py``).
+"""One-hot attention on a CPU in one fused pass: ``fused_cpu.c``."""
 
-There is a library for each kind of processor; the best that this one can run is loaded.
-"""
-
-import contextlib
 import ctypes
 import functools
-import hashlib
-import json
-import logging
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from importlib.machinery import PathFinder
-from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import torch
 from torch import Tensor
 
-# The builds of setup.py, the fastest first, with what each needs of the processor in torch's words.
-_AVX2 = {"avx2", "fma3"}
-_AVX512 = _AVX2 | {"avx512_f", "avx512_bw", "avx512_dq", "avx512_vl"}
-_BUILDS = {
-    "_fused_cpu_avx512_bf16": _AVX512 | {"avx512_bf16"},
-    "_fused_cpu_avx512": _AVX512,
-    "_fused_cpu_avx2": _AVX2,
-    "_fused_cpu": set(),
-}
-# A further thread must have this many multiply-adds to be worth its start.
-_WORK_PER_THREAD = 2_000_000
-_log = logging.getLogger("mana_dist")
+from mana_dist.ops.compiled import library, loaded, share
 
 
 def available() -> bool:
     """Return whether :func:`forward` and :func:`backward` can run; where not, the first call logs why."""
-    return _library() is not None
+    return library() is not None
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,8 +31,8 @@ def forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Ten
         y * W + x in the frame (B, T, H, W), int32.
     """
     batch, frames, channels, height, width = key.shape
-    library, sizes, dtype = _loaded(), _sizes(key, window), query.dtype
-    if query.dtype == key.dtype == torch.bfloat16 and channels % 2 == 0 and library.one_hot_pairs():
+    kernels, sizes, dtype = _library(), _sizes(key, window), query.dtype
+    if query.dtype == key.dtype == torch.bfloat16 and channels % 2 == 0 and kernels.one_hot_pairs():
         sizes.words = channels // 2
         query, key = (tensor.movedim(-3, -1).contiguous().view(torch.float32) for tensor in (query, key))
     else:
@@ -66,17 +41,17 @@ def forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Ten
     output = torch.empty(batch, height, width, frames, channels, dtype=value.dtype)
     score = torch.empty(batch, frames, height, width)
     index = torch.empty(batch, frames, height, width, dtype=torch.int32)
-    units = batch * library.one_hot_forward_rows(sizes)
-    scratch_size = library.one_hot_forward_scratch(sizes)
+    units = batch * kernels.one_hot_forward_rows(sizes)
+    scratch_size = kernels.one_hot_forward_scratch(sizes)
     arrays = (_for_frames(query, frames), key, value, output.permute(0, 3, 1, 2, 4))
     tensors = [_described(tensor) for tensor in arrays]
 
     def work(begin: int, end: int) -> None:
         scratch = torch.empty(scratch_size)
-        library.one_hot_forward(*tensors, score.data_ptr(), index.data_ptr(), sizes, begin, end, scratch.data_ptr())
+        kernels.one_hot_forward(*tensors, score.data_ptr(), index.data_ptr(), sizes, begin, end, scratch.data_ptr())
 
     shifts = (2 * sizes.reach_y + 1) * (2 * sizes.reach_x + 1)
-    _share(work, units, value.numel() * shifts)
+    share(work, units, value.numel() * shifts)
     return output.permute(0, 3, 4, 1, 2).to(dtype), score, index
 
 
@@ -108,7 +83,7 @@ def backward(
     """
     batch, frames, channels, height, _ = key.shape
     for_query, for_key, for_value = needs
-    sizes, library = _sizes(key, window), _loaded()
+    sizes, kernels = _sizes(key, window), _library()
     grad, queries, keys, values = (
         _channels_last(grad_output),
         _for_frames(_channels_last(query), frames),
@@ -122,7 +97,7 @@ def backward(
 
     def frame_rows(begin: int, end: int) -> None:
         scratch = torch.empty(3, channels)
-        library.one_hot_backward_frames(
+        kernels.one_hot_backward_frames(
             *(_described(tensor) for tensor in (grad, queries, values)),
             *(score.data_ptr(), index.data_ptr(), sizes, begin, end),
             None if grad_score is None else grad_score.data_ptr(),
@@ -130,16 +105,16 @@ def backward(
             scratch.data_ptr(),
         )
 
-    _share(frame_rows, batch * frames * height, 4 * key.numel())
+    share(frame_rows, batch * frames * height, 4 * key.numel())
     if grad_query is not None and grad_score is not None:
         scores, result = grad_score.data_ptr(), _described(grad_query.unsqueeze(1))
 
         def query_rows(begin: int, end: int) -> None:
             scratch = torch.empty(channels)
             arrays = (_described(keys), index.data_ptr(), scores)
-            library.one_hot_backward_query(*arrays, sizes, begin, end, result, scratch.data_ptr())
+            kernels.one_hot_backward_query(*arrays, sizes, begin, end, result, scratch.data_ptr())
 
-        _share(query_rows, batch * height, 4 * key.numel())
+        share(query_rows, batch * height, 4 * key.numel())
     return (
         None if grad_query is None else grad_query.movedim(-1, 1).to(query.dtype),
         None if grad_key is None else grad_key.movedim(-1, 2).to(key.dtype),
@@ -187,77 +162,22 @@ def _for_frames(query: Tensor, frames: int) -> Tensor:
     return query.unsqueeze(1).expand(-1, frames, -1, -1, -1)
 
 
-def _share(work: Callable[[int, int], None], units: int, multiply_adds: int) -> None:
-    """Calls ``work(begin, end)`` on parts of range(units), a thread each, and returns when all are done."""
-    threads = max(1, min(torch.get_num_threads(), units, multiply_adds // _WORK_PER_THREAD))
-    if threads == 1:
-        work(0, units)
-        return
-    bounds = [units * thread // threads for thread in range(threads + 1)]
-    # New threads for each call: starting one takes some 60 microseconds, and a kept pool does not survive a fork.
-    with ThreadPoolExecutor(threads - 1) as pool:
-        parts = [pool.submit(work, bounds[thread], bounds[thread + 1]) for thread in range(1, threads)]
-        work(bounds[0], bounds[1])
-    for part in parts:
-        part.result()
-
-
-def _loaded() -> ctypes.CDLL:
-    library = _library()
-    if library is None:
-        raise RuntimeError("the fused CPU implementation is not available: ask available() first")
-    return library
-
-
 @functools.cache
-def _library() -> ctypes.CDLL | None:
-    """The best library for this processor that was built from this version of the source."""
-    source, stale = Path(__file__).with_suffix(".c"), False
-    version = hashlib.sha256(source.read_bytes()).hexdigest().encode()
-    has = torch.cpu.get_capabilities()
-    for name in (name for name, needs in _BUILDS.items() if all(has.get(need) for need in needs)):
-        for folder in _folders():
-            if (spec := PathFinder.find_spec(name, [str(folder)])) and spec.origin:
-                with contextlib.suppress(OSError):  # made for another system
-                    library = ctypes.CDLL(spec.origin)
-                    if (ctypes.c_char * len(version)).in_dll(library, "one_hot_source").raw == version:
-                        return _with_signatures(library)
-                    stale = True
-    _log.warning(
-        "attention on this CPU runs several times slower than it could: the compiled kernel of %s is %s; "
-        "install mana_dist again, in a checkout with `pip install -e .` (needs a C compiler)",
-        source,
-        "of another version" if stale else "missing",
-    )
-    return None
-
-
-def _folders() -> list[Path]:
-    """Where the libraries may lie: here, or where the package is installed, of which a Ray job's folder is a copy."""
-    folders = [Path(__file__).parent]
-    with contextlib.suppress(PackageNotFoundError):
-        installed = distribution("mana-dist")
-        origin = json.loads(installed.read_text("direct_url.json") or "{}")
-        editable = origin.get("dir_info", {}).get("editable")
-        root = url2pathname(urlsplit(origin["url"]).path) if editable else str(installed.locate_file(""))
-        folders.append(Path(root, "mana_dist", "ops"))
-    return folders
-
-
-def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
+def _library() -> ctypes.CDLL:
+    kernels = loaded()
     tensor, sizes = ctypes.POINTER(_Tensor), ctypes.POINTER(_Sizes)
     address, count = ctypes.c_void_p, ctypes.c_int64
-    library.one_hot_forward_rows.argtypes = [sizes]
-    library.one_hot_forward_rows.restype = count
-    library.one_hot_forward_scratch.argtypes = [sizes]
-    library.one_hot_forward_scratch.restype = count
-    library.one_hot_forward.argtypes = [tensor, tensor, tensor, tensor, address, address, sizes, count, count, address]
-    library.one_hot_forward.restype = None
-    library.one_hot_backward_frames.argtypes = [
+    kernels.one_hot_forward_rows.argtypes = [sizes]
+    kernels.one_hot_forward_rows.restype = count
+    kernels.one_hot_forward_scratch.argtypes = [sizes]
+    kernels.one_hot_forward_scratch.restype = count
+    kernels.one_hot_forward.argtypes = [tensor, tensor, tensor, tensor, address, address, sizes, count, count, address]
+    kernels.one_hot_forward.restype = None
+    kernels.one_hot_backward_frames.argtypes = [
         *(tensor, tensor, tensor, address, address, sizes),
         *(count, count, address, tensor, tensor, address),
     ]
-    library.one_hot_backward_frames.restype = None
-    library.one_hot_backward_query.argtypes = [tensor, address, address, sizes, count, count, tensor, address]
-    library.one_hot_backward_query.restype = None
-    return library
+    kernels.one_hot_backward_frames.restype = None
+    kernels.one_hot_backward_query.argtypes = [tensor, address, address, sizes, count, count, tensor, address]
+    kernels.one_hot_backward_query.restype = None
+    return kernels

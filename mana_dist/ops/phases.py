@@ -21,9 +21,9 @@ def match_patches(frames: Tensor, search: Search = _DEFAULT, region: Region | No
     """Find each pixel of the centre frame in every other frame.
 
     Patches are of the mean of the three channels, less nine tenths of their own mean, divided by their length; the
-    likeness of two is their dot product. Frames are continued beyond their borders by their border pixels, but matches
-    lie inside. The best match is the likest of the window around the pixel's own place (of equals the first in
-    row-major order), unless the coarse search found a likelier one: at a quarter of the size (means of 4x4) the likest of its
+    likeness of two is their dot product. Beyond a frame's borders its border pixels are repeated, but matches lie
+    inside. The best match is the likest of the window around the pixel's own place (of equals the first in row-major
+    order), unless the coarse search found a likelier one: at a quarter of the size (means of 4x4) the likest of its
     window, for all pixels of the cell; then at full size around four times its offset.
 
     Args:
@@ -45,8 +45,8 @@ def sort_by_phase(
     """Average the matched neighbourhoods of all other frames by the part of the pixel that they sample.
 
     A neighbour frame's pixel whose true match lies (down, right) beside it was sampled at (-down, -right) from the
-    centre frame's pixel. Its neighbourhood, less the centre's, is shared out bilinearly over bins x bins parts of the pixel,
-    weighted by its confidence (0 at a score of one half or less, 1 at a score of 1), and averaged there.
+    centre frame's pixel. Its neighbourhood, less the centre's, is shared out bilinearly over bins x bins parts of the
+    pixel, weighted by its confidence (0 at a score of one half or less, 1 at a score of 1), and averaged there.
 
     Args:
         frames: what was matched, (B, T, 3, H, W).

@@ -8,12 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mana_dist.ops.fused_cpu import _share
+from mana_dist.ops.compiled import library, loaded, share
 from mana_dist.ops.patches import Matches, Region, Search, levels, normalisers
 
 # What phases_cpu.c reads beyond the frame: patches above and below; patches, cells and whole registers aside.
 _EDGE = 8
 _MARGIN = 32
+
+
+def available() -> bool:
+    """Return whether :func:`match` and :func:`sort` can run; where not, the first call logs why."""
+    return library() is not None
 
 
 def match(frames: Tensor, search: Search, region: Region) -> Matches:
@@ -44,23 +49,23 @@ def sort(frames: Tensor, matches: Matches, hood: int, bins: int, region: Region)
         found = _Matches(*(tensor[entry].data_ptr() for tensor in matches))
         arguments = first, *strides, settings, _Region(*region), found, hood, bins
         work = functools.partial(_sort_rows, arguments, out[entry].data_ptr())
-        _share(work, rows, out[entry].numel() * count)
+        share(work, rows, out[entry].numel() * count)
     return out.permute(0, 3, 1, 2)
 
 
 def _match_entry(fine: "_Level", coarse: "_Level | None", search: "_Search", region: Region, found: "_Matches") -> None:
     """Match the frames of one batch entry."""
     offsets = None if coarse is None else _coarse_offsets(coarse, search)
-    views, bounds, library = (fine.view, coarse and coarse.view), _Region(*region), _library()
+    views, bounds, kernels = (fine.view, coarse and coarse.view), _Region(*region), _library()
     address = None if offsets is None else offsets.data_ptr()
 
     def work(begin: int, end: int) -> None:
         scratch = torch.empty(4, fine.view.row)
-        library.phases_match(*views, search, bounds, begin, end, address, found, scratch.data_ptr())
+        kernels.phases_match(*views, search, bounds, begin, end, address, found, scratch.data_ptr())
 
     units = (search.frames - 1) * (region.bottom - region.top)
     shifts = search.window**2 + (4 * search.refine**2 if coarse else 0)
-    _share(work, units, units * (region.right - region.left) * shifts * search.patch)
+    share(work, units, units * (region.right - region.left) * shifts * search.patch)
 
 
 def _sort_rows(arguments: tuple[Any, ...], out: int, begin: int, end: int) -> None:
@@ -69,14 +74,14 @@ def _sort_rows(arguments: tuple[Any, ...], out: int, begin: int, end: int) -> No
 
 def _coarse_offsets(level: "_Level", search: "_Search") -> Tensor:
     """The offsets of the best coarse matches, down and right: (T - 1, h, w, 2) int32."""
-    view, library = level.view, _library()
+    view, kernels = level.view, _library()
     offsets = torch.empty(search.frames - 1, view.height, view.width, 2, dtype=torch.int32)
 
     def work(begin: int, end: int) -> None:
         scratch = torch.empty(3, view.row)
-        library.phases_coarse(view, search, begin, end, offsets.data_ptr(), scratch.data_ptr())
+        kernels.phases_coarse(view, search, begin, end, offsets.data_ptr(), scratch.data_ptr())
 
-    _share(work, (search.frames - 1) * view.height, offsets.numel() * search.coarse_window**2 * search.patch)
+    share(work, (search.frames - 1) * view.height, offsets.numel() * search.coarse_window**2 * search.patch)
     return offsets
 
 
@@ -128,16 +133,12 @@ class _Region(ctypes.Structure):
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL("/tmp/phases.so")  # MERGE
+    kernels = loaded()
     level, search, region, matches = (ctypes.POINTER(kind) for kind in (_LevelView, _Search, _Region, _Matches))
     address, count = ctypes.c_void_p, ctypes.c_int64
-    library.phases_coarse.argtypes = [level, search, count, count, address, address]
-    library.phases_match.argtypes = [level, level, search, region, count, count, address, matches, address]
-    library.phases_sort.argtypes = [address, *[count] * 3, search, region, matches, *[count] * 4, address]
-    for function in (library.phases_coarse, library.phases_match, library.phases_sort):
+    kernels.phases_coarse.argtypes = [level, search, count, count, address, address]
+    kernels.phases_match.argtypes = [level, level, search, region, count, count, address, matches, address]
+    kernels.phases_sort.argtypes = [address, *[count] * 3, search, region, matches, *[count] * 4, address]
+    for function in (kernels.phases_coarse, kernels.phases_match, kernels.phases_sort):
         function.restype = None
-    return library
-
-
-def available() -> bool:
-    return True
+    return kernels

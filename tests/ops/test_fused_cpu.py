@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mana_dist.ops import fused_cpu, one_hot_attention
+from mana_dist.ops import compiled, fused_cpu, one_hot_attention
 from tests.ops.definitions import one_hot_literal
 
 needs_kernel = pytest.mark.skipif(not fused_cpu.available(), reason="the kernel is not built here")
@@ -62,7 +62,7 @@ def channels_innermost(tensor: Tensor) -> Tensor:
 def many_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Lets the smallest problem use as many threads as torch may; restores torch's number afterwards."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(fused_cpu, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(compiled, "_WORK_PER_THREAD", 1)
     yield
     torch.set_num_threads(before)
 
@@ -70,9 +70,12 @@ def many_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """As in a new process, which has not chosen a library yet."""
-    fused_cpu._library.cache_clear()
+    cached = compiled.library, fused_cpu._library
+    for function in cached:
+        function.cache_clear()
     yield
-    fused_cpu._library.cache_clear()
+    for function in cached:
+        function.cache_clear()
 
 
 @needs_kernel
@@ -250,17 +253,17 @@ def test_an_empty_batch_has_an_empty_output() -> None:
 
 
 def supported(name: str) -> bool:
-    return all(torch.cpu.get_capabilities().get(need) for need in fused_cpu._BUILDS[name])
+    return all(torch.cpu.get_capabilities().get(need) for need in compiled.BUILDS[name])
 
 
 @needs_kernel
 @pytest.mark.usefixtures("fresh")
-@pytest.mark.parametrize("name", fused_cpu._BUILDS)
+@pytest.mark.parametrize("name", compiled.BUILDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_build_equals_the_definition(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     if not supported(name):
         pytest.skip("this processor cannot run it")
-    monkeypatch.setattr(fused_cpu, "_BUILDS", {name: set()})
+    monkeypatch.setattr(compiled, "BUILDS", {name: set()})
     if not fused_cpu.available():
         pytest.skip("the compiler could not build it")
     # Wider than a tile, with more shifts to a row than are worked on together.
@@ -276,7 +279,7 @@ def test_every_build_equals_the_definition(name: str, dtype: torch.dtype, monkey
 def test_a_library_is_taken_only_where_the_processor_has_all_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
     finder = SimpleNamespace(find_spec=lambda name, _: tried.append(name))
-    monkeypatch.setattr("mana_dist.ops.fused_cpu.PathFinder", finder)
+    monkeypatch.setattr("mana_dist.ops.compiled.PathFinder", finder)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "fma3": True, "avx512_f": True})
     assert not fused_cpu.available()
     assert list(dict.fromkeys(tried)) == ["_fused_cpu_avx2", "_fused_cpu"]
@@ -287,20 +290,20 @@ def test_a_library_is_taken_only_where_the_processor_has_all_that_it_needs(monke
 def test_without_its_library_the_loop_serves_and_one_line_says_how_to_mend_it(
     reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = tmp_path / "fused_cpu.c"  # of a checkout that was updated and not installed again
-    source.write_text("/* newer */", encoding="utf-8")
-    monkeypatch.setattr(fused_cpu, "__file__", str(source.with_suffix(".py")))
-    built = Path(fused_cpu.__spec__.origin or "").parent
+    for name in compiled.SOURCES:  # of a checkout that was updated and not installed again
+        (tmp_path / name).write_text("/* newer */", encoding="utf-8")
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    built = Path(compiled.__spec__.origin or "").parent
     if reason == "missing":
         built = tmp_path
     elif not list(built.glob("_fused_cpu*")):
         pytest.skip("the kernel is not built here")
-    monkeypatch.setattr(fused_cpu, "_folders", lambda: [built])
+    monkeypatch.setattr(compiled, "_folders", lambda: [built])
     query, key, value = whole_numbers(1, 1, 2, 3, 4)
     for _ in range(2):
         output = one_hot_attention(query, key, value, 3)
     score, index = definition(query, key, 3)
     assert torch.equal(output, score.float().unsqueeze(2) * gathered(value, index))
     (line,) = caplog.messages
-    assert f"the compiled kernel of {source} is {reason};" in line
+    assert f"the compiled kernels of {tmp_path} are {reason};" in line
     assert "pip install -e ." in line

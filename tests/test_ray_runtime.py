@@ -66,3 +66,33 @@ def test_a_cluster_that_cannot_be_joined_is_a_line(starts: list[str]) -> None:
     with pytest.raises(UserError, match="cannot join the Ray cluster RAY_ADDRESS=10.0.0.1:6379: The current node"):
         ray_runtime.start_ray()
     assert starts == ["10.0.0.1:6379"]
+
+
+NODES = """
+import ray
+from ray.cluster_utils import Cluster
+from mana_dist.ray_runtime import ask_nodes
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+others = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=0, num_gpus=1)]
+ray.init(address=cluster.address, log_to_driver=False)
+where = lambda: ray.get_runtime_context().get_node_id()
+print(sorted(ask_nodes(where, gpus=False)) == sorted([cluster.head_node.node_id, others[0].node_id]))
+print(ask_nodes(where, gpus=True) == [others[1].node_id])
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_every_node_with_cpus_or_with_gpus_is_asked_once() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", NODES],
+        env={**environment, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "True"]

@@ -397,11 +397,7 @@ def _one_line(error: Exception) -> str:
 
 def resolved(config: Config) -> Config:
     """Return the configuration with absolute local paths, since workers run in other folders."""
-    data, run = config.data, config.run
-    data = dataclasses.replace(
-        data,
-        path=storage.resolve(data.path) if data.path else None,
-        validation_path=storage.resolve(data.validation_path) if data.validation_path else None,
-        disk_cache=storage.resolve(data.disk_cache) if data.disk_cache else None,
-    )
-    return dataclasses.replace(config, data=data, run=dataclasses.replace(run, storage=storage.resolve(run.storage)))
+    names = ("path", "validation_path", "disk_cache")
+    paths = {name: storage.resolve(path) for name in names if (path := getattr(config.data, name))}
+    run = dataclasses.replace(config.run, storage=storage.resolve(config.run.storage))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **paths), run=run)

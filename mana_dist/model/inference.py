@@ -109,24 +109,24 @@ def super_resolve(
     held = _Held(size)
     emitted = 0
     cut: Tiling | None = None
-    lean = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+    rounding = autocast(device, precision)
     for frame in _same_size(frames):
         if memory is not None and not held.count:
             element_size = 2 if precision == "bf16" else 4
             cut = tiling.tiling_for(model.config, frame.shape[0], frame.shape[1], memory, element_size)
-        with lean:
+        with rounding:
             _embed(model, frame, device, cut, held)
         # The first T//2 windows reach before the clip, and the rules look up to T frames into it for them.
         while held.count >= size and emitted + radius < held.count:
             if wanted is None or emitted in wanted:
-                with lean:
+                with rounding:
                     result = _reconstruct(model, held, window_indices(emitted, held.count, size, padding), cut)
                 yield result
             emitted += 1
     for centre in range(emitted, held.count):
         if wanted is not None and centre not in wanted:
             continue
-        with lean:
+        with rounding:
             result = _reconstruct(model, held, window_indices(centre, held.count, size, padding), cut)
         yield result
 
@@ -154,8 +154,7 @@ def super_resolve_window(
             f"frames must be uint8 ({expected}, H, W, 3): this model takes windows of {expected} RGB frames; "
             f"got {frames.dtype} {frames.shape}"
         )
-    lean = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
-    with torch.inference_mode(), lean:
+    with torch.inference_mode(), autocast(device, precision):
         window = to_tensor(frames).to(device)
         return to_frame(_placed(model, device)(window[None]))
 
@@ -170,6 +169,11 @@ def choose_device(name: str) -> str:
     if name == "cuda" and not available:
         raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu or auto")
     return "cuda" if name == "cuda" or (name == "auto" and available) else "cpu"
+
+
+def autocast(device: str | torch.device, precision: Precision) -> torch.autocast:
+    """Return a context in which a network computes in ``precision``."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def to_tensor(frames: Pixels) -> Tensor:

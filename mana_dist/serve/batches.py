@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from mana_dist.model import Mana
-from mana_dist.model.inference import Frame, Frames, super_resolve, to_frame, to_tensor
+from mana_dist.model.inference import Frame, Frames, autocast, super_resolve, to_frame, to_tensor
 from mana_dist.model.precision import Precision
 from mana_dist.model.tiling import bytes_per_pixel
 
@@ -65,8 +65,7 @@ def super_resolve_each(
 
 
 def _together(model: Mana, windows: Sequence[Frames], device: str, precision: Precision) -> Iterator[Frame]:
-    lean = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
-    with torch.inference_mode(), lean:
+    with torch.inference_mode(), autocast(device, precision):
         images = model(to_tensor(np.stack(windows)).to(device))
     return (to_frame(image[None]) for image in images)
 

@@ -203,6 +203,8 @@ def _same_size(source: Source, survey: Survey, bits: int) -> Iterator[NumberedFr
         for frame in source.frames(bits=bits):
             height, width = frame.pixels.shape[:2]
             if (height, width) != (survey.height, survey.width):
+                if frame.damaged:  # its size is part of the damage: it is missing
+                    continue
                 raise UserError(
                     f"{survey.uri}: frame {frame.number} is {width}x{height}, the first one {survey.width}x"
                     f"{survey.height}; all frames of a video must have one size: split it there first"

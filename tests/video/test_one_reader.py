@@ -207,6 +207,23 @@ def test_damage_is_the_same_to_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert marked > 10
 
 
+def test_a_damaged_frame_of_another_size_is_missing_where_upscaling_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = write_coded(tmp_path / "whole.h264", moving_frames(24, 96, 160)).read_bytes()
+    other = write_coded(tmp_path / "other.h264", moving_frames(12, 48, 64)).read_bytes()
+    keyframe = other.index(b"\0\0\1\x65") + 8
+    broken = other[:keyframe] + bytes(40) + other[keyframe + 40 :]
+    copy = tmp_path / "copy.h264"
+    copy.write_bytes(whole + other + whole)
+    with pytest.raises(UserError, match=r"frame 24 is 64x48, the first one 160x96"):
+        upscaled(copy, None, monkeypatch, tmp_path)
+    copy.write_bytes(whole + broken + whole)
+    expected = decoded(tmp_path / "whole.h264", None)
+    seen = upscaled(copy, None, monkeypatch, tmp_path)
+    assert [frame.digest for frame in seen] == expected + expected
+
+
 @pytest.mark.parametrize("name", ["im{}.png", "im{}.jpg"])
 def test_pictures_are_the_same_to_all(tmp_path: Path, name: str) -> None:
     folder = write_pictures(tmp_path / "pictures", moving_frames(7), name)

@@ -58,6 +58,7 @@ def write_coded(
         stream.pix_fmt = pixels
         stream.gop_size = 12
         stream.codec_context.time_base = Fraction(1, 100 if pts else 25)
+        stream.codec_context.thread_count = 1  # with more, the bytes are not the same every time
         for number, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixels)
             picture.pts = pts[number] if pts else number

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mana_dist.data.degradation.bd import BD
 from mana_dist.data.degradation.bi import BI
-from mana_dist.data.degradation.kind import Degradation
+from mana_dist.data.degradation.degradation_kind import Degradation
 from mana_dist.data.resize import imresize
 from mana_dist.kinds import Table
 

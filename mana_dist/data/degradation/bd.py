@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mana_dist.data.degradation.kind import Degradation
+from mana_dist.data.degradation.degradation_kind import Degradation
 from mana_dist.data.resize import ROUNDED, apply_separable, tap_matrix
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mana_dist.data.degradation.kind import Degradation
+from mana_dist.data.degradation.degradation_kind import Degradation
 from mana_dist.data.resize import IMRESIZE, ROUNDED, imresize
 
 # Names of LR folders that do not say the degradation, which mostly is bicubic interpolation.

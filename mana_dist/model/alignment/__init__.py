@@ -5,7 +5,7 @@ counted from torch's operations; one that loops over a window brings its formula
 """
 
 from mana_dist.kinds import Table
-from mana_dist.model.alignment.kind import AttentionKind, Sizes
+from mana_dist.model.alignment.attention_kind import AttentionKind, Sizes
 
 KINDS = Table(AttentionKind, __name__, __path__, first=("one_hot", "softmax_window", "dense"))
 

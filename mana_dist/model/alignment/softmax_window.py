@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from mana_dist.model.alignment.kind import AttentionKind, Sizes
+from mana_dist.model.alignment.attention_kind import AttentionKind, Sizes
 from mana_dist.ops import softmax_window_attention
 
 

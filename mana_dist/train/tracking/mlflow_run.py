@@ -26,7 +26,7 @@ from mana_dist.registry.tracking_uri import experiment_id, failures, find_experi
 from mana_dist.storage.retry import persistently
 from mana_dist.train import run_record
 from mana_dist.train.run_record import RunRecord
-from mana_dist.train.tracking.console import say
+from mana_dist.train.tracking.console_lines import say
 from mana_dist.train.tracking.delivery import (
     LOSS,
     PICTURE,

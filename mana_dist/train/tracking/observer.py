@@ -1,7 +1,7 @@
 """The observer of a training: it passes events to the console, MLflow, Ray's metrics and the summary."""
 
 from mana_dist.errors import one_line
-from mana_dist.train.tracking import console
+from mana_dist.train.tracking import console_lines
 from mana_dist.train.tracking.events import Event
 from mana_dist.train.tracking.gauges import Gauges
 from mana_dist.train.tracking.mlflow_run import Tracker
@@ -27,13 +27,13 @@ class Observer:
             try:
                 report(event)
             except Exception as error:  # training goes on without its tracking
-                console.say(f"warning: {type(event).__name__} is not tracked: {one_line(error)}"[:500])
+                console_lines.say(f"warning: {type(event).__name__} is not tracked: {one_line(error)}"[:500])
 
     def close(self) -> None:
         """Print the summary."""
         for line in self._summary.lines():
-            console.say(line)
+            console_lines.say(line)
 
 
 def _print(event: Event) -> None:
-    console.say(console.line(event))
+    console_lines.say(console_lines.line(event))

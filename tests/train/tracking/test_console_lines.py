@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mana_dist.train.tracking.console import line
+from mana_dist.train.tracking.console_lines import line
 from mana_dist.train.tracking.events import (
     Checkpointed,
     Damaged,

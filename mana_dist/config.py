@@ -398,6 +398,6 @@ def _one_line(error: Exception) -> str:
 def resolved(config: Config) -> Config:
     """Return the configuration with absolute local paths, since workers run in other folders."""
     names = ("path", "validation_path", "disk_cache")
-    paths = {name: storage.resolve(path) for name in names if (path := getattr(config.data, name))}
+    paths: dict[str, Any] = {name: storage.resolve(path) for name in names if (path := getattr(config.data, name))}
     run = dataclasses.replace(config.run, storage=storage.resolve(config.run.storage))
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **paths), run=run)

@@ -19,6 +19,7 @@ from benchmarks.gpu.task import Task, deterministic, exact_fp32
 from benchmarks.networks import NETWORKS, TOY
 from benchmarks.plain_training import PlainStage
 from mana_dist import config as configuration
+from mana_dist import published_keys
 from mana_dist.config import Config, DataConfig, RunConfig, ScheduleConfig, StageConfig
 from mana_dist.model import Mana
 from mana_dist.model.mana import initial_weights
@@ -294,7 +295,7 @@ def _psnr(image: Tensor, truth: Tensor) -> float:
 def write_model(folder: Path, weights: Mapping[str, Tensor], config: Config) -> None:
     """Write what :mod:`mana_dist.registry.model_folder` loads, without its libraries: safetensors, and YAML as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(configuration.shared(configuration.to_mapping(config)), indent=1)
+    text = json.dumps(published_keys.shared(configuration.to_mapping(config)), indent=1)
     # To YAML 1.1 a number without a dot, 1e-05, is a word.
     (folder / "config.yaml").write_text(re.sub(r"(?<=: )(-?\d+)e(?=[-+]?\d)", r"\1.0e", text) + "\n")
     header, data, offset = {}, [], 0

@@ -27,7 +27,7 @@ def match(frames: Tensor, search: Search, region: Region) -> Matches:
     y, x = fine.y + down, fine.x + right
     inside_y, inside_x = (y > 0) & (y < height - 1), (x > 0) & (x < width - 1)
     beside = [fine.likeness(down + dy, right + dx) for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))]
-    offsets = _top(*beside[:2], score).where(inside_y, 0), _top(*beside[2:], score).where(inside_x, 0)
+    offsets = _top(beside[0], beside[1], score).where(inside_y, 0), _top(beside[2], beside[3], score).where(inside_x, 0)
     cut = (..., slice(region.top, region.bottom), slice(region.left, region.right))
     return Matches(score[cut], y[cut].int(), x[cut].int(), offsets[0][cut], offsets[1][cut])
 
@@ -82,8 +82,10 @@ class _Level:
             for dx in range(-reach, reach + 1):
                 score = self.likeness(down + dy, right + dx)
                 better = score > best[0]
-                best = tuple(
-                    torch.where(better, new, old) for new, old in zip((score, down + dy, right + dx), best, strict=True)
+                best = (
+                    score.where(better, best[0]),
+                    (down + dy).where(better, best[1]),
+                    (right + dx).where(better, best[2]),
                 )
         return best
 

@@ -84,7 +84,10 @@ def test_local_paths_become_absolute_and_uris_stay(monkeypatch: pytest.MonkeyPat
         (["--model.frames", "6"], "model.frames must be odd"),
         (
             ["--model.attention", "softmax"],
-            "model.attention must be one of one_hot, softmax_window, dense, got softmax; did you mean softmax_window?",
+            (
+                "model.attention must be one of one_hot, softmax_window, dense, phases, got softmax; "
+                "did you mean softmax_window?"
+            ),
         ),
         (["--model.atention", "dense"], "unknown key model.atention; did you mean model.attention?"),
         (["--data.crop", "0"], "data.crop must be at least 1"),

@@ -18,7 +18,8 @@ class ModelConfig:
         scale: upscaling factor; the paper's network, and so ours, is built for 4.
         attention: what the cross-frame attention takes from a neighbour frame. ``one_hot``: the best match in the
             window (the paper's method). ``softmax_window``: the average over the window by softmax. ``dense``: the
-            same over the whole frame. These have the same parameters. docs/architecture.md says how to add a kind.
+            same over the whole frame. These have the same parameters. ``phases``: no attention, but matched patches,
+            sorted by the part of a pixel that they sample. docs/architecture.md says how to add a kind.
     """
 
     channels: int = 128

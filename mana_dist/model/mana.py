@@ -20,8 +20,8 @@ class FrameEmbedding(NamedTuple):
 
     Attributes:
         feature: F, (B, C, H, W), un-normalised.
-        key: K, (B, C', H, W).
-        value: V, (B, C', H, W).
+        key: K, (B, C', H, W); of an alignment without attention what it looks at instead.
+        value: V, (B, C', H, W), or nothing, no channels.
     """
 
     feature: Tensor
@@ -42,58 +42,6 @@ class ResidualBlock(nn.Module):
         # In place what no gradient needs: at a frame's size the memory that is not touched is the time that is saved.
         residual: Tensor = self.conv2(F.relu(self.conv1(x), inplace=True))
         return residual.add_(x)
-
-
-class CrossFrameAttention(nn.Module):
-    """Cross-frame non-local attention (paper section 3.2, figure 3).
-
-    One GroupNorm (32 groups, or the largest divisor of C below that) serves query, key and value. The T frames'
-    results are concatenated to T*C' channels and projected to C by a 1x1 convolution that starts at zero. What is
-    taken from a frame, ``config.attention`` says (:mod:`mana_dist.model.alignment`); all else is the same, so that the
-    paper's one-hot attention can be compared with what it replaces.
-
-    Attributes:
-        reach: LR pixels around a pixel that its result depends on; None: it looks at the whole frame.
-        attend: Q (B, C', H, W), K and V (B, T, C', H, W) -> what is taken from each frame, (B, T, C', H, W).
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        channels, inner = config.channels, config.channels // 2
-        kind = KINDS[config.attention]
-        sizes = Sizes(channels=inner, frames=config.frames, window=config.window)
-        self.reach = kind.reach(sizes)
-        self.norm = nn.GroupNorm(max(g for g in range(1, 33) if channels % g == 0), channels)
-        self.to_query = nn.Conv2d(channels, inner, 1)
-        self.to_key = nn.Conv2d(channels, inner, 1)
-        self.to_value = nn.Conv2d(channels, inner, 1)
-        self.project = nn.Conv2d(config.frames * inner, channels, 1)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
-        self.attend = kind.build(sizes)
-
-    def key_value(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """K and V of frames: (B, C, H, W) -> two (B, C', H, W)."""
-        normalised = self._normalised(feature)
-        return self.to_key(normalised), self.to_value(normalised)
-
-    def query(self, feature: Tensor) -> Tensor:
-        """Q of centre frames: (B, C, H, W) -> (B, C', H, W)."""
-        query: Tensor = self.to_query(self._normalised(feature))
-        return query
-
-    def _normalised(self, feature: Tensor) -> Tensor:
-        # Not by calling the module: it refuses what has one value to a group, a frame of one pixel.
-        norm = self.norm
-        normalised = torch.group_norm(feature, norm.num_groups, norm.weight, norm.bias, norm.eps)
-        # On a GPU torch gives it with the channels outermost, in which the attention's kernels are slow.
-        is_channels_last = feature.is_contiguous(memory_format=torch.channels_last)
-        return normalised.contiguous(memory_format=torch.channels_last) if is_channels_last else normalised
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Q (B, C', H, W), K and V (B, T, C', H, W) -> the projected X, (B, C, H, W)."""
-        projected: Tensor = self.project(self.attend(query, key, value).flatten(1, 2))
-        return projected
 
 
 class MemoryAttention(nn.Module):
@@ -173,7 +121,15 @@ class Mana(nn.Module):
         channels = config.channels
         self.stem = nn.Conv2d(3, channels, 3, padding=1)
         self.encoder = nn.Sequential(*(ResidualBlock(channels) for _ in range(config.encoder_blocks)))
-        self.attention = CrossFrameAttention(config)
+        self.attention = KINDS[config.attention].module(
+            Sizes(
+                features=channels,
+                channels=channels // 2,
+                frames=config.frames,
+                window=config.window,
+                memory_slots=config.memory_slots,
+            )
+        )
         self.decoder = nn.Sequential(*(ResidualBlock(channels) for _ in range(config.decoder_blocks)))
         self.upsampler = Upsampler(channels)
         # Last, so that the other weights' random start does not depend on the number of memory slots.
@@ -192,7 +148,7 @@ class Mana(nn.Module):
             frames: (B, 3, H, W), RGB in [0, 1].
         """
         feature = self.encode(frames)
-        return FrameEmbedding(feature, *self.attention.key_value(feature))
+        return FrameEmbedding(feature, *self.attention.key_value(frames, feature))
 
     def reconstruct(self, centre: Tensor, feature: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Super-resolve centre frames from the embeddings of their windows.
@@ -207,7 +163,8 @@ class Mana(nn.Module):
             (B, 3, 4H, 4W) in the dtype of ``centre`` (or the weights', if wider); not clamped to [0, 1].
         """
         query = self.attention.query(feature)
-        return self.upsample(centre) + self.decode(self.fuse(feature, query, self.attention(query, key, value)))
+        attended = self.attention(feature, query, key, value)
+        return self.upsample(centre) + self.decode(self.fuse(feature, query, attended))
 
     def fuse(self, feature: Tensor, query: Tensor, attended: Tensor) -> Tensor:
         """Both attentions' results added to the centre feature: (B, C, H, W).
@@ -273,9 +230,14 @@ class Mana(nn.Module):
         if frames.dim() != 5 or frames.shape[1] != expected or frames.shape[2] != 3:
             raise ValueError(f"frames must be (B, {expected}, 3, H, W), got {tuple(frames.shape)}")
         batch = frames.shape[0]
-        feature, key, value = (tensor.unflatten(0, (batch, expected)) for tensor in self.embed(frames.flatten(0, 1)))
         middle = expected // 2
-        return self.reconstruct(frames[:, middle], feature[:, middle], key, value)
+        if self.attention.encodes_neighbours:
+            embedded = (tensor.unflatten(0, (batch, expected)) for tensor in self.embed(frames.flatten(0, 1)))
+            features, key, value = embedded
+            return self.reconstruct(frames[:, middle], features[:, middle], key, value)
+        feature = self.encode(frames[:, middle])
+        key, value = self.attention.key_value(frames, feature)
+        return self.reconstruct(frames[:, middle], feature, key, value)
 
 
 def _without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager[object]:

@@ -71,14 +71,14 @@ def embed(model: Mana, frames: Tensor, tiling: Tiling) -> FrameEmbedding:
     """:meth:`Mana.embed`, the encoder tile by tile; equal to it to rounding."""
     halo = encoder_reach(model.config)
     feature = _over_tiles(frames.shape, tiling.side, halo, 1, lambda r, c: model.encode(frames[..., r, c]))
-    return FrameEmbedding(feature, *model.attention.key_value(feature))
+    return FrameEmbedding(feature, *model.attention.key_value(frames, feature))
 
 
 def reconstruct(model: Mana, centre: Tensor, feature: Tensor, key: Tensor, value: Tensor, tiling: Tiling) -> Tensor:
     """:meth:`Mana.reconstruct`, attention and decoder tile by tile."""
     query = model.attention.query(feature)
     reach = model.attention.reach
-    whole = model.attention(query, key, value) if reach is None else None
+    whole = model.attention(feature, query, key, value) if reach is None else None
 
     def attended(rows: slice, columns: slice) -> Tensor:
         if reach is None:
@@ -88,7 +88,7 @@ def reconstruct(model: Mana, centre: Tensor, feature: Tensor, key: Tensor, value
         wide_rows, inner_rows = _widen(rows, reach, feature.shape[-2])
         wide_columns, inner_columns = _widen(columns, reach, feature.shape[-1])
         wide = (..., wide_rows, wide_columns)
-        found: Tensor = model.attention(query[wide], key[wide], value[wide])
+        found: Tensor = model.attention(feature[wide], query[wide], key[wide], value[wide])
         return found[..., inner_rows, inner_columns]
 
     def residual(rows: slice, columns: slice) -> Tensor:

@@ -5,13 +5,16 @@ the best match says to a fraction of a pixel; without it, aligned frames say no 
 here is learned, so nothing here has a gradient.
 """
 
+import math
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from mana_dist.ops import phases_cpu, phases_loops
-from mana_dist.ops.patches import Matches, Region, Search
+from mana_dist.ops.patches import CELL, Matches, Region, Search
 
 _DEFAULT = Search()
 
@@ -63,6 +66,48 @@ def sort_by_phase(
         raise ValueError(f"hood must be 1, 3, 5 or 7 and bins 1 to 4, got {hood} and {bins}")
     region = region or Region(0, frames.shape[-2], 0, frames.shape[-1])
     return _implementation(frames).sort(frames.float(), matches, hood, bins, region)
+
+
+def phase_channels(hood: int, bins: int) -> int:
+    """Return the number of channels that :func:`sort_by_phase` gives."""
+    return bins * bins * (3 * hood * hood + 1)
+
+
+def phases(frames: Tensor, search: Search, hood: int, bins: int, region: Region) -> Tensor:
+    """Return :func:`sort_by_phase` of :func:`match_patches`, as one operator of torch."""
+    settings = [search.patch, search.window, search.coarse_window, search.refine]
+    found: Tensor = torch.ops.mana.phases(frames.detach(), settings, hood, bins, list(region))
+    return found
+
+
+def _phases(frames: Tensor, search: list[int], hood: int, bins: int, region: list[int]) -> Tensor:
+    patch, window, coarse_window, refine = search
+    sides = Search(patch=patch, window=window, coarse_window=coarse_window, refine=refine)
+    part = Region(*region)
+    return sort_by_phase(frames, match_patches(frames, sides, part), hood, bins, part)
+
+
+def _fake_phases(frames: Tensor, search: list[int], hood: int, bins: int, region: list[int]) -> Tensor:
+    top, bottom, left, right = region
+    size = len(frames), bottom - top, right - left, phase_channels(hood, bins)
+    return frames.new_empty(size, dtype=torch.float32).movedim(-1, 1)
+
+
+torch.library.define("mana::phases", torch.library.infer_schema(_phases, mutates_args=()))
+torch.library.impl("mana::phases", "CompositeExplicitAutograd", _phases)
+torch.library.register_fake("mana::phases", _fake_phases)
+
+
+@register_flop_formula(torch.ops.mana.phases)
+def _flops(
+    frames: torch.Size, search: list[int], hood: int, bins: int, region: list[int], out_shape: torch.Size, **_: Any
+) -> int:
+    """Count sums of products of patches, row by row and then column by column; and the sorting."""
+    patch, window, coarse_window, refine = search
+    batch, channels, *size = out_shape
+    candidates = window**2 + refine**2 + (coarse_window / CELL) ** 2
+    pixel = (frames[1] - 1) * (candidates * 3 * patch + 8 * patch**2 + 2 * channels)
+    return int(batch * math.prod(size) * pixel)
 
 
 def _implementation(frames: Tensor) -> ModuleType:

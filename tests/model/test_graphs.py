@@ -23,6 +23,8 @@ def test_exported_it_gives_the_same_frames(attention: str) -> None:
     targets = {str(node.target) for node in exported.graph.nodes}
     if attention in ("one_hot", "softmax_window"):  # operators of torch's
         assert f"mana.{attention}_attention.default" in targets
+    if attention == "phases":
+        assert "mana.phases.default" in targets
 
 
 def test_compiled_in_one_graph_it_trains_alike() -> None:

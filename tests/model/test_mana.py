@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mana_dist.model import Mana, ModelConfig
-from mana_dist.model.alignment import KINDS
+from mana_dist.model.alignment import KINDS, CrossFrameAttention
 from mana_dist.model.mana import MemoryAttention, parameter_count
 from tests.ops.definitions import softmax_literal
 
@@ -236,6 +236,7 @@ def test_starts_as_if_without_attention() -> None:
     frames = torch.rand(1, 3, 3, 6, 6)
     before = model(frames)
     with torch.no_grad():
+        assert isinstance(model.attention, CrossFrameAttention)
         for layer in (model.attention.to_query, model.attention.to_key, model.attention.to_value):
             layer.weight.normal_()
         assert model.memory is not None

@@ -30,7 +30,7 @@ def whole_and_tiled(model: Mana, height: int, width: int, cut: Tiling) -> tuple[
         return model(frames), tiled
 
 
-@pytest.mark.parametrize("attention", ["one_hot", "softmax_window", "dense"])
+@pytest.mark.parametrize("attention", ["one_hot", "softmax_window", "dense", "phases"])
 @pytest.mark.parametrize(("height", "width"), [(40, 33), (17, 64), (16, 16), (5, 50)])
 @pytest.mark.parametrize("side", [8, 16])
 def test_with_the_whole_receptive_field_as_overlap_tiles_are_exact(

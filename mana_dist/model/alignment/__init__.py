@@ -1,12 +1,14 @@
-"""The kinds of cross-frame attention: what is taken from each frame, a module a kind.
+"""The kinds of alignment: how what neighbour frames show comes into the centre frame's feature, a module a kind.
 
-A new kind is a new module here that holds an :class:`AttentionKind`. What its forward and backward passes cost is
+A new kind of attention is a new module here that holds an :class:`AttentionKind`; what is none, another
+:class:`AlignmentKind`. What its forward and backward passes cost is
 counted from torch's operations; one that loops over a window brings its formula (``mana_dist.ops``).
 """
 
 from mana_dist.kinds import Table
-from mana_dist.model.alignment.attention_kind import AttentionKind, Sizes
+from mana_dist.model.alignment.attention_kind import AlignmentKind, AttentionKind
+from mana_dist.model.alignment.cross_frame import Alignment, CrossFrameAttention, Sizes
 
-KINDS = Table(AttentionKind, __name__, __path__, first=("one_hot", "softmax_window", "dense"))
+KINDS = Table[AlignmentKind](AlignmentKind, __name__, __path__, first=("one_hot", "softmax_window", "dense", "phases"))
 
-__all__ = ["KINDS", "AttentionKind", "Sizes"]
+__all__ = ["KINDS", "Alignment", "AlignmentKind", "AttentionKind", "CrossFrameAttention", "Sizes"]

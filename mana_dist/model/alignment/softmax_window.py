@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from mana_dist.model.alignment.attention_kind import AttentionKind, Sizes
+from mana_dist.model.alignment.attention_kind import AttentionKind
+from mana_dist.model.alignment.cross_frame import Sizes
 from mana_dist.ops import softmax_window_attention
 
 

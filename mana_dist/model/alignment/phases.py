@@ -1,0 +1,82 @@
+"""Alignment without attention: patches are matched to a fraction of a pixel, and what they show is sorted by phase."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mana_dist.model.alignment.attention_kind import AlignmentKind
+from mana_dist.model.alignment.cross_frame import Alignment, Sizes
+from mana_dist.ops import Region, Search, phase_channels, phases
+
+_HOOD, _BINS = 5, 2
+_SLOPE = 0.1
+_REACH = 3  # of the fusion's convolutions
+# Where no gradient needs the phases, no more than these many bytes of them are held at once.
+_BAND = 2**26
+
+
+class PhaseAlignment(Alignment):
+    """Sub-pixel motion compensation by patches, fused with the centre frame's feature by three 3x3 convolutions.
+
+    The last of them starts at zero, so that the network starts as that of a single frame. Neighbour frames are looked
+    at as they are: they need no encoder. Nothing here depends on statistics of the whole frame, which is taken band by
+    band.
+    """
+
+    encodes_neighbours = False
+    reach = None
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        channels = sizes.features
+        self.search = Search(window=sizes.window)
+        self.to_query = nn.Conv2d(channels, sizes.channels, 1) if sizes.memory_slots else None
+        self.fuse1 = nn.Conv2d(phase_channels(_HOOD, _BINS) + channels, channels, 3, padding=1)
+        self.fuse2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.project = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
+
+    def key_value(self, frames: Tensor, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the frames themselves, (..., 3, H, W), which need no key, and no value."""
+        return frames, frames[..., :0, :, :]
+
+    def query(self, feature: Tensor) -> Tensor:
+        """Return the memory's Q of centre frames: (B, C, H, W) -> (B, C', H, W), or no channels without a memory."""
+        return feature[:, :0] if self.to_query is None else self.to_query(feature)
+
+    def forward(self, feature: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """F of the centre frames (B, C, H, W) and all frames (B, T, 3, H, W) -> what is added to F, (B, C, H, W)."""
+        height, width = feature.shape[-2:]
+        rows = _BAND // (4 * len(key) * width * self.fuse1.in_channels)
+        if torch.is_grad_enabled() or rows >= height:
+            return self._fused(feature, key, 0, height)
+        rows = max(rows, 4 * _REACH)
+        return torch.cat([self._band(feature, key, top, min(top + rows, height)) for top in range(0, height, rows)], 2)
+
+    def _band(self, feature: Tensor, frames: Tensor, top: int, bottom: int) -> Tensor:
+        above, below = max(top - _REACH, 0), min(bottom + _REACH, feature.shape[-2])
+        return self._fused(feature, frames, above, below)[:, :, top - above : bottom - above]
+
+    def _fused(self, feature: Tensor, frames: Tensor, top: int, bottom: int) -> Tensor:
+        region = Region(top, bottom, 0, feature.shape[-1])
+        found = phases(frames, self.search, _HOOD, _BINS, region).to(feature.dtype)
+        both = torch.cat([found, feature[:, :, top:bottom]], 1)
+        x = F.leaky_relu(self.fuse1(both), _SLOPE, inplace=True)
+        x = F.leaky_relu(self.fuse2(x), _SLOPE, inplace=True)
+        added: Tensor = self.project(x)
+        return added
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseKind(AlignmentKind):
+    """Patches matched and sorted by phase."""
+
+    def module(self, sizes: Sizes) -> PhaseAlignment:
+        """Return the alignment."""
+        return PhaseAlignment(sizes)
+
+
+KIND = PhaseKind(name="phases")

@@ -27,34 +27,28 @@ class Part:
     """Something that is measured.
 
     Attributes:
-        function: ``module:name`` of a function under ``benchmarks``, imported in the part's process alone; takes
-            whether every size shall be as small as it can be, and gives rows.
+        function: ``module:name`` of a function, which is imported in the part's process alone; takes whether every size
+            shall be as small as it can be, and gives rows.
         seconds: its time, start of its process included.
     """
 
     function: str
     seconds: float
 
-    def rows(self, *, small: bool) -> Iterable[Row]:
-        """Measure."""
-        module, _, name = self.function.partition(":")
-        rows: Iterable[Row] = getattr(importlib.import_module(f"benchmarks.{module}"), name)(small)
-        return rows
-
 
 # Their times add up to less than fifteen minutes.
 PARTS = {
-    "paper's network": Part("model:paper_rows", 130),
-    "training": Part("model:training_rows", 60),
-    "upscaling": Part("upscale:rows", 110),
-    "attention": Part("attention:rows", 120),
-    "video frames": Part("model:frame_rows", 50),
-    "feed": Part("feed:rows", 145),
-    "ingest": Part("ingest:rows", 100),
-    "Ray Train": Part("train:step_rows", 45),
-    "wait for data": Part("train:wait_rows", 60),
-    "memory": Part("memory:rows", 30),
-    "starts": Part("starts:rows", 35),
+    "paper's network": Part("benchmarks.model:paper_rows", 130),
+    "training": Part("benchmarks.model:training_rows", 60),
+    "upscaling": Part("benchmarks.upscale:rows", 110),
+    "attention": Part("benchmarks.attention:rows", 120),
+    "video frames": Part("benchmarks.model:frame_rows", 50),
+    "feed": Part("benchmarks.feed:rows", 145),
+    "ingest": Part("benchmarks.ingest:rows", 100),
+    "Ray Train": Part("benchmarks.train:step_rows", 45),
+    "wait for data": Part("benchmarks.train:wait_rows", 60),
+    "memory": Part("benchmarks.memory:rows", 30),
+    "starts": Part("benchmarks.starts:rows", 35),
 }
 
 
@@ -65,12 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--out", type=Path, default=Path("bench.md"), help="file to write (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=885, help="time for all parts together")
-    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--function", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.part:
-        report = Report(options.out)
-        for row in PARTS[options.part].rows(small=options.small):
-            report.add(row)
+    if options.function:
+        measure(options.function, Report(options.out), small=options.small)
         return 0
     title = f"{machine()}{', dry run' if options.small else ''}"
     results: list[PartResult] = []
@@ -86,6 +78,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if any(result.error for result in results) else 0
 
 
+def measure(function: str, report: Report, *, small: bool) -> None:
+    """Run a part in this process."""
+    module, _, name = function.partition(":")
+    rows: Iterable[Row] = getattr(importlib.import_module(module), name)(small)
+    for row in rows:
+        report.add(row)
+
+
 def contained(name: str, seconds: float, *, small: bool) -> PartResult:
     """Run a part in a process of its own, which is ended when its time is up; what it had measured by then counts."""
     print(f"== {name} (at most {max(seconds, 0):.0f} s)", flush=True)
@@ -94,7 +94,7 @@ def contained(name: str, seconds: float, *, small: bool) -> PartResult:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mana-bench-") as folder:
         log = Path(folder) / "rows.jsonl"
-        command = [sys.executable, "-m", "benchmarks", "--part", name, "--out", str(log)]
+        command = [sys.executable, "-m", "benchmarks", "--function", PARTS[name].function, "--out", str(log)]
         # What the part leaves lying about when it is ended goes with the folder.
         threads = {"OMP_NUM_THREADS": "1" if small else "2"}  # on machines with more cores too, to compare
         error = ended(command + ["--small"] * small, seconds, {"TMPDIR": folder, **threads})

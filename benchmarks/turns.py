@@ -39,8 +39,11 @@ def in_turns(ways: Mapping[str, Way], rounds: int, warm_up: int = 1) -> dict[str
             pipes[name] = stack.enter_context(ours)
         for number in range(warm_up + rounds):
             for name, pipe in pipes.items():
-                pipe.send(None)
-                taken = pipe.recv()
+                try:
+                    pipe.send(None)
+                    taken = pipe.recv()
+                except (EOFError, OSError) as error:  # its own message is on stderr
+                    raise RuntimeError(f"{name}: its process has died") from error
                 if number >= warm_up:
                     seconds[name].append(taken)
     return {name: statistics.median(taken) for name, taken in seconds.items()}

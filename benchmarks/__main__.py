@@ -38,17 +38,17 @@ class Part:
 
 # Their times add up to less than fifteen minutes.
 PARTS = {
-    "paper's network": Part("benchmarks.model:paper_rows", 130),
-    "training": Part("benchmarks.model:training_rows", 60),
-    "upscaling": Part("benchmarks.upscale:rows", 110),
-    "attention": Part("benchmarks.attention:rows", 120),
+    "paper's network": Part("benchmarks.model:paper_rows", 120),
+    "training": Part("benchmarks.model:training_rows", 75),
+    "upscaling": Part("benchmarks.upscale:rows", 100),
+    "attention": Part("benchmarks.attention:rows", 110),
     "video frames": Part("benchmarks.model:frame_rows", 50),
-    "feed": Part("benchmarks.feed:rows", 145),
-    "ingest": Part("benchmarks.ingest:rows", 100),
+    "feed": Part("benchmarks.feed:rows", 130),
+    "ingest": Part("benchmarks.ingest:rows", 95),
     "Ray Train": Part("benchmarks.train:step_rows", 45),
-    "wait for data": Part("benchmarks.train:wait_rows", 60),
-    "memory": Part("benchmarks.memory:rows", 30),
-    "starts": Part("benchmarks.starts:rows", 35),
+    "wait for data": Part("benchmarks.train:wait_rows", 80),
+    "memory": Part("benchmarks.memory:rows", 35),
+    "starts": Part("benchmarks.starts:rows", 45),
 }
 
 

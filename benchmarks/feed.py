@@ -126,9 +126,11 @@ def measure(data: str, folder: str, seconds: float, passes: int, *, with_ray: bo
             label = f"HR {4 * shard.width}x{4 * shard.height}, {title}: {rates.name}"
             yield Row(label, rates.rate, "crops/s", rates.rate / reference.rate, "HDF5")
             if rates.core and reference.core:
-                yield Row(f"{label}, processor", 1e3 * rates.core, "ms/crop", reference.core / rates.core, "less")
+                yield Row(
+                    f"{label}, processor", 1e3 * rates.core, "ms/crop", reference.core / rates.core, "less than HDF5"
+                )
             if rates.bytes and title == "cold":
-                text = "of a sample in the shards"
+                text = "a sample's size in the shards"
                 yield Row(f"{label}, read", rates.bytes / 1e6, "MB/crop", rates.bytes / stored, text)
 
 

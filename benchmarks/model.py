@@ -50,7 +50,7 @@ def training_rows(small: bool) -> Iterator[Row]:
             "fp32": Way(functools.partial(ready, precision="fp32")),
             "bf16": Way(functools.partial(ready, precision="bf16")),
         }
-        seconds = in_turns(ways, rounds=1 if small else 8, warm_up=2)
+        seconds = in_turns(ways, rounds=1 if small else 4)
         parameters = sum(weights.numel() for weights in initial_weights(config, 0).values())
         for name, taken in seconds.items():
             label = f"{network} ({parameters:,} parameters), {name}"

@@ -63,7 +63,7 @@ def step_rows(small: bool) -> Iterator[Row]:
     model = TOY if small else replace(NETWORKS["small"], encoder_blocks=2, decoder_blocks=10)
     run = RunConfig(precision="fp32", zero_stage=1, log_every=LOG_EVERY)
     config = Config(model=model, data=DataConfig(batch_size=2, crop=8 if small else 32), run=run)
-    plain, ray = side_by_side(config, torch.get_num_threads(), rounds=2 if small else 12)
+    plain, ray = side_by_side(config, torch.get_num_threads(), rounds=2 if small else 8)
     for what, cost in {"clock": lambda step: step.wall, "processor time": lambda step: step.processor}.items():
         theirs, ours = (statistics.median(map(cost, steps)) for steps in (plain, ray))
         yield Row(f"a step of plain torch, {what}", theirs * 1e3, "ms", 1.0, "plain torch")
@@ -221,7 +221,7 @@ def turns(plain: PlainLoop, task: Task, rounds: int) -> tuple[list[Step], list[S
 
 def wait_rows(small: bool) -> Iterator[Row]:
     """A training of the tiny preset, from shards of 1280x720 frames on the local disk."""
-    steps = 20 if small else 100
+    steps = 20 if small else 60
     with tempfile.TemporaryDirectory() as folder:
         make_samples(f"{folder}/samples", "448x256" if small else "1280x720", samples=16 if small else 80)
         arguments = ["--config", "tiny", "--data.path", "samples", "--schedule.stage1.steps", str(steps)]

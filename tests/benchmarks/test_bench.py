@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as bench
 from benchmarks.processes import ended
-from benchmarks.report import Row
+from benchmarks.report import PartResult, Row
 from benchmarks.turns import Way, in_turns
 
 
@@ -54,7 +55,7 @@ def test_where_all_parts_end_the_exit_code_is_0(tmp_path: Path, monkeypatch: pyt
     assert "failed" not in out.read_text()
     heading = out.read_text().splitlines()[0]
     assert f"{os.cpu_count()} cores" in heading
-    assert f"torch {bench.version('torch')}" in heading
+    assert f"torch {version('torch')}" in heading
     assert time.strftime("%Y-%m") in heading
 
 
@@ -70,10 +71,10 @@ def test_a_part_gets_what_those_before_it_left_over_and_no_more(
 ) -> None:
     now, given = [1000.0], []
 
-    def contained(name: str, seconds: float, *, small: bool) -> bench.PartResult:
+    def contained(name: str, seconds: float, *, small: bool) -> PartResult:
         given.append(seconds)
         now[0] += 10.0 if name == "first" else 80.0
-        return bench.PartResult(name, 1.0)
+        return PartResult(name, 1.0)
 
     monkeypatch.setattr(bench, "PARTS", {name: bench.Part("", 50) for name in ("first", "second", "third")})
     monkeypatch.setattr(bench, "contained", contained)

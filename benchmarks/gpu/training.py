@@ -22,6 +22,7 @@ from mana_dist import config as configuration
 from mana_dist.config import Config, DataConfig, RunConfig, ScheduleConfig, StageConfig
 from mana_dist.model import Mana
 from mana_dist.model.mana import initial_weights
+from mana_dist.published_keys import shared
 from mana_dist.train.schedule import Stage, stages
 
 
@@ -294,7 +295,7 @@ def _psnr(image: Tensor, truth: Tensor) -> float:
 def write_model(folder: Path, weights: Mapping[str, Tensor], config: Config) -> None:
     """Write what :mod:`mana_dist.registry.model_folder` loads, without its libraries: safetensors, and YAML as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(configuration.shared(configuration.to_mapping(config)), indent=1)
+    text = json.dumps(shared(configuration.to_mapping(config)), indent=1)
     # To YAML 1.1 a number without a dot, 1e-05, is a word.
     (folder / "config.yaml").write_text(re.sub(r"(?<=: )(-?\d+)e(?=[-+]?\d)", r"\1.0e", text) + "\n")
     header, data, offset = {}, [], 0

@@ -29,12 +29,9 @@ lint: install
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
+# At most 15 minutes on two cores, nothing else running; the table is in bench.md too.
 bench: install
-	$(BIN)/python -m benchmarks.attention
-	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks.model
-	$(BIN)/python -m benchmarks.feed
-	$(BIN)/python -m benchmarks.ingest
-	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks
 
 # On a machine with a GPU, torch, Triton and NumPy: no install. Real clips: python -m benchmarks.gpu.pack beforehand.
 bench-gpu:

@@ -1,4 +1,4 @@
-"""One-hot attention against what else one could do: ``python -m benchmarks.attention``. Torch alone.
+"""One-hot attention against what else one could do. Torch alone.
 
 * unfold: the literal definition; windows of K and V are copied window^2 times.
 * loops: plain torch over the window's shifts.
@@ -7,20 +7,20 @@
 * released: softmax over the whole frame, weighted by a Gaussian of the distance: what the authors' released code does.
 """
 
-import argparse
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.timing import describe, peak_extra_bytes, timed
+from benchmarks.released import released_attention
+from benchmarks.report import Row
+from benchmarks.timing import peak_extra_bytes, timed
 from mana_dist.ops import (
     dense_attention,
     fused_cpu,
-    fused_gpu,
     loops,
     one_hot_attention,
     softmax_window_attention,
@@ -66,17 +66,6 @@ def whole_frame_attention(query: Tensor, key: Tensor, value: Tensor, window: int
     return dense_attention(query, key, value)
 
 
-def released_attention(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
-    """Softmax attention over each whole frame with a Gaussian of the distance, sigma 4; ``window`` plays no part."""
-    del window
-    height, width = query.shape[-2:]
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    places = torch.stack([y.flatten(), x.flatten()], 1).to(query)
-    gaussian = torch.exp(-torch.cdist(places, places).square() / (2 * 4.0**2))
-    scores = torch.einsum("bcp,btcq->btpq", query.flatten(2), key.flatten(3))
-    return torch.einsum("btpq,btcq->btcp", scores.softmax(-1) * gaussian, value.flatten(3)).view_as(key)
-
-
 IMPLEMENTATIONS: dict[str, Attention] = {
     "unfold": unfold_attention,
     "loops": loop_attention,
@@ -108,39 +97,22 @@ def make_call(
     return lambda: torch.autograd.grad(call(), (query, key, value), grad)
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description="Attentions side by side.")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--size", type=int, default=64, help="side of the frame")
-    parser.add_argument("--window", type=int, default=9)
-    parser.add_argument("--bf16", action="store_true")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    shape = (options.batch, 7, 64, options.size, options.size)
-    fused = fused_gpu.available() if options.device == "cuda" else fused_cpu.available()
-    print(f"{describe(options.device)}; B, T, C', H, W = {shape}, window {options.window}")
-    if not fused:
-        print("no compiled kernel here: 'fused' falls back to loops")
-    print(f"{'':14}{'forward':>20}{'forward+backward':>30}{'extra memory':>22}")
+def rows(small: bool) -> Iterator[Row]:
+    """Each implementation at the size of one crop, fp32, and the compiled one in bf16."""
+    shape, window = ((1, 3, 8, 12, 12), 3) if small else ((1, 7, 64, 64, 64), 9)
+    if not fused_cpu.available():
+        raise RuntimeError("the compiled kernel is not here: build it (make install)")
     reference: tuple[float, float, int] | None = None
-    for name in IMPLEMENTATIONS:
-        setting = {"name": name, "shape": shape, "window": options.window, "bf16": options.bf16}
-        forward = timed(make_call(options.device, backward=False, **setting), options.device)
-        both = timed(make_call(options.device, backward=True, **setting), options.device)
-        memory = peak_extra_bytes(functools.partial(make_call, backward=True, **setting), options.device)
-        reference = reference or (forward.seconds, both.seconds, memory)
-        print(
-            f"{name:14}{forward.seconds * 1e3:10.1f} ms {reference[0] / forward.seconds:5.1f}x"
-            f"{both.seconds * 1e3:16.1f} ms {reference[1] / both.seconds:5.1f}x"
-            f"{memory / 2**20:16.0f} MiB  1/{reference[2] / max(memory, 1):.0f}"
-            f"   (spread {forward.spread:.0%}, {both.spread:.0%})",
-            flush=True,
-        )
-
-
-if __name__ == "__main__":
-    main()
+    for name, bf16 in (*((name, False) for name in IMPLEMENTATIONS), ("fused", True)):
+        ready = functools.partial(make_call, name=name, shape=shape, window=window, bf16=bf16)
+        # Seconds a call, and no second one of the literal definition.
+        least, warm_up = {"unfold": (1, 0), "dense": (2, 1), "released": (2, 1)}.get(name, (5, 2))
+        settings = {"least_runs": least, "budget": 0.05 if small else 1.0, "warm_up": warm_up}
+        forward = timed(ready("cpu", backward=False), "cpu", **settings).seconds
+        both = timed(ready("cpu", backward=True), "cpu", **settings).seconds
+        memory = peak_extra_bytes(functools.partial(ready, backward=True), "cpu")
+        reference = reference or (forward, both, memory)
+        label = f"{name}, {'bf16' if bf16 else 'fp32'}"
+        yield Row(f"{label}, forward", forward * 1e3, "ms", reference[0] / forward, "unfold")
+        yield Row(f"{label}, with backward", both * 1e3, "ms", reference[1] / both, "unfold")
+        yield Row(f"{label}, memory", memory / 2**20, "MiB", reference[2] / max(memory, 1), "less than unfold")

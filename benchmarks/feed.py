@@ -1,7 +1,6 @@
 """Crops per second of the training feed, of a loader of one HDF5 file per sample, and of Ray Data.
 
-``python -m benchmarks.feed [--data SAMPLES] [--folder DIR] [--no-ray]``. Without ``--data``, made-up samples of
-Vimeo90K's size (HR 448x256) and of 1280x720; ``--folder`` (else the system's temporary folder) takes about 8 GB.
+``python -m benchmarks.feed --data SAMPLES [--folder DIR]`` for samples that are there.
 
 All deliver batches of 16 random crops of 64x64 LR pixels (256x256 HR), flipped and transposed by the same code, to one
 consumer that does nothing with them. The HDF5 loader is what MANA's authors published: a file per sample with seven HR
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.report import Row, show
 from mana_dist import ray_runtime
 from mana_dist.config import DataConfig
 from mana_dist.data.degradation import BI, degrade
@@ -42,16 +42,14 @@ from mana_dist.data.row_groups import RowGroups
 from mana_dist.data.samples import Sample, write_dataset
 
 BATCH, CROP, FRAMES = 16, 64, 7
-SIZES = {"448x256": 1024, "1280x720": 160}
-"""HR sizes, and how many samples of each."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of the table.
+class Rates:
+    """What a loader does.
 
     Attributes:
-        name: what was measured.
+        name: the loader.
         rate: crops per second.
         core: seconds of a CPU core for each crop, workers' included; None where that was not counted.
         bytes: read from disks for each crop; None where that was not counted.
@@ -64,25 +62,31 @@ class Row:
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print figures of samples that are there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of sample shards, all of one size")
+    parser.add_argument("--data", help="folder of sample shards, all of one size", required=True)
     parser.add_argument("--seconds", type=float, default=10, help="measured time of each warm row")
     parser.add_argument("--passes", type=int, default=3, help="passes of each cold row")
-    parser.add_argument("--no-ray", action="store_true", help="leave Ray Data out")
     parser.add_argument("--folder", help="where to write, on the disk to measure")
     options = parser.parse_args()
-    for size, samples in [("--data", 0)] if options.data else SIZES.items():
-        with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
-            data = options.data or make_samples(f"{temporary}/samples", size, samples)
-            measure(data, temporary, options.seconds, options.passes, with_ray=not options.no_ray)
+    with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+        show(measure(options.data, temporary, options.seconds, options.passes, with_ray=True))
 
 
-def measure(data: str, folder: str, seconds: float, passes: int, *, with_ray: bool) -> None:
-    """Measure everything on the samples at ``data``, and print a table."""
+def rows(small: bool) -> Iterator[Row]:
+    """Made-up samples of Vimeo90K's size and of 720p, with Ray Data at the first."""
+    sizes = {"448x256": 32} if small else {"448x256": 512, "1280x720": 64}
+    for size, samples in sizes.items():
+        with tempfile.TemporaryDirectory() as folder:
+            data = make_samples(f"{folder}/samples", size, samples)
+            with_ray = size == "448x256" and not small
+            yield from measure(data, folder, 0.2 if small else 3, 1 if small else 2, with_ray=with_ray)
+
+
+def measure(data: str, folder: str, seconds: float, passes: int, *, with_ray: bool) -> Iterator[Row]:
+    """Measure everything on the samples at ``data``."""
     manifest = load_manifest(data)
     shard = manifest.shards[0]
-    raw = 3 * shard.height * shard.width * (manifest.frames + manifest.scale**2)
     stored = sum(one.bytes for one in manifest.shards) / manifest.samples
     loader = hdf5_loader(data, manifest, f"{folder}/hdf5")
     kept = DataConfig(path=data, batch_size=BATCH, crop=CROP)
@@ -105,31 +109,37 @@ def measure(data: str, folder: str, seconds: float, passes: int, *, with_ray: bo
             "feed, up to 1 GiB kept (default)": feed_pass(kept, manifest),
         },
         seconds,
+        # In so many batches whatever is to be kept has been read.
+        warm_up=2 * manifest.samples // BATCH,
     )
     if with_ray:  # apart: Ray goes on working while nobody takes its batches, in processes that are not counted
-        (ray_row,) = side_by_side({"Ray Data, lazy": ray_batches(data, manifest)}, seconds, rounds=1, warm_up=2)
-        warm.append(Row(ray_row.name, ray_row.rate))
+        (ray_rates,) = side_by_side({"Ray Data, lazy": ray_batches(data, manifest)}, seconds, rounds=1, warm_up=2)
+        warm.append(Rates(ray_rates.name, ray_rates.rate))
     cold = [
-        cold_row("HDF5, one worker", lambda: hdf5_pass(loader), f"{folder}/hdf5", passes),
-        cold_row("feed, all decoded in each pass", feed(streaming), data, passes),
-        cold_row("feed, decoded on the local disk", feed(on_disk), f"{folder}/cache", passes),
+        cold_rates("HDF5, one worker", lambda: hdf5_pass(loader), f"{folder}/hdf5", passes),
+        cold_rates("feed, all decoded in each pass", feed(streaming), data, passes),
+        cold_rates("feed, decoded on the local disk", feed(on_disk), f"{folder}/cache", passes),
     ]
-    print(f"\nHR {4 * shard.width}x{4 * shard.height}, {manifest.samples} samples")
-    print(f"a sample: {raw / 1e6:.2f} MB of pixels, {stored / 1e6:.2f} MB in the shards")
-    for title, rows in (("warm", warm), ("cold", cold)):
-        print(f"{title:35}  crops/s   to HDF5   core ms/crop   MB read/crop   of its size in the shards")
-        for row in rows:
-            core = "" if row.core is None else f"{1e3 * row.core:14.2f}"
-            read = "" if row.bytes is None else f"{row.bytes / 1e6:14.2f} {row.bytes / stored:14.2f}"
-            print(f"  {row.name:33} {row.rate:8.0f} {row.rate / rows[0].rate:9.2f} {core:14} {read}", flush=True)
+    for title, found in (("warm", warm), ("cold", cold)):
+        reference = found[0]
+        for rates in found:
+            label = f"HR {4 * shard.width}x{4 * shard.height}, {title}: {rates.name}"
+            yield Row(label, rates.rate, "crops/s", rates.rate / reference.rate, "HDF5")
+            if rates.core and reference.core:
+                yield Row(
+                    f"{label}, processor", 1e3 * rates.core, "ms/crop", reference.core / rates.core, "less than HDF5"
+                )
+            if rates.bytes and title == "cold":
+                text = "a sample's size in the shards"
+                yield Row(f"{label}, read", rates.bytes / 1e6, "MB/crop", rates.bytes / stored, text)
 
 
 def side_by_side(
     loaders: dict[str, Generator[torch.Tensor]], seconds: float, rounds: int = 5, warm_up: int = 100
-) -> list[Row]:
+) -> list[Rates]:
     """Each loader's rate, measured in turns, so that a busy machine slows all of them down.
 
-    The first ``warm_up`` batches do not count (with 100 whatever is to be kept has been read), nor do the first tenth
+    The first ``warm_up`` batches do not count, nor do the first tenth
     as many of each turn: some of them were prepared while the others had their turns.
     """
     meters = {name: Meter() for name in loaders}
@@ -145,7 +155,7 @@ def side_by_side(
                     meters[name].crops += len(next(batches))
     for batches in loaders.values():
         batches.close()
-    return [meter.row(name) for name, meter in meters.items()]
+    return [meter.rates(name) for name, meter in meters.items()]
 
 
 class Meter:
@@ -165,19 +175,19 @@ class Meter:
         self._core += core_seconds() - core
         self._bytes += disk_bytes() - read
 
-    def row(self, name: str) -> Row:
+    def rates(self, name: str) -> Rates:
         """The figures for each crop."""
-        return Row(name, self.crops / self._seconds, self._core / self.crops, self._bytes / self.crops)
+        return Rates(name, self.crops / self._seconds, self._core / self.crops, self._bytes / self.crops)
 
 
-def cold_row(name: str, one_pass: Callable[[], Iterator[torch.Tensor]], folder: str, passes: int) -> Row:
+def cold_rates(name: str, one_pass: Callable[[], Iterator[torch.Tensor]], folder: str, passes: int) -> Rates:
     """The rate of passes that find nothing in the page cache."""
     meter = Meter()
     for _ in range(passes):
         drop_page_cache(folder)
         with meter.running():
             meter.crops += sum(len(batch) for batch in one_pass())
-    return meter.row(name)
+    return meter.rates(name)
 
 
 def drop_page_cache(folder: str) -> None:
@@ -235,8 +245,8 @@ class HdfSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
         with h5py.File(f"{self._folder}/{index}.h5", "r") as file:
             lr, hr = file["LR"][:], file["HR"][:]
-        how = augmentation(0, np.random.randint(2**31), lr.shape[1], lr.shape[2], CROP)  # noqa: NPY002  # no state
-        cropped = augment(lr, hr[FRAMES // 2], how, CROP)
+        drawn = augmentation(0, np.random.randint(2**31), lr.shape[1], lr.shape[2], CROP)  # noqa: NPY002  # no state
+        cropped = augment(lr, hr[FRAMES // 2], drawn, CROP)
         return torch.from_numpy(cropped[0].copy()), torch.from_numpy(cropped[1].copy())
 
 

@@ -1,6 +1,6 @@
 """The ingest against a careful loop in one process: PyAV decodes with all cores, PIL shrinks, pyarrow writes.
 
-``python -m benchmarks.ingest [--data VIDEOS] [--frames 200]``. Without ``--data``, six 720p clips of moving texture.
+``python -m benchmarks.ingest --data VIDEOS [--frames 200]`` for videos that are there.
 
 Both do the same work: decode every frame, make its LR frame once, look for shot cuts, duplicates and detail, measure
 the optical flow, and write every 7-frame sample with its HR centre into Parquet files compressed with zstd, synced to
@@ -29,6 +29,7 @@ from PIL import Image
 from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
 
+from benchmarks.report import Row, show
 from mana_dist.data.manifest import load_manifest
 
 FRAMES = 7
@@ -37,29 +38,36 @@ Frame = NDArray[np.uint8]
 
 
 def main() -> None:
-    """Print both rates and their ratio."""
+    """Print the figures of videos that are there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of videos")
+    parser.add_argument("--data", type=Path, help="folder of videos", required=True)
     parser.add_argument("--frames", type=int, default=200, help="frames of each video to use")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        videos = sorted(options.data.iterdir()) if options.data else make_videos(folder / "videos", options.frames)
-        start = start_seconds(videos[0], folder / "small")
-        theirs = loop(videos, options.frames, folder / "loop")
-        before = time.perf_counter()
-        ours = ingest(videos, options.frames, folder / "ours")
-        seconds = time.perf_counter() - before
-    print(f"{'':38} samples  seconds  samples/s  ratio")
-    show("loop in one process", *theirs, theirs)
-    show("ingest, the whole command", ours, seconds, theirs)
-    show(f"ingest, without the start ({start:.1f} s)", ours, seconds - start, theirs)
+    with tempfile.TemporaryDirectory() as folder:
+        show(measure(sorted(options.data.iterdir()), options.frames, Path(folder)))
 
 
-def show(name: str, samples: int, seconds: float, reference: tuple[int, float]) -> None:
-    """One row of the table."""
-    rate = samples / seconds
-    print(f"{name:38} {samples:7} {seconds:8.1f} {rate:10.2f} {rate / (reference[0] / reference[1]):6.2f}")
+def rows(small: bool) -> Iterator[Row]:
+    """Made-up 720p clips."""
+    count, frames = (1, 10) if small else (4, 100)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from measure(make_videos(Path(folder) / "videos", frames, count), frames, Path(folder))
+
+
+def measure(videos: list[Path], frames: int, folder: Path) -> Iterator[Row]:
+    """Measure both on the first frames of some videos."""
+    start = start_seconds(videos[0], folder / "small")
+    samples, seconds = loop(videos, frames, folder / "loop")
+    theirs = samples / seconds
+    yield Row("loop in one process: PyAV, PIL", theirs, "samples/s", 1.0, "the loop")
+    before = time.perf_counter()
+    samples = ingest(videos, frames, folder / "ours")
+    seconds = time.perf_counter() - before
+    yield Row("ingest, the whole command", samples / seconds, "samples/s", samples / seconds / theirs, "the loop")
+    yield Row("its start", start, "s")
+    if seconds > start:
+        rate = samples / (seconds - start)
+        yield Row("ingest, without its start", rate, "samples/s", rate / theirs, "the loop")
 
 
 def ingest(videos: list[Path], frames: int, out: Path) -> int:
@@ -147,7 +155,7 @@ def table(samples: list[tuple[Frame, Frame, int, float]]) -> pa.Table:
     return pa.Table.from_arrays([*tensors, pa.array(centre), pa.array(flow)], names=["lr", "hr", "centre", "flow"])
 
 
-def make_videos(folder: Path, frames: int, count: int = 6) -> list[Path]:
+def make_videos(folder: Path, frames: int, count: int) -> list[Path]:
     """Moving textures, H.264 as cameras write it."""
     folder.mkdir()
     paths = [folder / f"{number}.mp4" for number in range(count)]

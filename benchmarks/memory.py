@@ -15,9 +15,16 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from benchmarks.report import Row, show
 from mana_dist.allocator import keep_freed_memory
 
 REPEATS = {"train-tiny": 4, "train-64x12": 3, "upscale": 4, "evaluate": 4}
+FIGURES = {
+    "cpu": ("processor time", "ms", 1e3),
+    "faults": ("page faults", "a step", 1.0),
+    "peak": ("peak memory", "MiB", 2**-20),
+}
+"""By key of a result: name, unit, and how many of that unit."""
 _CHILD = "--child"
 
 
@@ -30,20 +37,31 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cases", nargs="+", choices=REPEATS, default=list(REPEATS))
     options = parser.parse_args()
-    for case in options.cases:
+    show(measure(options.cases, options.rounds))
+
+
+def rows(small: bool) -> Iterator[Row]:
+    """Two of the cases, once."""
+    return measure(["train-tiny"] if small else ["train-tiny", "upscale"], rounds=1)
+
+
+def measure(cases: list[str], rounds: int) -> Iterator[Row]:
+    """Measure both ways of each case."""
+    for case in cases:
         found: dict[str, list[dict[str, float]]] = {"default": [], "kept": []}
-        for _ in range(options.rounds):
+        for _ in range(rounds):
             for way, results in found.items():
                 command = [sys.executable, "-m", "benchmarks.memory", _CHILD, case, way]
-                results.append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
-        for way, results in found.items():
-            median = {key: statistics.median(result[key] for result in results) for key in results[0]}
-            print(
-                f"{case:12} {way:8} {median['cpu'] * 1e3:8.0f} ms of processor time "
-                f"(system {median['system'] * 1e3:.0f}), "
-                f"{median['faults']:9.0f} page faults a step, peak {median['peak'] / 2**20:.0f} MiB",
-                flush=True,
-            )
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+                results.append(json.loads(done.stdout))
+        medians = {
+            way: {key: statistics.median(result[key] for result in results) for key in results[0]}
+            for way, results in found.items()
+        }
+        for way, median in medians.items():
+            for key, (what, unit, factor) in FIGURES.items():
+                ratio = median[key] / medians["default"][key] if medians["default"][key] else None
+                yield Row(f"{case}, {way}: {what}", median[key] * factor, unit, ratio, "default")
 
 
 def _measure(case: str, *, kept: bool) -> dict[str, float]:
@@ -61,7 +79,6 @@ def _measure(case: str, *, kept: bool) -> dict[str, float]:
     after = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "cpu": statistics.median(times),
-        "system": (after.ru_stime - before.ru_stime) / REPEATS[case],
         "faults": (after.ru_minflt - before.ru_minflt) / REPEATS[case],
         "peak": after.ru_maxrss * 1024,
     }
@@ -70,13 +87,12 @@ def _measure(case: str, *, kept: bool) -> dict[str, float]:
 def _steps(case: str) -> Iterator[object]:
     import torch
 
-    from mana_dist.model import Mana, ModelConfig
+    from benchmarks.networks import NETWORKS
+    from mana_dist.model import Mana
 
     torch.set_num_threads(min(2, os.cpu_count() or 1))
     torch.manual_seed(0)
-    tiny = {"channels": 32, "encoder_blocks": 2, "decoder_blocks": 6, "memory_slots": 64}
-    deep = {"channels": 64, "encoder_blocks": 3, "decoder_blocks": 12, "memory_slots": 128}
-    model = Mana(ModelConfig(**(deep if case == "train-64x12" else tiny)))
+    model = Mana(NETWORKS["small" if case == "train-64x12" else "tiny"])
     if case.startswith("train"):
         yield from _training(model, (8, 7, 3, 32, 32) if case == "train-tiny" else (2, 7, 3, 64, 64))
     yield from _frames(model.eval(), _scored if case == "evaluate" else lambda frame: frame)

@@ -27,6 +27,7 @@ class PlainStage:
         moments: Adam's moments as :meth:`moments` gives them; empty at a stage's start.
         step: the global step that comes next.
         device: where to train.
+        network: Mana, or a variant with the same parameters.
 
     Attributes:
         objective: the network with the stage's loss.
@@ -41,8 +42,9 @@ class PlainStage:
         moments: Mapping[str, Tensor],
         step: int,
         device: torch.device,
+        network: type[Mana] = Mana,
     ) -> None:
-        model = Mana(config.model)
+        model = network(config.model)
         model.load_state_dict(weights)
         model.checkpoint_activations = config.run.checkpoint_activations
         self._initial = weights

@@ -15,11 +15,13 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.feed import make_samples
 from benchmarks.ingest import make_videos
+from benchmarks.report import Row
 
 HERE = Path(__file__).parents[1]
 TICK = os.sysconf("SC_CLK_TCK")
@@ -55,6 +57,10 @@ CASES: dict[str, tuple[str, int]] = {
     "ingest of one clip": ("ingest --source clip.mp4 --out new", 0),
 }
 """By name: the command line, and its exit code."""
+
+
+MEASURED = ("mana --help", "train: no such data", "upscale: no such file", "training of 20 steps", "ingest of one clip")
+"""What :func:`rows` runs."""
 
 
 @dataclass
@@ -93,8 +99,7 @@ def main() -> None:
     print("| --- |", " --- |" * len(heads))
     with tempfile.TemporaryDirectory(prefix="mana-starts-") as temporary:
         folder = Path(temporary)
-        make_samples(str(folder / "samples"), "448x256", samples=64)
-        make_videos(folder / "made", 50, count=1)[0].rename(folder / "clip.mp4")
+        prepare(folder)
         for name, (words, code) in CASES.items():
             if not re.search(options.only, name):
                 continue
@@ -110,6 +115,24 @@ def main() -> None:
                     least = min(mine, key=lambda cost: cost.total).processor
                     for kind, seconds in sorted(least.items(), key=lambda item: -item[1]):
                         print(f"    {checkout.name}: {seconds:6.2f} s {kind}")
+
+
+def rows(small: bool) -> Iterator[Row]:
+    """Some of the commands, once each."""
+    with tempfile.TemporaryDirectory(prefix="mana-starts-") as temporary:
+        folder = Path(temporary)
+        prepare(folder)
+        for name in MEASURED[:2] if small else MEASURED:
+            cost = run(HERE, folder, *CASES[name])
+            yield Row(name, cost.wall, "s")
+            if cost.first_step is not None:
+                yield Row(f"{name}: its first step", cost.first_step, "s")
+
+
+def prepare(folder: Path) -> None:
+    """Make what the commands work on."""
+    make_samples(str(folder / "samples"), "448x256", samples=64)
+    make_videos(folder / "made", 50, count=1)[0].rename(folder / "clip.mp4")
 
 
 def row(name: str, walls: list[list[float]], costs: list[list[Cost]] | None) -> None:

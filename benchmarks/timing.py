@@ -24,9 +24,11 @@ class Timing:
     spread: float
 
 
-def timed(call: Callable[[], object], device: str, least_runs: int = 5, budget: float = 4.0) -> Timing:
-    """Time ``call`` at least ``least_runs`` times and for about ``budget`` seconds, after two runs to warm up."""
-    for _ in range(2):
+def timed(
+    call: Callable[[], object], device: str, least_runs: int = 5, budget: float = 4.0, warm_up: int = 2
+) -> Timing:
+    """Time ``call`` at least ``least_runs`` times and for about ``budget`` seconds, after ``warm_up`` runs."""
+    for _ in range(warm_up):
         call()
     seconds: list[float] = []
     while len(seconds) < least_runs or (sum(seconds) < budget and len(seconds) < 200):
@@ -75,15 +77,6 @@ def _resident(field: str) -> int:
     """Of this process, bytes: now (VmRSS) or at most (VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
-
-
-def describe(device: str) -> str:
-    """The machine in words."""
-    if device == "cuda":
-        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    return (
-        f"CPU, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
-    )
 
 
 def _synchronise(device: str) -> None:

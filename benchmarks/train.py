@@ -1,22 +1,20 @@
 """What Ray Train and DeepSpeed add to a training step, and how long training waits for data.
 
-``python -m benchmarks.train [--rounds 12] [--threads 2] [--quick] [--wait-steps 200]``. Two loops take turns in one
-run, a few steps each, on the same batches in memory: a plain torch loop in this process (forward, backward, Adam; what
-a script without either would do), and a Ray Train worker that does what the real one does: a DeepSpeed engine,
-measuring, reports to the driver through its queue. While one computes, the other waits, so that both have the machine
-to themselves and meet the same disturbances. Beside the time on the clock, the processor time of each process tells
-what is the loops' own, where others use the machine too. Then a real training of the ``tiny`` preset from local shards
-says what share of its time it waits for data.
+Two loops take turns in one run, a few steps each, on the same batches in memory: a plain torch loop in this process
+(forward, backward, Adam; what a script without either would do), and a Ray Train worker that does what the real one
+does: a DeepSpeed engine, measuring, reports to the driver through its queue. While one computes, the other waits, so
+that both have the machine to themselves and meet the same disturbances. Beside the time on the clock, the processor
+time of each process tells what is the loops' own, where others use the machine too. Then a real training of the
+``tiny`` preset from local shards says what share of its time it waits for data.
 """
 
-import argparse
-import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,11 +22,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.feed import make_samples
-from benchmarks.timing import describe
+from benchmarks.model import noise_batch
+from benchmarks.networks import NETWORKS, TOY
+from benchmarks.report import Row
 from mana_dist import ray_runtime
 from mana_dist.config import Config, DataConfig, RunConfig
 from mana_dist.data.feed import Batch
-from mana_dist.model import Mana, ModelConfig
+from mana_dist.model import Mana
 
 if TYPE_CHECKING:
     from ray.util.queue import Queue
@@ -45,55 +45,35 @@ class Task:
     Attributes:
         config: the training that is timed; the worker makes the same batches from its seed.
         threads: compute threads.
-        orders: a number of steps to do, 0 to end.
-        answers: the seconds of each step.
+        counts: numbers of steps to do, 0 to end.
+        costs: what each step took.
         events: what rank 0 tells the driver.
     """
 
     config: Config
     threads: int
-    orders: "Queue"
-    answers: "Queue"
+    counts: "Queue"
+    costs: "Queue"
     events: "Queue"
 
 
-def main() -> None:
-    """Print the overhead and the data wait."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=12, help=f"turns of {TURN} steps for each loop")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="compute threads of either loop")
-    parser.add_argument("--zero-stage", type=int, choices=range(4), default=1, help="DeepSpeed's")
-    parser.add_argument("--quick", action="store_true", help="the tiny preset's network instead of a larger one")
-    parser.add_argument("--wait-steps", type=int, default=200, help="steps of the tiny preset; 0 leaves them out")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(describe("cpu"))
-    overhead(timed_config(options.quick, options.zero_stage), options.threads, options.rounds)
-    if options.wait_steps:
-        data_wait(options.wait_steps)
-
-
-def timed_config(quick: bool, zero_stage: Any) -> Config:
-    """A training whose step takes about a second on two cores, or the tiny preset's."""
-    model = ModelConfig(channels=32, encoder_blocks=2, decoder_blocks=6, memory_slots=64)
-    if not quick:
-        model = replace(model, channels=64, decoder_blocks=10)
-    run = RunConfig(precision="fp32", zero_stage=zero_stage, log_every=LOG_EVERY)
-    return Config(model=model, data=DataConfig(batch_size=4 if quick else 2, crop=32), run=run)
+def step_rows(small: bool) -> Iterator[Row]:
+    """A step of plain torch, and of a Ray Train worker with DeepSpeed."""
+    # A network whose step takes about 0.15 s on two cores, or one as small as it can be.
+    model = TOY if small else replace(NETWORKS["small"], encoder_blocks=2, decoder_blocks=10)
+    run = RunConfig(precision="fp32", zero_stage=1, log_every=LOG_EVERY)
+    config = Config(model=model, data=DataConfig(batch_size=2, crop=8 if small else 32), run=run)
+    plain, ray = side_by_side(config, torch.get_num_threads(), rounds=2 if small else 8)
+    for what, cost in {"clock": lambda step: step.wall, "processor time": lambda step: step.processor}.items():
+        theirs, ours = (statistics.median(map(cost, steps)) for steps in (plain, ray))
+        yield Row(f"a step of plain torch, {what}", theirs * 1e3, "ms", 1.0, "plain torch")
+        yield Row(f"a step of Ray Train and DeepSpeed, {what}", ours * 1e3, "ms", ours / theirs, "plain torch's time")
 
 
 def batches(config: Config) -> list[Batch]:
     """The same for both loops."""
-    generator = torch.Generator().manual_seed(0)
-    size, crop = config.data.batch_size, config.data.crop
-
-    def noise(*shape: int) -> torch.Tensor:
-        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-
-    return [
-        Batch(noise(size, config.model.frames, 3, crop, crop), noise(size, 3, 4 * crop, 4 * crop))
-        for _ in range(BATCHES)
-    ]
+    batch = noise_batch(config.model, BATCHES * config.data.batch_size, config.data.crop)
+    return [Batch(*both) for both in zip(*(part.chunk(BATCHES) for part in batch), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -176,7 +156,7 @@ def ray_loop(task: Task) -> None:
     with StageEngine(config.model, config.run, stage, weights, {}, 0, device) as engine:
         meter = Meter(config, stage, feed, task.events.put, device, device_peak(device, config.run.precision))
         step = 0
-        while count := task.orders.get():
+        while count := task.counts.get():
             costs = []
             for _ in range(count):
                 clock = Clock()
@@ -186,11 +166,11 @@ def ray_loop(task: Task) -> None:
                 if step % LOG_EVERY == 0:
                     meter.report(step)
                 costs.append(clock.stop())
-            task.answers.put(costs)
+            task.costs.put(costs)
 
 
-def overhead(config: Config, threads: int, rounds: int) -> None:
-    """Both loops by turns."""
+def side_by_side(config: Config, threads: int, rounds: int) -> tuple[list[Step], list[Step]]:
+    """Return the steps of the plain loop and of the Ray Train worker."""
     ray_runtime.start_ray(cpus=threads)
     import ray.train
     from ray.train.torch import TorchTrainer
@@ -209,19 +189,19 @@ def overhead(config: Config, threads: int, rounds: int) -> None:
             ),
         )
         fitting = executor.submit(trainer.fit)
-        plain = PlainLoop(config)
-        print(f"{ratio(plain, task, rounds)}; {threads} thread(s), ZeRO {config.run.zero_stage}, fp32", flush=True)
-        task.orders.put(0)
+        steps = turns(PlainLoop(config), task, rounds)
+        task.counts.put(0)
         fitting.result(timeout=120)
     ray.shutdown()
+    return steps
 
 
-def ratio(plain: PlainLoop, task: Task, rounds: int) -> str:
-    """Both loops' steps, by the clock and by processor time."""
+def turns(plain: PlainLoop, task: Task, rounds: int) -> tuple[list[Step], list[Step]]:
+    """Let both loops take turns."""
 
     def ray_turn(steps: int) -> list[Step]:
-        task.orders.put(steps)
-        costs: list[Step] = task.answers.get(timeout=300)
+        task.counts.put(steps)
+        costs: list[Step] = task.costs.get(timeout=300)
         return costs
 
     ray_turn(2)  # caches, threads
@@ -236,38 +216,24 @@ def ratio(plain: PlainLoop, task: Task, rounds: int) -> str:
         else:
             ours += ray_turn(TURN)
             theirs += plain.turn(TURN)
-    wall, base_wall = ([step.wall for step in steps] for steps in (ours, theirs))
-    processor, base_processor = ([step.processor for step in steps] for steps in (ours, theirs))
-    return (
-        f"plain torch {statistics.median(base_wall) * 1e3:.1f} ms a step, Ray Train + DeepSpeed "
-        f"{statistics.median(wall) * 1e3:.1f} ms: overhead {_excess(wall, base_wall):+.1%} "
-        f"(fastest steps {min(wall) / min(base_wall) - 1:+.1%}); in processor time "
-        f"{_excess(processor, base_processor):+.1%}"
-    )
+    return theirs, ours
 
 
-def _excess(ours: list[float], theirs: list[float]) -> float:
-    return statistics.median(ours) / statistics.median(theirs) - 1
-
-
-def data_wait(steps: int) -> None:
+def wait_rows(small: bool) -> Iterator[Row]:
     """A training of the tiny preset, from shards of 1280x720 frames on the local disk."""
+    steps = 20 if small else 60
     with tempfile.TemporaryDirectory() as folder:
-        make_samples(f"{folder}/samples", "1280x720", samples=80)
+        make_samples(f"{folder}/samples", "448x256" if small else "1280x720", samples=16 if small else 80)
         arguments = ["--config", "tiny", "--data.path", "samples", "--schedule.stage1.steps", str(steps)]
         arguments += ["--schedule.stage2.steps", "0", "--schedule.stage3.steps", "0"]
         done = subprocess.run(
             [sys.executable, "-m", "mana_dist.train", *arguments],
             cwd=folder,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
             check=True,
         )
     waits = [float(found) for found in re.findall(r"data-wait ([\d.]+)%", done.stdout)]
-    later = statistics.median(waits[1:] or waits)
-    print(f"data-wait of the tiny preset: first report {waits[0]:.1f} %, median of the others {later:.1f} %")
-    print(next((line for line in done.stdout.splitlines() if line.startswith("time:")), ""))
-
-
-if __name__ == "__main__":
-    main()
+    yield Row("first report", waits[0], "% of the time")
+    if waits[1:]:
+        yield Row("median of the later reports", statistics.median(waits[1:]), "% of the time")

@@ -8,6 +8,7 @@ anew.
 
 import argparse
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -23,16 +24,20 @@ import av
 import numpy as np
 import torch
 
-from benchmarks.timing import describe
+from benchmarks.networks import NETWORKS, TOY
+from benchmarks.report import Row
+from benchmarks.turns import Way, in_turns
 from mana_dist.config import Config
 from mana_dist.model import Mana, ModelConfig, window_indices
 from mana_dist.model.inference import Pixels, super_resolve, super_resolve_window
+from mana_dist.model.mana import initial_weights
+from mana_dist.model.precision import Precision
 from mana_dist.registry import model_folder
 from mana_dist.upscale import upscale_segments as upscale_segments_module
 from mana_dist.upscale.config import Settings
 from mana_dist.upscale.join import join
-from mana_dist.upscale.source_video import segments_of, survey
-from mana_dist.upscale.upscale_segments import Network, upscale_segments
+from mana_dist.upscale.source_video import Survey, segments_of, survey
+from mana_dist.upscale.upscale_segments import Network, network, upscale_segments
 
 Item = TypeVar("Item")
 
@@ -50,7 +55,7 @@ def main() -> None:
     config = QUICK if options.quick else ModelConfig()
     height = options.height or (48 if options.quick else 180)
     width = height * 16 // 9 // 2 * 2
-    print(f"{describe(options.device)}; {width}x{height} to {4 * width}x{4 * height}, {config.frames} frames")
+    print(f"{width}x{height} to {4 * width}x{4 * height}, {config.frames} frames")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         torch.manual_seed(0)
@@ -126,18 +131,54 @@ class CalledAtOnce(contextlib.nullcontext[Callable[..., None]]):
 
 def rate(source: Path, upscale: Callable[[Iterable[Pixels], Container[int]], Iterator[Pixels]], model: Mana) -> float:
     """Frames per second from opening the source to the finished result; the better of two runs."""
-    surveyed = survey(str(source))
     network = Network(model.config.frames, upscale)
-    settings = Settings(preset="veryfast")
-    segments = segments_of(surveyed, network.frames, settings.segment)
     best = 0.0
     for _ in range(2):
-        with tempfile.TemporaryDirectory() as work:
-            begin = time.perf_counter()
-            upscale_segments(surveyed, segments, network, settings, work)
-            join(surveyed, segments, work, f"{source}.4x.mp4", settings)
-            best = max(best, surveyed.frames / (time.perf_counter() - begin))
+        begin = time.perf_counter()
+        frames = upscale_once(source, lambda _: network, Settings(preset="veryfast"))
+        best = max(best, frames / (time.perf_counter() - begin))
     return best
+
+
+def upscale_once(source: Path, network_for: Callable[[Survey], Network], settings: Settings) -> int:
+    """Do what ``mana upscale`` does from opening the source to the finished result; returns the number of frames."""
+    surveyed = survey(str(source))
+    network = network_for(surveyed)
+    segments = segments_of(surveyed, network.frames, settings.segment)
+    with tempfile.TemporaryDirectory() as work:
+        upscale_segments(surveyed, segments, network, settings, work)
+        join(surveyed, segments, work, f"{work}/4x.mp4", settings)
+    return surveyed.frames
+
+
+def make_upscaling(source: Path, config: ModelConfig, precision: Precision, *, overlaps: bool) -> Callable[[], int]:
+    """Prepare an upscaling of a clip with the command's own settings."""
+    model = Mana(config)
+    model.load_state_dict(initial_weights(config, 0))
+    settings = Settings(precision=precision, device="cpu")
+
+    def run() -> int:
+        serial = mock.patch.multiple(upscale_segments_module, read_ahead=in_turn, WriteBehind=CalledAtOnce)
+        with contextlib.nullcontext() if overlaps else serial:
+            return upscale_once(source, lambda surveyed: network(model.eval(), settings, surveyed), settings)
+
+    return run
+
+
+def rows(small: bool) -> Iterator[Row]:
+    """A clip of 320x180 to 1280x720 with a network of the demo's size, one step after the other and overlapped."""
+    config, height, width, frames = (TOY, 48, 84, 9) if small else (NETWORKS["tiny"], 180, 320, 12)
+    with tempfile.TemporaryDirectory() as folder:
+        ready = functools.partial(make_upscaling, write_video(Path(folder) / "a.mp4", frames, height, width), config)
+        before = "fp32, one after the other, freed memory given back"
+        ways = {
+            before: Way(functools.partial(ready, "fp32", overlaps=False), keeps_memory=False),
+            "fp32, overlapped": Way(functools.partial(ready, "fp32", overlaps=True)),
+            "bf16, overlapped": Way(functools.partial(ready, "bf16", overlaps=True)),
+        }
+        seconds = in_turns(ways, rounds=1 if small else 2, warm_up=0)
+        for name, taken in seconds.items():
+            yield Row(name, frames / taken, "frames/s", seconds[before] / taken, before)
 
 
 def write_video(path: Path, frames: int, height: int, width: int) -> Path:

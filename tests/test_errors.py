@@ -63,7 +63,7 @@ sys.argv = sys.argv[1:]
 @pytest.mark.parametrize(
     "command",
     ["mana_dist.train --config tiny", "mana_dist.evaluate --data a --method bicubic --out b",
-     "mana_dist.upscale a b --model c", "pipelines.ingest --source a --out b",
+     "mana_dist.upscale README.md b --model models:/c", "pipelines.ingest --source a --out b",
      "pipelines.upscale --source a --out b --model c", "tune/sweep_memory.py --evaluate-on a",
      "tune/sweep_window.py --evaluate-on a"],
 )  # fmt: skip

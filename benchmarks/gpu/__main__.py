@@ -7,7 +7,6 @@ The exit code is 1 where a check failed or a part did not come to its end.
 import argparse
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,10 +16,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu import kernels, speed, training
-from benchmarks.gpu.report import PartResult, Report, as_json, markdown, read_part
 from benchmarks.gpu.task import Task
+from benchmarks.processes import ended
+from benchmarks.report import PartResult, Report, as_json, markdown, read_part
 
-ROOT = Path(__file__).parents[2]
 DATA = Path(".gpu/clips.npz")
 _GRACE = 15.0
 """Seconds that a part may take beyond its own time, for what it has begun."""
@@ -106,25 +105,11 @@ def contained(name: str, options: argparse.Namespace, seconds: float) -> PartRes
     else:
         command = [sys.executable, "-m", "benchmarks.gpu", "--part", name, "--device", options.device]
         command += ["--out", str(options.out), "--data", str(options.data), "--seconds", str(seconds)]
-        error = ended(command, seconds + _GRACE)
+        # So that algorithms which torch calls deterministic are; read when CUDA starts.
+        error = ended(command, seconds + _GRACE, {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
     result = read_part(log, name, time.monotonic() - begun, error)
     log.unlink(missing_ok=True)
     return result
-
-
-def ended(command: list[str], seconds: float) -> str:
-    """Run a command for at most ``seconds``; returns why it did not come to its end, empty if it did."""
-    # So that algorithms which torch calls deterministic are; read when CUDA starts.
-    environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"ended after {seconds:.0f} s"
-    if done.returncode:
-        return f"exit code {done.returncode}: " + " ".join(done.stderr.split())[-500:]
-    return ""
 
 
 def findings(out: Path, name: str) -> Path:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmarks.attention import IMPLEMENTATIONS, make_call
 from benchmarks.gpu.task import Task, exact_fp32
+from benchmarks.model import STAGE, frame_calls, noise_batch
 from benchmarks.networks import NETWORKS, TOY
 from benchmarks.plain_training import PlainStage
 from benchmarks.released import ReleasedMana
@@ -18,9 +19,6 @@ from mana_dist.model import Mana, ModelConfig
 from mana_dist.model.mana import initial_weights
 from mana_dist.train.objective import StageObjective
 from mana_dist.train.planning.costs import device_peak, sample_cost
-from mana_dist.train.schedule import Stage
-
-STAGE = Stage(1, 0, 1_000_000, 1e-4)
 
 
 def operator(task: Task) -> None:
@@ -83,9 +81,7 @@ def _config(model: ModelConfig, precision: str) -> Config:
 
 
 def _batch(model: ModelConfig, size: int, crop: int, device: str) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    lr = torch.randint(0, 256, (size, model.frames, 3, crop, crop), dtype=torch.uint8, generator=generator)
-    hr = torch.randint(0, 256, (size, 3, 4 * crop, 4 * crop), dtype=torch.uint8, generator=generator)
+    lr, hr = noise_batch(model, size, crop)
     return lr.to(device), hr.to(device)
 
 
@@ -219,19 +215,7 @@ def _frame(
     with torch.no_grad():  # else the attention, which starts at zero, would not show in the output
         model.attention.project.weight.normal_(std=0.01)
         video = torch.rand(1, size, 3, height, width, device=task.device)
-        held = [model.embed(video[:, t]) for t in range(size)]
-
-    @torch.no_grad()
-    def stream() -> Tensor:
-        newest = [*held[:-1], model.embed(video[:, -1])]
-        key, value = torch.stack([e.key for e in newest], 1), torch.stack([e.value for e in newest], 1)
-        return model.reconstruct(video[:, size // 2], newest[size // 2].feature, key, value)
-
-    @torch.no_grad()
-    def slide() -> Tensor:
-        output: Tensor = model(video)
-        return output
-
+    stream, slide = frame_calls(model, video)
     label = f"{name}, {str(dtype).removeprefix('torch.')}, {4 * width}x{4 * height}"
     with exact_fp32():
         difference = (stream().float() - slide().float()).abs().mean().item()

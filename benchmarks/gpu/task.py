@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu.report import Report
+from benchmarks.report import Report
 
 
 @dataclass(frozen=True)
 class Task:
-    """A part's orders.
+    """What a part is given.
 
     Attributes:
         device: ``cuda`` or ``cpu``.

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.gpu import clips
-from benchmarks.gpu.__main__ import PARTS, Part, ended, main
+from benchmarks.gpu.__main__ import PARTS, Part, main
 from benchmarks.gpu.clips import Batches, Windows
-from benchmarks.gpu.report import markdown, read_part
 from benchmarks.gpu.task import Task
 from benchmarks.plain_training import PlainStage
+from benchmarks.processes import ended
+from benchmarks.report import markdown, read_part
 from mana_dist.config import Config, RunConfig
 from mana_dist.data.feed import augment
 from mana_dist.data.order import SampleOrder, augmentation

@@ -288,8 +288,10 @@ def test_a_library_is_taken_only_where_the_processor_has_all_that_it_needs(monke
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("reason", ["missing", "of another version"])
 def test_without_its_library_the_loop_serves_and_one_line_says_how_to_mend_it(
-    reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(compiled, "_log", SimpleNamespace(warning=lambda text, *values: lines.append(text % values)))
     for name in compiled.SOURCES:  # of a checkout that was updated and not installed again
         (tmp_path / name).write_text("/* newer */", encoding="utf-8")
     monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
@@ -304,6 +306,6 @@ def test_without_its_library_the_loop_serves_and_one_line_says_how_to_mend_it(
         output = one_hot_attention(query, key, value, 3)
     score, index = definition(query, key, 3)
     assert torch.equal(output, score.float().unsqueeze(2) * gathered(value, index))
-    (line,) = caplog.messages
+    (line,) = lines
     assert f"the compiled kernels of {tmp_path} are {reason};" in line
     assert "pip install -e ." in line

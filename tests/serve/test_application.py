@@ -25,7 +25,7 @@ def test_replicas_ask_for_a_gpu(
     """``cuda`` even where no GPU is yet: when KubeRay deploys the app, the workers that have them may be missing."""
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, **({"GPU": float(gpus)} if gpus else {})})
-    front = app(ServeOptions.model_validate({"model": model, "device": device}))
+    front = app(ServeOptions.model_validate({"model": model, "device": device, "precision": "fp32"}))
     upscaler = front._bound_deployment.init_args[0]._bound_deployment
     assert upscaler.name == "Upscaler"
     assert upscaler.ray_actor_options["num_gpus"] == asked

@@ -25,6 +25,11 @@ class Row:
     ratio: float | None = None
     of: str = ""
 
+    @property
+    def compared(self) -> str:
+        """The ratio in words."""
+        return f"{self.ratio:.2f}x {self.of}" if self.ratio is not None else self.of
+
 
 @dataclass(frozen=True)
 class Check:
@@ -77,8 +82,12 @@ class Report:
 
     def row(self, name: str, value: float, unit: str, ratio: float | None = None, of: str = "") -> None:
         """Add a figure."""
-        self._write("row", asdict(Row(name, value, unit, ratio, of)))
-        print(f"  {name}: {value:.4g} {unit}" + (f", {ratio:.2f}x {of}" if ratio is not None else ""), flush=True)
+        self.add(Row(name, value, unit, ratio, of))
+
+    def add(self, row: Row) -> None:
+        """Add a figure."""
+        self._write("row", asdict(row))
+        show([row])
 
     def check(self, name: str, passed: bool, detail: str = "") -> None:
         """Add something that must hold."""
@@ -97,6 +106,12 @@ class Report:
     def _write(self, kind: str, content: Any) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({kind: content}) + "\n")
+
+
+def show(rows: Iterable[Row]) -> None:
+    """Print figures as they come."""
+    for row in rows:
+        print(f"  {row.name}: {row.value:.4g} {row.unit}" + (f", {row.compared}" if row.compared else ""), flush=True)
 
 
 def read_part(path: Path, part: str, seconds: float, error: str) -> PartResult:
@@ -130,11 +145,7 @@ def markdown(title: str, results: Iterable[PartResult]) -> str:
     count = sum(len(result.checks) for result in results)
     held = sum(check.passed for result in results for check in result.checks)
     lines += ["", f"{held} of {count} checks hold.", ""]
-    lines += ["| part | what | figure | |", "| --- | --- | --- | --- |"]
-    for result in results:
-        for row in result.rows:
-            ratio = f"{row.ratio:.2f}x {row.of}" if row.ratio is not None else row.of
-            lines.append(f"| {result.part} | {row.name} | {row.value:.4g} {row.unit} | {ratio} |")
+    lines += table(results)
     for result in results:
         state = "did not end" if result.error else "ended"
         lines += ["", f"## {result.part}: {state}, {result.seconds:.0f} s", ""]
@@ -144,6 +155,15 @@ def markdown(title: str, results: Iterable[PartResult]) -> str:
             shown = points[:: max(1, len(points) // 12)]
             lines.append(f"* {name}: " + ", ".join(f"{point[0]:g}: {point[1]:.4g}" for point in shown))
     return "\n".join(lines) + "\n"
+
+
+def table(results: Iterable[PartResult]) -> list[str]:
+    """Return the lines of a table of all figures."""
+    return ["| part | what | figure | ratio |", "| --- | --- | --- | --- |"] + [
+        f"| {result.part} | {row.name} | {row.value:.4g} {row.unit} | {row.compared} |"
+        for result in results
+        for row in result.rows
+    ]
 
 
 def as_json(title: str, results: Iterable[PartResult]) -> str:

@@ -110,7 +110,7 @@ def test_activations_are_what_torch_keeps(
     config = dataclasses.replace(MODEL, attention=attention)
     expected = kept_for_backward(config, number, 16, dtype)
     # torch's fake kernel of the dense attention keeps its output in another layout, and so a copy of it.
-    rel = 0.03 if attention == "dense" else 0.02
+    rel = 0.04 if attention == "dense" else 0.02
     assert sample_cost(config, stage(number), 16, precision).activation_bytes == pytest.approx(expected, rel=rel)
 
 

@@ -178,13 +178,16 @@ def test_wrong_options_of_the_command_are_named(arguments: list[str], message: s
 def test_the_command_answers_until_it_is_interrupted(tracking_uri: str) -> None:
     (port,) = free_ports(1)
     words = ["serve", "--model", "models:/tiny-x4@champion", "--tracking-uri", tracking_uri, "--port", str(port)]
+    words += ["--precision", "fp32"]
     with subprocess.Popen(
         [sys.executable, "-m", "mana_dist.cli", *words], stdout=subprocess.PIPE, text=True, env=environment()
     ) as command:
         assert command.stdout is not None
-        line = next(text for text in command.stdout if text.startswith("serving"))
-        assert line == f"serving models:/tiny-x4@champion at http://127.0.0.1:{port}; Ctrl-C ends it\n"
-        expected = super_resolve_window(tiny_model(), window())
-        np.testing.assert_array_equal(pixels(post(f"http://127.0.0.1:{port}", window())), expected)
-        command.send_signal(signal.SIGINT)
+        try:
+            line = next(text for text in command.stdout if text.startswith("serving"))
+            assert line == f"serving models:/tiny-x4@champion at http://127.0.0.1:{port}; Ctrl-C ends it\n"
+            expected = super_resolve_window(tiny_model(), window())
+            np.testing.assert_array_equal(pixels(post(f"http://127.0.0.1:{port}", window())), expected)
+        finally:
+            command.send_signal(signal.SIGINT)
         assert command.wait(60) == 130

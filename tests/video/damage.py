@@ -81,7 +81,7 @@ def judge(path: Path, whole: Path) -> Verdict:
     """
     reference = _frames(whole)
     places = {_digest(frame): place for place, frame in enumerate(reference)}
-    may_shift = whole.suffix in (".mkv", ".ts")
+    may_shift = whole.suffix in (".mkv", ".ts", ".h264")
     right, wrong, shift, last = 0, [], 0, -1
     try:
         frames, damage = _decode(path)

@@ -1,7 +1,4 @@
-"""One typed configuration from top to bottom: presets, YAML files and the command line, through jsonargparse.
-
-What parses is imported where it is used, so that the typed values need no more than the standard library.
-"""
+"""One typed configuration from top to bottom: presets, YAML files and the command line, through jsonargparse."""
 
 import contextlib
 import dataclasses

@@ -289,7 +289,8 @@ def test_killed_workers_and_a_killed_driver_leave_the_same_bytes(tmp_path: Path,
     assert result.returncode == 0, result.stderr
     assert f"going on: {len(finished)} of 25 segments were finished before" in result.stdout
     assert sha256(out / "film.mp4") == expected
-    assert {path.name for path in out.rglob("*") if path.is_file() and path.suffix != ".json"} == {"film.mp4"}
+    left = {path.name for path in out.rglob("*") if path.is_file() and path.suffix != ".json"}
+    assert left == {"film.mp4", "precision-cpu"}  # the result, and what later runs compute in
     until_gone(agents)
 
 

@@ -41,8 +41,7 @@ def test_a_job_that_is_stopped_or_whose_head_is_lost_goes_on_under_the_same_name
     often = ["--schedule.stage1.steps", "3000", "--run.log_every", "1", "--run.checkpoint_every", "50"]
     with Nodes(cpus=2) as cluster:
         address = ["--address", cluster.dashboard]
-        begun = run(cluster, [*submit(cluster, tmp_path, "--no-wait", "--submission-id", "first"), *often])
-        assert begun.returncode == 0, begun.stdout + begun.stderr
+        begin(cluster, [*submit(cluster, tmp_path, "--no-wait", "--submission-id", "first"), *often])
         wait_for_log(cluster, "first", "checkpoint at step 50 ")
         stopped = run(cluster, [RAY, "job", "stop", *address, "first"])
         assert stopped.returncode == 0, stopped.stdout + stopped.stderr
@@ -53,10 +52,19 @@ def test_a_job_that_is_stopped_or_whose_head_is_lost_goes_on_under_the_same_name
         assert f"resuming after step {step}: 2 worker(s)" in log
         cluster.kill()
     with Nodes(cpus=2) as cluster:
-        run(cluster, [*submit(cluster, tmp_path, "--no-wait", "--submission-id", "third"), *often])
+        begin(cluster, [*submit(cluster, tmp_path, "--no-wait", "--submission-id", "third"), *often])
         log = wait_for_log(cluster, "third", "resuming after step ")
         assert int(re.findall(r"resuming after step (\d+)", log)[0]) >= (step // 50 + 1) * 50
         cluster.kill()  # it would train for long
+
+
+def begin(cluster: Nodes, command: list[str]) -> None:
+    """Submit a job to a cluster that has just started: on a busy machine its agent for jobs comes late."""
+    deadline = time.monotonic() + 300
+    while (begun := run(cluster, command)).returncode and "No available agent" in begun.stdout + begun.stderr:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert begun.returncode == 0, begun.stdout + begun.stderr
 
 
 def wait_for_log(cluster: Nodes, job: str, text: str) -> str:

@@ -35,12 +35,6 @@ class Search:
         if self.patch > 15:
             raise ValueError(f"patch must be at most 15, got {self.patch}")
 
-    @property
-    def reach(self) -> int:
-        """LR pixels to each side at which a match may lie."""
-        coarse = CELL * (self.coarse_window // 2) + self.refine // 2 if self.coarse_window else 0
-        return max(self.window // 2, coarse)
-
 
 class Region(NamedTuple):
     """Rows [top, bottom) and columns [left, right) of a frame."""

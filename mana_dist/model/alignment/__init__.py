@@ -1,8 +1,8 @@
 """The kinds of alignment: how what neighbour frames show comes into the centre frame's feature, a module a kind.
 
 A new kind of attention is a new module here that holds an :class:`AttentionKind`; what is none, another
-:class:`AlignmentKind`. What its forward and backward passes cost is
-counted from torch's operations; one that loops over a window brings its formula (``mana_dist.ops``).
+:class:`AlignmentKind`. What its forward and backward passes cost is counted from torch's operations; one that loops
+over a window brings its formula (``mana_dist.ops``).
 """
 
 from mana_dist.kinds import Table

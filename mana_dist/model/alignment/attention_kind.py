@@ -19,7 +19,7 @@ class AlignmentKind:
     name: str
 
     def module(self, sizes: Sizes) -> Alignment:
-        """Return the module; each kind of kind has its own."""
+        """Return the module; a subclass says which."""
         raise NotImplementedError
 
 

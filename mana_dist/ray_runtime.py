@@ -69,8 +69,8 @@ def start_ray(cpus: int | None = None) -> None:
     if not address and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        if "ray" in sys.modules:
-            _reload_authentication()
+    if "ray" in sys.modules:
+        _reload_authentication()  # Ray's processes read the environment, and this one may know an earlier token
 
     import ray  # after the environment is set
 
@@ -131,7 +131,7 @@ def ask_nodes(question: Callable[[], Answer], *, gpus: bool) -> list[Answer]:
 
 
 def _reload_authentication() -> None:
-    """Let Ray see the token if it was imported before that was set, as its own ``ray.init()`` does (2.60)."""
+    """Let Ray see the environment's token if it was set after Ray's import, as its own ``ray.init()`` does (2.60)."""
     from ray import _raylet
 
     config, loader = (getattr(_raylet, name, None) for name in ("Config", "AuthenticationTokenLoader"))

@@ -34,6 +34,22 @@ def test_a_process_that_imported_ray_before_gets_its_private_cluster_with_a_toke
     assert not (tmp_path / ".ray").exists()  # no token is left for others to find
 
 
+def test_a_second_cluster_of_a_process_has_the_token_that_the_environment_has_by_then(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    again = 'ray.shutdown()\nimport os; os.environ["RAY_AUTH_TOKEN"] = "b" * 64\n'
+    program = PROGRAM + again + PROGRAM
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["answer", "42", "answer", "42"]
+
+
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses that Ray is asked for, which does not come up in time the first two times."""

@@ -85,7 +85,7 @@ def test_local_paths_become_absolute_and_uris_stay(monkeypatch: pytest.MonkeyPat
         (
             ["--model.attention", "softmax"],
             (
-                "model.attention must be one of one_hot, softmax_window, dense, phases, got softmax; "
+                "model.attention must be one of one_hot, softmax_window, dense, phases, none, got softmax; "
                 "did you mean softmax_window?"
             ),
         ),

@@ -3,6 +3,8 @@
 import difflib
 from dataclasses import dataclass
 
+LEAKY_SLOPE = 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -19,7 +21,8 @@ class ModelConfig:
         attention: what the cross-frame attention takes from a neighbour frame. ``one_hot``: the best match in the
             window (the paper's method). ``softmax_window``: the average over the window by softmax. ``dense``: the
             same over the whole frame. These have the same parameters. ``phases``: no attention, but matched patches,
-            sorted by the part of a pixel that they sample. docs/architecture.md says how to add a kind.
+            sorted by the part of a pixel that they sample. ``none``: nothing, the network of a single frame.
+            docs/architecture.md says how to add a kind.
     """
 
     channels: int = 128

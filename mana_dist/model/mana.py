@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mana_dist.model.alignment import KINDS, Sizes
-from mana_dist.model.config import ModelConfig
-
-LEAKY_SLOPE = 0.1
+from mana_dist.model.config import LEAKY_SLOPE, ModelConfig
 
 
 class FrameEmbedding(NamedTuple):

@@ -2,19 +2,17 @@
 
 from mana_dist.ops.dense import dense_attention
 from mana_dist.ops.one_hot import one_hot_attention
-from mana_dist.ops.patches import Matches, Region, Search
-from mana_dist.ops.phases import match_patches, phase_channels, phases, sort_by_phase
+from mana_dist.ops.patches import Matches, Search
+from mana_dist.ops.phases import match_patches, phase_channels, sort_by_phase
 from mana_dist.ops.softmax_window import softmax_window_attention
 
 __all__ = [
     "Matches",
-    "Region",
     "Search",
     "dense_attention",
     "match_patches",
     "one_hot_attention",
     "phase_channels",
-    "phases",
     "softmax_window_attention",
     "sort_by_phase",
 ]

@@ -36,15 +36,6 @@ class Search:
             raise ValueError(f"patch must be at most 15, got {self.patch}")
 
 
-class Region(NamedTuple):
-    """Rows [top, bottom) and columns [left, right) of a frame."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-
 class Matches(NamedTuple):
     """Where the centre frame's pixels lie in the other frames, in the frames' order; each (B, T - 1, H, W).
 

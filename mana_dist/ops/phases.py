@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mana_dist.ops import phases_cpu, phases_loops
-from mana_dist.ops.patches import CELL, Matches, Region, Search
+from mana_dist.ops.patches import CELL, Matches, Search
 
 _DEFAULT = Search()
 
 
-@torch.no_grad()
-def match_patches(frames: Tensor, search: Search = _DEFAULT, region: Region | None = None) -> Matches:
+def match_patches(frames: Tensor, search: Search = _DEFAULT) -> Matches:
     """Find each pixel of the centre frame in every other frame.
 
     Patches are of the mean of the three channels, less nine tenths of their own mean, divided by their length; the
@@ -32,19 +31,12 @@ def match_patches(frames: Tensor, search: Search = _DEFAULT, region: Region | No
     Args:
         frames: (B, T, 3, H, W), floating point, RGB in [0, 1]; T odd.
         search: what is compared and where.
-        region: the pixels to match; None: all.
-
-    Returns:
-        The matches of the region's pixels; the same as those of the whole frame there.
     """
-    region = region or Region(0, frames.shape[-2], 0, frames.shape[-1])
-    return _implementation(frames).match(frames.float(), search, region)
+    sides = [search.patch, search.window, search.coarse_window, search.refine]
+    return Matches(*torch.ops.mana.match_patches(frames.detach(), sides))
 
 
-@torch.no_grad()
-def sort_by_phase(
-    frames: Tensor, matches: Matches, hood: int = 5, bins: int = 2, region: Region | None = None
-) -> Tensor:
+def sort_by_phase(frames: Tensor, matches: Matches, hood: int = 5, bins: int = 2, top: int = 0) -> Tensor:
     """Average the matched neighbourhoods of all other frames by the part of the pixel that they sample.
 
     A neighbour frame's pixel whose true match lies (down, right) beside it was sampled at (-down, -right) from the
@@ -53,19 +45,19 @@ def sort_by_phase(
 
     Args:
         frames: what was matched, (B, T, 3, H, W).
-        matches: of the region's pixels.
+        matches: of the frames, or of some of their rows.
         hood: side of the neighbourhoods, odd, at most 7.
         bins: parts of a pixel along each axis, at most 4.
-        region: what was matched; None: all.
+        top: the first of the matches' rows.
 
     Returns:
-        (B, bins * bins * (3 * hood * hood + 1), H, W) of the region, float32, channels innermost in memory: the parts'
-        averages (by part, channel, row and column), each pulled to zero by a weight of 0.2; then the parts' weights.
+        (B, bins * bins * (3 * hood * hood + 1), rows, W), float32, channels innermost in memory: the parts' averages
+        (by part, channel, row and column), each pulled to zero by a weight of 0.2; then the parts' weights.
     """
     if not (hood % 2 == 1 and 0 < hood <= 7 and 0 < bins <= 4):
         raise ValueError(f"hood must be 1, 3, 5 or 7 and bins 1 to 4, got {hood} and {bins}")
-    region = region or Region(0, frames.shape[-2], 0, frames.shape[-1])
-    return _implementation(frames).sort(frames.float(), matches, hood, bins, region)
+    found: Tensor = torch.ops.mana.sort_by_phase(frames.detach(), *matches, hood, bins, top)
+    return found
 
 
 def phase_channels(hood: int, bins: int) -> int:
@@ -73,41 +65,58 @@ def phase_channels(hood: int, bins: int) -> int:
     return bins * bins * (3 * hood * hood + 1)
 
 
-def phases(frames: Tensor, search: Search, hood: int, bins: int, region: Region) -> Tensor:
-    """Return :func:`sort_by_phase` of :func:`match_patches`, as one operator of torch."""
-    settings = [search.patch, search.window, search.coarse_window, search.refine]
-    found: Tensor = torch.ops.mana.phases(frames.detach(), settings, hood, bins, list(region))
-    return found
+_Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _phases(frames: Tensor, search: list[int], hood: int, bins: int, region: list[int]) -> Tensor:
-    patch, window, coarse_window, refine = search
-    sides = Search(patch=patch, window=window, coarse_window=coarse_window, refine=refine)
-    part = Region(*region)
-    return sort_by_phase(frames, match_patches(frames, sides, part), hood, bins, part)
+def _match(frames: Tensor, search: list[int]) -> _Five:
+    return _implementation(frames).match(frames.float(), _search(search))
 
 
-def _fake_phases(frames: Tensor, search: list[int], hood: int, bins: int, region: list[int]) -> Tensor:
-    top, bottom, left, right = region
-    size = len(frames), bottom - top, right - left, phase_channels(hood, bins)
+def _match_fake(frames: Tensor, search: list[int]) -> _Five:
+    def empty(dtype: torch.dtype) -> Tensor:
+        return frames.new_empty((len(frames), frames.shape[1] - 1, *frames.shape[-2:]), dtype=dtype)
+
+    floats, places = torch.float32, torch.int32
+    return empty(floats), empty(places), empty(places), empty(floats), empty(floats)
+
+
+def _sort(
+    frames: Tensor, score: Tensor, y: Tensor, x: Tensor, down: Tensor, right: Tensor, hood: int, bins: int, top: int
+) -> Tensor:
+    matches = Matches(score, y, x, down, right)
+    return _implementation(frames).sort(frames.float(), matches, hood, bins, top)
+
+
+def _sort_fake(
+    frames: Tensor, score: Tensor, y: Tensor, x: Tensor, down: Tensor, right: Tensor, hood: int, bins: int, top: int
+) -> Tensor:
+    size = len(frames), *score.shape[-2:], phase_channels(hood, bins)
     return frames.new_empty(size, dtype=torch.float32).movedim(-1, 1)
 
 
-torch.library.define("mana::phases", torch.library.infer_schema(_phases, mutates_args=()))
-torch.library.impl("mana::phases", "CompositeExplicitAutograd", _phases)
-torch.library.register_fake("mana::phases", _fake_phases)
+for _name, _operator, _shapes in (("match_patches", _match, _match_fake), ("sort_by_phase", _sort, _sort_fake)):
+    torch.library.define(f"mana::{_name}", torch.library.infer_schema(_operator, mutates_args=()))
+    torch.library.impl(f"mana::{_name}", "CompositeExplicitAutograd", _operator)
+    torch.library.register_fake(f"mana::{_name}", _shapes)
 
 
-@register_flop_formula(torch.ops.mana.phases)
-def _flops(
-    frames: torch.Size, search: list[int], hood: int, bins: int, region: list[int], out_shape: torch.Size, **_: Any
-) -> int:
-    """Count sums of products of patches, row by row and then column by column; and the sorting."""
-    patch, window, coarse_window, refine = search
-    batch, channels, *size = out_shape
-    candidates = window**2 + refine**2 + (coarse_window / CELL) ** 2
-    pixel = (frames[1] - 1) * (candidates * 3 * patch + 8 * patch**2 + 2 * channels)
-    return int(batch * math.prod(size) * pixel)
+@register_flop_formula(torch.ops.mana.match_patches)
+def _match_flops(frames: torch.Size, search: list[int], **_: Any) -> int:
+    """Count sums of products of patches, row by row and then column by column."""
+    sides, (batch, count, _channels, height, width) = _search(search), frames
+    candidates = sides.window**2 + sides.refine**2 + (sides.coarse_window / CELL) ** 2
+    return int(batch * (count - 1) * height * width * (candidates * 3 * sides.patch + 8 * sides.patch**2))
+
+
+@register_flop_formula(torch.ops.mana.sort_by_phase)
+def _sort_flops(frames: torch.Size, *_: Any, out_shape: torch.Size, **_named: Any) -> int:
+    """Count a multiplication and an addition for each value of each neighbour."""
+    return int(2 * (frames[1] - 1) * math.prod(out_shape))
+
+
+def _search(sides: list[int]) -> Search:
+    patch, window, coarse_window, refine = sides
+    return Search(patch=patch, window=window, coarse_window=coarse_window, refine=refine)
 
 
 def _implementation(frames: Tensor) -> ModuleType:

@@ -28,16 +28,11 @@ struct search {
     int64_t frames, patch, window, coarse_window, refine;
 };
 
-/* Where the matches go: (T - 1, rows of the region, columns of the region) each. */
+/* The matches of some rows: (T - 1, rows, width) each. */
 struct matches {
     float *score;
     int32_t *y, *x;
     float *down, *right;
-};
-
-/* Pixels [top, bottom) x [left, right) of the frame. */
-struct region {
-    int64_t top, bottom, left, right;
 };
 
 static inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -135,7 +130,7 @@ static float top_of(float before, float middle, float after) {
     return fminf(fmaxf(top, -0.5f), 0.5f);
 }
 
-/* The coarse search: for cells [begin, end) of the coarse region, all of its columns, the offset of the best match in coarse
+/* The coarse search: for cells [begin, end) of the coarse level, all of its columns, the offset of the best match in coarse
  * pixels. offsets: (T - 1, coarse height, coarse width, 2). `scratch`: 3 padded rows. */
 void phases_coarse(const struct level *level, const struct search *search, int64_t begin, int64_t end, int32_t *offsets,
                    float *scratch) {
@@ -154,46 +149,45 @@ void phases_coarse(const struct level *level, const struct search *search, int64
     }
 }
 
-/* The matches of rows [begin, end) of all neighbours' regions: units of one neighbour and one row. `offsets`: what
+/* The matches of rows [begin, end) of all neighbours: units of one neighbour and one row. `offsets`: what
  * phases_coarse() found, or NULL. `scratch`: 4 padded rows. */
 void phases_match(const struct level *level, const struct level *coarse, const struct search *search,
-                  const struct region *region, int64_t begin, int64_t end, const int32_t *offsets,
-                  const struct matches *matches, float *scratch) {
+                  int64_t begin, int64_t end, const int32_t *offsets, const struct matches *matches, float *scratch) {
     int64_t centre = search->frames / 2, window = search->window, patch = search->patch, half = patch / 2;
-    int64_t rows = region->bottom - region->top, columns = region->right - region->left, area = level->height * level->width;
+    int64_t rows = level->height, columns = level->width, area = rows * columns;
     float *best = scratch, *sums = scratch + 2 * level->row, near[CELL + PATCH + 1];
     int32_t *winner = (int32_t *)(scratch + level->row);
     for (int64_t unit = begin; unit < end; unit++) {
-        int64_t neighbour = unit / rows, y = region->top + unit % rows, other = neighbour + (neighbour >= centre);
-        search_in_place(level, centre, other, patch, window, y, region->left, region->right, best, winner, sums);
+        int64_t neighbour = unit / rows, y = unit % rows, other = neighbour + (neighbour >= centre);
+        search_in_place(level, centre, other, patch, window, y, 0, columns, best, winner, sums);
         int32_t *out_y = matches->y + unit * columns, *out_x = matches->x + unit * columns;
         for (int64_t i = 0; i < columns; i++) {
             out_y[i] = (int32_t)(y + winner[i] / window - window / 2);
-            out_x[i] = (int32_t)(region->left + i + winner[i] % window - window / 2);
+            out_x[i] = (int32_t)(i + winner[i] % window - window / 2);
         }
         if (offsets) {
             int64_t reach = search->refine / 2, cell_y = min(y / CELL, coarse->height - 1);
-            for (int64_t left = region->left, next; left < region->right; left = next) {
+            for (int64_t left = 0, next; left < columns; left = next) {
                 int64_t cell = min(left / CELL, coarse->width - 1);
-                next = min((left / CELL + 1) * CELL, region->right);
+                next = min((left / CELL + 1) * CELL, columns);
                 const int32_t *offset = offsets + ((neighbour * coarse->height + cell_y) * coarse->width + cell) * 2;
                 for (int64_t v = y + CELL * offset[0] - reach; v <= y + CELL * offset[0] + reach; v++) {
-                    if (v < 0 || v >= level->height) continue;
+                    if (v < 0 || v >= rows) continue;
                     for (int64_t aside = CELL * offset[1] - reach; aside <= CELL * offset[1] + reach; aside++) {
-                        int64_t first = max(left, -aside), count = min(next, level->width - aside) - first;
+                        int64_t first = max(left, -aside), count = min(next, columns - aside) - first;
                         if (count <= 0) continue;
-                        int64_t p = centre * area + y * level->width + first;
-                        int64_t q = other * area + v * level->width + first + aside;
+                        int64_t p = centre * area + y * columns + first;
+                        int64_t q = other * area + v * columns + first + aside;
                         const float *here = level->grey + centre * level->frame + y * level->row + first;
                         const float *there = level->grey + other * level->frame + v * level->row + first + aside;
                         int32_t won[CELL] = {0};
                         products_any(here - half, there - half, level->row, patch, count + 2 * half, near);
                         take_any(near, patch, level->mean + p, level->scale + p, level->mean + q, level->scale + q, count, 1,
-                                 best + first - region->left, won);
+                                 best + first, won);
                         for (int64_t i = 0; i < count; i++)
                             if (won[i]) {
-                                out_y[first - region->left + i] = (int32_t)v;
-                                out_x[first - region->left + i] = (int32_t)(first + aside + i);
+                                out_y[first + i] = (int32_t)v;
+                                out_x[first + i] = (int32_t)(first + aside + i);
                             }
                     }
                 }
@@ -202,15 +196,15 @@ void phases_match(const struct level *level, const struct level *coarse, const s
         float *score = matches->score + unit * columns, *down = matches->down + unit * columns;
         float *right = matches->right + unit * columns;
         for (int64_t i = 0; i < columns; i++) {
-            int64_t x = region->left + i, v = out_y[i], u = out_x[i];
+            int64_t v = out_y[i], u = out_x[i];
             score[i] = best[i];
-            down[i] = v > 0 && v < level->height - 1
-                          ? top_of(likeness(level, centre, other, patch, y, x, v - 1, u), best[i],
-                                   likeness(level, centre, other, patch, y, x, v + 1, u))
+            down[i] = v > 0 && v < rows - 1
+                          ? top_of(likeness(level, centre, other, patch, y, i, v - 1, u), best[i],
+                                   likeness(level, centre, other, patch, y, i, v + 1, u))
                           : 0;
-            right[i] = u > 0 && u < level->width - 1
-                           ? top_of(likeness(level, centre, other, patch, y, x, v, u - 1), best[i],
-                                    likeness(level, centre, other, patch, y, x, v, u + 1))
+            right[i] = u > 0 && u < columns - 1
+                           ? top_of(likeness(level, centre, other, patch, y, i, v, u - 1), best[i],
+                                    likeness(level, centre, other, patch, y, i, v, u + 1))
                            : 0;
         }
     }
@@ -226,27 +220,26 @@ static inline void fetch(const float *restrict pixel, int64_t plane, int64_t row
 
 static inline float share(float place, int64_t bin) { return fmaxf(0, 1 - fabsf(place - (float)bin)); }
 
-/* The phases of rows [begin, end) of the region, counted from its top.
+/* The phases of rows [begin, end) of `rows` rows that begin at `top`, counted from there.
  *
  * frames: pixel (0, 0) of frame 0's first channel; strides to the next frame, channel and row. out: (rows, columns,
  * bins * bins * (3 * hood * hood + 1)). */
-void phases_sort(const float *frames, int64_t frame, int64_t plane, int64_t row, const struct search *search,
-                 const struct region *region, const struct matches *matches, int64_t hood, int64_t bins, int64_t begin,
+void phases_sort(const float *frames, int64_t frame, int64_t plane, int64_t row, int64_t count, int64_t top,
+                 int64_t rows, int64_t columns, const struct matches *matches, int64_t hood, int64_t bins, int64_t begin,
                  int64_t end, float *out) {
-    int64_t rows = region->bottom - region->top, columns = region->right - region->left;
-    int64_t centre = search->frames / 2, size = 3 * hood * hood, parts = bins * bins;
+    int64_t centre = count / 2, size = 3 * hood * hood, parts = bins * bins;
     float own[3 * WIDEST_HOOD * WIDEST_HOOD], values[3 * WIDEST_HOOD * WIDEST_HOOD];
     float sums[MOST_BINS * MOST_BINS][3 * WIDEST_HOOD * WIDEST_HOOD], total[MOST_BINS * MOST_BINS];
     out += begin * columns * parts * (size + 1);
     for (int64_t line = begin; line < end; line++)
         for (int64_t i = 0; i < columns; i++, out += parts * (size + 1)) {
-            const float *pixel = frames + (region->top + line) * row + region->left + i;
+            const float *pixel = frames + (top + line) * row + i;
             fetch(pixel + centre * frame, plane, row, hood, own);
             for (int64_t b = 0; b < parts; b++) {
                 total[b] = 0;
                 for (int64_t k = 0; k < size; k++) sums[b][k] = 0;
             }
-            for (int64_t neighbour = 0; neighbour < search->frames - 1; neighbour++) {
+            for (int64_t neighbour = 0; neighbour < count - 1; neighbour++) {
                 int64_t place = (neighbour * rows + line) * columns + i;
                 float confidence = fminf(fmaxf((matches->score[place] - 0.5f) / 0.5f, 0), 1);
                 if (!(confidence > 0)) continue;

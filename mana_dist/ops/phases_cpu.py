@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mana_dist.ops.compiled import library, loaded, share
-from mana_dist.ops.patches import Matches, Region, Search, levels, normalisers
+from mana_dist.ops.patches import Matches, Search, levels, normalisers
 
 # What phases_cpu.c reads beyond the frame: patches above and below; patches, cells and whole registers aside.
 _EDGE = 8
@@ -21,10 +21,10 @@ def available() -> bool:
     return library() is not None
 
 
-def match(frames: Tensor, search: Search, region: Region) -> Matches:
+def match(frames: Tensor, search: Search) -> Matches:
     """As :func:`mana_dist.ops.match_patches` defines it; frames are float32."""
-    batch, count = frames.shape[:2]
-    shape = (batch, count - 1, region.bottom - region.top, region.right - region.left)
+    batch, count, _, height, width = frames.shape
+    shape = (batch, count - 1, height, width)
     places, floats = ([torch.empty(shape, dtype=dtype) for _ in range(3)] for dtype in (torch.int32, torch.float32))
     found = Matches(floats[0], *places[:2], *floats[1:])
     settings = _Search(count, search.patch, search.window, search.coarse_window, search.refine)
@@ -32,40 +32,40 @@ def match(frames: Tensor, search: Search, region: Region) -> Matches:
     for entry in range(batch):
         coarse = None if small is None else _Level(small[entry], search.patch)
         into = _Matches(*(tensor[entry].data_ptr() for tensor in found))
-        _match_entry(_Level(grey[entry], search.patch), coarse, settings, region, into)
+        _match_entry(_Level(grey[entry], search.patch), coarse, settings, into)
     return found
 
 
-def sort(frames: Tensor, matches: Matches, hood: int, bins: int, region: Region) -> Tensor:
+def sort(frames: Tensor, matches: Matches, hood: int, bins: int, top: int) -> Tensor:
     """As :func:`mana_dist.ops.sort_by_phase` defines it; frames are float32."""
     batch, count = frames.shape[:2]
     rows, columns = matches.score.shape[-2:]
     matches = Matches(*(tensor.contiguous() for tensor in matches))
     out = torch.empty(batch, rows, columns, bins * bins * (3 * hood * hood + 1))
     padded = _padded(frames)
-    settings, strides = _Search(count), padded.stride()[1:4]
+    strides = padded.stride()[1:4]
     for entry in range(batch):
         first = padded[entry, 0, 0, _EDGE:, _MARGIN:].data_ptr()
         found = _Matches(*(tensor[entry].data_ptr() for tensor in matches))
-        arguments = first, *strides, settings, _Region(*region), found, hood, bins
+        arguments = first, *strides, count, top, rows, columns, found, hood, bins
         work = functools.partial(_sort_rows, arguments, out[entry].data_ptr())
         share(work, rows, out[entry].numel() * count)
     return out.permute(0, 3, 1, 2)
 
 
-def _match_entry(fine: "_Level", coarse: "_Level | None", search: "_Search", region: Region, found: "_Matches") -> None:
+def _match_entry(fine: "_Level", coarse: "_Level | None", search: "_Search", found: "_Matches") -> None:
     """Match the frames of one batch entry."""
     offsets = None if coarse is None else _coarse_offsets(coarse, search)
-    views, bounds, kernels = (fine.view, coarse and coarse.view), _Region(*region), _library()
+    views, kernels = (fine.view, coarse and coarse.view), _library()
     address = None if offsets is None else offsets.data_ptr()
 
     def work(begin: int, end: int) -> None:
         scratch = torch.empty(4, fine.view.row)
-        kernels.phases_match(*views, search, bounds, begin, end, address, found, scratch.data_ptr())
+        kernels.phases_match(*views, search, begin, end, address, found, scratch.data_ptr())
 
-    units = (search.frames - 1) * (region.bottom - region.top)
+    units = (search.frames - 1) * fine.view.height
     shifts = search.window**2 + (4 * search.refine**2 if coarse else 0)
-    share(work, units, units * (region.right - region.left) * shifts * search.patch)
+    share(work, units, units * fine.view.width * shifts * search.patch)
 
 
 def _sort_rows(arguments: tuple[Any, ...], out: int, begin: int, end: int) -> None:
@@ -125,20 +125,14 @@ class _Matches(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_void_p) for name in Matches._fields)
 
 
-class _Region(ctypes.Structure):
-    """``struct region``."""
-
-    _fields_ = tuple((name, ctypes.c_int64) for name in Region._fields)
-
-
 @functools.cache
 def _library() -> ctypes.CDLL:
     kernels = loaded()
-    level, search, region, matches = (ctypes.POINTER(kind) for kind in (_LevelView, _Search, _Region, _Matches))
+    level, search, matches = (ctypes.POINTER(kind) for kind in (_LevelView, _Search, _Matches))
     address, count = ctypes.c_void_p, ctypes.c_int64
     kernels.phases_coarse.argtypes = [level, search, count, count, address, address]
-    kernels.phases_match.argtypes = [level, level, search, region, count, count, address, matches, address]
-    kernels.phases_sort.argtypes = [address, *[count] * 3, search, region, matches, *[count] * 4, address]
+    kernels.phases_match.argtypes = [level, level, search, count, count, address, matches, address]
+    kernels.phases_sort.argtypes = [address, *[count] * 7, matches, *[count] * 4, address]
     for function in (kernels.phases_coarse, kernels.phases_match, kernels.phases_sort):
         function.restype = None
     return kernels

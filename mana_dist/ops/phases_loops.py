@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mana_dist.ops.patches import CELL, KEPT, Matches, Region, Search, levels, normalisers
+from mana_dist.ops.patches import CELL, KEPT, Matches, Search, levels, normalisers
 
 
-def match(frames: Tensor, search: Search, region: Region) -> Matches:
-    """As :func:`mana_dist.ops.match_patches` defines it; of the whole frame, of which the region is then cut."""
+def match(frames: Tensor, search: Search) -> Matches:
+    """As :func:`mana_dist.ops.match_patches` defines it."""
     grey, small = levels(frames, search)
     fine = _Level(grey, search.patch)
     height, width = grey.shape[-2:]
@@ -28,21 +28,19 @@ def match(frames: Tensor, search: Search, region: Region) -> Matches:
     inside_y, inside_x = (y > 0) & (y < height - 1), (x > 0) & (x < width - 1)
     beside = [fine.likeness(down + dy, right + dx) for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))]
     offsets = _top(beside[0], beside[1], score).where(inside_y, 0), _top(beside[2], beside[3], score).where(inside_x, 0)
-    cut = (..., slice(region.top, region.bottom), slice(region.left, region.right))
-    return Matches(score[cut], y[cut].int(), x[cut].int(), offsets[0][cut], offsets[1][cut])
+    return Matches(score, y.int(), x.int(), *offsets)
 
 
-def sort(frames: Tensor, matches: Matches, hood: int, bins: int, region: Region) -> Tensor:
+def sort(frames: Tensor, matches: Matches, hood: int, bins: int, top: int) -> Tensor:
     """As :func:`mana_dist.ops.sort_by_phase` defines it."""
     batch, count, _, height, width = frames.shape
     half, middle = hood // 2, count // 2
     around = F.unfold(F.pad(frames.flatten(0, 1), [half] * 4, mode="replicate"), hood).unflatten(0, (batch, count))
-    own = around[:, middle].unflatten(-1, (height, width))
-    own = own[..., region.top : region.bottom, region.left : region.right]
-    rows, columns = own.shape[-2:]
+    rows = matches.score.shape[2]
+    own = around[:, middle].unflatten(-1, (height, width))[:, :, top : top + rows]
     parts = torch.arange(bins, device=frames.device).view(1, -1, 1, 1)
-    total = frames.new_zeros(batch, bins * bins, rows, columns)
-    sums = frames.new_zeros(batch, bins * bins, own.shape[1], rows, columns)
+    total = frames.new_zeros(batch, bins * bins, rows, width)
+    sums = frames.new_zeros(batch, bins * bins, own.shape[1], rows, width)
     for neighbour in range(count - 1):
         score, y, x, down, right = (tensor[:, neighbour] for tensor in matches)
         index = (y.long() * width + x.long()).flatten(1)[:, None].expand(-1, own.shape[1], -1)

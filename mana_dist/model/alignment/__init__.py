@@ -9,6 +9,8 @@ from mana_dist.kinds import Table
 from mana_dist.model.alignment.attention_kind import AlignmentKind, AttentionKind
 from mana_dist.model.alignment.cross_frame import Alignment, CrossFrameAttention, Sizes
 
-KINDS = Table[AlignmentKind](AlignmentKind, __name__, __path__, first=("one_hot", "softmax_window", "dense", "phases"))
+KINDS = Table[AlignmentKind](
+    AlignmentKind, __name__, __path__, first=("one_hot", "softmax_window", "dense", "phases", "none")
+)
 
 __all__ = ["KINDS", "Alignment", "AlignmentKind", "AttentionKind", "CrossFrameAttention", "Sizes"]

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from mana_dist.model.alignment.attention_kind import AlignmentKind
 from mana_dist.model.alignment.cross_frame import Alignment, Sizes
-from mana_dist.ops import Region, Search, phase_channels, phases
+from mana_dist.model.config import LEAKY_SLOPE
+from mana_dist.ops import Matches, Search, match_patches, phase_channels, sort_by_phase
 
 _HOOD, _BINS = 5, 2
-_SLOPE = 0.1
 _REACH = 3  # of the fusion's convolutions
 # Where no gradient needs the phases, no more than these many bytes of them are held at once.
 _BAND = 2**26
@@ -50,22 +50,24 @@ class PhaseAlignment(Alignment):
     def forward(self, feature: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """F of the centre frames (B, C, H, W) and all frames (B, T, 3, H, W) -> what is added to F, (B, C, H, W)."""
         height, width = feature.shape[-2:]
+        matches = match_patches(key, self.search)
         rows = _BAND // (4 * len(key) * width * self.fuse1.in_channels)
         if torch.is_grad_enabled() or rows >= height:
-            return self._fused(feature, key, 0, height)
+            return self._fused(feature, key, matches, 0)
         rows = max(rows, 4 * _REACH)
-        return torch.cat([self._band(feature, key, top, min(top + rows, height)) for top in range(0, height, rows)], 2)
+        bands = [self._band(feature, key, matches, top, min(top + rows, height)) for top in range(0, height, rows)]
+        return torch.cat(bands, 2)
 
-    def _band(self, feature: Tensor, frames: Tensor, top: int, bottom: int) -> Tensor:
+    def _band(self, feature: Tensor, frames: Tensor, matches: Matches, top: int, bottom: int) -> Tensor:
         above, below = max(top - _REACH, 0), min(bottom + _REACH, feature.shape[-2])
-        return self._fused(feature, frames, above, below)[:, :, top - above : bottom - above]
+        part = Matches(*(tensor[:, :, above:below] for tensor in matches))
+        return self._fused(feature[:, :, above:below], frames, part, above)[:, :, top - above : bottom - above]
 
-    def _fused(self, feature: Tensor, frames: Tensor, top: int, bottom: int) -> Tensor:
-        region = Region(top, bottom, 0, feature.shape[-1])
-        found = phases(frames, self.search, _HOOD, _BINS, region).to(feature.dtype)
-        both = torch.cat([found, feature[:, :, top:bottom]], 1)
-        x = F.leaky_relu(self.fuse1(both), _SLOPE, inplace=True)
-        x = F.leaky_relu(self.fuse2(x), _SLOPE, inplace=True)
+    def _fused(self, feature: Tensor, frames: Tensor, matches: Matches, top: int) -> Tensor:
+        """What is added to F, of the feature's and the matches' rows, the first of which is the frames' row ``top``."""
+        found = sort_by_phase(frames, matches, _HOOD, _BINS, top).to(feature.dtype)
+        x = F.leaky_relu(self.fuse1(torch.cat([found, feature], 1)), LEAKY_SLOPE, inplace=True)
+        x = F.leaky_relu(self.fuse2(x), LEAKY_SLOPE, inplace=True)
         added: Tensor = self.project(x)
         return added
 

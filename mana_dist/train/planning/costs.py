@@ -80,7 +80,9 @@ def sample_cost(
     if checkpoint_activations and not stage.trains_memory_only:
         # Checkpointed blocks keep their inputs; while one is computed again, it has two tensors more.
         element = 2 if precision == "bf16" else 4
-        images = model_config.frames if model_config.encoder_blocks else 1
+        with torch.device("meta"):
+            all_encoded = model_config.encoder_blocks and Mana(model_config).attention.encodes_neighbours
+        images = model_config.frames if all_encoded else 1
         kept += 2 * images * model_config.channels * crop**2 * element
     # torch's formulas for its fused attentions count the scores again that their backward pass computes again.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):

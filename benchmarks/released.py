@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mana_dist.model import Mana, ModelConfig
-from mana_dist.model.config import LEAKY_SLOPE
+from mana_dist.model.activation import LEAKY_SLOPE
 
 
 def released_attention(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:

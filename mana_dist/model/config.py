@@ -3,8 +3,6 @@
 import difflib
 from dataclasses import dataclass
 
-LEAKY_SLOPE = 0.1
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:

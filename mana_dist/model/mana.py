@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mana_dist.model.activation import leaky_relu
 from mana_dist.model.alignment import KINDS, Sizes
-from mana_dist.model.config import LEAKY_SLOPE, ModelConfig
+from mana_dist.model.config import ModelConfig
 
 
 class FrameEmbedding(NamedTuple):
@@ -90,9 +91,9 @@ class Upsampler(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 3, 4H, 4W), the residual."""
-        x = F.leaky_relu(F.pixel_shuffle(self.expand1(x), 2), LEAKY_SLOPE, inplace=True)
-        x = F.leaky_relu(F.pixel_shuffle(self.expand2(x), 2), LEAKY_SLOPE, inplace=True)
-        x = F.leaky_relu(self.refine(x), LEAKY_SLOPE, inplace=True)
+        x = leaky_relu(F.pixel_shuffle(self.expand1(x), 2))
+        x = leaky_relu(F.pixel_shuffle(self.expand2(x), 2))
+        x = leaky_relu(self.refine(x))
         residual: Tensor = self.to_rgb(x)
         return residual
 
@@ -137,7 +138,7 @@ class Mana(nn.Module):
         """F of frames: (B, 3, H, W) in [0, 1] -> (B, C, H, W), in the weights' dtype."""
         # Channels last is what convolutions run fastest in, on CPU and GPU; every later layer keeps it.
         frames = frames.to(self.stem.weight.dtype, memory_format=torch.channels_last)
-        return self._blocks(self.encoder, F.leaky_relu(self.stem(frames), LEAKY_SLOPE, inplace=True))
+        return self._blocks(self.encoder, leaky_relu(self.stem(frames)))
 
     def embed(self, frames: Tensor) -> FrameEmbedding:
         """Everything about frames that does not depend on their window.

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mana_dist.model.activation import leaky_relu
 from mana_dist.model.alignment.attention_kind import AlignmentKind
 from mana_dist.model.alignment.cross_frame import Alignment, Sizes
-from mana_dist.model.config import LEAKY_SLOPE
 from mana_dist.ops import Matches, Search, match_patches, phase_channels, sort_by_phase
 
 _HOOD, _BINS = 5, 2
@@ -66,8 +65,8 @@ class PhaseAlignment(Alignment):
     def _fused(self, feature: Tensor, frames: Tensor, matches: Matches, top: int) -> Tensor:
         """What is added to F, of the feature's and the matches' rows, the first of which is the frames' row ``top``."""
         found = sort_by_phase(frames, matches, _HOOD, _BINS, top).to(feature.dtype)
-        x = F.leaky_relu(self.fuse1(torch.cat([found, feature], 1)), LEAKY_SLOPE, inplace=True)
-        x = F.leaky_relu(self.fuse2(x), LEAKY_SLOPE, inplace=True)
+        x = leaky_relu(self.fuse1(torch.cat([found, feature], 1)))
+        x = leaky_relu(self.fuse2(x))
         added: Tensor = self.project(x)
         return added
 

@@ -75,6 +75,8 @@ class DataConfig:
         batch_size: samples per optimizer step over all workers together.
         crop: side of the LR crop, pixels.
         shuffle_groups: row groups whose samples are shuffled among each other.
+        motion: how often a sample that moves by a LR pixel a frame or more comes in an epoch; one that stands still
+            comes once, others in between.
         prefetch: batches that each worker prepares ahead.
         readers: threads of each worker that fetch and decode row groups ahead of their use.
         cache_mb: decoded samples that each worker keeps, MiB; a dataset that fits is decoded once. Half of it may be
@@ -89,6 +91,7 @@ class DataConfig:
     batch_size: int = 16
     crop: int = 64
     shuffle_groups: int = 4
+    motion: int = 1
     prefetch: int = 4
     readers: int = 2
     cache_mb: int = 1024
@@ -96,7 +99,7 @@ class DataConfig:
     disk_cache_mb: int = 65536
 
     def __post_init__(self) -> None:
-        ones = ("batch_size", "crop", "shuffle_groups", "prefetch", "readers", "disk_cache_mb")
+        ones = ("batch_size", "crop", "shuffle_groups", "motion", "prefetch", "readers", "disk_cache_mb")
         _check_least("data", self, {"cache_mb": 0, **dict.fromkeys(ones, 1)})
         if self.disk_cache and storage.is_remote(self.disk_cache):
             raise ValueError(f"data.disk_cache must be a folder on a local disk, got {self.disk_cache}")

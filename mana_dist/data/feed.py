@@ -24,8 +24,9 @@ from torch import Tensor
 from mana_dist.config import DataConfig
 from mana_dist.data.cache import DiskCache
 from mana_dist.data.manifest import Manifest
+from mana_dist.data.motion import read_repeats
 from mana_dist.data.order import Augmentation, SampleOrder, SampleRef, augmentation, slots_of
-from mana_dist.data.row_groups import RowGroups
+from mana_dist.data.row_groups import RowGroups, group_rows
 
 _FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}  # cv2.flip's codes for (vertical, horizontal)
 _STEPS_AHEAD = 256  # more than a shuffle window of whole frames lasts
@@ -69,6 +70,8 @@ class Feed:
         self._frames = frames
         self._seed = seed
         self._slots = slots_of(rank, world_size, config.batch_size)
+        repeats = read_repeats(uri, manifest, config.motion, config.readers)
+        self._order = SampleOrder(group_rows(manifest), config.batch_size, config.shuffle_groups, seed, repeats)
         limit = config.disk_cache_mb * 2**20
         self._groups = RowGroups(
             uri,
@@ -78,8 +81,8 @@ class Feed:
             budget=config.cache_mb * 2**20,
             readers=config.readers,
             disk=DiskCache(config.disk_cache, limit, uri, manifest) if config.disk_cache else None,
+            uses=self._order.group_uses,
         )
-        self._order = SampleOrder(self._groups.rows, config.batch_size, config.shuffle_groups, seed)
         # One thread looks ahead and puts batches together, so that neither needs a lock.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed")
         self._plan: deque[list[SampleRef]] = deque()

@@ -15,8 +15,8 @@ windows of 4 and row groups of 8 MiB, half a GB more than the dataset, 5 % of on
 ``shuffle_groups`` row groups for each of its slots.
 
 Epochs follow each other without a gap: sample number k = step * batch_size + slot belongs to epoch k // total, every
-sample comes exactly once in it, and a batch may hold the end of one epoch and the start of the next (or, with a dataset
-smaller than a batch, several epochs).
+sample comes exactly once in it (or as often as :mod:`mana_dist.data.motion` says), and a batch may hold the end of one
+epoch and the start of the next (or, with a dataset smaller than a batch, several epochs).
 
 All random numbers come from :mod:`mana_dist.data.philox`, so that every version of NumPy and every machine has the same
 order. A change of the order raises :data:`VERSION`, which every run records.
@@ -73,13 +73,30 @@ class SampleOrder:
         batch_size: slots of a global batch.
         shuffle_groups: row groups to a shuffle window.
         seed: the run's seed.
+        repeats: how often each row comes in an epoch, at least once, over all row groups; None: all once.
+
+    Attributes:
+        group_uses: samples of each row group in an epoch.
+        total: samples of an epoch.
     """
 
-    def __init__(self, group_rows: NDArray[np.int64], batch_size: int, shuffle_groups: int, seed: int) -> None:
-        self.group_rows = np.asarray(group_rows, dtype=np.int64)
-        if self.group_rows.size == 0 or self.group_rows.min() < 1:
+    def __init__(
+        self,
+        group_rows: NDArray[np.int64],
+        batch_size: int,
+        shuffle_groups: int,
+        seed: int,
+        repeats: NDArray[np.int64] | None = None,
+    ) -> None:
+        group_rows = np.asarray(group_rows, dtype=np.int64)
+        if group_rows.size == 0 or group_rows.min() < 1:
             raise ValueError("every row group must hold at least one row, and there must be one")
-        self.total = int(self.group_rows.sum())
+        self._starts = np.cumsum(group_rows) - group_rows
+        self._repeats = np.ones(group_rows.sum(), dtype=np.int64) if repeats is None else repeats
+        if self._repeats.size != group_rows.sum() or self._repeats.min() < 1:
+            raise ValueError("every row must come at least once, and none but those of the row groups")
+        self.group_uses: NDArray[np.int64] = np.add.reduceat(self._repeats, self._starts)
+        self.total = int(self.group_uses.sum())
         self.batch_size = batch_size
         self.shuffle_groups = shuffle_groups
         self.seed = seed
@@ -98,8 +115,8 @@ class SampleOrder:
         return SampleRef(int(groups[offset]), int(rows[offset]))
 
     def _make_epoch(self, epoch: int) -> _Epoch:
-        groups = _permutation(self.seed, _GROUPS, epoch, 0, self.group_rows.size)
-        ends = np.cumsum(self.group_rows[groups])
+        groups = _permutation(self.seed, _GROUPS, epoch, 0, self.group_uses.size)
+        ends = np.cumsum(self.group_uses[groups])
         starts = np.concatenate([[0], ends[:-1]])
         return _Epoch(groups, starts[:: self.shuffle_groups])
 
@@ -107,10 +124,16 @@ class SampleOrder:
         """Return group and row of every place of a window, in shuffled order."""
         first = window * self.shuffle_groups
         members = self._epoch(epoch).groups[first : first + self.shuffle_groups]
-        rows = self.group_rows[members]
-        order = _permutation(self.seed, _ROWS, epoch, window, int(rows.sum()))
-        row_in_group = np.concatenate([np.arange(count) for count in rows])
-        return np.repeat(members, rows)[order], row_in_group[order]
+        uses = self.group_uses[members]
+        order = _permutation(self.seed, _ROWS, epoch, window, int(uses.sum()))
+        row_in_group = np.concatenate([self._rows(group) for group in members])
+        return np.repeat(members, uses)[order], row_in_group[order]
+
+    def _rows(self, group: int) -> NDArray[np.int64]:
+        """Return a row group's rows, each as often as it comes."""
+        start = self._starts[group]
+        stop = self._starts[group + 1] if group + 1 < self._starts.size else self._repeats.size
+        return np.repeat(np.arange(stop - start), self._repeats[start:stop])
 
 
 def lane_index(position: int, total: int, lanes: int) -> int:

@@ -43,6 +43,7 @@ class RowGroups:
         budget: bytes of row groups to keep.
         readers: number of threads that read and decode.
         disk: cache of decoded row groups beyond this process; closed with this.
+        uses: samples that are taken from every row group in an epoch; None: each row once.
 
     Attributes:
         rows: rows of every row group.
@@ -50,14 +51,23 @@ class RowGroups:
     """
 
     def __init__(
-        self, uri: str, manifest: Manifest, *, least: int, budget: int, readers: int = 1, disk: DiskCache | None = None
+        self,
+        uri: str,
+        manifest: Manifest,
+        *,
+        least: int,
+        budget: int,
+        readers: int = 1,
+        disk: DiskCache | None = None,
+        uses: NDArray[np.int64] | None = None,
     ) -> None:
         self._locations = [
             _GroupLocation(shard, index, rows * _sample_bytes(shard, manifest))
             for shard in manifest.shards
             for index, rows in enumerate(group_sizes(shard))
         ]
-        self.rows: NDArray[np.int64] = np.concatenate([group_sizes(shard) for shard in manifest.shards])
+        self.rows = group_rows(manifest)
+        self._uses = self.rows if uses is None else uses
         self._least, self._budget, self._readers = least, budget, readers
         self._reader, self._disk = ShardReader(uri, manifest), disk
         self._executor = ThreadPoolExecutor(max_workers=readers, thread_name_prefix="reader")
@@ -109,8 +119,8 @@ class RowGroups:
         if self.bytes <= self._budget:
             return
         closed = [group for group in self._held if group not in self._open]  # the least recently used first
-        used_up = [group for group in closed if self._held[group].uses % self.rows[group] == 0]
-        in_use = [group for group in closed if self._held[group].uses % self.rows[group]]
+        used_up = [group for group in closed if self._held[group].uses % self._uses[group] == 0]
+        in_use = [group for group in closed if self._held[group].uses % self._uses[group]]
         for group in used_up + in_use[: max(0, len(in_use) - self._least)]:
             if self.bytes <= self._budget:
                 return
@@ -131,6 +141,11 @@ def group_sizes(shard: Shard) -> list[int]:
     """Return the rows of every row group of ``shard``: all full but the last."""
     full, rest = divmod(shard.rows, shard.group_rows)
     return [shard.group_rows] * full + ([rest] if rest else [])
+
+
+def group_rows(manifest: Manifest) -> NDArray[np.int64]:
+    """Return the rows of every row group of a dataset."""
+    return np.concatenate([group_sizes(shard) for shard in manifest.shards])
 
 
 def _sample_bytes(shard: Shard, manifest: Manifest) -> int:

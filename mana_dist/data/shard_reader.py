@@ -1,14 +1,16 @@
 """The reader of sample shards' row groups, from storage that is slow, far away or out of reach for a while."""
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from mana_dist import storage
 from mana_dist.data.manifest import Manifest, Shard
@@ -50,8 +52,31 @@ class ShardReader:
             UserError: the shard is missing or damaged, does not match the manifest, or could not be read for
                 ``patience`` seconds.
         """
-        try:
+        with self._damage_named(shard):
             return self._read(shard, index)
+
+    def flow(self, shard: Shard) -> NDArray[np.float32]:
+        """Return the flow of all samples of ``shard``, LR pixels a frame.
+
+        Raises:
+            UserError: as :meth:`read`.
+        """
+        with self._damage_named(shard):
+            image = np.empty(shard.bytes, np.uint8)  # only the footer and the flows are filled in
+            footer = self._footer(shard)
+            image[-len(footer) :] = np.frombuffer(footer, np.uint8)
+            with pq.ParquetFile(pa.BufferReader(image), page_checksum_verification=True) as file:
+                for index in range(file.num_row_groups):
+                    self._fill(image, shard, *_bytes_of(file.metadata, index, ("flow",)))
+                flows: NDArray[np.float32] = file.read(columns=["flow"], use_threads=False)["flow"].to_numpy()
+        if len(flows) != shard.rows:
+            raise UserError(f"{self._name(shard)}: {len(flows)} samples, the manifest says {shard.rows}")
+        return flows
+
+    @contextlib.contextmanager
+    def _damage_named(self, shard: Shard) -> Iterator[None]:
+        try:
+            yield
         # Errors of the storage have become UserErrors: these come from the bytes that it gave.
         except (OSError, pa.ArrowException, ValueError, IndexError, KeyError) as error:
             raise UserError(
@@ -62,16 +87,12 @@ class ShardReader:
     def _read(self, shard: Shard, index: int) -> SampleGroup:
         # The file with only its footer and this row group filled in; untouched pages take no memory.
         image = np.empty(shard.bytes, np.uint8)
-        footer = self._footers.get(shard.path) or self._read_footer(shard)
-        self._footers[shard.path] = footer  # two threads may read it, with the same result
+        footer = self._footer(shard)
         image[-len(footer) :] = np.frombuffer(footer, np.uint8)
         with pq.ParquetFile(pa.BufferReader(image), page_checksum_verification=True) as file:
             if file.num_row_groups != shard.groups:
                 raise ValueError(f"{file.num_row_groups} row groups, the manifest says {shard.groups}")
-            start, stop = _pixel_range(file.metadata, index)
-            if not 0 <= start < stop <= shard.bytes:
-                raise ValueError(f"row group {index} lies beyond the file's end")
-            image[start:stop] = np.frombuffer(self._read_range(shard, start, stop - start), np.uint8)
+            self._fill(image, shard, *_bytes_of(file.metadata, index, ("lr", "hr")))
             table = file.read_row_group(index, columns=["lr", "hr"], use_threads=False)
         group = SampleGroup(pixels(table, "lr"), pixels(table, "hr"))
         rows = min(shard.group_rows, shard.rows - index * shard.group_rows)
@@ -79,6 +100,17 @@ class ShardReader:
         if (group.lr.shape, group.hr.shape) != ((rows, *lr), (rows, *hr)):
             raise ValueError(f"row group {index} holds lr {group.lr.shape}, the manifest says {(rows, *lr)}")
         return group
+
+    def _fill(self, image: NDArray[np.uint8], shard: Shard, start: int, stop: int) -> None:
+        """Read bytes of the file into their place in its image."""
+        if not 0 <= start < stop <= shard.bytes:
+            raise ValueError(f"bytes {start} to {stop} lie beyond the file's end")
+        image[start:stop] = np.frombuffer(self._read_range(shard, start, stop - start), np.uint8)
+
+    def _footer(self, shard: Shard) -> bytes:
+        footer = self._footers.get(shard.path) or self._read_footer(shard)
+        self._footers[shard.path] = footer  # two threads may read it, with the same result
+        return footer
 
     def _read_footer(self, shard: Shard) -> bytes:
         length = min(_FOOTER_BYTES, shard.bytes)
@@ -149,10 +181,11 @@ def _line(error: BaseException) -> str:
     return one_line(error)[:300] or type(error).__name__
 
 
-def _pixel_range(metadata: pq.FileMetaData, index: int) -> tuple[int, int]:
-    """Return the first byte of row group ``index``'s pixels, and the byte after the last."""
+def _bytes_of(metadata: pq.FileMetaData, index: int, columns: tuple[str, ...]) -> tuple[int, int]:
+    """Return the first byte of columns of row group ``index``, which lie side by side, and the byte after the last."""
     group = metadata.row_group(index)
-    chunks = [group.column(metadata.schema.names.index(name)) for name in ("lr", "hr")]
+    chunks = [group.column(metadata.schema.names.index(name)) for name in columns]
+    # A dictionary, which strings and numbers have, lies before the data.
     starts = [chunk.dictionary_page_offset or chunk.data_page_offset for chunk in chunks]
     stops = [start + chunk.total_compressed_size for start, chunk in zip(starts, chunks, strict=True)]
     return min(starts), max(stops)

@@ -241,10 +241,13 @@ def _print_plan(config: Config, manifest: Manifest, tracking_uri: str, *, resume
 
     data, run = config.data, config.run
     planned = ", ".join(f"stage {stage.number}: {stage.stop - stage.start}" for stage in stages(config))
-    epochs = stages(config)[-1].stop * data.batch_size / manifest.samples
+    passes = stages(config)[-1].stop * data.batch_size / manifest.samples
+    often = (
+        f"so {passes:.1f} passes over them" if data.motion == 1 else f"what moves up to {data.motion} times as often"
+    )
     log.info(f"run {run.name} in {run_record.run_folder(config)}{' (exists: resuming)' if resumed else ''}")
     log.info(f"model: {parameter_count(config.model):,} parameters; steps: {planned}")
-    log.info(f"data: {manifest.samples} samples, batch {data.batch_size}, so {epochs:.1f} passes over them")
+    log.info(f"data: {manifest.samples} samples, batch {data.batch_size}, {often}")
     wanted, there = run.worker_range[1] * run.cpus_per_worker, os.cpu_count() or 1
     if not os.environ.get("RAY_ADDRESS") and wanted > there:  # in a cluster they wait for CPUs, here they share them
         log.info(f"note: {run.workers} workers ask for {wanted} CPUs and share the {there} of this machine: no faster")

@@ -40,6 +40,30 @@ def test_each_sample_comes_once_an_epoch(rows: list[int], batch_size: int, shuff
         assert set(stream[epoch * total : (epoch + 1) * total]) == everything
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=6), min_size=1, max_size=12), st.integers(1, 9))
+def test_samples_come_as_often_in_an_epoch_as_they_should(repeats: list[list[int]], batch_size: int) -> None:
+    wanted = Counter({(g, row): often for g, group in enumerate(repeats) for row, often in enumerate(group)})
+    rows, often = np.array([len(group) for group in repeats]), np.concatenate(repeats)
+    subject = SampleOrder(rows, batch_size, 2, 1, often)
+    stream = [tuple(subject.sample(*divmod(number, batch_size))) for number in range(2 * subject.total)]
+    assert Counter(stream[: subject.total]) == Counter(stream[subject.total :]) == wanted
+    assert subject.total == sum(subject.group_uses) == wanted.total()
+
+
+def test_samples_that_come_once_each_come_as_without_counts() -> None:
+    rows = np.array([3, 2, 4])
+    with_counts, without = (SampleOrder(rows, 4, 2, 7, often) for often in (np.ones(9, np.int64), None))
+    for number in range(30):
+        assert with_counts.sample(*divmod(number, 4)) == without.sample(*divmod(number, 4))
+
+
+@pytest.mark.parametrize("often", [[1, 1], [1, 1, 0], [1, 1, 1, 1]])
+def test_counts_that_are_not_the_rows_are_refused(often: list[int]) -> None:
+    with pytest.raises(ValueError, match="every row must come at least once"):
+        SampleOrder(np.array([2, 1]), 1, 1, 0, np.array(often))
+
+
 @settings(deadline=None, max_examples=30)
 @given(group_rows, st.integers(1, 20), st.integers(0, 500))
 def test_any_step_can_come_first(rows: list[int], batch_size: int, step: int) -> None:

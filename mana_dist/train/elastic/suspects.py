@@ -4,14 +4,14 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.data.manifest import Manifest, Shard
+from mana_dist.data.motion import read_repeats
 from mana_dist.data.order import SampleOrder, slots_of
-from mana_dist.data.row_groups import group_sizes
+from mana_dist.data.row_groups import group_rows
 from mana_dist.storage.retry import persistently
 from mana_dist.train.run_record import run_folder
 
@@ -48,13 +48,14 @@ def suspects(config: Config, manifest: Manifest, step: int, finite: list[bool]) 
     """
     data, seed = config.data, config.run.seed
     assert data.path is not None
-    groups = [(shard, index, rows) for shard in manifest.shards for index, rows in enumerate(group_sizes(shard))]
-    order = SampleOrder(np.array([rows for *_, rows in groups]), data.batch_size, data.shuffle_groups, seed)
+    groups = [(shard, index) for shard in manifest.shards for index in range(shard.groups)]
+    repeats = read_repeats(data.path, manifest, data.motion, data.readers)
+    order = SampleOrder(group_rows(manifest), data.batch_size, data.shuffle_groups, seed, repeats)
     found = []
     for rank, is_finite in enumerate(finite):
         for slot in slots_of(rank, len(finite), data.batch_size):
             reference = order.sample(step - 1, slot)
-            shard, index, _ = groups[reference.group]
+            shard, index = groups[reference.group]
             clip, centre = _origin(data.path, shard, index, reference.row)
             row = index * shard.group_rows + reference.row
             found.append(Suspect(slot, storage.join(data.path, shard.path), row, clip, centre, not is_finite))

@@ -171,9 +171,10 @@ def describe(config: Config, plan: Plan) -> list[str]:
     data = config.data
     accumulated = f" in {plan.passes} passes each" if plan.passes > 1 else ""
     batch = f"{data.batch_size} crops of {data.crop}x{data.crop} over {plan.workers} worker(s){accumulated}"
+    least = "at least " if data.motion > 1 else ""  # and epochs at most those below: flows are not looked at here
     lines = [
         f"model: {plan.parameters:,} parameters",
-        f"batch: {batch}; {plan.samples} samples an epoch, {plan.samples / data.batch_size:.1f} steps",
+        f"batch: {batch}; {least}{plan.samples} samples an epoch, {plan.samples / data.batch_size:.1f} steps",
         "stage   steps  epochs       trained  TFLOP/step  MiB per device, estimated",
     ]
     for planned in plan.stages:

@@ -32,4 +32,5 @@ def read_repeats(uri: str, manifest: Manifest, most: int, readers: int) -> NDArr
         return None
     reader = ShardReader(uri, manifest)
     with ThreadPoolExecutor(max_workers=readers) as threads:
-        return repeats(np.concatenate(list(threads.map(reader.flow, manifest.shards))), most)
+        flows = threads.map(lambda shard: reader.column(shard, "flow").to_numpy(), manifest.shards)
+        return repeats(np.concatenate(list(flows)), most)

@@ -55,23 +55,23 @@ class ShardReader:
         with self._damage_named(shard):
             return self._read(shard, index)
 
-    def flow(self, shard: Shard) -> NDArray[np.float32]:
-        """Return the flow of all samples of ``shard``, LR pixels a frame.
+    def column(self, shard: Shard, name: str) -> pa.ChunkedArray:
+        """Return what the column ``name``, none of the pixels', holds for all samples of ``shard``.
 
         Raises:
             UserError: as :meth:`read`.
         """
         with self._damage_named(shard):
-            image = np.empty(shard.bytes, np.uint8)  # only the footer and the flows are filled in
+            image = np.empty(shard.bytes, np.uint8)  # only the footer and the column are filled in
             footer = self._footer(shard)
             image[-len(footer) :] = np.frombuffer(footer, np.uint8)
             with pq.ParquetFile(pa.BufferReader(image), page_checksum_verification=True) as file:
                 for index in range(file.num_row_groups):
-                    self._fill(image, shard, *_bytes_of(file.metadata, index, ("flow",)))
-                flows: NDArray[np.float32] = file.read(columns=["flow"], use_threads=False)["flow"].to_numpy()
-        if len(flows) != shard.rows:
-            raise UserError(f"{self._name(shard)}: {len(flows)} samples, the manifest says {shard.rows}")
-        return flows
+                    self._fill(image, shard, *_bytes_of(file.metadata, index, (name,)))
+                column: pa.ChunkedArray = file.read(columns=[name], use_threads=False)[name]
+            if len(column) != shard.rows:
+                raise ValueError(f"{len(column)} samples, the manifest says {shard.rows}")
+        return column
 
     @contextlib.contextmanager
     def _damage_named(self, shard: Shard) -> Iterator[None]:

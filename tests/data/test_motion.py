@@ -16,7 +16,7 @@ from mana_dist.data.samples import Sample, ShardWriter
 from mana_dist.errors import UserError
 
 FLOWS = [0.0, 0.2, 2.5, 0.5, 1.0, float("nan"), 0.7]
-OFTEN = [1, 2, 4, 2, 4, 1, 3]  # 1 + 3 * min(flow, 1), rounded (half to even), by hand
+OFTEN = [1, 2, 4, 3, 4, 1, 3]  # 1 + 3 * min(flow, 1), rounded (half to even), by hand
 
 
 @pytest.fixture

@@ -88,3 +88,12 @@ def test_half_written_results_of_a_killed_run_are_deleted(tmp_path: Path) -> Non
     Ledger(str(tmp_path)).clear_partial([output, pictures])
     assert not any(path.exists() for path in ours)
     assert all(path.exists() for path in others)
+
+
+def test_precision_is_kept_for_each_device(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path))
+    ledger.save_precision("cpu", "bf16")
+    ledger.save_precision("cuda", "fp32")
+    assert [ledger.precision(device) for device in ("cpu", "cuda", "tpu")] == ["bf16", "fp32", None]
+    (tmp_path / ".work" / "precision-cpu.json").write_text('{"precision": ')
+    assert ledger.precision("cpu") is None  # a record that cannot be read is no record

@@ -69,9 +69,9 @@ def upscale(
             log.info(f"{destination}: is done already, by the same command")
             return None
     folder = work_folder.work_folder(destination)
-    placed, identity = _placed(loaded, surveyed, settings, folder)
-    log.info(f"precision: {placed.precision}")
-    segments = within(segments_of(whole, placed.frames, settings.segment), first, end)
+    prepared, identity = _network_and_identity(loaded, surveyed, settings, folder)
+    log.info(f"precision: {prepared.precision}")
+    segments = within(segments_of(whole, prepared.frames, settings.segment), first, end)
     stays = f"what is done stays in {folder}, and the same command goes on from there"
     with _errors(f"{destination}: cannot be written"), work_folder.opened(folder, identity):
         sizes = segment_record.sizes(folder)
@@ -84,7 +84,7 @@ def upscale(
         try:
             with _errors(f"{source}: cannot be upscaled", stays):
                 for stretch in _stretches(missing):
-                    upscale_segments(surveyed, stretch, placed, settings, folder, progress.step)
+                    upscale_segments(surveyed, stretch, prepared, settings, folder, progress.step)
             progress.close()
             place = f"after the last of {count(surveyed.frames, 'frame')}, while they were joined"
             with _errors(f"{destination}: cannot be written", stays):
@@ -96,23 +96,23 @@ def upscale(
             log.warning(f"stopped {place}; {stays}")
             raise
         shutil.rmtree(folder, ignore_errors=True)  # while it is held
-    _log(destination, summary, progress, f"{placed.device} in {placed.precision.precision}", settings)
+    _log(destination, summary, progress, f"{prepared.device} in {prepared.precision.precision}", settings)
     return summary
 
 
-def _placed(
+def _network_and_identity(
     loaded: model_folder.Loaded, surveyed: Survey, settings: Settings, folder: str
 ) -> tuple[Network, dict[str, Any]]:
     """Return the network and the job's identity; ``auto`` is what it was in the run that goes on."""
-    placed = network(loaded.model, settings, surveyed)
-    identity = work_folder.identity(surveyed, loaded.sha256, settings, placed)
+    prepared = network(loaded.model, settings, surveyed)
+    identity = work_folder.identity(surveyed, loaded.sha256, settings, prepared)
     if (before := work_folder.as_before(folder, identity, settings)) != settings:
-        placed = network(loaded.model, before, surveyed)
+        prepared = network(loaded.model, before, surveyed)
         if settings.precision == "auto":
-            choice = PrecisionChoice(placed.precision.precision, "as the unfinished run")
-            placed = replace(placed, precision=choice)
-        identity = work_folder.identity(surveyed, loaded.sha256, settings, placed)
-    return placed, identity
+            choice = PrecisionChoice(prepared.precision.precision, "as the unfinished run")
+            prepared = replace(prepared, precision=choice)
+        identity = work_folder.identity(surveyed, loaded.sha256, settings, prepared)
+    return prepared, identity
 
 
 @contextmanager

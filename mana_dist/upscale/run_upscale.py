@@ -13,7 +13,7 @@ import av
 from mana_dist.console import log
 from mana_dist.errors import UserError, terminable
 from mana_dist.model.precision import PrecisionChoice
-from mana_dist.progress import Progress, count
+from mana_dist.progress import LiveLine, count
 from mana_dist.registry import model_folder
 from mana_dist.upscale import mark, segment_record, work_folder
 from mana_dist.upscale.config import Settings
@@ -79,24 +79,24 @@ def upscale(
         begin = max(missing[0].start - first, 0) if missing else surveyed.frames
         if len(missing) < len(segments):
             log.info(f"going on: {len(segments) - len(missing)} of {len(segments)} segments were finished before")
-        progress = Progress(os.path.basename(destination.rstrip("/")), max(surveyed.frames - begin, 0))
+        live = LiveLine(os.path.basename(destination.rstrip("/")), max(surveyed.frames - begin, 0))
         place = ""
         try:
             with _errors(f"{source}: cannot be upscaled", stays):
                 for stretch in _stretches(missing):
-                    upscale_segments(surveyed, stretch, prepared, settings, folder, progress.step)
-            progress.close()
+                    upscale_segments(surveyed, stretch, prepared, settings, folder, live.step)
+            live.close()
             place = f"after the last of {count(surveyed.frames, 'frame')}, while they were joined"
             with _errors(f"{destination}: cannot be written", stays):
                 if overwrite and not settings.compare:
                     clear_comparison(destination, marked)
                 summary = join(surveyed, segments, folder, destination, settings, marked=marked)
         except (KeyboardInterrupt, SystemExit):
-            place = place or f"at frame {begin + progress.count} of about {surveyed.frames}"
+            place = place or f"at frame {begin + live.count} of about {surveyed.frames}"
             log.warning(f"stopped {place}; {stays}")
             raise
         shutil.rmtree(folder, ignore_errors=True)  # while it is held
-    _log(destination, summary, progress, f"{prepared.device} in {prepared.precision.precision}", settings)
+    _log(destination, summary, live, f"{prepared.device} in {prepared.precision.precision}", settings)
     return summary
 
 
@@ -130,9 +130,9 @@ def _stretches(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
         yield [segment for _, segment in group]
 
 
-def _log(destination: str, summary: Summary, progress: Progress, device: str, settings: Settings) -> None:
+def _log(destination: str, summary: Summary, live: LiveLine, device: str, settings: Settings) -> None:
     shots = f", {summary.cuts + 1} shots" if summary.cuts else ""
-    speed = f"in {progress.seconds:.1f} s ({progress.rate:.2f} frames/s on {device})"
+    speed = f"in {live.seconds:.1f} s ({live.rate:.2f} frames/s on {device})"
     frames = count(summary.frames, "frame")
     log.info(f"{destination}: {frames} {speed}; {summary.width}x{summary.height}, {settings.codec}{shots}")
     for extra in summary.extras:

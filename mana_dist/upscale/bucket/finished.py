@@ -28,7 +28,7 @@ def as_json(output: Output, summary: Summary) -> dict[str, Any]:
     return {"source": redacted(output.source), "output": output.name, **dataclasses.asdict(summary)}
 
 
-class Ledger:
+class ResultRecords:
     """The folder of the results as it was when the run began, and the records in ``<out>/.work/``.
 
     Args:

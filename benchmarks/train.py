@@ -160,7 +160,7 @@ def ray_loop(task: Task) -> None:
             costs = []
             for _ in range(count):
                 clock = Clock()
-                loss = engine.step(prepared[step % BATCHES], 1.0)
+                loss = engine.step(prepared[step % BATCHES], config.data.batch_size)
                 meter.add(loss, engine.gradient_norm)
                 step += 1
                 if step % LOG_EVERY == 0:

@@ -10,7 +10,7 @@ TERMINAL_INTERVAL = 0.2  # seconds between updates of a line that is overwritten
 LOG_INTERVAL = 5.0  # and between lines of a log
 
 
-class Progress:
+class LiveLine:
     """Counts frames and says so from time to time: overwriting one line on a terminal, line by line elsewhere."""
 
     def __init__(self, label: str, total: int | None, stream: TextIO | None = None) -> None:

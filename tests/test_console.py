@@ -9,13 +9,13 @@ from mana_dist.console import log
 
 SAY = """
 from mana_dist.console import log, show
-from mana_dist.progress import Progress
+from mana_dist.progress import LiveLine
 if {shown}:
     show()
     show()
 log.info("100% done")
 log.warning("left out: a")
-line = Progress("frames", 3)
+line = LiveLine("frames", 3)
 line._said -= 60
 line.step()
 """

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from mana_dist.progress import Progress, duration
+from mana_dist.progress import LiveLine, duration
 
 
 class Terminal(io.StringIO):
@@ -21,7 +21,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_log_gets_a_line_every_five_seconds_with_rate_and_time_left(clock: list[float]) -> None:
     stream = io.StringIO()
-    progress = Progress("clip", 100, stream)
+    progress = LiveLine("clip", 100, stream)
     for _ in range(20):
         clock[0] += 0.5
         progress.step()
@@ -35,7 +35,7 @@ def test_log_gets_a_line_every_five_seconds_with_rate_and_time_left(clock: list[
 
 def test_several_frames_at_once_count_as_many(clock: list[float]) -> None:
     stream = io.StringIO()
-    progress = Progress("3 clips", 100, stream)
+    progress = LiveLine("3 clips", 100, stream)
     for frames in (10, 0, 15):
         clock[0] += 5
         progress.step(frames)
@@ -48,7 +48,7 @@ def test_several_frames_at_once_count_as_many(clock: list[float]) -> None:
 
 def test_terminal_line_is_overwritten_and_cleared(clock: list[float]) -> None:
     stream = Terminal()
-    progress = Progress("clip", 20_000, stream)
+    progress = LiveLine("clip", 20_000, stream)
     clock[0] += 1
     progress.step()
     progress.close()
@@ -59,7 +59,7 @@ def test_terminal_line_is_overwritten_and_cleared(clock: list[float]) -> None:
 
 def test_without_a_total_there_is_no_guess(clock: list[float]) -> None:
     stream = io.StringIO()
-    progress = Progress("clip", None, stream)
+    progress = LiveLine("clip", None, stream)
     clock[0] += 10
     progress.step()
     assert stream.getvalue() == "clip: frame 1, 0.10 frames/s\n"

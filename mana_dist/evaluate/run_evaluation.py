@@ -27,7 +27,7 @@ from mana_dist.evaluate.subset import parse_subset
 from mana_dist.metrics import METRICS, PAPERS, Measure, Unavailable, load_all
 from mana_dist.model.inference import choose_device
 from mana_dist.model.precision import Precision, precision_here
-from mana_dist.progress import Progress
+from mana_dist.progress import LiveLine
 from mana_dist.ray_tasks import precision_on_cluster
 from mana_dist.registry.model_folder import REGISTRY_SCHEME
 from mana_dist.registry.names import check_experiment
@@ -313,13 +313,13 @@ class _ClipLines:
         self._clips = clips
         self._done = 0
         lengths = [clip.length for clip in clips if clip.length is not None]
-        self._all = Progress(f"{len(clips)} clips", sum(lengths) if len(lengths) == len(clips) else None)
-        self._live: Progress | None = None
+        self._all = LiveLine(f"{len(clips)} clips", sum(lengths) if len(lengths) == len(clips) else None)
+        self._live: LiveLine | None = None
 
     def progress(self, position: int) -> Callable[[], None]:
         """Return what is to be called after each frame of the clip of that position."""
         clip = self._clips[position]
-        self._live = Progress(f"clip {position + 1}/{len(self._clips)} {clip.name}", clip.length)
+        self._live = LiveLine(f"clip {position + 1}/{len(self._clips)} {clip.name}", clip.length)
         return self._live.step
 
     def count(self, frames: int) -> None:

@@ -113,7 +113,7 @@ def score_clips(
     if shared.workers > 1 or elsewhere:
         with _ray(shared) as cluster:
             return _on_ray(clips, settings, workers, cluster, on_scored, on_frames)
-    settings = _placed(settings)
+    settings = _on_device(settings)
     gathered = _Gathered()
     with _threads(settings.threads):
         for position, clip in enumerate(clips):
@@ -164,7 +164,7 @@ class _Worker:
             import ray
 
             settings: Settings = ray.get(shared[0])
-            self._settings = _placed(settings)
+            self._settings = _on_device(settings)
         _set_threads(self._settings.threads)
         self._frames = 0
         try:
@@ -294,12 +294,12 @@ def _result(reference: Any) -> ScoredClip | None:
     return result
 
 
-def _placed(settings: Settings) -> Settings:
-    placed = {
+def _on_device(settings: Settings) -> Settings:
+    measures = {
         name: measure.on(settings.device) if isinstance(measure, Network) else measure
         for name, measure in settings.measures.items()
     }
-    return replace(settings, measures=placed)
+    return replace(settings, measures=measures)
 
 
 @contextlib.contextmanager

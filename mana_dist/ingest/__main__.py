@@ -36,15 +36,6 @@ def main(arguments: Sequence[str]) -> None:
         ingest(options)
 
 
-def parse(arguments: Sequence[str]) -> IngestOptions:
-    """Return the options that a command line gives.
-
-    Raises:
-        UserError: unknown, missing or wrong options.
-    """
-    return _options(_parser().parse_args(arguments))
-
-
 def _options(values: argparse.Namespace) -> IngestOptions:
     for name in ("source", "out"):
         if not getattr(values, name):

@@ -13,7 +13,7 @@ _EVERY_LINE = 20  # units up to which each gets a line
 _SECONDS = 5.0  # between lines of a longer job
 
 
-class Report:
+class UnitLines:
     """Progress with rate and time left, a line for each unit, of long jobs one every few seconds.
 
     Args:

@@ -16,7 +16,7 @@ from mana_dist.ingest.config import IngestOptions
 from mana_dist.ingest.dry_run import estimate
 from mana_dist.ingest.finished_units import Ledger
 from mana_dist.ingest.header import reason_to_refuse, reject_lookalikes
-from mana_dist.ingest.progress_lines import Report
+from mana_dist.ingest.progress_lines import UnitLines
 from mana_dist.ingest.units import UnitResult
 from mana_dist.progress import count
 from mana_dist.storage import lease
@@ -120,7 +120,7 @@ def _work(todo: Sequence[Clip], there: int, options: IngestOptions, held: Lease)
     Ledger(options.out).begin(overwrite=options.overwrite)
     planned = unit_tasks.plan(todo, options.out, options.settings, options.segment_frames)
     done = Ledger(options.out).find(unit.name for unit in planned)
-    report = Report(planned, options.settings, clips=len(todo), done=done, there=there)
+    lines = UnitLines(planned, options.settings, clips=len(todo), done=done, there=there)
     results = list(done.values())
     left = [unit for unit in planned if unit.name not in done]
     for result in unit_tasks.run(left, options.out, options.settings, held.fence):
@@ -129,7 +129,7 @@ def _work(todo: Sequence[Clip], there: int, options: IngestOptions, held: Lease)
             held.check()
             raise UserError(f"{result.failure}; mend it, and the same command goes on where this one stopped")
         results.append(result)
-        report.add(result)
+        lines.add(result)
     return results
 
 

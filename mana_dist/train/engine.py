@@ -93,19 +93,19 @@ class StageEngine:
         if moments:
             self._restore(moments, step - stage.start)
 
-    def step(self, batch: Batch, share: float) -> Tensor:
+    def step(self, batch: Batch, batch_size: int) -> Tensor:
         """Make one optimizer step, in as many forward and backward passes as ``run.micro_batch`` needs.
 
         Args:
-            batch: this worker's share of the global batch.
-            share: the share's size over the global batch's, (0, 1]; workers' shares sum to 1 and differ by one sample
-                at most.
+            batch: this worker's share of the global batch; workers' shares differ by one sample at most.
+            batch_size: samples of the global batch.
 
         Returns:
             This worker's part of the global batch's mean loss (the parts sum to it), a scalar on the device.
         """
         size = len(batch.lr)
-        parts = micro_batches(size, round(size / share), dist.get_world_size(), self._micro_batch)
+        share = size / batch_size
+        parts = micro_batches(size, batch_size, dist.get_world_size(), self._micro_batch)
         total = torch.zeros((), device=self._device)
         for number, part in enumerate(parts):
             self._engine.set_gradient_accumulation_boundary(number == len(parts) - 1)

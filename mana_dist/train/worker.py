@@ -17,7 +17,6 @@ from mana_dist.allocator import keep_freed_memory
 from mana_dist.config import Config
 from mana_dist.data.feed import Feed
 from mana_dist.data.manifest import Manifest
-from mana_dist.data.order import slots_of
 from mana_dist.errors import UserError
 from mana_dist.model import Mana
 from mana_dist.model.mana import initial_weights
@@ -127,13 +126,12 @@ class Worker:
 
     def _train_stage(self, stage: Stage, state: TrainState, feed: Feed) -> TrainState:
         config, run = self.config, self.config.run
-        share = len(slots_of(self.rank, self.world_size, config.data.batch_size)) / config.data.batch_size
         self._watchdog.beat(_SLOW)
         with StageEngine(config.model, run, stage, state.weights, state.moments, state.step, self.device) as engine:
             meter = Meter(config, stage, feed, self.send, self.device, self._peak)
             parts: list[torch.Tensor] = []
             for step in range(state.step + 1, stage.stop + 1):
-                parts.append(engine.step(next(feed), share))
+                parts.append(engine.step(next(feed), config.data.batch_size))
                 meter.add(parts[-1], engine.gradient_norm)
                 self._watchdog.beat()
                 self._saver.check()

@@ -45,15 +45,6 @@ def main(arguments: Sequence[str]) -> None:
     upscale(values.src, values.dst, values.model, settings, values.tracking_uri, overwrite=values.overwrite)
 
 
-def parse_bucket(arguments: Sequence[str]) -> BucketOptions:
-    """Return the options of a command line with ``--source`` and ``--out``.
-
-    Raises:
-        UserError: unknown, missing or wrong options.
-    """
-    return _bucket_options(_parser().parse_args(arguments))
-
-
 def _bucket_options(values: argparse.Namespace) -> BucketOptions:
     for name in ("source", "out"):
         if not getattr(values, name):

@@ -13,7 +13,7 @@ import av
 from mana_dist.console import log
 from mana_dist.errors import UserError, terminable
 from mana_dist.model.precision import PrecisionChoice
-from mana_dist.progress import Progress, count
+from mana_dist.progress import LiveLine, count
 from mana_dist.registry import model_folder
 from mana_dist.upscale import mark, segment_record, work_folder
 from mana_dist.upscale.config import Settings
@@ -69,9 +69,9 @@ def upscale(
             log.info(f"{destination}: is done already, by the same command")
             return None
     folder = work_folder.work_folder(destination)
-    placed, identity = _placed(loaded, surveyed, settings, folder)
-    log.info(f"precision: {placed.precision}")
-    segments = within(segments_of(whole, placed.frames, settings.segment), first, end)
+    prepared, identity = _network_and_identity(loaded, surveyed, settings, folder)
+    log.info(f"precision: {prepared.precision}")
+    segments = within(segments_of(whole, prepared.frames, settings.segment), first, end)
     stays = f"what is done stays in {folder}, and the same command goes on from there"
     with _errors(f"{destination}: cannot be written"), work_folder.opened(folder, identity):
         sizes = segment_record.sizes(folder)
@@ -79,40 +79,40 @@ def upscale(
         begin = max(missing[0].start - first, 0) if missing else surveyed.frames
         if len(missing) < len(segments):
             log.info(f"going on: {len(segments) - len(missing)} of {len(segments)} segments were finished before")
-        progress = Progress(os.path.basename(destination.rstrip("/")), max(surveyed.frames - begin, 0))
+        live = LiveLine(os.path.basename(destination.rstrip("/")), max(surveyed.frames - begin, 0))
         place = ""
         try:
             with _errors(f"{source}: cannot be upscaled", stays):
                 for stretch in _stretches(missing):
-                    upscale_segments(surveyed, stretch, placed, settings, folder, progress.step)
-            progress.close()
+                    upscale_segments(surveyed, stretch, prepared, settings, folder, live.step)
+            live.close()
             place = f"after the last of {count(surveyed.frames, 'frame')}, while they were joined"
             with _errors(f"{destination}: cannot be written", stays):
                 if overwrite and not settings.compare:
                     clear_comparison(destination, marked)
                 summary = join(surveyed, segments, folder, destination, settings, marked=marked)
         except (KeyboardInterrupt, SystemExit):
-            place = place or f"at frame {begin + progress.count} of about {surveyed.frames}"
+            place = place or f"at frame {begin + live.count} of about {surveyed.frames}"
             log.warning(f"stopped {place}; {stays}")
             raise
         shutil.rmtree(folder, ignore_errors=True)  # while it is held
-    _log(destination, summary, progress, f"{placed.device} in {placed.precision.precision}", settings)
+    _log(destination, summary, live, f"{prepared.device} in {prepared.precision.precision}", settings)
     return summary
 
 
-def _placed(
+def _network_and_identity(
     loaded: model_folder.Loaded, surveyed: Survey, settings: Settings, folder: str
 ) -> tuple[Network, dict[str, Any]]:
     """Return the network and the job's identity; ``auto`` is what it was in the run that goes on."""
-    placed = network(loaded.model, settings, surveyed)
-    identity = work_folder.identity(surveyed, loaded.sha256, settings, placed)
+    prepared = network(loaded.model, settings, surveyed)
+    identity = work_folder.identity(surveyed, loaded.sha256, settings, prepared)
     if (before := work_folder.as_before(folder, identity, settings)) != settings:
-        placed = network(loaded.model, before, surveyed)
+        prepared = network(loaded.model, before, surveyed)
         if settings.precision == "auto":
-            choice = PrecisionChoice(placed.precision.precision, "as the unfinished run")
-            placed = replace(placed, precision=choice)
-        identity = work_folder.identity(surveyed, loaded.sha256, settings, placed)
-    return placed, identity
+            choice = PrecisionChoice(prepared.precision.precision, "as the unfinished run")
+            prepared = replace(prepared, precision=choice)
+        identity = work_folder.identity(surveyed, loaded.sha256, settings, prepared)
+    return prepared, identity
 
 
 @contextmanager
@@ -130,9 +130,9 @@ def _stretches(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
         yield [segment for _, segment in group]
 
 
-def _log(destination: str, summary: Summary, progress: Progress, device: str, settings: Settings) -> None:
+def _log(destination: str, summary: Summary, live: LiveLine, device: str, settings: Settings) -> None:
     shots = f", {summary.cuts + 1} shots" if summary.cuts else ""
-    speed = f"in {progress.seconds:.1f} s ({progress.rate:.2f} frames/s on {device})"
+    speed = f"in {live.seconds:.1f} s ({live.rate:.2f} frames/s on {device})"
     frames = count(summary.frames, "frame")
     log.info(f"{destination}: {frames} {speed}; {summary.width}x{summary.height}, {settings.codec}{shots}")
     for extra in summary.extras:

@@ -120,8 +120,8 @@ def upscale_segments(
         writers = stack.enter_context(Writers(survey, segments, settings, folder, bits))
         write = stack.enter_context(WriteBehind(writers.add, _WRITTEN_BEHIND))
         # All that ends the reading is in the thread too: it never reads on where a single thread would have stopped.
-        placed = _placed(_same_size(source, survey, bits), segments, context(network.frames))
-        ahead = stack.enter_context(closing(read_ahead(_with_cuts(placed), _READ_AHEAD)))
+        marked = _with_segments(_same_size(source, survey, bits), segments, context(network.frames))
+        ahead = stack.enter_context(closing(read_ahead(_with_cuts(marked), _READ_AHEAD)))
         last = -1
         for shot in _shots(ahead):
             for result in network.upscale(shot, shot):
@@ -138,7 +138,7 @@ def upscale_segments(
 
 
 @dataclass(frozen=True)
-class _Placed:
+class _MarkedFrame:
     """A frame, its segment and its shot.
 
     Attributes:
@@ -157,9 +157,9 @@ class _Placed:
 class _Shot:
     """The frames of one shot as the network reads them, and which of them are wanted."""
 
-    def __init__(self, items: Iterable[_Placed]) -> None:
+    def __init__(self, items: Iterable[_MarkedFrame]) -> None:
         self._items = items
-        self._waiting: deque[_Placed] = deque()
+        self._waiting: deque[_MarkedFrame] = deque()
         self._first = 0  # number of the first that waits
 
     def __iter__(self) -> Iterator[Pixels]:
@@ -171,7 +171,7 @@ class _Shot:
         assert isinstance(number, int)
         return self._waiting[number - self._first].segment is not None
 
-    def next_wanted(self) -> _Placed:
+    def next_wanted(self) -> _MarkedFrame:
         """Return the frame of the network's next result."""
         while True:
             item = self._waiting.popleft()
@@ -180,21 +180,21 @@ class _Shot:
                 return item
 
 
-def _with_cuts(placed: Iterable[_Placed]) -> Iterator[_Placed]:
-    for item, is_cut in mark_cuts(placed, lambda item: to_8_bits(item.frame.pixels)):
+def _with_cuts(marked: Iterable[_MarkedFrame]) -> Iterator[_MarkedFrame]:
+    for item, is_cut in mark_cuts(marked, lambda item: to_8_bits(item.frame.pixels)):
         yield replace(item, begins_shot=is_cut)
 
 
-def _shots(placed: Iterable[_Placed]) -> Iterator[_Shot]:
+def _shots(marked: Iterable[_MarkedFrame]) -> Iterator[_Shot]:
     """Yield the shots; one must be read to its end before the next."""
     number = 0
 
-    def shot_of(item: _Placed) -> int:
+    def shot_of(item: _MarkedFrame) -> int:
         nonlocal number
         number += item.begins_shot
         return number
 
-    for _, shot in itertools.groupby(placed, shot_of):
+    for _, shot in itertools.groupby(marked, shot_of):
         yield _Shot(shot)
 
 
@@ -212,9 +212,9 @@ def _same_size(source: Source, survey: Survey, bits: int) -> Iterator[NumberedFr
             yield frame
 
 
-def _placed(frames: Iterable[NumberedFrame], segments: Sequence[Segment], around: int) -> Iterator[_Placed]:
+def _with_segments(frames: Iterable[NumberedFrame], segments: Sequence[Segment], around: int) -> Iterator[_MarkedFrame]:
     """Yield the segments' frames, and as many as ``around`` before and after them."""
-    before: deque[_Placed] = deque(maxlen=around)
+    before: deque[_MarkedFrame] = deque(maxlen=around)
     at = 0
     after = 0
     begun = False
@@ -226,16 +226,16 @@ def _placed(frames: Iterable[NumberedFrame], segments: Sequence[Segment], around
             at += 1
         if at == len(segments):
             after += 1
-            yield _Placed(frame, None)
+            yield _MarkedFrame(frame, None)
             if after == around:
                 return
         elif not begun and _is_before(frame, segments[0]):
-            before.append(_Placed(frame, None))
+            before.append(_MarkedFrame(frame, None))
         else:
             begun = True
             yield from before
             before.clear()
-            yield _Placed(frame, segments[at], missing)
+            yield _MarkedFrame(frame, segments[at], missing)
 
 
 def _is_before(frame: NumberedFrame, segment: Segment) -> bool:

@@ -11,8 +11,8 @@ import pytest
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.degradation import BI, DEGRADATIONS, Degradation
 from mana_dist.footage.layouts import is_lr_name
-from mana_dist.ingest.__main__ import parse
 from mana_dist.ingest.units import unit_name, whole
+from tests.command_lines import ingest_options
 from tests.data.shards import plain_array
 from tests.evaluate.footage import evaluate, frames_of, write_folder, write_pair
 from tests.ingest.datasets import clip_at, run
@@ -33,7 +33,7 @@ def nearest() -> Iterator[Degradation]:
 
 
 def test_ingest_makes_its_lr_frames(tmp_path: Path, nearest: Degradation) -> None:
-    options = parse(["--source", "x", "--out", "y", "--degradation", "NN"])
+    options = ingest_options(["--source", "x", "--out", "y", "--degradation", "NN"])
     assert options.settings.degradation is nearest
     frames = noise_frames(3)
     clip = clip_at(write_pictures(tmp_path / "clip", frames))

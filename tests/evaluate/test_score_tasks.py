@@ -88,7 +88,10 @@ def evaluate_apart(out: Path, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_two_layouts_at_one_and_two_workers_have_byte_equal_means(tmp_path: Path, model: str) -> None:
+def test_two_layouts_at_one_and_two_workers_have_byte_equal_means(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", __file__)  # no folder for a download, in the other process neither
     for seed, (name, length) in enumerate(CLIPS.items()):
         frames = frames_of(length, seed, 50, 67)
         write_folder(tmp_path / "plain" / name, frames)

@@ -5,7 +5,7 @@ import pytest
 from mana_dist.data.config import SampleSettings
 from mana_dist.footage.expand import Clip
 from mana_dist.ingest import units
-from mana_dist.ingest.progress_lines import Report
+from mana_dist.ingest.progress_lines import UnitLines
 from mana_dist.ingest.units import ClipResult, Unit, UnitResult
 from mana_dist.video.strict import Segment
 
@@ -31,9 +31,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_time_left_counts_only_what_is_left(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     """Eight of ten equal units were done before: after the ninth, which took a minute, a minute is left."""
     planned = [units.whole([clip(str(number))], SETTINGS) for number in range(10)]
-    report = Report(planned, SETTINGS, clips=10, done={unit.name for unit in planned[:8]}, there=0)
+    lines = UnitLines(planned, SETTINGS, clips=10, done={unit.name for unit in planned[:8]}, there=0)
     clock[0] = 60.0
-    report.add(result(planned[8], 3))
+    lines.add(result(planned[8], 3))
     told = capsys.readouterr().out
     assert "8 of 10 tasks were done before it was stopped" in told
     assert "[9/10] 8: 3 samples; " in told
@@ -43,9 +43,9 @@ def test_time_left_counts_only_what_is_left(clock: list[float], capsys: pytest.C
 def test_a_part_without_samples_does_not_refuse_its_film(capsys: pytest.CaptureFixture[str]) -> None:
     parts = units.split(clip("film"), [Segment(None, 0, 106), Segment(5000, 100, None)], SETTINGS)
     single = units.whole([clip("title")], SETTINGS)
-    report = Report([*parts, single], SETTINGS, clips=2, done=(), there=0)
-    report.add(result(parts[0], 0, "no sample in its 100 frames"))
-    report.add(result(single, 0, "no sample in its 10 frames"))
+    lines = UnitLines([*parts, single], SETTINGS, clips=2, done=(), there=0)
+    lines.add(result(parts[0], 0, "no sample in its 100 frames"))
+    lines.add(result(single, 0, "no sample in its 10 frames"))
     told = capsys.readouterr().out
     assert "[1/3] film: 0 samples; " in told
     assert "[2/3] title: rejected; " in told

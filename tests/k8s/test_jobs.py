@@ -11,9 +11,8 @@ import yaml
 from mana_dist import config as configuration
 from mana_dist.errors import UserError
 from mana_dist.evaluate.__main__ import parse as parse_evaluation
-from mana_dist.ingest.__main__ import parse as parse_ingest
 from mana_dist.serve import ServeOptions
-from mana_dist.upscale.__main__ import parse_bucket
+from tests.command_lines import bucket_options, ingest_options
 from tests.k8s.manifests import (
     JOBS,
     OVERLAYS,
@@ -40,7 +39,7 @@ def arguments(overlay: str, job: str) -> list[str]:
 def test_ingest(overlay: str) -> None:
     line, values = arguments(overlay, "ingest"), settings(overlay)
     assert line[:2] == ["mana", "ingest"]
-    asked = parse_ingest(line[2:])
+    asked = ingest_options(line[2:])
     assert (asked.sources, asked.out) == ((values["MANA_SOURCE"],), values["MANA_SAMPLES"])
 
 
@@ -87,11 +86,11 @@ def test_evaluate(overlay: str) -> None:
 def test_upscale(overlay: str) -> None:
     line, values = arguments(overlay, "upscale"), settings(overlay)
     assert line[:2] == ["mana", "upscale"]
-    asked = parse_bucket(line[2:])
+    asked = bucket_options(line[2:])
     assert (asked.sources, asked.out) == ((values["MANA_UPSCALE_SOURCE"],), values["MANA_UPSCALED"])
     assert asked.model == values["MANA_MODEL"]
     with pytest.raises(UserError, match="--modell"):
-        parse_bucket([*line[2:], "--modell", "x"])
+        bucket_options([*line[2:], "--modell", "x"])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -82,9 +82,7 @@ def engine_loop(
     with StageEngine(MODEL, run, stage(number), weights, moments, first, torch.device("cpu")) as engine:
         for step in range(first, last):
             whole = global_batch(step)
-            part = engine.step(
-                Batch(whole.lr[mine.start : mine.stop], whole.hr[mine.start : mine.stop]), len(mine) / BATCH
-            )
+            part = engine.step(Batch(whole.lr[mine.start : mine.stop], whole.hr[mine.start : mine.stop]), BATCH)
             dist.all_reduce(part)
             losses.append(part.item())
             norms.append(engine.gradient_norm.item())
@@ -118,7 +116,7 @@ def accumulated_gradients(run: RunConfig, number: int) -> tuple[Gradients, float
     mine, batch = slots_of(dist.get_rank(), dist.get_world_size(), PASSES), global_batch(0, PASSES)
     part = Batch(batch.lr[mine.start : mine.stop], batch.hr[mine.start : mine.stop])
     with StageEngine(MODEL, run, stage(number), initial_weights(MODEL, 0), {}, 0, torch.device("cpu")) as engine:
-        engine.step(part, len(mine) / PASSES)
+        engine.step(part, PASSES)
         gradients = {
             name.removeprefix("exp_avg."): moment / (1 - ADAM_BETAS[0])
             for name, moment in engine.moments().items()

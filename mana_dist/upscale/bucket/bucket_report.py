@@ -22,7 +22,7 @@ _SECONDS = 5.0  # between lines of a longer job
 _LISTED = 20
 
 
-class Progress:
+class SegmentLines:
     """The lines about finished segments, with rate and time left.
 
     Args:
@@ -81,7 +81,7 @@ def log_result(output: Output, summary: Summary) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class BucketReport:
     """The outcome of all sources.
 
     Attributes:

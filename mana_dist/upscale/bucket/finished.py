@@ -28,7 +28,7 @@ def as_json(output: Output, summary: Summary) -> dict[str, Any]:
     return {"source": redacted(output.source), "output": output.name, **dataclasses.asdict(summary)}
 
 
-class Ledger:
+class ResultRecords:
     """The folder of the results as it was when the run began, and the records in ``<out>/.work/``.
 
     Args:
@@ -58,10 +58,11 @@ class Ledger:
         Raises:
             OSError: the storage failed.
         """
-        with contextlib.suppress(FileNotFoundError):
-            text = storage.read_bytes(self._precision(device)).decode()
-            return "bf16" if text == "bf16" else "fp32"
-        return None
+        try:
+            values = json.loads(storage.read_bytes(self._precision(device)))
+            return "bf16" if values["precision"] == "bf16" else "fp32"
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
 
     def save_precision(self, device: str, precision: Precision) -> None:
         """Record what ``auto`` is on ``device``, so that later runs take the same on whatever processor.
@@ -69,10 +70,10 @@ class Ledger:
         Raises:
             OSError: the storage failed.
         """
-        storage.write_bytes(self._precision(device), precision.encode())
+        storage.write_bytes(self._precision(device), json.dumps({"precision": precision}).encode())
 
     def _precision(self, device: str) -> str:
-        return storage.join(self._out, FOLDER, f"precision-{device}")
+        return storage.join(self._out, FOLDER, f"precision-{device}{_RECORD}")
 
     def is_occupied(self, output: Output) -> bool:
         """Return whether something lies where a result, or a comparison of it, goes."""

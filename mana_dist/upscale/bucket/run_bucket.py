@@ -18,9 +18,9 @@ from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease
 from mana_dist.upscale import mark, work_folder
 from mana_dist.upscale.bucket import stages
-from mana_dist.upscale.bucket.bucket_report import Progress, Report, check_free, log_result
+from mana_dist.upscale.bucket.bucket_report import BucketReport, SegmentLines, check_free, log_result
 from mana_dist.upscale.bucket.config import BucketOptions
-from mana_dist.upscale.bucket.finished import Ledger
+from mana_dist.upscale.bucket.finished import ResultRecords
 from mana_dist.upscale.bucket.output_names import Output, outputs_of, without_results
 from mana_dist.upscale.bucket.segment_tasks import Failure, Recipe, Video
 from mana_dist.upscale.comparison import comparison_of
@@ -29,7 +29,7 @@ from mana_dist.upscale.join import Summary
 from mana_dist.upscale.segments import Segment
 
 
-def upscale_all(options: BucketOptions) -> Report:
+def upscale_all(options: BucketOptions) -> BucketReport:
     """Bring the results up to the sources: what is there stays, what is unfinished goes on.
 
     Returns:
@@ -45,7 +45,7 @@ def upscale_all(options: BucketOptions) -> Report:
         raise UserError(f"{options.out}: its storage failed ({error}); run the same command again") from error
 
 
-def _upscale_all(options: BucketOptions) -> Report:
+def _upscale_all(options: BucketOptions) -> BucketReport:
     begun = time.monotonic()
     outputs, rejected = _sources(options)
     if not outputs:
@@ -60,22 +60,22 @@ def _upscale_all(options: BucketOptions) -> Report:
 
 def _run(
     options: BucketOptions, outputs: Sequence[Output], rejected: Sequence[Rejected], held: Lease, begun: float
-) -> Report:
+) -> BucketReport:
     recipe = dataclasses.replace(_recipe(options), fence=held.fence)
-    ledger = Ledger(options.out)
-    choice = _precision(recipe, ledger)
+    records = ResultRecords(options.out)
+    choice = _precision(recipe, records)
     recipe = dataclasses.replace(recipe, precision=choice.precision)
     keyed = [output.keyed(_decisive(recipe)) for output in outputs]
-    finished = ledger.finished(keyed)
+    finished = records.finished(keyed)
     there = [(output, finished[output.key]) for output in keyed if output.key in finished]
     todo = [output for output in keyed if output.key not in finished]
-    _check_free([output for output in todo if ledger.is_occupied(output)], recipe, options)
+    _check_free([output for output in todo if records.is_occupied(output)], recipe, options)
     again = f" ({len(there)} more are there already)" if there else ""
     log.info(f"upscale: {count(len(todo), 'video')}{again}, {options.settings.codec}, on {recipe.settings.device}")
     log.info(f"precision: {choice}")
-    made, refused, failed = _work(todo, ledger, recipe, options, held)
+    made, refused, failed = _work(todo, records, recipe, options, held)
     held.check()
-    report = Report([*there, *made], [*rejected, *refused], failed)
+    report = BucketReport([*there, *made], [*rejected, *refused], failed)
     report.write(options.out, recipe)
     if not report.results and not failed:
         raise UserError(_nothing_usable(report.rejected))
@@ -149,14 +149,14 @@ def _recipe(options: BucketOptions) -> Recipe:
     return Recipe(model, tracking_uri, sha256, config.model.frames, settings)
 
 
-def _precision(recipe: Recipe, ledger: Ledger) -> PrecisionChoice:
+def _precision(recipe: Recipe, records: ResultRecords) -> PrecisionChoice:
     """Return the precision of the whole job; ``auto`` is what it was when the folder of the results was begun."""
     wanted, device = recipe.settings.precision, recipe.settings.device
-    if wanted == "auto" and (before := ledger.precision(device)) is not None:
+    if wanted == "auto" and (before := records.precision(device)) is not None:
         return PrecisionChoice(before, "as the results were begun")
     choice = stages.precision(wanted, device)
     if wanted == "auto":
-        ledger.save_precision(device, choice.precision)
+        records.save_precision(device, choice.precision)
     return choice
 
 
@@ -167,24 +167,24 @@ def _decisive(recipe: Recipe) -> dict[str, Any]:
 
 
 def _work(
-    todo: Sequence[Output], ledger: Ledger, recipe: Recipe, options: BucketOptions, held: Lease
+    todo: Sequence[Output], records: ResultRecords, recipe: Recipe, options: BucketOptions, held: Lease
 ) -> tuple[list[tuple[Output, Summary]], list[Rejected], list[Rejected]]:
     """Upscale ``todo``: the results, what was refused, and what failed."""
     if not todo:
         return [], [], []
-    ledger.clear_partial(todo)
+    records.clear_partial(todo)
     results: list[tuple[Output, Summary]] = []
     failures: dict[Output, Failure] = {}
-    videos = _look(todo, ledger, recipe, failures)
+    videos = _look(todo, records, recipe, failures)
     for output, failure in failures.items():
         if failure.rejected:
-            ledger.forget(output)  # here alone: segments that were finished show that later trouble may pass
-    for video, found in _made(videos, ledger, recipe, options):
+            records.forget(output)  # here alone: segments that were finished show that later trouble may pass
+    for video, found in _made(videos, records, recipe, options):
         held.check_lately()
         if isinstance(found, Failure):
             failures.setdefault(video.output, found)
         else:
-            ledger.save(video.output, found)
+            records.save(video.output, found)
             log_result(video.output, found)
             results.append((video.output, found))
     refused, failed = (
@@ -194,10 +194,12 @@ def _work(
     return results, refused, failed
 
 
-def _look(todo: Sequence[Output], ledger: Ledger, recipe: Recipe, failures: dict[Output, Failure]) -> list[Video]:
+def _look(
+    todo: Sequence[Output], records: ResultRecords, recipe: Recipe, failures: dict[Output, Failure]
+) -> list[Video]:
     """Return the videos of ``todo`` that can be read, the longest first: they would end last."""
     videos = []
-    for output, found in stages.look(todo, [ledger.folder(output) for output in todo], recipe):
+    for output, found in stages.look(todo, [records.folder(output) for output in todo], recipe):
         if isinstance(found, Failure):
             failures[output] = found
         else:
@@ -206,12 +208,12 @@ def _look(todo: Sequence[Output], ledger: Ledger, recipe: Recipe, failures: dict
 
 
 def _made(
-    videos: Sequence[Video], ledger: Ledger, recipe: Recipe, options: BucketOptions
+    videos: Sequence[Video], records: ResultRecords, recipe: Recipe, options: BucketOptions
 ) -> Iterator[tuple[Video, Summary | Failure]]:
     """Yield all videos as they are finished, or failed."""
     if not videos:
         return
-    done = {video.output.key: ledger.finished_segments(video.output) for video in videos}
+    done = {video.output.key: records.finished_segments(video.output) for video in videos}
     missing: dict[str, list[Segment]] = {
         video.output.key: [segment for segment in video.segments if segment.name not in done[video.output.key]]
         for video in videos
@@ -224,12 +226,12 @@ def _made(
     for video in videos:
         if not missing[video.output.key]:
             joins.start(video)
-    progress = Progress(videos, missing)
+    lines = SegmentLines(videos, missing)
     left = {key: len(segments) for key, segments in missing.items()}
     count_of_workers = stages.workers(recipe, options.workers, options.cpus)
     for video, segment, failure in stages.upscale(jobs, recipe, count_of_workers, options.cpus):
         if failure is None:
-            progress.add(video, segment)
+            lines.add(video, segment)
             left[video.output.key] -= 1
             if not left[video.output.key]:
                 joins.start(video)

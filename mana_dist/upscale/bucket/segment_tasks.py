@@ -128,8 +128,8 @@ class Upscaler:
             self.recipe.check()
             if segment_record.read(video.folder, segment) is None:  # else a process died right after
                 settings = replace(self.recipe.settings, precision=self.recipe.precision)
-                placed = network(self._loaded(), settings, video.survey)
-                upscale_segments(video.survey, [segment], placed, self.recipe.settings, video.folder, step)
+                prepared = network(self._loaded(), settings, video.survey)
+                upscale_segments(video.survey, [segment], prepared, self.recipe.settings, video.folder, step)
 
         result = _tried(upscaled, video.output.source, [video.output.source, video.folder], self.pauses)
         return result if isinstance(result, Failure) else None

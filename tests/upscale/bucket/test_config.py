@@ -6,7 +6,7 @@ import pytest
 
 from mana_dist.errors import UserError
 from mana_dist.upscale.__main__ import main
-from mana_dist.upscale.__main__ import parse_bucket as parse
+from tests.command_lines import bucket_options
 from tests.conftest import RunHere
 from tests.upscale.bucket.runs import run_command_line, write_film
 
@@ -40,13 +40,15 @@ def test_wrong_options_say_which(arguments: list[str], message: str) -> None:
 
 
 def test_suffixes_fit_the_codec() -> None:
-    suffixes = {codec: parse([*LEAST, "--codec", codec]).suffix for codec in ("h264", "hevc", "av1", "ffv1", "png")}
+    suffixes = {
+        codec: bucket_options([*LEAST, "--codec", codec]).suffix for codec in ("h264", "hevc", "av1", "ffv1", "png")
+    }
     assert suffixes == {"h264": ".mp4", "hevc": ".mp4", "av1": ".mp4", "ffv1": ".mkv", "png": ""}
-    assert parse([*LEAST, "--suffix", ".mkv"]).suffix == ".mkv"
+    assert bucket_options([*LEAST, "--suffix", ".mkv"]).suffix == ".mkv"
 
 
 def test_memory_is_a_figure_unless_another_is_given() -> None:
-    memory = {text: parse([*LEAST, "--memory", text]).settings.memory for text in ("auto", "none", "7")}
+    memory = {text: bucket_options([*LEAST, "--memory", text]).settings.memory for text in ("auto", "none", "7")}
     assert memory == {"auto": 4096, "none": None, "7": 7}
 
 

@@ -147,9 +147,10 @@ def test_thirty_frames_of_each_real_clip_are_the_same_to_all(
     assert_all_read_the_same(Path(CLIPS) / name, 30, monkeypatch, tmp_path)
 
 
+# One encoder made all of edgetam's, which are more than half of the frames: thirty frames of each are enough.
 @needs_clips
 @pytest.mark.cluster
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("edgetam_") or "_01_" in name])
 def test_all_frames_of_each_real_clip_are_the_same_to_all(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -82,6 +82,11 @@ class Trained:
             mine = range(wanted.start - first.number, wanted.stop - first.number)
             yield from super_resolve(self.model, pixels, device, self.padding, precision=self.precision, wanted=mine)
 
+    def upscale_alone(self, frame: Frame, device: str) -> Frame:
+        """Upscale a frame as if each of its neighbours were the frame itself."""
+        # The window of a clip of one frame holds nothing else, whatever the padding.
+        return next(super_resolve(self.model, [frame], device, self.padding, precision=self.precision))
+
 
 @dataclass(frozen=True)
 class Wanted:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mana_dist.data.resize import IMRESIZE, ROUNDED
+from mana_dist.evaluate.neighbour_gain import DEFINITION as NEIGHBOUR_GAIN
 from mana_dist.metrics import METRICS
 from mana_dist.model.precision import Precision
 from mana_dist.progress import count
@@ -106,6 +107,7 @@ class Protocol:
         mean: the order of averaging.
         infinite_psnr: how it is written.
         motion: definition of a clip's motion.
+        neighbour_gain: definition, and the frames on which it is taken.
         mana_dist: this package's version.
         metrics: definitions of further metrics, by name.
     """
@@ -141,6 +143,7 @@ class Protocol:
     mean: str = "over frames, then over clips"
     infinite_psnr: str = "null (some frame equals the ground truth)"
     motion: str = "mean length of Farneback's optical flow between neighbouring LR frames (luma), LR pixels per frame"
+    neighbour_gain: str = NEIGHBOUR_GAIN
     metrics: Mapping[str, str] = field(default_factory=dict)
 
     def entries(self) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from mana_dist.metrics import PSNR, Metric
 from mana_dist.model.inference import Frame
 from mana_dist.pictures import Region
 
+NEIGHBOUR_GAIN = "neighbour_gain"
+"""Name of the neighbour gain in files and in MLflow."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -18,10 +21,12 @@ class Scores:
     Attributes:
         values: by a metric's name; an infinite PSNR where some frame equals the ground truth; None: not computed.
         frames: their number.
+        neighbour_gain: PSNR over that without neighbours, dB, of a sample of the frames; None: not taken.
     """
 
     values: Mapping[str, float | None]
     frames: int
+    neighbour_gain: float | None = None
 
     def __getitem__(self, metric: Metric) -> float | None:
         return self.values.get(metric.name)
@@ -35,7 +40,8 @@ class Scores:
 
     def plain(self) -> dict[str, Any]:
         """Return the values and the number of frames side by side, as files have them."""
-        return {**self.values, "frames": self.frames}
+        gain = {} if self.neighbour_gain is None else {NEIGHBOUR_GAIN: self.neighbour_gain}
+        return {**self.values, **gain, "frames": self.frames}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
@@ -47,7 +53,8 @@ class Scores:
             ValueError: something is no number.
         """
         values = {name: None if value is None else float(value) for name, value in plain.items() if name != "frames"}
-        return cls(values, int(plain["frames"]))
+        gain = values.pop(NEIGHBOUR_GAIN, None)
+        return cls(values, int(plain["frames"]), gain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +138,14 @@ class Evaluation:
 def mean(scores: Sequence[Scores]) -> Scores:
     """Return the mean of every metric, unweighted by the numbers of frames; None where some lack the metric.
 
+    The neighbour gain, of a sample, is the mean of those that have one.
+
     ``math.fsum`` makes it independent of the order, so of the number of workers too.
     """
     names = dict.fromkeys(name for entry in scores for name in entry.values)
     values = {name: _average([entry.values.get(name) for entry in scores]) for name in names}
-    return Scores(values, sum(entry.frames for entry in scores))
+    gains = [entry.neighbour_gain for entry in scores if entry.neighbour_gain is not None]
+    return Scores(values, sum(entry.frames for entry in scores), _average(gains) if gains else None)
 
 
 def _average(values: Sequence[float | None]) -> float | None:

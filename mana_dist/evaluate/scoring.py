@@ -3,7 +3,7 @@
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -11,11 +11,12 @@ from mana_dist.data.config import SCALE
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.given_lr import GivenLr
-from mana_dist.evaluate.methods import Method
+from mana_dist.evaluate.methods import Method, Trained
 from mana_dist.evaluate.motion import Motion
+from mana_dist.evaluate.neighbour_gain import Sample, SampledFrame, mean_gain
 from mana_dist.evaluate.results import ClipScores, Example, Scores, mean
-from mana_dist.evaluate.scored_clips import Clip, LrFrame, cropped
-from mana_dist.metrics import METRICS, Measure
+from mana_dist.evaluate.scored_clips import Clip, LrFrame, cropped, inside
+from mana_dist.metrics import METRICS, Measure, psnr
 from mana_dist.metrics.psnr_ssim import SSIM_SIZE
 from mana_dist.model.inference import Frame
 from mana_dist.pictures import most_different_region
@@ -37,6 +38,7 @@ class Settings:
         device: where methods and metrics with networks run.
         threads: of torch and OpenCV; None: their own defaults. The same for all clips of an evaluation: a sum may
             depend on the number of threads.
+        sampled: names of the clips on which the models' neighbour gain is taken.
     """
 
     methods: tuple[Method, ...]
@@ -45,6 +47,7 @@ class Settings:
     border_crop: int = 0
     device: str = "cpu"
     threads: int | None = None
+    sampled: frozenset[str] = frozenset()
 
 
 class ScoredClip(NamedTuple):
@@ -82,6 +85,7 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
     outputs = [method.upscale(clip, source.lr(), wanted, settings.device) for method in settings.methods]
     motion = Motion()
     scores: list[list[Scores]] = [[] for _ in settings.methods]
+    sample = Sample()
     example: Example | None = None
     notes: tuple[str, ...] = ()
     count, run = 0, 0
@@ -98,9 +102,11 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
                 _next(method.name, output, pair, clip, number)
                 for method, output in zip(settings.methods, outputs, strict=True)
             ]
-            hr = _inside(pair.hr, settings.border_crop)  # one array for all methods, whose features LPIPS keeps
+            hr = inside(pair.hr, settings.border_crop)  # one array for all methods, whose features LPIPS keeps
             for collected, frame in zip(scores, frames, strict=True):
-                collected.append(_score(_inside(frame, settings.border_crop), hr, settings.measures))
+                collected.append(_score(inside(frame, settings.border_crop), hr, settings.measures))
+            if clip.name in settings.sampled:
+                sample.add(SampledFrame(pair.lr.pixels, hr, tuple(collected[-1].psnr_rgb for collected in scores)))
             example = _clearer_example(example, clip, number, pair, frames)
         count += 1
         progress()
@@ -109,7 +115,10 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
     result = ClipScores(
         clip=clip.name,
         dataset=clip.dataset,
-        scores=tuple(map(mean, scores)),
+        scores=tuple(
+            replace(mean(collected), neighbour_gain=_neighbour_gain(position, sample, settings))
+            for position, collected in enumerate(scores)
+        ),
         motion=motion.mean,
         notes=(*notes, *(() if compared is None else compared.notes()), *dict.fromkeys(damage)),
         digest=digest.hexdigest(),
@@ -227,8 +236,16 @@ def _score(frame: Frame, hr: Frame, measures: Mapping[str, Measure]) -> Scores:
     return Scores(values, frames=1)
 
 
-def _inside(frame: Frame, border: int) -> Frame:
-    return frame[border : frame.shape[0] - border, border : frame.shape[1] - border]
+def _neighbour_gain(position: int, sample: Sample, settings: Settings) -> float | None:
+    """Return the gain of the method of that position; None if it has no neighbours to gain by."""
+    method = settings.methods[position]
+    if not isinstance(method, Trained) or method.model.config.frames == 1:
+        return None
+    pairs = []
+    for frame in sample.frames():
+        alone = inside(method.upscale_alone(frame.lr, settings.device), settings.border_crop)
+        pairs.append((frame.psnr[position], psnr(alone, frame.hr)))
+    return mean_gain(pairs)
 
 
 def _check_size(clip: Clip, whole: Frame, hr: Frame, border: int) -> None:

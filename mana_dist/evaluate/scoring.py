@@ -239,7 +239,7 @@ def _score(frame: Frame, hr: Frame, measures: Mapping[str, Measure]) -> Scores:
 def _neighbour_gain(position: int, sample: Sample, settings: Settings) -> float | None:
     """Return the gain of the method of that position; None if it has no neighbours to gain by."""
     method = settings.methods[position]
-    if not isinstance(method, Trained) or method.model.config.frames == 1:
+    if not (isinstance(method, Trained) and method.model.sees_neighbours):
         return None
     pairs = []
     for frame in sample.frames():

@@ -51,13 +51,13 @@ class Validation:
         """Return the model's scores, and a picture of rank 0's first sample; collective.
 
         Args:
-            model: to score; of single frames, it has no neighbour gain.
+            model: to score; one that sees single frames has no neighbour gain.
             step: global steps done.
             device: where the model is.
             ended_stage: the stage of which this is the last validation, if it is.
         """
         before = time.perf_counter()
-        sums, picture = self._measure(model, device, with_gain=model.config.frames > 1)
+        sums, picture = self._measure(model, device, with_gain=model.sees_neighbours)
         sums = sums.to(device)
         dist.all_reduce(sums)
         *scores, gain, gains = map(float, sums)

@@ -79,8 +79,9 @@ def test_of_a_subset_it_is_taken_on_what_is_scored(tmp_path: Path, model: str) -
     assert found == pytest.approx(gain_by_hand(model_folder.load(model)[0], frames, [4]), abs=1e-3)
 
 
-def test_a_model_of_single_frames_has_none(tmp_path: Path) -> None:
-    config = replace(CONFIG, model=replace(CONFIG.model, frames=1))
+@pytest.mark.parametrize("change", [{"frames": 1}, {"attention": "none"}], ids=str)
+def test_a_model_that_sees_single_frames_has_none(tmp_path: Path, change: dict[str, Any]) -> None:
+    config = replace(CONFIG, model=replace(CONFIG.model, **change))
     folder = str(tmp_path / "model")
     model_folder.save(folder, Mana(config.model).state_dict(), config)
     write_folder(tmp_path / "clip", frames_of(2))

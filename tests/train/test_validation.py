@@ -37,7 +37,8 @@ def model(attention: str = "one_hot", frames: int = 5) -> Mana:
     torch.manual_seed(3)
     config = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=frames, window=3, memory_slots=4)
     made = Mana(ModelConfig(**{**vars(config), "attention": attention})).eval()
-    torch.nn.init.normal_(made.attention.project.weight)
+    if attention != "none":
+        torch.nn.init.normal_(made.attention.project.weight)
     return made
 
 
@@ -123,7 +124,9 @@ def test_without_neighbours_or_need_it_is_not_taken(
 
     monkeypatch.setattr(validation, "_forward_alone", refuse)
     assert Validation(held_out, 1, 3, rank=0, world_size=1).run(model(frames=1), 1, CPU).neighbour_gain is None
-    Validation(held_out, 5, 3, rank=0, world_size=1).psnr(model(), CPU)  # of candidates for the alias
+    judge = Validation(held_out, 5, 3, rank=0, world_size=1)
+    assert judge.run(model("none"), 1, CPU).neighbour_gain is None
+    judge.psnr(model(), CPU)  # of candidates for the alias
 
 
 def test_the_last_validation_of_each_stage() -> None:

@@ -89,7 +89,7 @@ class Validated:
         picture: LR | bicubic | MANA | HR side by side, (H, W, 3) uint8.
         seconds: time that training stood still for it.
         neighbour_gain: PSNR over that with the centre frame in place of each neighbour, dB, of some of the samples;
-            None for a model of single frames.
+            None for a model that sees single frames.
         ended_stage: number of the stage of which this is the last validation, if it is.
     """
 

@@ -16,7 +16,7 @@ from mana_dist.evaluate.datasets import Dataset, find_datasets
 from mana_dist.evaluate.evaluation_run import Tracking
 from mana_dist.evaluate.methods import Method, Wanted, load_methods, source
 from mana_dist.evaluate.motion import TopMotion, parse_top_motion, top_motion
-from mana_dist.evaluate.neighbour_gain import sampled_clips
+from mana_dist.evaluate.neighbours import sampled_clips
 from mana_dist.evaluate.output_folder import OutputFolder
 from mana_dist.evaluate.promote import Contest, Promotion
 from mana_dist.evaluate.protocol import DatasetProtocol, Protocol

@@ -15,7 +15,7 @@ HEIGHT, WIDTH, FRAMES, WINDOW = 11, 13, 5, 5
 def model(attention: str, channels: int = 8) -> Mana:
     torch.manual_seed(1)
     sizes = {"channels": channels, "encoder_blocks": 1, "decoder_blocks": 0, "memory_slots": 0}
-    return Mana(ModelConfig(**sizes, frames=FRAMES, window=WINDOW, attention=attention)).eval()  # type: ignore[arg-type]
+    return Mana(ModelConfig(**sizes, frames=FRAMES, window=WINDOW, attention=attention)).eval()
 
 
 def windows(frames: int = FRAMES) -> torch.Tensor:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from mana_dist.evaluate import neighbours
 from mana_dist.evaluate.methods import BICUBIC
+from mana_dist.evaluate.neighbours import NeighbourMetric
 from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
 from mana_dist.metrics import METRICS
 from mana_dist.progress import count
@@ -26,8 +28,6 @@ class Mark(Enum):
 
 
 GAIN = "gain over bicubic (dB)"
-NEIGHBOUR_GAIN = "neighbour gain (dB)"
-NEIGHBOUR_GAIN_MEANING = "PSNR over that with the frame itself in place of each neighbour"
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,10 @@ class Group:
 
 
 def columns(evaluation: Evaluation) -> list[Column]:
-    """Return the columns of all tables: metrics, the gain over bicubic and, where there is one, the neighbour gain."""
+    """Return the columns of all tables: metrics, the gain over bicubic and, where there are any, neighbour metrics."""
     found = [Column(metric.heading, metric.what) for metric in METRICS.values()]
     found.append(Column(GAIN, "PSNR over that of bicubic"))
-    if _has_neighbour_gain(evaluation):
-        found.append(Column(NEIGHBOUR_GAIN, NEIGHBOUR_GAIN_MEANING))
-    return found
+    return found + [Column(metric.heading, metric.what) for metric in _neighbour_metrics(evaluation)]
 
 
 def groups(evaluation: Evaluation) -> list[Group]:
@@ -145,8 +143,10 @@ def footnotes(evaluation: Evaluation) -> list[str]:
             )
     if BICUBIC not in evaluation.methods:
         notes.append(f"{GAIN} {NOTHING}: {BICUBIC} is not among the methods")
-    if _has_neighbour_gain(evaluation):
-        notes.append(f"{NEIGHBOUR_GAIN}: {NEIGHBOUR_GAIN_MEANING}, of models, on the protocol's sample of frames")
+    notes += [
+        f"{sampled.heading}: {sampled.what}, of models, on the protocol's sample of frames"
+        for sampled in _neighbour_metrics(evaluation)
+    ]
     if any(value == math.inf for entry in scores for value in entry.values.values()):
         notes.append(f"PSNR ∞: some frame equals the ground truth; null in metrics.json, and without a {GAIN}")
     return notes
@@ -188,9 +188,9 @@ def _means(evaluation: Evaluation, title: str, clips: Sequence[ClipScores]) -> G
         for metric in METRICS.values()
     ]
     cells.append(_gains(evaluation, scores))
-    if _has_neighbour_gain(evaluation):
-        gains = [entry.neighbour_gain for entry in scores]
-        cells.append([Cell(NOTHING if value is None else signed(value, digits=3), value) for value in gains])
+    for metric in _neighbour_metrics(evaluation):
+        values = [entry.sampled.get(metric.name) for entry in scores]
+        cells.append([Cell(NOTHING if value is None else _formatted(value, metric.format), value) for value in values])
     clip_count = "" if len(clips) == 1 and title == clips[0].clip else count(len(clips), "clip") + ", "
     return Group(title, clip_count + count(scores[0].frames, "frame"), tuple(zip(*cells, strict=True)))
 
@@ -209,13 +209,19 @@ def _gains(evaluation: Evaluation, scores: Sequence[Scores]) -> list[Cell]:
     return [Cell(NOTHING if value is None else signed(value), value) for value in gains]
 
 
-def _has_neighbour_gain(evaluation: Evaluation) -> bool:
-    return any(scores.neighbour_gain is not None for clip in evaluation.clips for scores in clip.scores)
+def _neighbour_metrics(evaluation: Evaluation) -> list[NeighbourMetric]:
+    """Return those that some method has on some clip."""
+    taken = {name for clip in evaluation.clips for scores in clip.scores for name in scores.sampled}
+    return [metric for metric in neighbours.METRICS if metric.name in taken]
 
 
-def signed(value: float, digits: int = 2) -> str:
-    """Return the value with its sign, never as -0.00."""
-    return f"{round(value, digits) + 0.0:+.{digits}f}"
+def signed(value: float) -> str:
+    """Return the value with its sign and two digits, never as -0.00."""
+    return _formatted(value, "+.2f")
+
+
+def _formatted(value: float, form: str) -> str:
+    return f"{float(format(value, form)) + 0.0:{form}}"  # so that nothing is -0.00
 
 
 def _shown(value: float | None, digits: int) -> str:

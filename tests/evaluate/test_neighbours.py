@@ -1,4 +1,4 @@
-"""The neighbour gain against loops that build every window and call the model on it, and where it is shown."""
+"""Neighbour gain and match error against loops that build every window, and where they are shown."""
 
 import math
 from dataclasses import replace
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from mana_dist.data.degradation import BI, degrade
 from mana_dist.evaluate import report
 from mana_dist.evaluate.evaluation_run import values
-from mana_dist.evaluate.neighbour_gain import Sample, SampledFrame, mean_gain, sampled_clips
+from mana_dist.evaluate.neighbours import Sample, SampledFrame, mean_gain, sampled_clips
 from mana_dist.evaluate.report import html, markdown
 from mana_dist.evaluate.results import Scores, mean
 from mana_dist.evaluate.scored_clips import Clip
 from mana_dist.evaluate.subset import ALL
 from mana_dist.model import Mana
+from mana_dist.model.match_error import match_error
 from mana_dist.registry import model_folder
 from tests.evaluate.evaluations import clip, evaluation, scores
 from tests.evaluate.footage import CONFIG, Frames, evaluate, frames_of, mean_of, write_folder
@@ -79,6 +80,40 @@ def test_of_a_subset_it_is_taken_on_what_is_scored(tmp_path: Path, model: str) -
     assert found == pytest.approx(gain_by_hand(model_folder.load(model)[0], frames, [4]), abs=1e-3)
 
 
+@pytest.mark.parametrize("attention", ["one_hot", "phases", "dense"])
+def test_match_error_is_that_of_the_frames_before_the_middle_of_the_sample(tmp_path: Path, attention: str) -> None:
+    """The error itself has its own literal oracle, in tests/model."""
+    config = replace(CONFIG, model=replace(CONFIG.model, attention=attention))
+    folder = str(tmp_path / "model")
+    model_folder.save(folder, Mana(config.model).state_dict(), config)
+    frames = frames_of(14, 0, step=3)
+    write_folder(tmp_path / "data" / "long", frames)
+    write_folder(tmp_path / "data" / "short", frames[:2])
+    found = evaluate(tmp_path / "out", "--data", str(tmp_path / "data"), "--method", "bicubic", folder)
+    low = torch.from_numpy(degrade(frames[[10, 12, 11]], BI)).permute(0, 3, 1, 2)[None] / 255  # of frames 4 and 12
+    expected = match_error(model_folder.load(folder)[0], low)
+    long, short = found["methods"][folder]["clips"]
+    if expected is None:
+        assert attention == "dense"
+        assert "match_error" not in long
+        return
+    assert long["match_error"] == pytest.approx(expected.ratio, rel=1e-3)
+    assert "match_error" not in short  # its only frame with one before it has not two
+    assert mean_of(found, folder)["match_error"] == long["match_error"]
+    assert "match_error" not in mean_of(found, "bicubic")
+    assert "match error" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_no_match_spans_a_gap(tmp_path: Path, model: str) -> None:
+    frames = frames_of(5, step=3)
+    write_folder(tmp_path / "clip", frames)
+    write_folder(tmp_path / "gap", frames)
+    (tmp_path / "gap" / "0004.png").rename(tmp_path / "gap" / "0005.png")
+    for name in ("clip", "gap"):
+        mean_ = mean_of(evaluate(tmp_path / f"{name} out", "--data", str(tmp_path / name), "--method", model), model)
+        assert ("match_error" in mean_) == (name == "clip")
+
+
 @pytest.mark.parametrize("change", [{"frames": 1}, {"attention": "none"}], ids=str)
 def test_a_model_that_sees_single_frames_has_none(tmp_path: Path, change: dict[str, Any]) -> None:
     config = replace(CONFIG, model=replace(CONFIG.model, **change))
@@ -93,9 +128,9 @@ def test_the_sample_is_that_of_the_protocol_at_any_length() -> None:
     sample = Sample()
     for length in range(1, 500):
         frame = np.full((1, 1, 3), length - 1, np.uint16)
-        sample.add(SampledFrame(frame, frame, ()))  # type: ignore[arg-type]  # a number in the place of a picture
+        sample.add(SampledFrame(frame, (), frame, ()))  # type: ignore[arg-type]  # a number in the place of a picture
         strides = (8 * 2**doubled for doubled in range(20))
-        expected = next(list(range(4, length, stride)) for stride in strides if len(range(4, length, stride)) <= 5)
+        expected = next(list(range(4, length, stride)) for stride in strides if len(range(4, length, stride)) <= 4)
         assert [int(entry.lr[0, 0, 0]) for entry in sample.frames()] == (expected or [length // 2])
 
 
@@ -116,13 +151,13 @@ def test_of_many_clips_a_hundred_of_each_dataset_are_looked_at() -> None:
 
 
 def gained(psnr: float, gain: float | None) -> Scores:
-    return replace(scores(psnr), neighbour_gain=gain)
+    return replace(scores(psnr), sampled={} if gain is None else {WRITTEN: gain})
 
 
 def test_a_mean_is_that_of_the_clips_that_have_one() -> None:
     found = mean([gained(30, 0.25), gained(31, None), gained(32, 0.5)])
-    assert (found.psnr_rgb, found.neighbour_gain) == (31, 0.375)
-    assert mean([gained(30, None)]).neighbour_gain is None
+    assert (found.psnr_rgb, found.sampled) == (31, {WRITTEN: 0.375})
+    assert mean([gained(30, None)]).sampled == {}
 
 
 def test_files_and_mlflow_have_it_where_it_was_taken() -> None:
@@ -150,6 +185,9 @@ def test_tables_have_a_column_of_it_where_it_was_taken() -> None:
         line.split("|") for line in markdown.report(taken, []).split("\n## Clips\n")[1].split("\n") if "MANA" in line
     ]
     assert [row[-4].strip() for row in rows] == ["+0.000", "+0.004"]
+    matched = clip("a", scores(20), replace(scores(21), sampled={"match_error": 3.456}))
+    head, _, bicubic, mana = report.table(evaluation(("bicubic", "MANA"), matched)).split("\n")[2:6]
+    assert [line.split("|")[-2].strip() for line in (head, bicubic, mana)] == ["match error", "\N{EN DASH}", "3.46"]
     page = html.page(taken)
     assert page.count("neighbour gain&nbsp;(dB)</th>") == 2
     assert '<th colspan="8" scope="rowgroup">' in page

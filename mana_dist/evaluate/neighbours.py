@@ -1,11 +1,8 @@
-"""The neighbour gain: how much a model's frames owe to their neighbours.
-
-That is the PSNR of its frames less the PSNR of what it makes of the same frames if each neighbour is replaced by the
-frame itself. It costs a second pass, so it is taken on a sample of clips and frames.
-"""
+"""What a model makes of neighbour frames, on a sample of clips and frames, since it takes a pass of its own."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,28 +10,71 @@ import numpy as np
 from mana_dist.evaluate.scored_clips import Clip
 from mana_dist.model.inference import Frame
 
-CLIPS, FRAMES = 100, 5
+CLIPS, FRAMES = 100, 4
 """Largest numbers of clips of a dataset, and of frames of a clip, that are looked at."""
+BEFORE = 2
+"""Number of frames before a sampled one that are held with it."""
 _FIRST, _EVERY = 4, 8
 
-DEFINITION = (
-    "of models: PSNR less PSNR with the frame itself in place of each neighbour; mean over every "
-    f"{_EVERY}th scored frame from the {_FIRST + 1}th on (every {2 * _EVERY}th, {4 * _EVERY}th, ... where that would "
-    f"be more than {FRAMES}; of fewer than {_FIRST + 1} the middle one), without those of infinite PSNR; over "
-    f"{CLIPS} evenly spaced clips of a dataset where it has more"
+
+@dataclass(frozen=True, kw_only=True)
+class NeighbourMetric:
+    """A number about a model's use of neighbour frames: a column of the tables where some method has it.
+
+    Attributes:
+        name: in files and in MLflow.
+        heading: in tables, with the unit.
+        what: explanation for a reader.
+        definition: every choice that changes it, for the protocol.
+        format: of the numbers as shown.
+    """
+
+    name: str
+    heading: str
+    what: str
+    definition: str
+    format: str
+
+
+GAIN = NeighbourMetric(
+    name="neighbour_gain",
+    heading="neighbour gain (dB)",
+    what="PSNR over that with the frame itself in place of each neighbour",
+    definition=(
+        "of models: PSNR less PSNR with the frame itself in place of each neighbour; mean over every "
+        f"{_EVERY}th scored frame from the {_FIRST + 1}th on (every {2 * _EVERY}th, {4 * _EVERY}th, ... where that "
+        f"would be more than {FRAMES}; of fewer than {_FIRST + 1} the middle one), without those of infinite PSNR; "
+        f"over {CLIPS} evenly spaced clips of a dataset where it has more"
+    ),
+    format="+.3f",
 )
+MATCH_ERROR = NeighbourMetric(
+    name="match_error",
+    heading="match error",
+    what="difference of the matched neighbour pixels from the centre frame's, over that of pixels at the same place",
+    definition=(
+        "of models whose alignment matches pixels: mean absolute difference in grey (mean of R, G and B) of an LR "
+        f"frame from the pixels it is matched with in the {BEFORE} frames before it, over that from the same places; "
+        "of the middle one of the clip's frames of neighbour_gain"
+    ),
+    format=".2f",
+)
+METRICS = (GAIN, MATCH_ERROR)
+"""All of them, in the tables' order."""
 
 
 class SampledFrame(NamedTuple):
-    """A frame whose neighbour gain is taken.
+    """A frame of the sample.
 
     Attributes:
         lr: the LR frame.
+        before: the LR frames before it in its run, at most :data:`BEFORE`.
         hr: the part of the ground truth that is compared.
         psnr: of each method's frame, dB.
     """
 
     lr: Frame
+    before: tuple[Frame, ...]
     hr: Frame
     psnr: tuple[float, ...]
 
@@ -73,7 +113,7 @@ def mean_gain(gains: Sequence[tuple[float, float]]) -> float | None:
 
 
 def sampled_clips(clips: Sequence[Clip]) -> frozenset[str]:
-    """Return the names of the clips on which the neighbour gain is taken."""
+    """Return the names of the clips of the sample."""
     names: dict[str, list[str]] = {}
     for clip in clips:
         names.setdefault(clip.dataset, []).append(clip.name)

@@ -1,9 +1,12 @@
 """Methods that are evaluated: whatever turns a stream of LR frames into a stream of HR frames."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from typing import Protocol
+
+import numpy as np
 
 from mana_dist import storage
 from mana_dist.data.degradation import bicubic_upsample
@@ -13,7 +16,8 @@ from mana_dist.evaluate.given_outputs import FRAMES_SCHEME
 from mana_dist.evaluate.protocol import MethodSource
 from mana_dist.evaluate.scored_clips import Clip, LrFrame
 from mana_dist.model import Mana, Padding
-from mana_dist.model.inference import Frame, super_resolve
+from mana_dist.model.inference import Frame, super_resolve, to_tensor
+from mana_dist.model.match_error import match_error
 from mana_dist.model.precision import Precision
 from mana_dist.registry import model_folder
 from mana_dist.registry.model_folder import REGISTRY_SCHEME
@@ -81,6 +85,23 @@ class Trained:
             pixels = (frame.pixels for frame in chain([first], run))
             mine = range(wanted.start - first.number, wanted.stop - first.number)
             yield from super_resolve(self.model, pixels, device, self.padding, precision=self.precision, wanted=mine)
+
+    def upscale_alone(self, frame: Frame, device: str) -> Frame:
+        """Upscale a frame as if each of its neighbours were the frame itself."""
+        # The window of a clip of one frame holds nothing else, whatever the padding.
+        return next(super_resolve(self.model, [frame], device, self.padding, precision=self.precision))
+
+    def match_error(self, frame: Frame, others: Sequence[Frame], device: str) -> float | None:
+        """Return the error of the frame's matches in an even number of others, over that at the same places, in fp32.
+
+        None: the model matches no pixels, there are no others, or nothing differs.
+        """
+        if not others:
+            return None
+        middle = len(others) // 2
+        window = to_tensor(np.stack([*others[:middle], frame, *others[middle:]]))[None].to(device)
+        error = match_error(self.model.to(device), window)
+        return None if error is None or error.ratio is None or not math.isfinite(error.ratio) else error.ratio
 
 
 @dataclass(frozen=True)

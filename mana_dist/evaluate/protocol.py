@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mana_dist.data.resize import IMRESIZE, ROUNDED
+from mana_dist.evaluate import neighbours
 from mana_dist.metrics import METRICS
 from mana_dist.model.precision import Precision
 from mana_dist.progress import count
@@ -106,6 +107,8 @@ class Protocol:
         mean: the order of averaging.
         infinite_psnr: how it is written.
         motion: definition of a clip's motion.
+        neighbour_gain: definition, and the frames on which it is taken.
+        match_error: the same.
         mana_dist: this package's version.
         metrics: definitions of further metrics, by name.
     """
@@ -141,6 +144,8 @@ class Protocol:
     mean: str = "over frames, then over clips"
     infinite_psnr: str = "null (some frame equals the ground truth)"
     motion: str = "mean length of Farneback's optical flow between neighbouring LR frames (luma), LR pixels per frame"
+    neighbour_gain: str = neighbours.GAIN.definition
+    match_error: str = neighbours.MATCH_ERROR.definition
     metrics: Mapping[str, str] = field(default_factory=dict)
 
     def entries(self) -> dict[str, Any]:

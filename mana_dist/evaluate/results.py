@@ -5,10 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from mana_dist.evaluate import neighbours
 from mana_dist.evaluate.protocol import Protocol
 from mana_dist.metrics import PSNR, Metric
 from mana_dist.model.inference import Frame
 from mana_dist.pictures import Region
+
+_SAMPLED = tuple(metric.name for metric in neighbours.METRICS)
 
 
 @dataclass(frozen=True)
@@ -18,10 +21,12 @@ class Scores:
     Attributes:
         values: by a metric's name; an infinite PSNR where some frame equals the ground truth; None: not computed.
         frames: their number.
+        sampled: what was taken on a sample of the frames, by the name of a neighbour metric.
     """
 
     values: Mapping[str, float | None]
     frames: int
+    sampled: Mapping[str, float] = field(default_factory=dict)
 
     def __getitem__(self, metric: Metric) -> float | None:
         return self.values.get(metric.name)
@@ -35,7 +40,7 @@ class Scores:
 
     def plain(self) -> dict[str, Any]:
         """Return the values and the number of frames side by side, as files have them."""
-        return {**self.values, "frames": self.frames}
+        return {**self.values, **self.sampled, "frames": self.frames}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
@@ -47,7 +52,9 @@ class Scores:
             ValueError: something is no number.
         """
         values = {name: None if value is None else float(value) for name, value in plain.items() if name != "frames"}
-        return cls(values, int(plain["frames"]))
+        sampled = {name: values.pop(name, None) for name in _SAMPLED}
+        found = {name: value for name, value in sampled.items() if value is not None}
+        return cls(values, int(plain["frames"]), found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +138,15 @@ class Evaluation:
 def mean(scores: Sequence[Scores]) -> Scores:
     """Return the mean of every metric, unweighted by the numbers of frames; None where some lack the metric.
 
+    What was taken on a sample is the mean of those that have it.
+
     ``math.fsum`` makes it independent of the order, so of the number of workers too.
     """
     names = dict.fromkeys(name for entry in scores for name in entry.values)
     values = {name: _average([entry.values.get(name) for entry in scores]) for name in names}
-    return Scores(values, sum(entry.frames for entry in scores))
+    sampled = {name: [entry.sampled[name] for entry in scores if name in entry.sampled] for name in _SAMPLED}
+    means = {name: math.fsum(found) / len(found) for name, found in sampled.items() if found}
+    return Scores(values, sum(entry.frames for entry in scores), means)
 
 
 def _average(values: Sequence[float | None]) -> float | None:

@@ -16,6 +16,7 @@ from mana_dist.evaluate.datasets import Dataset, find_datasets
 from mana_dist.evaluate.evaluation_run import Tracking
 from mana_dist.evaluate.methods import Method, Wanted, load_methods, source
 from mana_dist.evaluate.motion import TopMotion, parse_top_motion, top_motion
+from mana_dist.evaluate.neighbours import sampled_clips
 from mana_dist.evaluate.output_folder import OutputFolder
 from mana_dist.evaluate.promote import Contest, Promotion
 from mana_dist.evaluate.protocol import DatasetProtocol, Protocol
@@ -142,6 +143,7 @@ def _prepare(options: EvaluationOptions) -> _Prepared:
         measures={name: measure for name, measure in measures.items() if not isinstance(measure, Unavailable)},
         border_crop=options.border_crop,
         device=device,
+        sampled=sampled_clips(clips),
     )
     return _Prepared(
         clips=clips,

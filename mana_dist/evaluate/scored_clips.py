@@ -147,6 +147,11 @@ def cropped(frame: Frame) -> Frame:
     return crop_to_multiple(frame, SCALE)
 
 
+def inside(frame: Frame, border: int) -> Frame:
+    """Return the frame without ``border`` pixels along each border."""
+    return frame[border : frame.shape[0] - border, border : frame.shape[1] - border]
+
+
 def count_frames(uri: str) -> int:
     """Count the frames of a folder, or of a video, which is decoded for that: headers may be wrong.
 

@@ -3,19 +3,21 @@
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
 from mana_dist.data.config import SCALE
 from mana_dist.data.degradation import Degradation, degrade
 from mana_dist.errors import UserError
+from mana_dist.evaluate import neighbours
 from mana_dist.evaluate.given_lr import GivenLr
-from mana_dist.evaluate.methods import Method
+from mana_dist.evaluate.methods import Method, Trained
 from mana_dist.evaluate.motion import Motion
+from mana_dist.evaluate.neighbours import Sample, SampledFrame, mean_gain
 from mana_dist.evaluate.results import ClipScores, Example, Scores, mean
-from mana_dist.evaluate.scored_clips import Clip, LrFrame, cropped
-from mana_dist.metrics import METRICS, Measure
+from mana_dist.evaluate.scored_clips import Clip, LrFrame, cropped, inside
+from mana_dist.metrics import METRICS, Measure, psnr
 from mana_dist.metrics.psnr_ssim import SSIM_SIZE
 from mana_dist.model.inference import Frame
 from mana_dist.pictures import most_different_region
@@ -37,6 +39,7 @@ class Settings:
         device: where methods and metrics with networks run.
         threads: of torch and OpenCV; None: their own defaults. The same for all clips of an evaluation: a sum may
             depend on the number of threads.
+        sampled: names of the clips on which the models' use of neighbours is measured.
     """
 
     methods: tuple[Method, ...]
@@ -45,6 +48,7 @@ class Settings:
     border_crop: int = 0
     device: str = "cpu"
     threads: int | None = None
+    sampled: frozenset[str] = frozenset()
 
 
 class ScoredClip(NamedTuple):
@@ -82,6 +86,7 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
     outputs = [method.upscale(clip, source.lr(), wanted, settings.device) for method in settings.methods]
     motion = Motion()
     scores: list[list[Scores]] = [[] for _ in settings.methods]
+    sample, before = Sample(), deque[Frame](maxlen=neighbours.BEFORE)
     example: Example | None = None
     notes: tuple[str, ...] = ()
     count, run = 0, 0
@@ -89,6 +94,8 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
         notes = notes or _notes(pair, settings)
         number = pair.lr.number
         motion.add(pair.lr.pixels, follows=pair.lr.run == run)
+        if pair.lr.run != run:
+            before.clear()
         run = pair.lr.run
         digest.update(pair.hr.tobytes())
         if clip.lr is not None:
@@ -98,10 +105,14 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
                 _next(method.name, output, pair, clip, number)
                 for method, output in zip(settings.methods, outputs, strict=True)
             ]
-            hr = _inside(pair.hr, settings.border_crop)  # one array for all methods, whose features LPIPS keeps
+            hr = inside(pair.hr, settings.border_crop)  # one array for all methods, whose features LPIPS keeps
             for collected, frame in zip(scores, frames, strict=True):
-                collected.append(_score(_inside(frame, settings.border_crop), hr, settings.measures))
+                collected.append(_score(inside(frame, settings.border_crop), hr, settings.measures))
+            if clip.name in settings.sampled:
+                psnrs = tuple(collected[-1].psnr_rgb for collected in scores)
+                sample.add(SampledFrame(pair.lr.pixels, tuple(before), hr, psnrs))
             example = _clearer_example(example, clip, number, pair, frames)
+        before.append(pair.lr.pixels)
         count += 1
         progress()
     if example is None:
@@ -109,7 +120,10 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
     result = ClipScores(
         clip=clip.name,
         dataset=clip.dataset,
-        scores=tuple(map(mean, scores)),
+        scores=tuple(
+            replace(mean(collected), sampled=_use_of_neighbours(position, sample.frames(), settings))
+            for position, collected in enumerate(scores)
+        ),
         motion=motion.mean,
         notes=(*notes, *(() if compared is None else compared.notes()), *dict.fromkeys(damage)),
         digest=digest.hexdigest(),
@@ -227,8 +241,22 @@ def _score(frame: Frame, hr: Frame, measures: Mapping[str, Measure]) -> Scores:
     return Scores(values, frames=1)
 
 
-def _inside(frame: Frame, border: int) -> Frame:
-    return frame[border : frame.shape[0] - border, border : frame.shape[1] - border]
+def _use_of_neighbours(position: int, sample: Sequence[SampledFrame], settings: Settings) -> dict[str, float]:
+    """Return the neighbour metrics of the method of that position, by name; none if it sees no neighbours."""
+    method = settings.methods[position]
+    if not (sample and isinstance(method, Trained) and method.model.sees_neighbours):
+        return {}
+    pairs = []
+    for frame in sample:
+        alone = inside(method.upscale_alone(frame.lr, settings.device), settings.border_crop)
+        pairs.append((frame.psnr[position], psnr(alone, frame.hr)))
+    middle = sample[len(sample) // 2]
+    others = middle.before if len(middle.before) == neighbours.BEFORE else ()
+    found = {
+        neighbours.GAIN.name: mean_gain(pairs),
+        neighbours.MATCH_ERROR.name: method.match_error(middle.lr, others, settings.device),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _check_size(clip: Clip, whole: Frame, hr: Frame, border: int) -> None:

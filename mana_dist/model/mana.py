@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mana_dist.model.activation import leaky_relu
 from mana_dist.model.alignment import KINDS, Sizes
+from mana_dist.model.alignment.none import NoAlignment
 from mana_dist.model.config import ModelConfig
 
 
@@ -133,6 +134,11 @@ class Mana(nn.Module):
         self.upsampler = Upsampler(channels)
         # Last, so that the other weights' random start does not depend on the number of memory slots.
         self.memory = MemoryAttention(config) if config.memory_slots else None
+
+    @property
+    def sees_neighbours(self) -> bool:
+        """Return whether the result depends on other frames than the centre one."""
+        return self.config.frames > 1 and not isinstance(self.attention, NoAlignment)
 
     def encode(self, frames: Tensor) -> Tensor:
         """F of frames: (B, 3, H, W) in [0, 1] -> (B, C, H, W), in the weights' dtype."""

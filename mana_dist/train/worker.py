@@ -34,7 +34,7 @@ from mana_dist.train.meter import Meter
 from mana_dist.train.planning.costs import device_peak
 from mana_dist.train.schedule import Stage, stages
 from mana_dist.train.tracking.events import Event, Stalled, Started
-from mana_dist.train.validation import Validation
+from mana_dist.train.validation import Validation, ended_stage
 
 # What rank 0 sends to the others at every step, as bits.
 _LEAVE = 1  # save everything and leave
@@ -161,7 +161,8 @@ class Worker:
         model.load_state_dict(weights)
         self._watchdog.beat(_SLOW)
         with memory_errors_as_user_errors(self.config, validating=True):
-            self.send(self._validation.run(model.to(self.device), step, self.device))
+            ended = ended_stage(step, self.config.run.validate_every, self.stages)
+            self.send(self._validation.run(model.to(self.device), step, self.device, ended))
         self._watchdog.beat(_SLOW)
 
     def _validate_resumed(self, state: TrainState) -> None:

@@ -14,10 +14,9 @@ from mana_dist import pictures
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.evaluate.methods import BICUBIC
 from mana_dist.evaluate.report import markdown, metrics_table, svg_plots
-from mana_dist.evaluate.report.metrics_table import Cell, Group, Mark
+from mana_dist.evaluate.report.metrics_table import Cell, Column, Group, Mark
 from mana_dist.evaluate.report.text import to_html
 from mana_dist.evaluate.results import Evaluation, Example
-from mana_dist.metrics import METRICS
 from mana_dist.progress import count
 
 EXAMPLES_SHOWN = 12
@@ -66,10 +65,10 @@ def _summary(evaluation: Evaluation) -> str:
 
 
 def _results(evaluation: Evaluation) -> str:
-    parts = [_means_table("Means over frames, then over clips", metrics_table.groups(evaluation), evaluation.methods)]
+    parts = [_means_table("Means over frames, then over clips", metrics_table.groups(evaluation), evaluation)]
     large = metrics_table.top_motion(evaluation)
     if large is not None:
-        parts.append(_means_table("Large motion", [large], evaluation.methods))
+        parts.append(_means_table("Large motion", [large], evaluation))
     if len(evaluation.methods) > 1:
         parts.append(
             '<p class="key"><span class="best"><strong>best</strong></span>, '
@@ -79,17 +78,17 @@ def _results(evaluation: Evaluation) -> str:
     return "".join(parts) + (f'<ul class="footnotes">{footnotes}</ul>' if footnotes else "")
 
 
-def _means_table(caption: str, groups: Sequence[Group], methods: Sequence[str]) -> str:
-    headings = _headings([("method", "")])
+def _means_table(caption: str, groups: Sequence[Group], evaluation: Evaluation) -> str:
+    columns = metrics_table.columns(evaluation)
+    headings = _headings(["method"], columns)
     bodies = []
     for group in groups:
         rows = "".join(
             f'<tr><th scope="row" class="name"><bdi>{to_html(name)}</bdi></th>{"".join(map(_cell, cells))}</tr>'
-            for name, cells in zip(methods, group.rows, strict=True)
+            for name, cells in zip(evaluation.methods, group.rows, strict=True)
         )
         title = f"<bdi>{to_html(group.title)}</bdi> <small>{group.size}</small>"
-        columns = len(METRICS) + 2
-        heading = f'<tr class="group"><th colspan="{columns}" scope="rowgroup">{title}</th></tr>'
+        heading = f'<tr class="group"><th colspan="{len(columns) + 1}" scope="rowgroup">{title}</th></tr>'
         bodies.append(f"<tbody>{heading}{rows}</tbody>")
     return _scrollable(
         caption,
@@ -179,8 +178,8 @@ def _example(example: Example, methods: Sequence[str]) -> str:
 def _clips(evaluation: Evaluation) -> str:
     found, left_out = metrics_table.clip_rows(evaluation, max(1, ROWS_SHOWN // len(evaluation.methods)))
     columns = ["clip", "dataset", "method"] if len(evaluation.datasets) > 1 else ["clip", "method"]
-    headings = _headings([(column, "") for column in columns])
-    headings += _headings([], [("motion", "LR pixels per frame"), ("frames", "")])
+    numbers = [*metrics_table.columns(evaluation), Column("motion", "LR pixels per frame"), Column("frames", "")]
+    headings = _headings(columns, numbers)
     kinds = ["name dataset" if column == "dataset" else "name" for column in columns]
     rows = ""
     for names, cells in found:
@@ -204,12 +203,10 @@ def _notes(evaluation: Evaluation) -> str:
     return f"<h3>Notes</h3><ul>{''.join(entries)}</ul>" if entries else ""
 
 
-def _headings(names: Sequence[tuple[str, str]], numbers: Sequence[tuple[str, str]] | None = None) -> str:
-    """Return a table's head: columns of text, then of numbers (by default the metrics), each with its meaning."""
-    if numbers is None:
-        metrics = [(metric.heading, metric.what) for metric in METRICS.values()]
-        numbers = [*metrics, (metrics_table.GAIN, metrics_table.GAIN_MEANING)]
-    kinds = [("name", *entry) for entry in names] + [("number", *entry) for entry in numbers]
+def _headings(names: Sequence[str], numbers: Sequence[Column]) -> str:
+    """Return a table's head: columns of text, then of numbers, each with its meaning."""
+    kinds = [("name", name, "") for name in names]
+    kinds += [("number", column.heading, column.meaning) for column in numbers]
     return "".join(
         f'<th scope="col" class="{kind}" title="{meaning or name}">{_unbroken(name)}</th>'
         for kind, name, meaning in kinds

@@ -8,7 +8,6 @@ from mana_dist.evaluate.report import metrics_table
 from mana_dist.evaluate.report.metrics_table import Cell, Group, Mark
 from mana_dist.evaluate.report.text import to_markdown
 from mana_dist.evaluate.results import Evaluation
-from mana_dist.metrics import METRICS
 from mana_dist.progress import count
 
 LEGEND = "**best**, _second best_; ↑ larger is better, ↓ smaller is better"
@@ -23,10 +22,11 @@ def tables(evaluation: Evaluation, escape: Callable[[str], str] = to_markdown) -
         evaluation: the results.
         escape: makes names and notes safe to show where the tables go.
     """
-    parts = [_titled(group, evaluation.methods, escape) for group in metrics_table.groups(evaluation)]
+    headings = [column.heading for column in metrics_table.columns(evaluation)]
+    parts = [_titled(group, evaluation.methods, headings, escape) for group in metrics_table.groups(evaluation)]
     large = metrics_table.top_motion(evaluation)
     if large is not None:
-        parts.append(_titled(large, evaluation.methods, escape))
+        parts.append(_titled(large, evaluation.methods, headings, escape))
     if len(evaluation.methods) > 1:
         parts.append(LEGEND)
     parts += [escape(note) for note in metrics_table.footnotes(evaluation)]
@@ -74,8 +74,8 @@ def _as_text(value: object) -> str:
     return "none" if value is None or value == "" else str(value)
 
 
-def _titled(group: Group, methods: Sequence[str], escape: Callable[[str], str]) -> str:
-    head = ["method", *(metric.heading for metric in METRICS.values()), metrics_table.GAIN]
+def _titled(group: Group, methods: Sequence[str], headings: Sequence[str], escape: Callable[[str], str]) -> str:
+    head = ["method", *headings]
     rows = [[escape(name), *map(marked, cells)] for name, cells in zip(methods, group.rows, strict=True)]
     return f"{escape(group.title)} ({group.size}):\n\n{_aligned([head, *rows])}"
 
@@ -83,7 +83,7 @@ def _titled(group: Group, methods: Sequence[str], escape: Callable[[str], str]) 
 def _clips(evaluation: Evaluation) -> str:
     found, left_out = metrics_table.clip_rows(evaluation, CLIPS_SHOWN)
     columns = ["clip", "dataset", "method"] if len(evaluation.datasets) > 1 else ["clip", "method"]
-    columns += [*(metric.heading for metric in METRICS.values()), metrics_table.GAIN]
+    columns += [column.heading for column in metrics_table.columns(evaluation)]
     rows = [[*columns, "motion (LR pixels/frame)", "frames"]]
     rows += [[*map(to_markdown, names), *map(marked, cells)] for names, cells in found]
     more = f"\n\nand {count(left_out, 'clip')} more, where the methods differ less, in metrics.json"

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from mana_dist.evaluate import neighbours
 from mana_dist.evaluate.methods import BICUBIC
+from mana_dist.evaluate.neighbours import NeighbourMetric
 from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
 from mana_dist.metrics import METRICS
 from mana_dist.progress import count
@@ -26,7 +28,19 @@ class Mark(Enum):
 
 
 GAIN = "gain over bicubic (dB)"
-GAIN_MEANING = "PSNR over that of bicubic"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of numbers.
+
+    Attributes:
+        heading: with the unit.
+        meaning: explanation for a reader.
+    """
+
+    heading: str
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -51,12 +65,19 @@ class Group:
     Attributes:
         title: the dataset's, the clip's, or what the rows are the mean of.
         size: number of clips and frames, in words.
-        rows: one per method, in the evaluation's order: a cell per metric, then the gain over bicubic.
+        rows: one per method, in the evaluation's order: a cell for each of the :func:`columns`.
     """
 
     title: str
     size: str
     rows: tuple[tuple[Cell, ...], ...]
+
+
+def columns(evaluation: Evaluation) -> list[Column]:
+    """Return the columns of all tables: metrics, the gain over bicubic and, where there are any, neighbour metrics."""
+    found = [Column(metric.heading, metric.what) for metric in METRICS.values()]
+    found.append(Column(GAIN, "PSNR over that of bicubic"))
+    return found + [Column(metric.heading, metric.what) for metric in _neighbour_metrics(evaluation)]
 
 
 def groups(evaluation: Evaluation) -> list[Group]:
@@ -81,7 +102,7 @@ def top_motion(evaluation: Evaluation) -> Group | None:
 def clip_rows(evaluation: Evaluation, limit: int) -> tuple[list[tuple[list[str], list[Cell]]], int]:
     """Return a row for each method of the ``limit`` clips in which methods differ most, and the number of other clips.
 
-    A row has names (clip, dataset where there are several, method) and cells (metrics, gain, motion, frames).
+    A row has names (clip, dataset where there are several, method) and cells (:func:`columns`, motion, frames).
     """
     shown = most_different_clips(evaluation, limit)
     several = len(evaluation.datasets) > 1
@@ -107,7 +128,7 @@ def most_different_clips(evaluation: Evaluation, limit: int) -> list[ClipScores]
 
 
 def footnotes(evaluation: Evaluation) -> list[str]:
-    """Return why cells of this evaluation's tables are empty or infinite, as plain text; mostly nothing."""
+    """Return what cells of this evaluation's tables need a word on, as plain text; mostly why some are empty."""
     scores = [entry for clip in evaluation.clips for entry in clip.scores]
     notes = []
     for metric in METRICS.values():
@@ -122,6 +143,10 @@ def footnotes(evaluation: Evaluation) -> list[str]:
             )
     if BICUBIC not in evaluation.methods:
         notes.append(f"{GAIN} {NOTHING}: {BICUBIC} is not among the methods")
+    notes += [
+        f"{sampled.heading}: {sampled.what}, of models, on the protocol's sample of frames"
+        for sampled in _neighbour_metrics(evaluation)
+    ]
     if any(value == math.inf for entry in scores for value in entry.values.values()):
         notes.append(f"PSNR ∞: some frame equals the ground truth; null in metrics.json, and without a {GAIN}")
     return notes
@@ -158,13 +183,16 @@ def marked(values: Sequence[float | None], digits: int, larger_is_better: bool) 
 
 def _means(evaluation: Evaluation, title: str, clips: Sequence[ClipScores]) -> Group:
     scores = [evaluation.mean(method, clips) for method in range(len(evaluation.methods))]
-    columns = [
+    cells = [
         marked([entry[metric] for entry in scores], metric.digits, metric.larger_is_better)
         for metric in METRICS.values()
     ]
-    columns.append(_gains(evaluation, scores))
+    cells.append(_gains(evaluation, scores))
+    for metric in _neighbour_metrics(evaluation):
+        values = [entry.sampled.get(metric.name) for entry in scores]
+        cells.append([Cell(NOTHING if value is None else _formatted(value, metric.format), value) for value in values])
     clip_count = "" if len(clips) == 1 and title == clips[0].clip else count(len(clips), "clip") + ", "
-    return Group(title, clip_count + count(scores[0].frames, "frame"), tuple(zip(*columns, strict=True)))
+    return Group(title, clip_count + count(scores[0].frames, "frame"), tuple(zip(*cells, strict=True)))
 
 
 def gain(psnr: float, base: float) -> float | None:
@@ -181,10 +209,19 @@ def _gains(evaluation: Evaluation, scores: Sequence[Scores]) -> list[Cell]:
     return [Cell(NOTHING if value is None else signed(value), value) for value in gains]
 
 
+def _neighbour_metrics(evaluation: Evaluation) -> list[NeighbourMetric]:
+    """Return those that some method has on some clip."""
+    taken = {name for clip in evaluation.clips for scores in clip.scores for name in scores.sampled}
+    return [metric for metric in neighbours.METRICS if metric.name in taken]
+
+
 def signed(value: float) -> str:
     """Return the value with its sign and two digits, never as -0.00."""
-    text = f"{value:+.2f}"
-    return "+0.00" if text == "-0.00" else text
+    return _formatted(value, "+.2f")
+
+
+def _formatted(value: float, form: str) -> str:
+    return f"{float(format(value, form)) + 0.0:{form}}"  # so that nothing is -0.00
 
 
 def _shown(value: float | None, digits: int) -> str:

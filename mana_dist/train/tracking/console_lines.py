@@ -16,6 +16,9 @@ from mana_dist.train.tracking.events import (
     Validated,
 )
 
+USELESS_GAIN = 0.01
+"""Neighbour gain, dB, below which a stage that ends has learned nothing from neighbour frames."""
+
 
 def say(text: str) -> None:
     """Print lines; never fails, since MLflow shall get the training's events in spite of a closed pipe or full disk."""
@@ -33,11 +36,7 @@ def line(event: Event) -> str:  # noqa: PLR0911  # one for each kind
         case Progress():
             return _progress(event)
         case Validated():
-            return (
-                f"validation at step {event.step}: PSNR {event.psnr:.2f} dB "
-                f"({event.psnr - event.psnr_bicubic:+.2f} over bicubic), "
-                f"SSIM {event.ssim:.4f} ({event.ssim - event.ssim_bicubic:+.4f})"
-            )
+            return _validated(event)
         case Checkpointed():
             return f"checkpoint at step {event.step} ({event.seconds:.1f} s, training waited {event.waited:.1f} s)"
         case Failed():
@@ -51,6 +50,24 @@ def line(event: Event) -> str:  # noqa: PLR0911  # one for each kind
             )
         case Stopped():
             return f"stopped after step {event.step} ({event.reason}); everything up to it is in the checkpoint"
+
+
+def _validated(event: Validated) -> str:
+    found = (
+        f"validation at step {event.step}: PSNR {event.psnr:.2f} dB "
+        f"({event.psnr - event.psnr_bicubic:+.2f} over bicubic), "
+        f"SSIM {event.ssim:.4f} ({event.ssim - event.ssim_bicubic:+.4f})"
+    )
+    gain = event.neighbour_gain
+    if gain is None:
+        return found
+    found += f", neighbour gain {gain:+.3f} dB"
+    if event.ended_stage is None or gain >= USELESS_GAIN:
+        return found
+    return (
+        f"{found}\nstage {event.ended_stage}: neighbour frames bring nothing yet ({gain:.3f} dB): the model does as "
+        "well with the centre frame alone; train longer, or with another model.attention"
+    )
 
 
 def _progress(event: Progress) -> str:

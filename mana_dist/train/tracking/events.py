@@ -88,6 +88,9 @@ class Validated:
         ssim_bicubic: the same for bicubic upsampling.
         picture: LR | bicubic | MANA | HR side by side, (H, W, 3) uint8.
         seconds: time that training stood still for it.
+        neighbour_gain: PSNR over that with the centre frame in place of each neighbour, dB, of some of the samples;
+            None for a model that sees single frames.
+        ended_stage: number of the stage of which this is the last validation, if it is.
     """
 
     step: int
@@ -97,6 +100,8 @@ class Validated:
     ssim_bicubic: float
     picture: NDArray[np.uint8]
     seconds: float = 0.0
+    neighbour_gain: float | None = None
+    ended_stage: int | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ _DESCRIPTIONS = {
     "mana_train_checkpoint_wait_seconds": "Time that training stood still for it.",
     "mana_validation_psnr": "PSNR of the newest validation, dB.",
     "mana_validation_ssim": "SSIM of the newest validation.",
+    "mana_validation_neighbour_gain": "Neighbour gain of the newest validation, dB.",
 }
 
 
@@ -70,7 +71,10 @@ def figures(event: Event) -> dict[str, float]:
                 found["mana_train_peak_share"] = event.peak_share
             return found
         case Validated():
-            return {"mana_validation_psnr": event.psnr, "mana_validation_ssim": event.ssim}
+            found = {"mana_validation_psnr": event.psnr, "mana_validation_ssim": event.ssim}
+            if event.neighbour_gain is not None:
+                found["mana_validation_neighbour_gain"] = event.neighbour_gain
+            return found
         case Checkpointed():
             return {
                 "mana_train_checkpoint_seconds": event.seconds,

@@ -146,17 +146,17 @@ class Tracker:
         if event.step <= self._score_step:
             return
         self._add(Picture.of(PICTURE, event.step, event.picture))
-        self._log(
-            event.step,
-            {
-                SCORE: event.psnr,
-                "val/ssim": event.ssim,
-                "val/psnr_bicubic": event.psnr_bicubic,
-                "val/ssim_bicubic": event.ssim_bicubic,
-                "val/psnr_gain": event.psnr - event.psnr_bicubic,
-                "val/seconds": event.seconds,
-            },
-        )
+        values = {
+            SCORE: event.psnr,
+            "val/ssim": event.ssim,
+            "val/psnr_bicubic": event.psnr_bicubic,
+            "val/ssim_bicubic": event.ssim_bicubic,
+            "val/psnr_gain": event.psnr - event.psnr_bicubic,
+            "val/seconds": event.seconds,
+        }
+        if event.neighbour_gain is not None:
+            values["val/neighbour_gain"] = event.neighbour_gain
+        self._log(event.step, values)
 
     def _log_steps(self, last_step: int, series: dict[str, tuple[float, ...]]) -> bool:
         """Log the values of the steps up to ``last_step``; returns False if all of them were logged before."""

@@ -1,5 +1,7 @@
 """What a person reads while training."""
 
+import dataclasses
+
 import numpy as np
 
 from mana_dist.train.tracking.console_lines import line
@@ -32,6 +34,20 @@ def test_lines() -> None:
     assert line(Validated(20, 31.5, 0.91, 30.25, 0.9, PICTURE)) == (
         "validation at step 20: PSNR 31.50 dB (+1.25 over bicubic), SSIM 0.9100 (+0.0100)"
     )
+
+
+def test_a_validation_says_what_neighbours_bring_and_the_last_of_a_stage_if_it_is_nothing() -> None:
+    found = Validated(20, 31.5, 0.91, 30.25, 0.9, PICTURE, neighbour_gain=0.00321)
+    shown = "validation at step 20: PSNR 31.50 dB (+1.25 over bicubic), SSIM 0.9100 (+0.0100), neighbour gain +0.003 dB"
+    assert line(found) == shown
+    first, second = line(dataclasses.replace(found, ended_stage=1)).splitlines()
+    assert first == shown
+    assert second == (
+        "stage 1: neighbour frames bring nothing yet (0.003 dB): the model does as well with the centre frame alone; "
+        "train longer, or with another model.attention"
+    )
+    for gain in (0.01, 0.35, None):
+        assert "\n" not in line(dataclasses.replace(found, ended_stage=1, neighbour_gain=gain))
 
 
 def test_progress_holds_all_figures() -> None:

@@ -44,6 +44,18 @@ def test_updates_arrive_in_order(client: FakeClient, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("gain", [-0.125, None])
+def test_a_validations_metrics(client: FakeClient, tmp_path: Path, gain: float | None) -> None:
+    subject = tracker(client, tmp_path, [])
+    subject.log(validated(2, neighbour_gain=gain))
+    assert subject.flush(30)
+    expected = {"psnr": 30, "ssim": 0.9, "psnr_bicubic": 28, "ssim_bicubic": 0.8, "psnr_gain": 2, "seconds": 1.5}
+    expected |= {} if gain is None else {"neighbour_gain": gain}
+    assert {key: (point.step, point.value) for key, point in client.last.items()} == {
+        f"val/{name}": (2, value) for name, value in expected.items()
+    }
+
+
 def test_a_run_that_is_anothers_by_now_is_sent_nothing(client: FakeClient, tmp_path: Path) -> None:
     checked = threading.Event()
 

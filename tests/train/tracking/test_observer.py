@@ -73,6 +73,10 @@ def test_figures_for_ray() -> None:
         "mana_train_checkpoint_wait_seconds": 1.0,
     }
     assert figures(Stalled(1, 2.0, "")) == {}
+    validated = Validated(60, 30.0, 0.9, 28.0, 0.8, PICTURE)
+    assert figures(validated) == {"mana_validation_psnr": 30.0, "mana_validation_ssim": 0.9}
+    gained = dataclasses.replace(validated, neighbour_gain=0.25)
+    assert figures(gained) == {**figures(validated), "mana_validation_neighbour_gain": 0.25}
 
 
 class FakeTracker:

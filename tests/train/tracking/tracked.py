@@ -19,8 +19,8 @@ def progress(step: int, count: int = 2) -> Progress:
     return Progress(1, step, 100, losses, 1e-3, 20.0, 0.01, 5.0, gradient_norms=losses, tflops=0.5, memory=2**30)
 
 
-def validated(step: int) -> Validated:
-    return Validated(step, 30.0, 0.9, 28.0, 0.8, PICTURE, 1.5)
+def validated(step: int, neighbour_gain: float | None = 0.25) -> Validated:
+    return Validated(step, 30.0, 0.9, 28.0, 0.8, PICTURE, 1.5, neighbour_gain)
 
 
 class FakeClient:

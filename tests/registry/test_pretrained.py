@@ -73,9 +73,10 @@ def test_what_is_no_folder_is_told_of_it(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_copy_is_the_same_model(tmp_path: Path) -> None:
-    model_folder.copy("pretrained", str(tmp_path / "copy"))
-    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == ["config.yaml", "model.safetensors"]
-    assert model_folder.load_identified(str(tmp_path / "copy")).sha256 == model_folder.load_identified("pretrained").sha256
+    folder = tmp_path / "copy"
+    model_folder.copy("pretrained", str(folder))
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "model.safetensors"]
+    assert model_folder.load_identified(str(folder)).sha256 == model_folder.load_identified("pretrained").sha256
 
 
 @pytest.mark.usefixtures("other")

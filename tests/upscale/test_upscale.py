@@ -148,7 +148,8 @@ def test_the_model_in_the_package_is_the_default_and_is_named_first(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_video(tmp_path / "a.mkv", noise_frames(2, 16, 24))
-    command = [str(tmp_path / "a.mkv"), str(tmp_path / "b.mkv"), "--codec", "ffv1", "--device", "cpu", "--precision", "fp32"]
+    command = [str(tmp_path / "a.mkv"), str(tmp_path / "b.mkv"), "--codec", "ffv1", "--precision", "fp32"]
+    command += ["--device", "cpu"]
     main(command)
     named = rf"model: pretrained \(version \d+; {re.escape(pretrained.card().trained_for)}\); --model for another"
     assert re.fullmatch(named, capsys.readouterr().out.splitlines()[0])

@@ -118,6 +118,7 @@ def test_the_wheel_is_one_package_with_all_that_it_reads(wheel: Path) -> None:
     assert {"mana_dist/ops/fused_cpu.c", "mana_dist/presets/tiny.yaml", "mana_dist/evaluate/report/page.js"} <= {
         *listed
     }
+    assert {f"mana_dist/pretrained/{name}" for name in ("card.md", "config.yaml", "model.safetensors")} <= names
     assert {name for name in listed if (REPOSITORY / name).is_file()} <= names
     (scripts,) = [name for name in names if name.endswith("entry_points.txt")]
     with zipfile.ZipFile(wheel) as archive:
@@ -196,7 +197,7 @@ MISTAKES = [
     *("train --config tiny", "train --config tiny --data.path none", "train --config broken.yaml"),
     *("ingest --source none.mp4 --out new", "ingest --source clip --out new --stride x"),
     *("evaluate --data none.mp4 --method bicubic --out new", "evaluate --data clip --method bicubic --out new --lr x"),
-    *("upscale none.mp4 new.mp4 --model none", "upscale clip new.mp4 --model none"),
+    *("upscale none.mp4 new.mp4", "upscale clip new.mp4 --model none"),
     *("upscale clip new.mp4 --model none --crf x", "sweep memory --slots x --evaluate-on clip"),
     *("serve --model none", "serve --model none --max-batch x"),
 ]
@@ -227,10 +228,12 @@ def test_the_light_install_upscales_and_evaluates(light: Path, tmp_path: Path) -
         write_folder(tmp_path / "data" / name, frames_of(4, seed))
     write_video(tmp_path / "in.mp4", frames_of(4))
     model_folder.save(str(tmp_path / "model"), tiny_model().state_dict(), CONFIG)
-    done = mana(light, tmp_path, "upscale", "in.mp4", "out.mp4", "--model", "model", alone=True)
-    assert done.returncode == 0, done.stderr
-    assert "out.mp4: 4 frames" in done.stdout
-    words = ["evaluate", "--data", "data", "--method", "bicubic", "model", "--out", "results"]
+    for model, first in (([], "model: pretrained ("), (["--model", "model", "--overwrite"], "precision: ")):
+        done = mana(light, tmp_path, "upscale", "in.mp4", "out.mp4", *model, alone=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(first)
+        assert "out.mp4: 4 frames" in done.stdout
+    words = ["evaluate", "--data", "data", "--method", "bicubic", "pretrained", "model", "--out", "results"]
     done = mana(light, tmp_path, *words, alone=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results" / "report.html").is_file()

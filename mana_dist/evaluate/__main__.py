@@ -44,9 +44,9 @@ def _parser() -> Parser:
     inputs("--data", required=True, nargs="+", action="extend", metavar="URI", help="the ground truth, each a dataset: "
          "a video, a folder of frames (PNG, JPEG) or of several of either, Vid4, UDM10, REDS4, SPMCS, or "
          "Vimeo90K")  # fmt: skip
-    inputs("--method", dest="methods", required=True, nargs="+", action="extend", metavar="METHOD", help="bicubic, a "
-         "model folder, models:/NAME/VERSION, models:/NAME@ALIAS, or frames:NAME=URI for the output of any other "
-         "method")  # fmt: skip
+    inputs("--method", dest="methods", required=True, nargs="+", action="extend", metavar="METHOD", help="bicubic, "
+         "pretrained (the model in the package), a model folder (./pretrained for one of that name), "
+         "models:/NAME/VERSION, models:/NAME@ALIAS, or frames:NAME=URI for the output of any other method")  # fmt: skip
     inputs("--out", required=True, metavar="DIR", help="folder for metrics.json and the report")
     inputs("--overwrite", action="store_true", help="replace another evaluation's files in --out")
     protocol = parser.add_argument_group("protocol (the defaults are the paper's)").add_argument

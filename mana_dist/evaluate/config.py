@@ -17,8 +17,8 @@ class EvaluationOptions:
     Attributes:
         data: URIs of the ground truth, each a dataset: a video, a folder of frames or of several of either, or one of
             the field's datasets.
-        methods: ``bicubic``, model folders, ``models:/`` names, or ``frames:NAME=URI`` for the output of any other
-            method.
+        methods: ``bicubic``, ``pretrained``, model folders, ``models:/`` names, or ``frames:NAME=URI`` for the output
+            of any other method.
         out: URI of the folder for ``metrics.json`` and the report.
         overwrite: replace another evaluation's files there.
         degradation: name of the degradation by which LR frames are made, or given ones were.

@@ -19,8 +19,8 @@ from mana_dist.model import Mana, Padding
 from mana_dist.model.inference import Frame, super_resolve, to_tensor
 from mana_dist.model.match_error import match_error
 from mana_dist.model.precision import Precision
+from mana_dist.model_names import is_folder
 from mana_dist.registry import model_folder
-from mana_dist.registry.model_folder import REGISTRY_SCHEME
 from mana_dist.registry.versions import Registered
 
 BICUBIC = "bicubic"
@@ -162,7 +162,7 @@ def source(method: Wanted, loaded: Method) -> MethodSource:
     config = loaded.model.config
     return MethodSource(
         name=loaded.name,
-        uri=_pinned(method) if method.name.startswith(REGISTRY_SCHEME) else storage.resolve(method.name),
+        uri=storage.resolve(method.name) if is_folder(method.name) else _pinned(method),
         sha256=loaded.sha256,
         attention=config.attention,
         memory_slots=config.memory_slots,
@@ -172,7 +172,7 @@ def source(method: Wanted, loaded: Method) -> MethodSource:
 
 
 def _is_folder(name: str) -> bool:
-    return name != BICUBIC and not name.startswith((FRAMES_SCHEME, REGISTRY_SCHEME))
+    return name != BICUBIC and not name.startswith(FRAMES_SCHEME) and is_folder(name)
 
 
 def _pinned(method: Wanted) -> str:

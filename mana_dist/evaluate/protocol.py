@@ -19,7 +19,7 @@ class MethodSource:
     Attributes:
         name: the method's, as in the table.
         uri: the folder of a model or of other methods' frames, absolute; ``models:/NAME/VERSION`` of a registered
-            model, whichever way it was named; empty for bicubic.
+            model, whichever way it was named; ``pretrained`` of that one; empty for bicubic.
         sha256: of a model's ``model.safetensors``; empty where there is none, as all that follows.
         attention: kind of a model's attention.
         memory_slots: columns of a model's memory.

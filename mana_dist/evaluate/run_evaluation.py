@@ -30,6 +30,7 @@ from mana_dist.model.inference import choose_device
 from mana_dist.model.precision import Precision, precision_here
 from mana_dist.progress import LiveLine
 from mana_dist.ray_tasks import precision_on_cluster
+from mana_dist.registry import pretrained
 from mana_dist.registry.model_folder import REGISTRY_SCHEME
 from mana_dist.registry.names import check_experiment
 from mana_dist.registry.tracking_uri import resolve_tracking_uri
@@ -112,6 +113,8 @@ def _evaluate(prepared: _Prepared, held: Lease) -> Evaluation:
 
 def _prepare(options: EvaluationOptions) -> _Prepared:
     options.check()
+    for name in options.methods:
+        pretrained.announce(name, hint="")
     top = None if options.top_motion is None else parse_top_motion(options.top_motion)
     subset = None if options.frame_subset is None else parse_subset(options.frame_subset)
     conditions = [promote.parse_condition(text) for text in options.promote_if]

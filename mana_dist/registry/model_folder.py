@@ -19,16 +19,16 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from mana_dist import config as configuration
-from mana_dist import storage
+from mana_dist import model_names, storage
 from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig
 from mana_dist.published_keys import shared
-from mana_dist.registry import names
+from mana_dist.registry import names, pretrained
 from mana_dist.registry.tracking_uri import failures, resolve_tracking_uri, sqlite_file, tracking
 
 WEIGHTS_FILE = names.WEIGHTS_FILE
-REGISTRY_SCHEME = names.REGISTRY_SCHEME
+REGISTRY_SCHEME = model_names.REGISTRY_SCHEME
 CONFIG_FILE = "config.yaml"
 
 
@@ -61,7 +61,8 @@ def load(model: str, tracking_uri: str | None = None) -> tuple[Mana, Config]:
     """Return a model from a folder or the MLflow registry, on the CPU, fp32, in evaluation mode, and its configuration.
 
     Args:
-        model: the URI of a model or checkpoint folder, or ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+        model: the URI of a model or checkpoint folder, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``, or
+            ``pretrained``, the model that comes with the package.
         tracking_uri: of the registry; by default as :func:`mana_dist.registry.tracking_uri.resolve_tracking_uri` says.
     """
     loaded = load_identified(model, tracking_uri)
@@ -88,9 +89,12 @@ def fetched(model: str, tracking_uri: str | None = None) -> Iterator[str]:
 
     A registered model is downloaded to a temporary folder.
     """
-    if not model.startswith(REGISTRY_SCHEME):
+    if model == model_names.PRETRAINED:
+        yield pretrained.folder()
+        return
+    if model_names.is_folder(model):
         if not _exists(model):
-            raise UserError(f"model {model}: no such folder; name one that holds {WEIGHTS_FILE}, or models:/NAME@ALIAS")
+            raise names.no_such_folder(model)
         yield model
         return
     with tempfile.TemporaryDirectory(prefix="mana_dist-model-") as temporary:

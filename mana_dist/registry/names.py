@@ -9,6 +9,7 @@ from typing import Any
 from mana_dist import storage
 from mana_dist.config import MlflowConfig
 from mana_dist.errors import UserError, one_line
+from mana_dist.model_names import PRETRAINED, is_folder
 from mana_dist.registry.tracking_uri import quiet_mlflow
 
 _MAX_NAME = 256  # characters of a registered model's and an experiment's name: a column of MLflow's database
@@ -16,7 +17,6 @@ _MAX_RUN_NAME = 250
 _FORBIDDEN = "@'\"`"  # models:/NAME@ALIAS and MLflow's search could not find the end of such a name
 
 WEIGHTS_FILE = "model.safetensors"
-REGISTRY_SCHEME = "models:/"
 
 
 def check_model_folder(model: str) -> None:
@@ -25,8 +25,14 @@ def check_model_folder(model: str) -> None:
     Raises:
         UserError: it is not.
     """
-    if not model.startswith(REGISTRY_SCHEME) and storage.is_missing(model):
-        raise UserError(f"model {model}: no such folder; name one that holds {WEIGHTS_FILE}, or models:/NAME@ALIAS")
+    if is_folder(model) and storage.is_missing(model):
+        raise no_such_folder(model)
+
+
+def no_such_folder(model: str) -> UserError:
+    """Return the error that says that a model's folder is not there."""
+    names = f"name one that holds {WEIGHTS_FILE}, models:/NAME@ALIAS, or {PRETRAINED}"
+    return UserError(f"model {model}: no such folder; {names}")
 
 
 def check_names(mlflow: MlflowConfig, run_name: str | None = None) -> None:

@@ -6,6 +6,7 @@ The functions raise a UserError if the registry refuses or cannot be reached.
 import io
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
@@ -17,7 +18,7 @@ import mana_dist
 from mana_dist.config import Config, flatten, to_mapping
 from mana_dist.errors import UserError, one_line
 from mana_dist.published_keys import shared
-from mana_dist.registry import model_folder
+from mana_dist.registry import model_folder, pretrained
 from mana_dist.registry.tracking_uri import failures, quiet_mlflow, sqlite_file, tracking
 
 if TYPE_CHECKING:
@@ -57,14 +58,14 @@ def resolve(name: str, tracking_uri: str) -> Registered | None:
     Raises:
         UserError: a name that ends in one of MLflow's stages, or the registry cannot be reached.
     """
-    quiet_mlflow()
-    from mlflow import MlflowClient
-
     match = _NAME.fullmatch(name)
     database = sqlite_file(tracking_uri)
     # MLflow would make an empty database here.
     if match is None or (database is not None and not os.path.isfile(database)):
         return None
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
     if match["stage"]:
         raise UserError(f"{name}: stages are not read; write models:/{match['model']}/VERSION, or @ALIAS")
     try:
@@ -180,7 +181,7 @@ def _register(
             name=_NOT_IN_LOGGED_MODELS.sub("-", name),
             python_model=os.path.join(os.path.dirname(__file__), "pyfunc.py"),
             artifacts={"model": local},
-            code_paths=[os.path.dirname(mana_dist.__file__)],
+            code_paths=[_code(os.path.dirname(local))],
             signature=_signature(),
             model_config={"device": "auto", "precision": "auto"},
             input_example=np.zeros((frames, *_EXAMPLE_SIZE, 3), np.uint8),
@@ -191,6 +192,13 @@ def _register(
         if metrics:
             mlflow.log_metrics(dict(metrics), model_id=info.model_id)
     return Registered(name, str(info.registered_model_version), info.model_id)
+
+
+def _code(folder: str) -> str:
+    """Copy the package into ``folder``, but for the weights that come with it: a model brings its own."""
+    left_out = shutil.ignore_patterns("__pycache__", pretrained.FOLDER)
+    package = os.path.dirname(mana_dist.__file__)
+    return shutil.copytree(package, os.path.join(folder, os.path.basename(package)), ignore=left_out)
 
 
 @contextmanager

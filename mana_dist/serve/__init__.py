@@ -1,4 +1,4 @@
-"""A model behind HTTP on Ray Serve: ``serve run mana_dist.serve:app model=models:/mana-x4@champion``."""
+"""A model behind HTTP on Ray Serve: ``serve run mana_dist.serve:app``."""
 
 from typing import TYPE_CHECKING, Any
 

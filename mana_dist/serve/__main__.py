@@ -1,4 +1,4 @@
-"""``mana serve --model MODEL``: the app on this machine, or on the cluster that ``RAY_ADDRESS`` names."""
+"""``mana serve [--model MODEL]``: the app on this machine, or on the cluster that ``RAY_ADDRESS`` names."""
 
 import argparse
 import threading
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from mana_dist.arguments import Parser
 from mana_dist.console import log
 from mana_dist.errors import UserError
+from mana_dist.registry import pretrained
 from mana_dist.registry.names import check_model_folder
 from mana_dist.serve.config import ServeOptions
 
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str]) -> None:
         first = error.errors()[0]
         raise UserError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}, got {first['input']}") from error
     check_model_folder(options.model)
+    pretrained.announce(options.model)
     from mana_dist import ray_runtime
 
     ray_runtime.start_ray(cpus=options.cpus * options.replicas + 1)

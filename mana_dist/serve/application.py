@@ -12,6 +12,7 @@ from mana_dist.console import log
 from mana_dist.errors import UserError, one_line
 from mana_dist.model.inference import Frame, Frames
 from mana_dist.model.precision import Precision, PrecisionChoice, WantedPrecision, precision_here
+from mana_dist.model_names import is_folder
 from mana_dist.ray_tasks import precision_on_cluster
 from mana_dist.registry import model_folder, versions
 from mana_dist.registry.tracking_uri import resolve_tracking_uri
@@ -104,7 +105,7 @@ def _public(model: str) -> str:
 
 def _fixed(model: str, tracking_uri: str) -> str:
     """The name that means the same model everywhere and for ever, as far as that can be."""
-    if not model.startswith(model_folder.REGISTRY_SCHEME):
+    if is_folder(model):
         return storage.resolve(model)  # replicas run in other folders
     found = versions.resolve(model, tracking_uri)
     return found.uri if found else model

@@ -4,13 +4,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mana_dist.model_names import PRETRAINED
+
 
 class ServeOptions(BaseModel):
     """What ``serve run mana_dist.serve:app KEY=VALUE ...``, or ``args`` in a Serve configuration, can say.
 
     Attributes:
-        model: a model folder's URI, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``. An alias is looked up once,
-            when the app is built: all replicas serve the same weights until it is deployed anew.
+        model: ``pretrained``, the model in the package; a model folder's URI (``./pretrained`` for one of that name);
+            ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``. An alias is looked up once, when the app is built: all
+            replicas serve the same weights until it is deployed anew.
         tracking_uri: MLflow's, for ``models:/`` names; by default as in all commands.
         device: ``auto`` takes a GPU for every replica where the cluster has any.
         precision: ``auto`` is bf16 where the processors of the replicas gain by it, else fp32.
@@ -27,7 +30,7 @@ class ServeOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str
+    model: str = PRETRAINED
     tracking_uri: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -1,7 +1,8 @@
 """A video file in, a 4x video file out.
 
 >>> from mana_dist.upscale import Settings, upscale
->>> summary = upscale("in.mp4", "out.mp4", "models:/mana-x4@champion", Settings(codec="hevc"))
+>>> summary = upscale("in.mp4", "out.mp4")
+>>> summary = upscale("in.mp4", "out2.mp4", "models:/mana-x4@champion", Settings(codec="hevc"))
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""``mana upscale SRC DST --model MODEL``, or ``--source URI ... --out URI`` for many videos on a cluster."""
+"""``mana upscale SRC DST``, or ``--source URI ... --out URI`` for many videos on a cluster."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from fractions import Fraction
 from mana_dist import storage
 from mana_dist.arguments import Parser
 from mana_dist.errors import UserError
+from mana_dist.model_names import PRETRAINED
 from mana_dist.registry.names import check_model_folder
 from mana_dist.upscale.bucket.config import MEMORY, SUFFIXES, BucketOptions
 from mana_dist.upscale.config import ALL_FRAMES, CODECS, PICTURES_PER_SECOND, SEGMENT_FRAMES, MemoryLimit, Settings
@@ -71,8 +72,7 @@ def _settings(values: argparse.Namespace) -> Settings:
 def _parser() -> Parser:
     parser = Parser(
         prog="mana upscale",
-        usage="mana upscale SRC DST --model MODEL [OPTIONS]\n"
-        "       mana upscale --source URI [URI ...] --out URI --model MODEL [OPTIONS]",
+        usage="mana upscale SRC DST [OPTIONS]\n       mana upscale --source URI [URI ...] --out URI [OPTIONS]",
         description="Upscale a video four times per side, or many on a Ray cluster. Killed at any moment, the same "
         "command goes on.",
         allow_abbrev=False,
@@ -81,7 +81,8 @@ def _parser() -> Parser:
     defaults = ", ".join(f"{traits.crf} for {name}" for name, traits in CODECS.items() if traits.crf is not None)
     add("src", nargs="?", metavar="SRC", help="a video file, or a folder of PNG or JPEG frames")
     add("dst", nargs="?", metavar="DST", help="the file to write: .mp4, .mov, .m4v or .mkv; with --codec png a folder")
-    add("--model", required=True, help="a model folder, models:/NAME/VERSION or models:/NAME@ALIAS")
+    add("--model", default=PRETRAINED, help="pretrained, the model in the package; a model folder (./pretrained for "
+        "one of that name); models:/NAME/VERSION or models:/NAME@ALIAS (default %(default)s)")  # fmt: skip
     add("--overwrite", action="store_true", help="replace what is there, if it is not this very result")
     add("--codec", choices=[*CODECS], default="h264", help="ffv1 and png are lossless (default %(default)s)")
     add("--crf", type=int, help=f"quality; less is better and larger (default {defaults})")

@@ -13,8 +13,9 @@ import av
 from mana_dist.console import log
 from mana_dist.errors import UserError, terminable
 from mana_dist.model.precision import PrecisionChoice
+from mana_dist.model_names import PRETRAINED
 from mana_dist.progress import LiveLine, count
-from mana_dist.registry import model_folder
+from mana_dist.registry import model_folder, pretrained
 from mana_dist.upscale import mark, segment_record, work_folder
 from mana_dist.upscale.config import Settings
 from mana_dist.upscale.destination import check_destination, clear_comparison, is_done
@@ -31,7 +32,7 @@ _USUAL = Settings()
 def upscale(
     source: str,
     destination: str,
-    model: str,
+    model: str = PRETRAINED,
     settings: Settings = _USUAL,
     tracking_uri: str | None = None,
     *,
@@ -57,6 +58,7 @@ def upscale(
     """
     settings.check()
     check_destination(destination, source, settings)
+    pretrained.announce(model)
     with _errors(f"{source}: cannot be read"):
         whole = survey_of(source, settings)
     first, end = wanted_frames(whole, settings)

@@ -115,6 +115,17 @@ def test_registered_model_leaves_the_optimizer_behind(registered: tuple[str, Man
     assert {path.name for path in (Path(folder) / "artifacts").rglob("*.*")} == {"model.safetensors", "config.yaml"}
 
 
+def test_the_packages_own_weights_stay_behind(registered: tuple[str, Mana, str, int], tmp_path: Path) -> None:
+    with tracking(registered[0]):
+        folder = mlflow.artifacts.download_artifacts(artifact_uri="models:/tiny-x4@candidate", dst_path=str(tmp_path))
+    package = Path(versions.__file__).parents[1]
+    here = {path.relative_to(package) for path in package.rglob("*") if path.suffix in (".py", ".c", ".yaml", ".so")}
+    code = Path(folder) / "code" / "mana_dist"
+    there = {path.relative_to(code) for path in code.rglob("*") if path.is_file()}
+    assert here - there == {Path("pretrained/config.yaml")}
+    assert not (code / "pretrained").exists()
+
+
 @pytest.mark.parametrize("name", ["models:/tiny-x4@candidate", "models:/tiny-x4/1"])
 def test_load_from_the_registry(registered: tuple[str, Mana, str, int], name: str) -> None:
     tracking_uri, model, _, _ = registered

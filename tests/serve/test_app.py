@@ -163,7 +163,7 @@ def test_serve_run_ends_with_one_line_for_a_wrong_model(tracking_uri: str) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--model"),
+        (["--model", "nowhere"], "model nowhere: no such folder"),
         (["--model", "x", "--max-batch", "0"], "--max-batch: Input should be greater than or equal to 1, got 0"),
         (["--model", "x", "--device", "tpu"], "--device: Input should be 'auto', 'cpu' or 'cuda', got tpu"),
         (["--model", "x", "--replica", "2", "3"], "unrecognized arguments: 3"),

@@ -1,6 +1,8 @@
 """The upscaled file against its source, read back with PyAV and ffprobe: frames, times to the tick, audio, colours."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Container, Iterable, Iterator
@@ -16,7 +18,7 @@ from mana_dist.config import Config
 from mana_dist.errors import UserError
 from mana_dist.model import Mana, ModelConfig, inference
 from mana_dist.model.inference import Pixels
-from mana_dist.registry import model_folder
+from mana_dist.registry import model_folder, pretrained
 from mana_dist.upscale.__main__ import main
 from mana_dist.upscale.config import Settings
 from mana_dist.upscale.upscale_segments import Network
@@ -142,6 +144,29 @@ def test_command_writes_a_four_times_larger_video(
     assert "640x512, h264" in output
 
 
+def test_the_model_in_the_package_is_the_default_and_is_named_first(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "a.mkv", noise_frames(2, 16, 24))
+    command = [str(tmp_path / "a.mkv"), str(tmp_path / "b.mkv"), "--codec", "ffv1", "--precision", "fp32"]
+    command += ["--device", "cpu"]
+    main(command)
+    named = rf"model: pretrained \(version \d+; {re.escape(pretrained.card().trained_for)}\); --model for another"
+    assert re.fullmatch(named, capsys.readouterr().out.splitlines()[0])
+    network = model_folder.load(pretrained.folder())[0]
+    expected = inference.super_resolve(network, reading.read_frames(str(tmp_path / "a.mkv")))
+    np.testing.assert_array_equal(read(tmp_path / "b.mkv").frames, list(expected))
+    # The result is that of the weights, whatever they were called.
+    shutil.copytree(pretrained.folder(), tmp_path / "copy")
+    for name in ("pretrained", str(tmp_path / "copy")):
+        main([*command, "--model", name])
+        assert capsys.readouterr().out.endswith("b.mkv: is done already, by the same command\n")
+    with pytest.raises(UserError, match="another"):
+        main([*command, "--model", model])
+    main([*command, "--model", model, "--overwrite"])
+    assert "pretrained" not in capsys.readouterr().out
+
+
 def test_nothing_stays_under_the_final_name_when_the_work_breaks_off(tmp_path: Path) -> None:
     source = synthesise(tmp_path / "a.mp4")
 
@@ -246,5 +271,5 @@ def test_exit_code_2_and_one_line_within_a_second_of_import_time(tmp_path: Path)
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ})
     output = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert done.returncode == 2
-    assert output == ["error: the following arguments are required: --model; see mana upscale --help"]
+    assert output == ["error: DST is missing; see mana upscale --help"]
     assert " torch\n" not in done.stderr  # what would make the user wait

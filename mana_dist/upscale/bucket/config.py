@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from mana_dist.errors import UserError
+from mana_dist.model_names import PRETRAINED
 from mana_dist.upscale.config import ALL_FRAMES, Settings
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
@@ -18,7 +19,7 @@ class BucketOptions:
     Attributes:
         sources: URIs of videos, folders of them, globs, lists of URIs.
         out: URI of the folder for the results.
-        model: a model folder's URI, or a name in the registry.
+        model: ``pretrained``, a model folder's URI, or a name in the registry.
         tracking_uri: URI of the registry; None: as in all commands.
         settings: how to upscale and write; ``memory`` ``auto`` is :data:`MEMORY`.
         suffix: suffix of the results; None: the codec's usual one.
@@ -29,7 +30,7 @@ class BucketOptions:
 
     sources: tuple[str, ...]
     out: str
-    model: str
+    model: str = PRETRAINED
     tracking_uri: str | None = None
     settings: Settings = field(default_factory=Settings)
     suffix: str | None = None

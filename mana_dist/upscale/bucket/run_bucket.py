@@ -11,8 +11,9 @@ from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError
 from mana_dist.footage.expand import Clip, expand
 from mana_dist.model.precision import PrecisionChoice
+from mana_dist.model_names import is_folder
 from mana_dist.progress import count
-from mana_dist.registry import model_folder, versions
+from mana_dist.registry import model_folder, pretrained, versions
 from mana_dist.registry.tracking_uri import resolve_tracking_uri
 from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease
@@ -39,6 +40,7 @@ def upscale_all(options: BucketOptions) -> BucketReport:
         UserError: nothing is usable, not all could be finished, or another attempt is at work on the results.
     """
     options = options.checked()
+    pretrained.announce(options.model)
     try:
         return _upscale_all(options)
     except OSError as error:  # those of sources are in the results
@@ -138,7 +140,7 @@ def _refusal(clip: Clip) -> str:
 def _recipe(options: BucketOptions) -> Recipe:
     tracking_uri = resolve_tracking_uri(options.tracking_uri)
     model = options.model
-    if not model.startswith(model_folder.REGISTRY_SCHEME):
+    if is_folder(model):
         model = storage.resolve(model)  # workers run in other folders
     elif found := versions.resolve(model, tracking_uri):
         model = found.uri  # an alias may move meanwhile

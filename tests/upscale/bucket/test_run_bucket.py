@@ -14,6 +14,7 @@ import pytest
 
 from mana_dist.errors import UserError
 from mana_dist.model.precision import Processor, precision_here
+from mana_dist.registry import pretrained
 from mana_dist.storage import lease
 from mana_dist.upscale.__main__ import main
 from mana_dist.upscale.bucket import segment_tasks, stages
@@ -158,6 +159,18 @@ def test_results_are_those_of_one_process_and_made_once(tmp_path: Path, model: s
     assert "3 videos (2 there before)" in second.stdout
     assert [result.stat().st_mtime_ns for result in results] == made
     assert (out / "sub" / "new.mp4").exists()
+
+
+@pytest.mark.usefixtures("local")
+def test_the_model_in_the_package_is_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Workers take that of their own package, by its name: its path may be another there."""
+    film, out = write_film(tmp_path / "film.mp4", 3, 16, 24), tmp_path / "out"
+    main(["--source", str(film), "--out", str(out), "--precision", "fp32"])
+    assert capsys.readouterr().out.startswith("model: pretrained (version")
+    report = json.loads((out / "upscale.json").read_text())
+    weights = Path(pretrained.folder()) / "model.safetensors"
+    assert report["model"] == {"uri": "pretrained", "sha256": sha256(weights)}
+    assert sha256(out / "film.mp4") == single_process(film, tmp_path / "alone.mp4", "--precision", "fp32")
 
 
 @pytest.mark.usefixtures("local")

@@ -12,7 +12,7 @@ from torch import Tensor
 from mana_dist.config import Config
 from mana_dist.model import Mana
 from mana_dist.train.objective import StageObjective
-from mana_dist.train.schedule import ADAM_BETAS, Stage
+from mana_dist.train.schedule import ADAM_BETAS, Stage, learning_rate
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -49,6 +49,8 @@ class PlainStage:
         model.checkpoint_activations = config.run.checkpoint_activations
         self._initial = weights
         self._most = config.run.clip_gradients
+        self._stage = stage
+        self._step = step
         self._device = device
         is_rounded = config.run.precision == "bf16"
         self.objective = StageObjective(model, stage).to(device, torch.bfloat16 if is_rounded else torch.float32)
@@ -86,7 +88,10 @@ class PlainStage:
         )
         if self._most:
             torch.nn.utils.clip_grads_with_norm_(self._masters.values(), self._most, self.gradient_norm)
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate(self._stage, self._step)
         self._adam.step()
+        self._step += 1
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 if self._masters[name] is not parameter:

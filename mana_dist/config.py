@@ -15,6 +15,10 @@ from mana_dist.errors import UserError
 from mana_dist.model.config import ModelConfig
 from mana_dist.model.precision import Precision
 
+# Names of this module too.
+from mana_dist.schedule_config import ScheduleConfig as ScheduleConfig  # noqa: PLC0414
+from mana_dist.schedule_config import StageConfig as StageConfig  # noqa: PLC0414
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
@@ -29,40 +33,6 @@ _ALIASES = {
 }
 _ALSO = f"As in other commands, {', '.join(_ALIASES)} are taken too, for the keys of that name."
 _LONGEST_RUN_NAME = 128  # a folder and others below it have it in their names
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageConfig:
-    """One stage of the schedule.
-
-    Attributes:
-        steps: optimizer steps; 0 skips the stage.
-        lr: Adam's learning rate, constant over the stage.
-    """
-
-    steps: int = 0
-    lr: float = 1e-4
-
-    def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ValueError(f"schedule.*.steps must not be negative, got {self.steps}")
-        if not self.lr > 0:
-            raise ValueError(f"schedule.*.lr must be positive, got {self.lr}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
-    """The paper's three stages (section 3.4).
-
-    Attributes:
-        stage1: all but the memory module, L1 to the ground truth.
-        stage2: the memory bank alone, |Y - Q|_1.
-        stage3: everything, L1 to the ground truth.
-    """
-
-    stage1: StageConfig = field(default_factory=lambda: StageConfig(steps=90_000, lr=1e-4))
-    stage2: StageConfig = field(default_factory=lambda: StageConfig(steps=30_000, lr=1e-4))
-    stage3: StageConfig = field(default_factory=lambda: StageConfig(steps=30_000, lr=1e-5))
 
 
 @dataclass(frozen=True, kw_only=True)

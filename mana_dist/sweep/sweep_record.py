@@ -84,7 +84,8 @@ def check_same(name: str, old: Record, new: Record) -> None:
         ("mlflow.tracking_uri", redacted(old.tracking_uri), redacted(new.tracking_uri)),
     ]
     keys = [key for key in new.config if key.startswith(_BOUND_KEYS)]
-    differing += [(key, old.config.get(key), new.config[key]) for key in keys]
+    defaults = flat(Config())  # of keys that came after it was begun
+    differing += [(key, old.config.get(key, defaults[key]), new.config[key]) for key in keys]
     for key, before, now in differing:
         if before != now:
             raise UserError(

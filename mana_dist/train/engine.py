@@ -20,7 +20,7 @@ from mana_dist.config import RunConfig
 from mana_dist.data.feed import Batch
 from mana_dist.model import Mana, ModelConfig
 from mana_dist.train.objective import StageObjective
-from mana_dist.train.schedule import ADAM_BETAS, Stage
+from mana_dist.train.schedule import ADAM_BETAS, Stage, learning_rate
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -58,6 +58,8 @@ class StageEngine:
         deepspeed = _import_deepspeed()
         self._fragments = deepspeed.utils
         self._initial = weights
+        self._stage = stage
+        self._step = step
         self._device = device
         self._micro_batch = run.micro_batch
         # Without ZeRO, sums, norm and clipping are torch's: DeepSpeed would make them of gradients rounded to bf16.
@@ -119,7 +121,10 @@ class StageEngine:
             self._engine.backward(loss * dist.get_world_size())
             total += loss.detach()
         norm = self._clip() if self._plain else None
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate(self._stage, self._step)
         self._engine.step()
+        self._step += 1
         if norm is None:
             norm = torch.as_tensor(self._engine.get_global_grad_norm())
         self.gradient_norm = norm.detach().to(self._device, torch.float32)

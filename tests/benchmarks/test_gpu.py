@@ -26,8 +26,8 @@ from mana_dist.model import Mana
 from mana_dist.model.mana import initial_weights
 from mana_dist.registry import model_folder
 from mana_dist.train.objective import StageObjective
-from mana_dist.train.schedule import ADAM_BETAS, stages
-from tests.train.test_engine import MODEL, global_batch, plain_loop, stage
+from mana_dist.train.schedule import ADAM_BETAS, Stage, stages
+from tests.train.test_engine import COURSE, MODEL, RATES, global_batch, plain_loop, stage
 
 ROOT = Path(__file__).parents[2]
 # All that the product needs beside torch and NumPy, and pytest.
@@ -90,11 +90,11 @@ def test_its_settings_come_back_as_they_were(tmp_path: Path) -> None:
     assert (loaded.model, loaded.schedule, loaded.run) == (config.model, config.schedule, config.run)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_its_fp32_step_is_the_one_that_the_engine_is_tested_against(number: int) -> None:
-    weights, moments, losses, norms = plain_loop(number)
+@pytest.mark.parametrize("planned", [stage(1), stage(2), stage(3), COURSE])
+def test_its_fp32_step_is_the_one_that_the_engine_is_tested_against(planned: Stage) -> None:
+    weights, moments, losses, norms = plain_loop(planned.number, rates=RATES if planned is COURSE else (1e-3,) * 4)
     config = Config(model=MODEL, run=RunConfig(precision="fp32"))
-    trained = PlainStage(config, stage(number), initial_weights(MODEL, 0), {}, 0, torch.device("cpu"))
+    trained = PlainStage(config, planned, initial_weights(MODEL, 0), {}, 0, torch.device("cpu"))
     for step, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
         assert trained.step(*global_batch(step)).item() == pytest.approx(loss, rel=1e-6)
         assert trained.gradient_norm.item() == pytest.approx(norm, rel=1e-6)

@@ -2,6 +2,7 @@
 gradient accumulation and clipping."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -37,6 +38,7 @@ class Trained(NamedTuple):
     clipped: Clipped
     accumulated: dict[tuple[int, int], tuple[Gradients, float]]
     carried: dict[tuple[int, int], tuple[dict[str, Tensor], dict[str, Tensor]]]
+    courses: dict[int, tuple[State, State, State]]
 
 
 def global_batch(step: int, size: int = BATCH) -> Batch:
@@ -49,7 +51,11 @@ def stage(number: int) -> Stage:
     return Stage(number, 0, STEPS, 1e-3)
 
 
-def plain_loop(number: int, clip: float = 0.0, steps: int = STEPS) -> State:
+COURSE = Stage(1, 0, STEPS, 1e-3, "cosine", warmup=2)
+RATES = (5e-4, 1e-3, 5.1e-4, 2e-5)  # its steps'
+
+
+def plain_loop(number: int, clip: float = 0.0, steps: int = STEPS, rates: Sequence[float] = (1e-3,) * STEPS) -> State:
     """The oracle: one process, torch alone."""
     model = Mana(MODEL)
     model.load_state_dict(initial_weights(MODEL, 0))
@@ -62,6 +68,7 @@ def plain_loop(number: int, clip: float = 0.0, steps: int = STEPS) -> State:
         optimizer.zero_grad()
         loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(trained.values(), clip or float("inf")).item())
+        optimizer.param_groups[0]["lr"] = rates[step]
         optimizer.step()
         losses.append(loss.item())
     moments = {
@@ -73,13 +80,13 @@ def plain_loop(number: int, clip: float = 0.0, steps: int = STEPS) -> State:
 
 
 def engine_loop(
-    run: RunConfig, number: int, weights: dict[str, Tensor], moments: dict[str, Tensor], first: int, last: int
+    run: RunConfig, planned: Stage, weights: dict[str, Tensor], moments: dict[str, Tensor], first: int, last: int
 ) -> State:
     """This worker's part in training steps [first, last)."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     mine = slots_of(rank, world_size, BATCH)
     losses, norms = [], []
-    with StageEngine(MODEL, run, stage(number), weights, moments, first, torch.device("cpu")) as engine:
+    with StageEngine(MODEL, run, planned, weights, moments, first, torch.device("cpu")) as engine:
         for step in range(first, last):
             whole = global_batch(step)
             part = engine.step(
@@ -158,18 +165,23 @@ def join(rank: int, world_size: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
 
 
+def in_two_parts(run: RunConfig, planned: Stage) -> tuple[State, State, State]:
+    """The whole of a stage, its first two steps, and the others resumed from there."""
+    start = initial_weights(MODEL, 0)
+    part = engine_loop(run, planned, start, {}, 0, 2)
+    resumed = engine_loop(run, planned, part[0], part[1], 2, STEPS)
+    return engine_loop(run, planned, start, {}, 0, STEPS), part, resumed
+
+
 def worker(rank: int, world_size: int, folder: str) -> None:
     join(rank, world_size, folder)
     start = initial_weights(MODEL, 0)
     results = {}
     for run in SETTINGS:
         for number in (1, 2, 3):
-            whole = engine_loop(run, number, start, {}, 0, STEPS)
-            part = engine_loop(run, number, start, {}, 0, 2)
-            resumed = engine_loop(run, number, part[0], part[1], 2, STEPS)
-            results[run.zero_stage, run.precision, number] = (whole, part, resumed)
+            results[run.zero_stage, run.precision, number] = in_two_parts(run, stage(number))
     clipped = {
-        (run.zero_stage, run.precision, number): engine_loop(run, number, start, {}, 0, STEPS)
+        (run.zero_stage, run.precision, number): engine_loop(run, stage(number), start, {}, 0, STEPS)
         for run, number in CLIPPED
     }
     accumulated = {
@@ -178,8 +190,9 @@ def worker(rank: int, world_size: int, folder: str) -> None:
         for number in (1, 2)
     }
     back = {(zero, world_size): carried(RunConfig(zero_stage=zero, precision="bf16")) for zero in ZERO}
+    courses = {zero: in_two_parts(RunConfig(zero_stage=zero, precision="fp32"), COURSE) for zero in ZERO}
     if rank == 0:
-        torch.save((results, clipped, accumulated, back), f"{folder}/results.pt")
+        torch.save((results, clipped, accumulated, back, courses), f"{folder}/results.pt")
     dist.destroy_process_group()
 
 
@@ -228,6 +241,15 @@ def assert_same_training(state: State, expected: State) -> None:
 @pytest.mark.parametrize("zero", ZERO)
 def test_two_workers_equal_a_plain_loop(results: Results, zero: int, number: int) -> None:
     assert_same_training(results[zero, "fp32", number][0], plain_loop(number))
+
+
+@pytest.mark.parametrize("zero", ZERO)
+def test_the_rate_takes_its_course_and_a_resumed_stage_takes_the_same(trained: Trained, zero: int) -> None:
+    whole, before, after = trained.courses[zero]
+    assert_same_training(whole, plain_loop(1, rates=RATES))
+    assert before[2] + after[2] == whole[2]
+    for kind, resumed in ((whole[0], after[0]), (whole[1], after[1])):
+        assert all(torch.equal(resumed[name], tensor) for name, tensor in kind.items())
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -91,6 +91,8 @@ class RunConfig:
             come.
         checkpoint_activations: less memory for about a third more time (see :class:`mana_dist.model.Mana`).
         compile: run the residual blocks and the upsampler through ``torch.compile``; takes minutes at the start.
+        init: model to start from, as other commands take it: a model or checkpoint folder, or a ``models:/`` name.
+            Its weights go in where name and shape fit; the others, and all without it, start at random.
         seed: fixes the initial weights and, with the step, every sample, crop and flip.
         checkpoint_every: optimizer steps between checkpoints.
         keep_checkpoints: number of newest checkpoints that are kept.
@@ -113,6 +115,7 @@ class RunConfig:
     clip_gradients: float = 0.0
     checkpoint_activations: bool = False
     compile: bool = False
+    init: str | None = None
     seed: int = 0
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
@@ -366,5 +369,8 @@ def resolved(config: Config) -> Config:
     """Return the configuration with absolute local paths, since workers run in other folders."""
     names = ("path", "validation_path", "disk_cache")
     paths: dict[str, Any] = {name: storage.resolve(path) for name in names if (path := getattr(config.data, name))}
-    run = dataclasses.replace(config.run, storage=storage.resolve(config.run.storage))
+    init = config.run.init
+    if init and not init.startswith("models:/"):  # a name in the registry is no path
+        init = storage.resolve(init)
+    run = dataclasses.replace(config.run, storage=storage.resolve(config.run.storage), init=init or None)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **paths), run=run)

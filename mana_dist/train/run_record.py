@@ -35,6 +35,7 @@ class RunRecord:
         registered: its finished model in the registry, ``models:/NAME/VERSION``, once it is there.
         order: version of the sample order that it trains by.
         candidate: the decision about the registry's alias ``candidate``, one line.
+        init: SHA-256 of the model's weights that it began with; None if it began at random.
     """
 
     data_fingerprint: str
@@ -43,6 +44,7 @@ class RunRecord:
     registered: str | None = None
     order: int = order.VERSION
     candidate: str | None = None
+    init: str | None = None
 
     def is_tracked_in(self, tracking_uri: str) -> bool:
         """Return whether its MLflow run is at ``tracking_uri``, of which older versions recorded the password too."""
@@ -77,9 +79,14 @@ def load(config: Config) -> RunRecord | None:
 
 def precision(config: Config) -> Precision | None:
     """Return the precision that the run began with; None if it began before there was a choice."""
-    uri = _config_uri(config)
-    before = configuration.load(persistently(storage.read_bytes, uri).decode(), uri).run.precision
+    before = started_with(config).run.precision
     return None if before == "auto" else before
+
+
+def started_with(config: Config) -> Config:
+    """Return the configuration of the run's last attempt, without passwords."""
+    uri = _config_uri(config)
+    return configuration.load(persistently(storage.read_bytes, uri).decode(), uri)
 
 
 def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -> None:
@@ -90,9 +97,7 @@ def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -
             that differs.
     """
     order.check_version(f"run {config.run.name}", record.order)
-    uri = _config_uri(config)
-    before = configuration.load(persistently(storage.read_bytes, uri).decode(), uri)
-    old = configuration.flatten(configuration.to_mapping(before))
+    old = configuration.flatten(configuration.to_mapping(started_with(config)))
     new = configuration.flatten(configuration.to_mapping(config))
     for key, value in new.items():
         if key not in _BOUND_KEYS and key.startswith(_FREE_KEYS):

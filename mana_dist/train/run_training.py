@@ -90,7 +90,7 @@ def _train_and_register(
 ) -> Trained:
     """Train within one MLflow run, and end that run by the outcome."""
     from mana_dist.registry import versions
-    from mana_dist.train import ray_fit, validate_candidate
+    from mana_dist.train import ray_fit, starting_weights, validate_candidate
     from mana_dist.train.planning.run_plan import with_precision
 
     tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
@@ -98,9 +98,10 @@ def _train_and_register(
     record = run_record.load(config)
     if record:
         run_record.check_same_training(config, manifest, record)
-        if record.registered and _is_registered_in(record, tracking_uri, config) and _is_finished(model):
-            log.info(f"run {config.run.name} is finished already")
-            return Trained(model, record.registered, record.candidate)
+    start = starting_weights.look_up(config, tracking_uri, record)
+    if record and record.registered and _is_registered_in(record, tracking_uri, config) and _is_finished(model):
+        log.info(f"run {config.run.name} is finished already")
+        return Trained(model, record.registered, record.candidate)
     config = with_precision(config, record, ray_fit.worker_precision)
     _print_plan(config, manifest, tracking_uri, resumed=record is not None)
 
@@ -110,9 +111,11 @@ def _train_and_register(
     else:
         tracker, failure = _open_and_start(open_tracker, config, interrupts)
     try:
-        record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id)
+        init = starting_weights.digest(start, record)
+        record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id, init=init)
         run_record.save(config, record)
         _raise(failure)
+        starting_weights.write(config, start, held.check)
         if not _is_finished(model):
             _train_model(config, manifest, tracker, held, interrupts, part)
         if not tracker.flush(_FLUSH):

@@ -89,6 +89,8 @@ class RunConfig:
             many parts as that takes. 0: the whole share at once.
         clip_gradients: the largest L2 norm of all gradients together; larger ones are scaled down to it. 0: as they
             come.
+        ema: the share of the weights' moving average that a step keeps, such as 0.998; validations, pictures and the
+            finished model then are the average's. 0: there is none.
         checkpoint_activations: less memory for about a third more time (see :class:`mana_dist.model.Mana`).
         compile: run the residual blocks and the upsampler through ``torch.compile``; takes minutes at the start.
         init: model to start from, as other commands take it: a model or checkpoint folder, or a ``models:/`` name.
@@ -113,6 +115,7 @@ class RunConfig:
     precision: Literal["auto", "bf16", "fp32"] = "bf16"
     micro_batch: int = 0
     clip_gradients: float = 0.0
+    ema: float = 0.0
     checkpoint_activations: bool = False
     compile: bool = False
     init: str | None = None
@@ -132,6 +135,8 @@ class RunConfig:
         ]
         zeros = ["max_failures", "seed", "micro_batch", "clip_gradients"]
         _check_least("run", self, {**dict.fromkeys(ones, 1), **dict.fromkeys(zeros, 0)})
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"run.ema must be at least 0 and less than 1, got {self.ema}")
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise ValueError(f"run.name may hold letters, digits, '.', '_' and '-', got {self.name!r}")
         if self.name is not None and len(self.name) > _LONGEST_RUN_NAME:

@@ -35,6 +35,7 @@ PAPER = {
     "run.zero_stage": 1,
     "run.precision": "bf16",
     "run.seed": 0,
+    "run.ema": 0.0,
     "mlflow.experiment": "mana",
     "mlflow.registered_model": "mana-x4",
 }
@@ -108,6 +109,7 @@ def test_local_paths_become_absolute_and_uris_stay(monkeypatch: pytest.MonkeyPat
         (["--run.log_every", "0"], "run.log_every must be at least 1"),
         (["--run.micro_batch", "-1"], "run.micro_batch must be at least 0"),
         (["--run.clip_gradients", "-0.5"], "run.clip_gradients must be at least 0"),
+        (["--run.ema", "1"], "run.ema must be at least 0 and less than 1, got 1.0"),
         (["--run.stall_timeout", "0"], "run.stall_timeout must be at least 1"),
         (["--config", "nowhere.yaml"], "--config nowhere.yaml: no such file, nor a preset (tiny, paper)"),
         (["--config"], "--config needs a value"),

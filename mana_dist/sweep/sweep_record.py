@@ -18,7 +18,7 @@ FILE = "sweep.json"
 # The keys that must not change: trials could not be compared. More settings and seeds are welcome.
 _BOUND_KEYS = (
     *("model.", "schedule.", "data.path", "data.batch_size", "data.crop", "data.validation_path"),
-    *("run.clip_gradients", "run.precision", "run.device"),
+    *("run.clip_gradients", "run.ema", "run.init", "run.precision", "run.device"),
 )
 
 

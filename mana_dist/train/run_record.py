@@ -21,7 +21,7 @@ _FREE_KEYS = (
     *("mlflow.", "run.", "data.path", "data.validation_path"),
     *("data.prefetch", "data.readers", "data.cache_mb", "data.disk_cache", "data.disk_cache_mb"),
 )
-_BOUND_KEYS = ("run.seed", "run.clip_gradients")
+_BOUND_KEYS = ("run.seed", "run.clip_gradients", "run.ema")
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,9 @@ class Worker:
         config, run = self.config, self.config.run
         share = len(slots_of(self.rank, self.world_size, config.data.batch_size)) / config.data.batch_size
         self._watchdog.beat(_SLOW)
-        with StageEngine(config.model, run, stage, state.weights, state.moments, state.step, self.device) as engine:
+        with StageEngine(
+            config.model, run, stage, state.weights, state.moments, state.step, self.device, state.average
+        ) as engine:
             meter = Meter(config, stage, feed, self.send, self.device, self._peak)
             parts: list[torch.Tensor] = []
             for step in range(state.step + 1, stage.stop + 1):
@@ -147,7 +149,7 @@ class Worker:
                 # After the checkpoint, so that a validation that fails costs no step. One that is skipped to leave in
                 # time is made by the next attempt.
                 if self._is_validated(step) and (step == self.total or not self._leaving):
-                    self._validate(engine.weights(), step)
+                    self._validate(engine.average() or engine.weights(), step)
                     meter.restart()
                 if self._leaving:
                     break
@@ -172,7 +174,7 @@ class Worker:
         If it is not missing, the same numbers come again and are not logged.
         """
         if state.step and self._is_validated(state.step):
-            self._validate(state.weights, state.step)
+            self._validate(state.model, state.step)
 
     @property
     def total(self) -> int:
@@ -232,7 +234,7 @@ class Worker:
         moments = engine.moments() if step < stage.stop else {}
         kept = max(_LEAST_LOSSES, 2 * self.config.run.checkpoint_every)
         self._losses = (self._losses + losses)[-kept:]
-        state = TrainState(step, engine.weights(), moments, self._losses)
+        state = TrainState(step, engine.weights(), moments, self._losses, engine.average())
         if self.rank == 0:
             self._saver.submit(state, begun)
         return state

@@ -3,6 +3,7 @@ gradient accumulation and clipping."""
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,7 +25,7 @@ from mana_dist.train.schedule import ADAM_BETAS, Stage
 MODEL = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=5)
 BATCH, STEPS = 3, 4
 CLIP = 0.02  # below every norm of these steps
-State = tuple[dict[str, Tensor], dict[str, Tensor], list[float], list[float]]
+State = tuple[dict[str, Tensor], dict[str, Tensor], list[float], list[float], dict[str, Tensor]]
 Results = dict[tuple[int, str, int], tuple[State, State, State]]
 Clipped = dict[tuple[int, str, int], State]
 Gradients = dict[str, Tensor]
@@ -38,7 +39,7 @@ class Trained(NamedTuple):
     clipped: Clipped
     accumulated: dict[tuple[int, int], tuple[Gradients, float]]
     carried: dict[tuple[int, int], tuple[dict[str, Tensor], dict[str, Tensor]]]
-    courses: dict[int, tuple[State, State, State]]
+    courses: dict[tuple[int, str], tuple[State, State, State]]
 
 
 def global_batch(step: int, size: int = BATCH) -> Batch:
@@ -53,6 +54,8 @@ def stage(number: int) -> Stage:
 
 COURSE = Stage(1, 0, STEPS, 1e-3, "cosine", warmup=2)
 RATES = (5e-4, 1e-3, 5.1e-4, 2e-5)  # its steps'
+EMA = 0.28
+KEPT = (2 / 11, 3 / 12, 0.28, 0.28)  # shares of the average that its steps keep: (1 + n) / (10 + n), at most EMA
 
 
 def plain_loop(number: int, clip: float = 0.0, steps: int = STEPS, rates: Sequence[float] = (1e-3,) * STEPS) -> State:
@@ -76,17 +79,23 @@ def plain_loop(number: int, clip: float = 0.0, steps: int = STEPS, rates: Sequen
         for name, p in trained.items()
         for moment in ("exp_avg", "exp_avg_sq")
     }
-    return model.state_dict(), moments, losses, norms
+    return model.state_dict(), moments, losses, norms, {}
 
 
 def engine_loop(
-    run: RunConfig, planned: Stage, weights: dict[str, Tensor], moments: dict[str, Tensor], first: int, last: int
+    run: RunConfig,
+    planned: Stage,
+    weights: dict[str, Tensor],
+    moments: dict[str, Tensor],
+    first: int,
+    last: int,
+    average: dict[str, Tensor] | None = None,
 ) -> State:
     """This worker's part in training steps [first, last)."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     mine = slots_of(rank, world_size, BATCH)
     losses, norms = [], []
-    with StageEngine(MODEL, run, planned, weights, moments, first, torch.device("cpu")) as engine:
+    with StageEngine(MODEL, run, planned, weights, moments, first, torch.device("cpu"), average) as engine:
         for step in range(first, last):
             whole = global_batch(step)
             part = engine.step(
@@ -95,7 +104,7 @@ def engine_loop(
             dist.all_reduce(part)
             losses.append(part.item())
             norms.append(engine.gradient_norm.item())
-        return engine.weights(), engine.moments(), losses, norms
+        return engine.weights(), engine.moments(), losses, norms, engine.average()
 
 
 def summed_passes(number: int, samples: int, *, each_use: bool = False) -> Gradients:
@@ -146,6 +155,7 @@ SETTINGS = [
     *[RunConfig(zero_stage=zero, precision="fp32") for zero in ZERO],
     *[RunConfig(zero_stage=zero, precision="bf16") for zero in ZERO],
 ]
+SETTING_KEYS = [(run.zero_stage, run.precision) for run in SETTINGS]
 # One sample to a pass: of the three in a batch, one worker has two and the other one, so that its second pass is empty.
 CLIPPED = [
     *[
@@ -168,9 +178,15 @@ def join(rank: int, world_size: int, folder: str) -> None:
 def in_two_parts(run: RunConfig, planned: Stage) -> tuple[State, State, State]:
     """The whole of a stage, its first two steps, and the others resumed from there."""
     start = initial_weights(MODEL, 0)
-    part = engine_loop(run, planned, start, {}, 0, 2)
-    resumed = engine_loop(run, planned, part[0], part[1], 2, STEPS)
-    return engine_loop(run, planned, start, {}, 0, STEPS), part, resumed
+    average = begun_average(start) if run.ema else None
+    part = engine_loop(run, planned, start, {}, 0, 2, average)
+    resumed = engine_loop(run, planned, part[0], part[1], 2, STEPS, part[4])
+    return engine_loop(run, planned, start, {}, 0, STEPS, average), part, resumed
+
+
+def begun_average(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An average from before the stage, unlike the weights."""
+    return {name: 2 * tensor - 1 for name, tensor in weights.items()}
 
 
 def worker(rank: int, world_size: int, folder: str) -> None:
@@ -190,7 +206,7 @@ def worker(rank: int, world_size: int, folder: str) -> None:
         for number in (1, 2)
     }
     back = {(zero, world_size): carried(RunConfig(zero_stage=zero, precision="bf16")) for zero in ZERO}
-    courses = {zero: in_two_parts(RunConfig(zero_stage=zero, precision="fp32"), COURSE) for zero in ZERO}
+    courses = {(run.zero_stage, run.precision): in_two_parts(replace(run, ema=EMA), COURSE) for run in SETTINGS}
     if rank == 0:
         torch.save((results, clipped, accumulated, back, courses), f"{folder}/results.pt")
     dist.destroy_process_group()
@@ -227,7 +243,7 @@ def clipped(trained: Trained) -> Clipped:
 
 
 def assert_same_training(state: State, expected: State) -> None:
-    weights, moments, losses, norms = state
+    weights, moments, losses, norms, _ = state
     assert losses == pytest.approx(expected[2], rel=1e-5)
     assert norms == pytest.approx(expected[3], rel=1e-3)
     assert moments.keys() == expected[1].keys()
@@ -244,12 +260,45 @@ def test_two_workers_equal_a_plain_loop(results: Results, zero: int, number: int
 
 
 @pytest.mark.parametrize("zero", ZERO)
-def test_the_rate_takes_its_course_and_a_resumed_stage_takes_the_same(trained: Trained, zero: int) -> None:
-    whole, before, after = trained.courses[zero]
-    assert_same_training(whole, plain_loop(1, rates=RATES))
+def test_the_rate_takes_its_course(trained: Trained, zero: int) -> None:
+    assert_same_training(trained.courses[zero, "fp32"][0], plain_loop(1, rates=RATES))
+
+
+@pytest.mark.parametrize(("zero", "precision"), SETTING_KEYS)
+def test_the_average_follows_the_weights(trained: Trained, zero: int, precision: str) -> None:
+    """All of them, frozen ones too, from the average before the stage on; by hand, and without ZeRO in fp32."""
+    weights, _, _, _, average = trained.courses[zero, precision][0]
+    path = [plain_loop(1, steps=steps, rates=RATES)[0] for steps in range(1, STEPS + 1)]
+    start = initial_weights(MODEL, 0)
+    assert average.keys() == start.keys()
+    for name, before in begun_average(start).items():
+        assert average[name].dtype == torch.float32
+        expected = before.double()
+        for share, after in zip(KEPT, path, strict=True):
+            expected = share * expected + (1 - share) * after[name].double()
+        frozen = not COURSE.trains(name)
+        tolerance = 1e-6 if frozen else 1e-4 if precision == "fp32" else 4e-3
+        torch.testing.assert_close(average[name].double(), expected, rtol=0, atol=tolerance)
+        assert torch.equal(weights[name], start[name]) == frozen
+
+
+@pytest.mark.parametrize(("zero", "precision"), SETTING_KEYS)
+def test_with_course_and_average_a_resumed_stage_is_the_same_to_the_bit(
+    trained: Trained, zero: int, precision: str
+) -> None:
+    whole, before, after = trained.courses[zero, precision]
     assert before[2] + after[2] == whole[2]
-    for kind, resumed in ((whole[0], after[0]), (whole[1], after[1])):
+    for kind, resumed in ((whole[0], after[0]), (whole[1], after[1]), (whole[4], after[4])):
+        assert kind
         assert all(torch.equal(resumed[name], tensor) for name, tensor in kind.items())
+
+
+@pytest.mark.parametrize(("zero", "precision"), SETTING_KEYS)
+def test_the_average_changes_nothing_of_the_training(trained: Trained, zero: int, precision: str) -> None:
+    """Its first step, at another rate, has the loss and norm that the step without an average has."""
+    averaged, plain = trained.courses[zero, precision][0], trained.results[zero, precision, 1][0]
+    assert (averaged[2][0], averaged[3][0]) == (plain[2][0], plain[3][0])
+    assert plain[4] == {}
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -262,8 +311,8 @@ def test_accumulation_and_clipping_equal_a_plain_loop(clipped: Clipped, zero: in
 
 @pytest.mark.parametrize("zero", ZERO)
 def test_bf16_accumulates_and_clips_too(clipped: Clipped, zero: int) -> None:
-    _, moments, losses, norms = clipped[zero, "bf16", 1]
-    _, expected_moments, expected_losses, expected_norms = plain_loop(1, CLIP)
+    _, moments, losses, norms, _ = clipped[zero, "bf16", 1]
+    _, expected_moments, expected_losses, expected_norms, _ = plain_loop(1, CLIP)
     assert losses == pytest.approx(expected_losses, rel=3e-2)
     assert norms == pytest.approx(expected_norms, rel=0.1)
     # The second moment grows with the square of what was left of the gradients after clipping.

@@ -98,7 +98,9 @@ def make_plan(config: Config, samples: int) -> Plan:
             epochs=(stage.stop - stage.start) * data.batch_size / samples,
             trained=trained,
             step_flops=cost.flops * data.batch_size,
-            memory=memory(parameters, trained, run.zero_stage, run.arithmetic, workers, activations),
+            memory=memory(
+                parameters, trained, run.zero_stage, run.arithmetic, workers, activations, averaged=run.ema > 0
+            ),
         )
 
     return Plan(parameters, workers, samples, len(parts), tuple(stage_plan(stage) for stage in stages(config)))

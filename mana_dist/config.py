@@ -44,6 +44,7 @@ class DataConfig:
         validation_path: URI of shards to validate on; without it there is no validation.
         batch_size: samples per optimizer step over all workers together.
         crop: side of the LR crop, pixels.
+        reverse: turn the frames of every other sample, by chance, to run backwards.
         shuffle_groups: row groups whose samples are shuffled among each other.
         prefetch: batches that each worker prepares ahead.
         readers: threads of each worker that fetch and decode row groups ahead of their use.
@@ -58,6 +59,7 @@ class DataConfig:
     validation_path: str | None = None
     batch_size: int = 16
     crop: int = 64
+    reverse: bool = False
     shuffle_groups: int = 4
     prefetch: int = 4
     readers: int = 2
@@ -95,7 +97,7 @@ class RunConfig:
         compile: run the residual blocks and the upsampler through ``torch.compile``; takes minutes at the start.
         init: model to start from, as other commands take it: a model or checkpoint folder, or a ``models:/`` name.
             Its weights go in where name and shape fit; the others, and all without it, start at random.
-        seed: fixes the initial weights and, with the step, every sample, crop and flip.
+        seed: fixes the initial weights and, with the step, every sample, crop, flip and reversal.
         checkpoint_every: optimizer steps between checkpoints.
         keep_checkpoints: number of newest checkpoints that are kept.
         log_every: optimizer steps between log lines.

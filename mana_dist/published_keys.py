@@ -8,8 +8,8 @@ from mana_dist.errors import redacted
 # Keys that go wherever a model goes: its network and its training. A key that is not here stays with the run: it may
 # hold a path, a server or a password.
 _SHARED = (
-    *("model.", "schedule.stage1.", "schedule.stage2.", "schedule.stage3."),
-    *("data.batch_size", "data.crop", "data.shuffle_groups"),
+    *("model.", "schedule.loss", "schedule.stage1.", "schedule.stage2.", "schedule.stage3."),
+    *("data.batch_size", "data.crop", "data.reverse", "data.shuffle_groups"),
     *("run.workers", "run.zero_stage", "run.precision", "run.micro_batch", "run.clip_gradients", "run.ema", "run.seed"),
 )
 # Keys that an MLflow run shows.

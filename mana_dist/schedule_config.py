@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Decay = Literal["constant", "cosine"]
+Loss = Literal["l1", "charbonnier"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +39,13 @@ class ScheduleConfig:
     """The paper's three stages (section 3.4).
 
     Attributes:
-        stage1: all but the memory module, L1 to the ground truth.
+        loss: distance to the ground truth in stages 1 and 3: ``l1``, or ``charbonnier``, the mean sqrt(d^2 + 0.001^2).
+        stage1: all but the memory module, by the loss.
         stage2: the memory bank alone, |Y - Q|_1.
-        stage3: everything, L1 to the ground truth.
+        stage3: everything, by the loss.
     """
 
+    loss: Loss = "l1"
     stage1: StageConfig = field(default_factory=lambda: StageConfig(steps=90_000, lr=1e-4))
     stage2: StageConfig = field(default_factory=lambda: StageConfig(steps=30_000, lr=1e-4))
     stage3: StageConfig = field(default_factory=lambda: StageConfig(steps=30_000, lr=1e-5))

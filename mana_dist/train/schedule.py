@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from mana_dist.config import Config
-from mana_dist.schedule_config import Decay
+from mana_dist.schedule_config import Decay, Loss
 
 ADAM_BETAS = (0.5, 0.99)
 _LAST = 0.02  # share of the learning rate that a cosine leaves to the last step
@@ -21,6 +21,7 @@ class Stage:
         lr: Adam's learning rate, at its highest.
         decay: the rate's course after the warm-up.
         warmup: steps in which the rate rises.
+        loss: distance to the ground truth; in stage 2 there is none.
     """
 
     number: int
@@ -29,6 +30,7 @@ class Stage:
     lr: float
     decay: Decay = "constant"
     warmup: int = 0
+    loss: Loss = "l1"
 
     @property
     def trains_memory_only(self) -> bool:
@@ -58,7 +60,8 @@ def stages(config: Config) -> tuple[Stage, ...]:
     for number, stage in enumerate((config.schedule.stage1, config.schedule.stage2, config.schedule.stage3), start=1):
         steps = 0 if number == 2 and not config.model.memory_slots else stage.steps
         if steps:
-            planned.append(Stage(number, start, start + steps, stage.lr, stage.decay, stage.warmup))
+            loss = config.schedule.loss
+            planned.append(Stage(number, start, start + steps, stage.lr, stage.decay, stage.warmup, loss))
         start += steps
     return tuple(planned)
 

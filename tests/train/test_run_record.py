@@ -63,6 +63,9 @@ def test_what_moves_no_sample_may_change(tmp_path: Path, manifest: Manifest, cha
     [
         ("--model.channels=16", "model.channels 32, now it is 16"),
         ("--schedule.stage1.lr=0.5", "schedule.stage1.lr 0.001, now it is 0.5"),
+        ("--schedule.loss=charbonnier", "schedule.loss l1, now it is charbonnier"),
+        ("--data.reverse=true", "data.reverse False, now it is True"),
+        ("--run.ema=0.9", "run.ema 0.0, now it is 0.9"),
         ("--schedule.stage3.decay=cosine", "schedule.stage3.decay constant, now it is cosine"),
         ("--data.batch_size=4", "data.batch_size 8, now it is 4"),
         ("--run.seed=1", "run.seed 0, now it is 1"),

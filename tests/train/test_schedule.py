@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from mana_dist.config import Config, ScheduleConfig, StageConfig, parse
 from mana_dist.model import Mana, ModelConfig
-from mana_dist.schedule_config import Decay
+from mana_dist.schedule_config import Decay, Loss
 from mana_dist.train.objective import StageObjective
 from mana_dist.train.schedule import ADAM_BETAS, Stage, learning_rate, stages
 
@@ -90,11 +90,28 @@ def test_stages_1_and_3_compare_the_output_with_the_ground_truth(number: int) ->
     assert torch.equal(loss, (model(lr.float() / 255) - hr.float() / 255).abs().mean())
 
 
-def test_stage_2_compares_y_with_q() -> None:
+@pytest.mark.parametrize("number", [1, 3])
+def test_charbonniers_distance_is_a_hypotenuse(number: int) -> None:
+    model = Mana(MODEL)
+    lr, hr = batch()
+    loss = StageObjective(model, Stage(number, 0, 1, 1e-4, loss="charbonnier"))(lr, hr)
+    apart = model(lr.float() / 255) - hr.float() / 255
+    torch.testing.assert_close(loss, torch.hypot(apart, torch.tensor(1e-3)).mean())
+
+
+def test_stages_have_the_schedules_loss() -> None:
+    config = schedule(5, 3, 2)
+    assert {stage.loss for stage in stages(config)} == {"l1"}
+    other = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, loss="charbonnier"))
+    assert {stage.loss for stage in stages(other)} == {"charbonnier"}
+
+
+@pytest.mark.parametrize("loss", ["l1", "charbonnier"])
+def test_stage_2_compares_y_with_q(loss: Loss) -> None:
     model = Mana(MODEL)
     assert model.memory is not None
     lr, hr = batch()
-    loss = StageObjective(model, Stage(2, 0, 1, 1e-4))(lr, hr)
+    loss = StageObjective(model, Stage(2, 0, 1, 1e-4, loss=loss))(lr, hr)
     query = model.attention.query(model.encode(lr[:, 1].float() / 255))
     rows = query.permute(0, 2, 3, 1)
     reading = F.softmax(rows @ model.memory.bank, -1) @ model.memory.bank.T

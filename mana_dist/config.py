@@ -100,6 +100,8 @@ class RunConfig:
         seed: fixes the initial weights and, with the step, every sample, crop, flip and reversal.
         checkpoint_every: optimizer steps between checkpoints.
         keep_checkpoints: number of newest checkpoints that are kept.
+        keep_best: the score, ``psnr`` or ``ssim``, by which the best validated checkpoint is kept beside the newest and
+            becomes the finished model; each validation then has its checkpoint. Left out, the last becomes it.
         log_every: optimizer steps between log lines.
         validate_every: optimizer steps between validations.
         validate_samples: samples, evenly spaced over the validation set, that one validation looks at.
@@ -124,6 +126,7 @@ class RunConfig:
     seed: int = 0
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
+    keep_best: Literal["psnr", "ssim"] | None = None
     log_every: int = 50
     validate_every: int = 5000
     validate_samples: int = 32

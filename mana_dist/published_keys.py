@@ -10,7 +10,16 @@ from mana_dist.errors import redacted
 _SHARED = (
     *("model.", "schedule.loss", "schedule.stage1.", "schedule.stage2.", "schedule.stage3."),
     *("data.batch_size", "data.crop", "data.reverse", "data.shuffle_groups"),
-    *("run.workers", "run.zero_stage", "run.precision", "run.micro_batch", "run.clip_gradients", "run.ema", "run.seed"),
+    *(
+        "run.workers",
+        "run.zero_stage",
+        "run.precision",
+        "run.micro_batch",
+        "run.clip_gradients",
+        "run.ema",
+        "run.seed",
+        "run.keep_best",
+    ),
 )
 # Keys that an MLflow run shows.
 _TRACKED = (*_SHARED, "data.", "run.", "mlflow.experiment", "mlflow.registered_model", "mlflow.candidate")

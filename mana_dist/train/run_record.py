@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from mana_dist import config as configuration
 from mana_dist import storage
 from mana_dist.config import Config
+from mana_dist.console import log
 from mana_dist.data import order
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError, redacted
 from mana_dist.model.precision import Precision
+from mana_dist.registry.names import WEIGHTS_FILE
 from mana_dist.storage.retry import persistently
+from mana_dist.train.schedule import stages
 
 # What may differ between the attempts of one run: it moves neither the samples nor the arithmetic of a step
 # (workers, ZeRO stage and precision only round differently).
@@ -68,6 +71,19 @@ def fingerprint(manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
 
 
+def is_finished(config: Config) -> bool:
+    """Return whether the finished model is there, of the whole schedule: a run goes on when its steps are raised."""
+    model = model_folder_of(config)
+    if not persistently(storage.exists, storage.join(model, WEIGHTS_FILE)):  # the last file to be written
+        return False
+    uri = storage.join(model, "config.yaml")
+    try:
+        made = configuration.load(persistently(storage.read_bytes, uri).decode(), uri)
+    except FileNotFoundError:
+        return False
+    return stages(made) == stages(config)
+
+
 def load(config: Config) -> RunRecord | None:
     """Return the record of the run, None if the run is new."""
     try:
@@ -92,15 +108,21 @@ def started_with(config: Config) -> Config:
 def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -> None:
     """Check that resuming would go on with the same training.
 
+    A finished run may get more steps at its end; that is logged.
+
     Raises:
         UserError: the run was started with another sample order, other settings or other data; names the first key
             that differs.
     """
     order.check_version(f"run {config.run.name}", record.order)
-    old = configuration.flatten(configuration.to_mapping(started_with(config)))
+    before = started_with(config)
+    is_longer = _is_longer(config, before)
+    old = configuration.flatten(configuration.to_mapping(before))
     new = configuration.flatten(configuration.to_mapping(config))
     for key, value in new.items():
         if key not in _BOUND_KEYS and key.startswith(_FREE_KEYS):
+            continue
+        if is_longer and key.startswith("schedule."):
             continue
         if old[key] != value:
             raise UserError(
@@ -112,6 +134,22 @@ def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -
             f"run {config.run.name}: the shards in data.path {config.data.path} have changed since it was started, "
             "so it cannot go on with the same samples; restore them, or give another run.name to start anew"
         )
+    if is_longer:
+        log.info(
+            f"run {config.run.name} was finished at step {stages(before)[-1].stop}; its steps were raised, so it goes "
+            f"on to step {stages(config)[-1].stop}"
+        )
+
+
+def _is_longer(config: Config, before: Config) -> bool:
+    """Return whether a finished run is to go on: the steps it has made are as they were, and more come after them."""
+    done, planned = stages(before), stages(config)
+    *same, last = done
+    if len(planned) < len(done) or planned == done:
+        return False
+    raised = planned[len(same)]
+    is_same = [*planned[: len(same)], dataclasses.replace(raised, stop=last.stop)] == list(done)
+    return is_same and raised.stop >= last.stop and is_finished(before)
 
 
 def save(config: Config, record: RunRecord) -> None:

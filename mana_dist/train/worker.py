@@ -129,8 +129,9 @@ class Worker:
         config, run = self.config, self.config.run
         share = len(slots_of(self.rank, self.world_size, config.data.batch_size)) / config.data.batch_size
         self._watchdog.beat(_SLOW)
+        moments = state.moments if state.step > stage.start else {}  # those of a stage that was the last are over
         with StageEngine(
-            config.model, run, stage, state.weights, state.moments, state.step, self.device, state.average
+            config.model, run, stage, state.weights, moments, state.step, self.device, state.average
         ) as engine:
             meter = Meter(config, stage, feed, self.send, self.device, self._peak)
             parts: list[torch.Tensor] = []
@@ -140,6 +141,7 @@ class Worker:
                 self._watchdog.beat()
                 self._saver.check()
                 due = self._is_wanted() or step % run.checkpoint_every == 0 or step == stage.stop
+                due |= run.keep_best is not None and self._is_validated(step)  # it may be the best
                 if due or step % run.log_every == 0:
                     self._report(meter, step, parts)
                     parts = []
@@ -165,7 +167,10 @@ class Worker:
         model.load_state_dict(weights)
         self._watchdog.beat(_SLOW)
         with memory_errors_as_user_errors(self.config, validating=True):
-            self.send(self._validation.run(model.to(self.device), step, self.device))
+            validated = self._validation.run(model.to(self.device), step, self.device)
+        self.send(validated)
+        if self.config.run.keep_best and self.rank == 0:
+            self._saver.note_validation(step, getattr(validated, self.config.run.keep_best))
         self._watchdog.beat(_SLOW)
 
     def _validate_resumed(self, state: TrainState) -> None:
@@ -230,8 +235,8 @@ class Worker:
         """Gather the state on the CPU; rank 0 writes it in the background."""
         begun = time.perf_counter()
         self._watchdog.beat(_SLOW)
-        # The next stage starts a new Adam.
-        moments = engine.moments() if step < stage.stop else {}
+        # The next stage starts a new Adam; the last one may go on, if its steps are raised.
+        moments = engine.moments() if step < stage.stop or step == self.total else {}
         kept = max(_LEAST_LOSSES, 2 * self.config.run.checkpoint_every)
         self._losses = (self._losses + losses)[-kept:]
         state = TrainState(step, engine.weights(), moments, self._losses, engine.average())

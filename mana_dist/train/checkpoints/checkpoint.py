@@ -1,7 +1,7 @@
 """A training's state in one folder: free of the number of workers, the ZeRO stage and the precision.
 
 A checkpoint folder holds ``model.safetensors`` and ``config.yaml`` (so it is a model that can be evaluated and used
-to upscale), ``optimizer.safetensors`` (Adam's moments, in the middle of a stage) and ``progress.json``. With
+to upscale), ``optimizer.safetensors`` (Adam's moments, but not where another stage begins) and ``progress.json``. With
 ``run.ema`` the model is the average, and ``training.safetensors`` has the weights that training goes on from.
 ``progress.json`` is written last and holds size and SHA-256 of the others, and a SHA-256 of its own: a folder with it
 is whole. Position in the data and randomness depend on the step alone (see :mod:`mana_dist.data.order`). Loading runs
@@ -48,7 +48,7 @@ class TrainState:
     Attributes:
         step: global optimizer steps done.
         weights: all parameters by name, fp32.
-        moments: Adam's moments as ``<moment>.<parameter>``; empty at the start of a stage.
+        moments: Adam's moments as ``<moment>.<parameter>``; empty at a stage's start.
         losses: the last steps' losses, oldest first, as many as a driver might have failed to log.
         average: the moving average of all parameters by name, fp32; empty without ``run.ema``.
     """

@@ -1,5 +1,5 @@
 """DeepSpeed engines against plain torch loops, over ZeRO stages, two unequal workers and a change of world size,
-gradient accumulation and clipping."""
+gradient accumulation and clipping, learning rates and moving averages."""
 
 import os
 from collections.abc import Sequence
@@ -40,6 +40,7 @@ class Trained(NamedTuple):
     accumulated: dict[tuple[int, int], tuple[Gradients, float]]
     carried: dict[tuple[int, int], tuple[dict[str, Tensor], dict[str, Tensor]]]
     courses: dict[tuple[int, str], tuple[State, State, State]]
+    worlds: dict[tuple[int, int], State]
 
 
 def global_batch(step: int, size: int = BATCH) -> Batch:
@@ -212,21 +213,34 @@ def worker(rank: int, world_size: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def single_worker(rank: int, folder: str) -> None:
-    join(rank, 1, folder)
-    back = {(zero, 1): carried(RunConfig(zero_stage=zero, precision="bf16")) for zero in ZERO}
-    torch.save(back, f"{folder}/single.pt")
+def other_workers(rank: int, world_size: int, folder: str) -> None:
+    """One or three instead of two."""
+    join(rank, world_size, folder)
+    back = {}
+    if world_size == 1:
+        back = {(zero, 1): carried(RunConfig(zero_stage=zero, precision="bf16")) for zero in ZERO}
+    start = initial_weights(MODEL, 0)
+    slow = replace(COURSE, lr=1e-4)  # the paper's rate: a higher one makes more of rounding
+    worlds = {}
+    for zero in ZERO:
+        run = RunConfig(zero_stage=zero, precision="fp32", ema=EMA)
+        worlds[world_size, zero] = engine_loop(run, slow, start, {}, 0, STEPS, begun_average(start))
+    if rank == 0:
+        torch.save((back, worlds), f"{folder}/results-{world_size}.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """All settings, run by two workers with one and two samples of each batch."""
+    """All settings, run by two workers with one and two samples of each batch; some by one and three workers."""
     folder: Path = tmp_path_factory.mktemp("engine")
     spawn(worker, args=(2, str(folder)), nprocs=2)
-    spawn(single_worker, args=(str(folder),), nprocs=1)
-    found = Trained(*torch.load(folder / "results.pt", weights_only=True))
-    found.carried.update(torch.load(folder / "single.pt", weights_only=True))
+    found = Trained._make([*torch.load(folder / "results.pt", weights_only=True), {}])
+    for world_size in (1, 3):
+        spawn(other_workers, args=(world_size, str(folder)), nprocs=world_size)
+        back, worlds = torch.load(folder / f"results-{world_size}.pt", weights_only=True)
+        found.carried.update(back)
+        found.worlds.update(worlds)
     return found
 
 
@@ -291,6 +305,13 @@ def test_with_course_and_average_a_resumed_stage_is_the_same_to_the_bit(
     for kind, resumed in ((whole[0], after[0]), (whole[1], after[1]), (whole[4], after[4])):
         assert kind
         assert all(torch.equal(resumed[name], tensor) for name, tensor in kind.items())
+
+
+@pytest.mark.parametrize("zero", ZERO)
+def test_one_and_three_workers_have_the_same_weights_and_average(trained: Trained, zero: int) -> None:
+    one, three = trained.worlds[1, zero], trained.worlds[3, zero]
+    for found, expected in ((three[0], one[0]), (three[4], one[4])):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("zero", "precision"), SETTING_KEYS)

@@ -78,9 +78,16 @@ def test_what_changes_the_training_is_refused(tmp_path: Path, manifest: Manifest
 
 
 def test_a_run_from_before_a_key_goes_on_with_the_default_of_it(tmp_path: Path, manifest: Manifest) -> None:
-    record = started(tmp_path, manifest)
+    begun = started(tmp_path, manifest)
+    kept = json.loads((tmp_path / "one" / "run.json").read_text())
+    del kept["init"]
+    (tmp_path / "one" / "run.json").write_text(json.dumps(kept))
+    record = run_record.load(config(tmp_path))
+    assert record == begun
     file = tmp_path / "one" / "config.yaml"
     values = yaml.safe_load(file.read_text())
+    del values["schedule"]["loss"], values["data"]["reverse"]
+    del values["run"]["init"], values["run"]["ema"], values["run"]["keep_best"]
     for stage in values["schedule"].values():
         del stage["decay"], stage["warmup"]
     file.write_text(yaml.safe_dump(values))

@@ -27,7 +27,8 @@ from mana_dist.model.mana import initial_weights
 from mana_dist.registry import model_folder
 from mana_dist.train.objective import StageObjective
 from mana_dist.train.schedule import ADAM_BETAS, Stage, stages
-from tests.train.test_engine import COURSE, EMA, KEPT, MODEL, RATES, begun_average, global_batch, plain_loop, stage
+from tests.train.test_averaging import COURSE, EMA, KEPT, RATES
+from tests.train.test_engine import MODEL, begun_average, global_batch, plain_loop, stage
 
 ROOT = Path(__file__).parents[2]
 # All that the product needs beside torch and NumPy, and pytest.

@@ -1,9 +1,8 @@
 """DeepSpeed engines against plain torch loops, over ZeRO stages, two unequal workers and a change of world size,
-gradient accumulation and clipping, learning rates and moving averages."""
+gradient accumulation and clipping."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -39,8 +38,6 @@ class Trained(NamedTuple):
     clipped: Clipped
     accumulated: dict[tuple[int, int], tuple[Gradients, float]]
     carried: dict[tuple[int, int], tuple[dict[str, Tensor], dict[str, Tensor]]]
-    courses: dict[tuple[int, str], tuple[State, State, State]]
-    worlds: dict[tuple[int, int], State]
 
 
 def global_batch(step: int, size: int = BATCH) -> Batch:
@@ -51,12 +48,6 @@ def global_batch(step: int, size: int = BATCH) -> Batch:
 
 def stage(number: int) -> Stage:
     return Stage(number, 0, STEPS, 1e-3)
-
-
-COURSE = Stage(1, 0, STEPS, 1e-3, "cosine", warmup=2)
-RATES = (5e-4, 1e-3, 5.1e-4, 2e-5)  # its steps'
-EMA = 0.28
-KEPT = (2 / 11, 3 / 12, 0.28, 0.28)  # shares of the average that its steps keep: (1 + n) / (10 + n), at most EMA
 
 
 def plain_loop(number: int, clip: float = 0.0, steps: int = STEPS, rates: Sequence[float] = (1e-3,) * STEPS) -> State:
@@ -156,7 +147,6 @@ SETTINGS = [
     *[RunConfig(zero_stage=zero, precision="fp32") for zero in ZERO],
     *[RunConfig(zero_stage=zero, precision="bf16") for zero in ZERO],
 ]
-SETTING_KEYS = [(run.zero_stage, run.precision) for run in SETTINGS]
 # One sample to a pass: of the three in a batch, one worker has two and the other one, so that its second pass is empty.
 CLIPPED = [
     *[
@@ -207,40 +197,26 @@ def worker(rank: int, world_size: int, folder: str) -> None:
         for number in (1, 2)
     }
     back = {(zero, world_size): carried(RunConfig(zero_stage=zero, precision="bf16")) for zero in ZERO}
-    courses = {(run.zero_stage, run.precision): in_two_parts(replace(run, ema=EMA), COURSE) for run in SETTINGS}
     if rank == 0:
-        torch.save((results, clipped, accumulated, back, courses), f"{folder}/results.pt")
+        torch.save((results, clipped, accumulated, back), f"{folder}/results.pt")
     dist.destroy_process_group()
 
 
-def other_workers(rank: int, world_size: int, folder: str) -> None:
-    """One or three instead of two."""
-    join(rank, world_size, folder)
-    back = {}
-    if world_size == 1:
-        back = {(zero, 1): carried(RunConfig(zero_stage=zero, precision="bf16")) for zero in ZERO}
-    start = initial_weights(MODEL, 0)
-    slow = replace(COURSE, lr=1e-4)  # the paper's rate: a higher one makes more of rounding
-    worlds = {}
-    for zero in ZERO:
-        run = RunConfig(zero_stage=zero, precision="fp32", ema=EMA)
-        worlds[world_size, zero] = engine_loop(run, slow, start, {}, 0, STEPS, begun_average(start))
-    if rank == 0:
-        torch.save((back, worlds), f"{folder}/results-{world_size}.pt")
+def single_worker(rank: int, folder: str) -> None:
+    join(rank, 1, folder)
+    back = {(zero, 1): carried(RunConfig(zero_stage=zero, precision="bf16")) for zero in ZERO}
+    torch.save(back, f"{folder}/single.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """All settings, run by two workers with one and two samples of each batch; some by one and three workers."""
+    """All settings, run by two workers with one and two samples of each batch."""
     folder: Path = tmp_path_factory.mktemp("engine")
     spawn(worker, args=(2, str(folder)), nprocs=2)
-    found = Trained._make([*torch.load(folder / "results.pt", weights_only=True), {}])
-    for world_size in (1, 3):
-        spawn(other_workers, args=(world_size, str(folder)), nprocs=world_size)
-        back, worlds = torch.load(folder / f"results-{world_size}.pt", weights_only=True)
-        found.carried.update(back)
-        found.worlds.update(worlds)
+    spawn(single_worker, args=(str(folder),), nprocs=1)
+    found = Trained(*torch.load(folder / "results.pt", weights_only=True))
+    found.carried.update(torch.load(folder / "single.pt", weights_only=True))
     return found
 
 
@@ -271,55 +247,6 @@ def assert_same_training(state: State, expected: State) -> None:
 @pytest.mark.parametrize("zero", ZERO)
 def test_two_workers_equal_a_plain_loop(results: Results, zero: int, number: int) -> None:
     assert_same_training(results[zero, "fp32", number][0], plain_loop(number))
-
-
-@pytest.mark.parametrize("zero", ZERO)
-def test_the_rate_takes_its_course(trained: Trained, zero: int) -> None:
-    assert_same_training(trained.courses[zero, "fp32"][0], plain_loop(1, rates=RATES))
-
-
-@pytest.mark.parametrize(("zero", "precision"), SETTING_KEYS)
-def test_the_average_follows_the_weights(trained: Trained, zero: int, precision: str) -> None:
-    """All of them, frozen ones too, from the average before the stage on; by hand, and without ZeRO in fp32."""
-    weights, _, _, _, average = trained.courses[zero, precision][0]
-    path = [plain_loop(1, steps=steps, rates=RATES)[0] for steps in range(1, STEPS + 1)]
-    start = initial_weights(MODEL, 0)
-    assert average.keys() == start.keys()
-    for name, before in begun_average(start).items():
-        assert average[name].dtype == torch.float32
-        expected = before.double()
-        for share, after in zip(KEPT, path, strict=True):
-            expected = share * expected + (1 - share) * after[name].double()
-        frozen = not COURSE.trains(name)
-        tolerance = 1e-6 if frozen else 1e-4 if precision == "fp32" else 4e-3
-        torch.testing.assert_close(average[name].double(), expected, rtol=0, atol=tolerance)
-        assert torch.equal(weights[name], start[name]) == frozen
-
-
-@pytest.mark.parametrize(("zero", "precision"), SETTING_KEYS)
-def test_with_course_and_average_a_resumed_stage_is_the_same_to_the_bit(
-    trained: Trained, zero: int, precision: str
-) -> None:
-    whole, before, after = trained.courses[zero, precision]
-    assert before[2] + after[2] == whole[2]
-    for kind, resumed in ((whole[0], after[0]), (whole[1], after[1]), (whole[4], after[4])):
-        assert kind
-        assert all(torch.equal(resumed[name], tensor) for name, tensor in kind.items())
-
-
-@pytest.mark.parametrize("zero", ZERO)
-def test_one_and_three_workers_have_the_same_weights_and_average(trained: Trained, zero: int) -> None:
-    one, three = trained.worlds[1, zero], trained.worlds[3, zero]
-    for found, expected in ((three[0], one[0]), (three[4], one[4])):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(("zero", "precision"), SETTING_KEYS)
-def test_the_average_changes_nothing_of_the_training(trained: Trained, zero: int, precision: str) -> None:
-    """Its first step, at another rate, has the loss and norm that the step without an average has."""
-    averaged, plain = trained.courses[zero, precision][0], trained.results[zero, precision, 1][0]
-    assert (averaged[2][0], averaged[3][0]) == (plain[2][0], plain[3][0])
-    assert plain[4] == {}
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mana_dist.config import Config
 from mana_dist.model import Mana
+from mana_dist.train import averaging
 from mana_dist.train.objective import StageObjective
-from mana_dist.train.schedule import ADAM_BETAS, Stage
+from mana_dist.train.schedule import ADAM_BETAS, Stage, learning_rate
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -21,13 +22,14 @@ class PlainStage:
     """Trains one stage with a fresh Adam; in bf16, Adam updates fp32 masters that the weights are rounded from.
 
     Args:
-        config: the network, the precision and the clipping.
+        config: the network, the precision, the clipping and the moving average.
         stage: what to train.
         weights: all parameters by name, fp32.
         moments: Adam's moments as :meth:`moments` gives them; empty at a stage's start.
         step: the global step that comes next.
         device: where to train.
         network: Mana, or a variant with the same parameters.
+        average: the moving average as :meth:`average` gives it; it begins with the weights where it is left out.
 
     Attributes:
         objective: the network with the stage's loss.
@@ -43,12 +45,15 @@ class PlainStage:
         step: int,
         device: torch.device,
         network: type[Mana] = Mana,
+        average: Mapping[str, Tensor] | None = None,
     ) -> None:
         model = network(config.model)
         model.load_state_dict(weights)
         model.checkpoint_activations = config.run.checkpoint_activations
         self._initial = weights
         self._most = config.run.clip_gradients
+        self._stage = stage
+        self._step = step
         self._device = device
         is_rounded = config.run.precision == "bf16"
         self.objective = StageObjective(model, stage).to(device, torch.bfloat16 if is_rounded else torch.float32)
@@ -59,6 +64,12 @@ class PlainStage:
                 name: weights[name].detach().to(device, torch.float32, copy=True) for name in self._trained
             }
         self._adam = torch.optim.Adam(self._masters.values(), lr=stage.lr, betas=ADAM_BETAS)
+        self._ema = config.run.ema
+        frozen = {name: tensor.to(device) for name, tensor in weights.items() if name not in self._masters}
+        self._followed = self._masters | frozen
+        self._average = {
+            name: (average or weights)[name].detach().to(device, torch.float32, copy=True) for name in self._followed
+        }
         self.gradient_norm = torch.zeros((), device=device)
         for name, master in self._masters.items() if moments else ():
             # Adam makes its state at the first step; the moments need it now.
@@ -86,16 +97,25 @@ class PlainStage:
         )
         if self._most:
             torch.nn.utils.clip_grads_with_norm_(self._masters.values(), self._most, self.gradient_norm)
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate(self._stage, self._step)
         self._adam.step()
+        self._step += 1
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 if self._masters[name] is not parameter:
                     parameter.copy_(self._masters[name])
+        if self._ema:
+            averaging.update(list(self._average.values()), list(self._followed.values()), self._ema, self._step)
         return loss.detach()
 
     def weights(self) -> dict[str, Tensor]:
         """Return all parameters by name, fp32 on the CPU: the masters of the trained ones, the frozen unchanged."""
         return {name: _on_cpu(self._masters.get(name, start)) for name, start in self._initial.items()}
+
+    def average(self) -> dict[str, Tensor]:
+        """Return the moving average of all parameters by name, fp32 on the CPU; nothing where ``run.ema`` is 0."""
+        return {name: _on_cpu(self._average[name]) for name in self._initial} if self._ema else {}
 
     def moments(self) -> dict[str, Tensor]:
         """Return Adam's moments as ``<moment>.<parameter>``, fp32 on the CPU; the stage must have made a step."""

@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from mana_dist import storage
+from mana_dist import model_names, storage
 from mana_dist.errors import UserError
 from mana_dist.model.config import ModelConfig
 from mana_dist.model.precision import Precision
+
+# Names of this module too.
+from mana_dist.schedule_config import ScheduleConfig as ScheduleConfig  # noqa: PLC0414
+from mana_dist.schedule_config import StageConfig as StageConfig  # noqa: PLC0414
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -32,40 +36,6 @@ _LONGEST_RUN_NAME = 128  # a folder and others below it have it in their names
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageConfig:
-    """One stage of the schedule.
-
-    Attributes:
-        steps: optimizer steps; 0 skips the stage.
-        lr: Adam's learning rate, constant over the stage.
-    """
-
-    steps: int = 0
-    lr: float = 1e-4
-
-    def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ValueError(f"schedule.*.steps must not be negative, got {self.steps}")
-        if not self.lr > 0:
-            raise ValueError(f"schedule.*.lr must be positive, got {self.lr}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
-    """The paper's three stages (section 3.4).
-
-    Attributes:
-        stage1: all but the memory module, L1 to the ground truth.
-        stage2: the memory bank alone, |Y - Q|_1.
-        stage3: everything, L1 to the ground truth.
-    """
-
-    stage1: StageConfig = field(default_factory=lambda: StageConfig(steps=90_000, lr=1e-4))
-    stage2: StageConfig = field(default_factory=lambda: StageConfig(steps=30_000, lr=1e-4))
-    stage3: StageConfig = field(default_factory=lambda: StageConfig(steps=30_000, lr=1e-5))
-
-
-@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The training data and its feed.
 
@@ -74,6 +44,7 @@ class DataConfig:
         validation_path: URI of shards to validate on; without it there is no validation.
         batch_size: samples per optimizer step over all workers together.
         crop: side of the LR crop, pixels.
+        reverse: turn the frames of every other sample, by chance, to run backwards.
         shuffle_groups: row groups whose samples are shuffled among each other.
         motion: how often a sample that moves by a LR pixel a frame or more comes in an epoch; one that stands still
             comes once, others in between.
@@ -90,6 +61,7 @@ class DataConfig:
     validation_path: str | None = None
     batch_size: int = 16
     crop: int = 64
+    reverse: bool = False
     shuffle_groups: int = 4
     motion: int = 1
     prefetch: int = 4
@@ -122,11 +94,17 @@ class RunConfig:
             many parts as that takes. 0: the whole share at once.
         clip_gradients: the largest L2 norm of all gradients together; larger ones are scaled down to it. 0: as they
             come.
+        ema: the share of the weights' moving average that a step keeps, such as 0.998; validations, pictures and the
+            finished model then are the average's. 0: there is none.
         checkpoint_activations: less memory for about a third more time (see :class:`mana_dist.model.Mana`).
         compile: run the residual blocks and the upsampler through ``torch.compile``; takes minutes at the start.
-        seed: fixes the initial weights and, with the step, every sample, crop and flip.
+        init: model to start from, as other commands take it: a model or checkpoint folder, or a ``models:/`` name.
+            Its weights go in where name and shape fit; the others, and all without it, start at random.
+        seed: fixes the initial weights and, with the step, every sample, crop, flip and reversal.
         checkpoint_every: optimizer steps between checkpoints.
         keep_checkpoints: number of newest checkpoints that are kept.
+        keep_best: the score, ``psnr`` or ``ssim``, by which the best validated checkpoint is kept beside the newest and
+            becomes the finished model; each validation then has its checkpoint. Left out, the last becomes it.
         log_every: optimizer steps between log lines.
         validate_every: optimizer steps between validations.
         validate_samples: samples, evenly spaced over the validation set, that one validation looks at.
@@ -144,11 +122,14 @@ class RunConfig:
     precision: Literal["auto", "bf16", "fp32"] = "bf16"
     micro_batch: int = 0
     clip_gradients: float = 0.0
+    ema: float = 0.0
     checkpoint_activations: bool = False
     compile: bool = False
+    init: str | None = None
     seed: int = 0
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
+    keep_best: Literal["psnr", "ssim"] | None = None
     log_every: int = 50
     validate_every: int = 5000
     validate_samples: int = 32
@@ -162,6 +143,8 @@ class RunConfig:
         ]
         zeros = ["max_failures", "seed", "micro_batch", "clip_gradients"]
         _check_least("run", self, {**dict.fromkeys(ones, 1), **dict.fromkeys(zeros, 0)})
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"run.ema must be at least 0 and less than 1, got {self.ema}")
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise ValueError(f"run.name may hold letters, digits, '.', '_' and '-', got {self.name!r}")
         if self.name is not None and len(self.name) > _LONGEST_RUN_NAME:
@@ -399,5 +382,8 @@ def resolved(config: Config) -> Config:
     """Return the configuration with absolute local paths, since workers run in other folders."""
     names = ("path", "validation_path", "disk_cache")
     paths: dict[str, Any] = {name: storage.resolve(path) for name in names if (path := getattr(config.data, name))}
-    run = dataclasses.replace(config.run, storage=storage.resolve(config.run.storage))
+    init = config.run.init
+    if init and model_names.is_folder(init):
+        init = storage.resolve(init)
+    run = dataclasses.replace(config.run, storage=storage.resolve(config.run.storage), init=init or None)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **paths), run=run)

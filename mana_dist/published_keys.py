@@ -8,9 +8,18 @@ from mana_dist.errors import redacted
 # Keys that go wherever a model goes: its network and its training. A key that is not here stays with the run: it may
 # hold a path, a server or a password.
 _SHARED = (
-    *("model.", "schedule.stage1.", "schedule.stage2.", "schedule.stage3."),
-    *("data.batch_size", "data.crop", "data.shuffle_groups"),
-    *("run.workers", "run.zero_stage", "run.precision", "run.micro_batch", "run.clip_gradients", "run.seed"),
+    *("model.", "schedule.loss", "schedule.stage1.", "schedule.stage2.", "schedule.stage3."),
+    *("data.batch_size", "data.crop", "data.reverse", "data.motion", "data.shuffle_groups"),
+    *(
+        "run.workers",
+        "run.zero_stage",
+        "run.precision",
+        "run.micro_batch",
+        "run.clip_gradients",
+        "run.ema",
+        "run.seed",
+        "run.keep_best",
+    ),
 )
 # Keys that an MLflow run shows.
 _TRACKED = (*_SHARED, "data.", "run.", "mlflow.experiment", "mlflow.registered_model", "mlflow.candidate")

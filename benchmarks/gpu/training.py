@@ -7,7 +7,7 @@ import re
 import struct
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -34,11 +34,18 @@ class State:
         step: global steps done.
         weights: all parameters by name, fp32.
         moments: Adam's, by ``<moment>.<parameter>``; empty between stages.
+        average: the moving average of the weights; empty without ``run.ema``.
     """
 
     step: int
     weights: dict[str, Tensor]
     moments: dict[str, Tensor]
+    average: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def model(self) -> dict[str, Tensor]:
+        """The weights to score and to keep as a model."""
+        return self.average or self.weights
 
 
 def start(config: Config) -> State:
@@ -68,11 +75,12 @@ def advance(
         last = min(stage.stop, stop)
         if state.step >= last:
             continue
-        trained = PlainStage(config, stage, state.weights, state.moments, state.step, device)
+        trained = PlainStage(config, stage, state.weights, state.moments, state.step, device, average=state.average)
         for step in range(state.step, last):
             after(step + 1, stage, trained.step(*batches.batch(step)), trained)
         # The next stage starts a new Adam.
-        state = State(last, trained.weights(), trained.moments() if last < stage.stop else {})
+        moments = trained.moments() if last < stage.stop else {}
+        state = State(last, trained.weights(), moments, trained.average())
     return state
 
 
@@ -147,10 +155,10 @@ def training(task: Task) -> None:
     curve = [
         (step, loss) for (step, _), loss in zip(losses, torch.stack([one for _, one in losses]).tolist(), strict=True)
     ]
-    write_model(task.out / "model", state.weights, config)
-    torch.save(state.weights, task.out / ".weights.pt")
+    write_model(task.out / "model", state.model, config)
+    torch.save(state.model, task.out / ".weights.pt")
     model = Mana(config.model).to(device).eval()
-    model.load_state_dict(state.weights)
+    model.load_state_dict(state.model)
     with exact_fp32():
         ours, bicubic = psnr(model, footage.validation)
     scores.append((total, ours))

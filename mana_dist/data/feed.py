@@ -25,7 +25,7 @@ from mana_dist.config import DataConfig
 from mana_dist.data.cache import DiskCache
 from mana_dist.data.manifest import Manifest
 from mana_dist.data.motion import read_repeats
-from mana_dist.data.order import Augmentation, SampleOrder, SampleRef, augmentation, slots_of
+from mana_dist.data.order import Augmentation, SampleOrder, SampleRef, augmentation, is_reversed, slots_of
 from mana_dist.data.row_groups import RowGroups, group_rows
 
 _FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}  # cv2.flip's codes for (vertical, horizontal)
@@ -45,7 +45,7 @@ class Feed:
     Args:
         uri: the dataset's folder.
         manifest: the dataset's manifest at the run's start.
-        config: batch size, crop, shuffle window, readers, caches and batches ahead.
+        config: batch size, crop, reversal, shuffle window, readers, caches and batches ahead.
         frames: T of the model; the centre T of the samples' frames are delivered.
         seed, rank, world_size: the run's.
         start_step: the first global step to deliver.
@@ -132,6 +132,8 @@ class Feed:
         group = self._groups.take(reference.group)
         lr, hr = centre_frames(group.lr[reference.row], self._frames), group.hr[reference.row]
         number = step * self._config.batch_size + slot
+        if self._config.reverse and is_reversed(self._seed, number):
+            lr = lr[::-1]  # the centre frame, whose HR frame it is, stays the centre
         drawn = augmentation(self._seed, number, lr.shape[1], lr.shape[2], self._config.crop)
         return augment(lr, hr, drawn, self._config.crop)
 

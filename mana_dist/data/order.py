@@ -1,4 +1,4 @@
-"""The order of samples: the sample, crop and flip in a slot of a global batch, a pure function of (seed, step, slot).
+"""The order of samples: sample, crop, flip and reversal in a slot of a global batch, pure in (seed, step, slot).
 
 It does not depend on workers, nodes or restarts: any worker may serve any slot at any time and gets the same sample, so
 a run resumes at step s by starting with step s.
@@ -37,7 +37,7 @@ UNRECORDED = 1
 """Version of a run without a record of it, drawn by NumPy's own generators."""
 
 # Separate the random streams that share one seed.
-_GROUPS, _ROWS, _AUGMENT = 1, 2, 3
+_GROUPS, _ROWS, _AUGMENT, _REVERSE = 1, 2, 3, 4
 
 
 class SampleRef(NamedTuple):
@@ -156,6 +156,15 @@ def augmentation(seed: int, sample_number: int, height: int, width: int, crop: i
     # A share of 2^32 for each place; they differ by one at most.
     top, left = first * (height - crop + 1) >> 32, second * (width - crop + 1) >> 32
     return Augmentation(top, left, bool(flips & 1), bool(flips & 2), bool(flips & 4))
+
+
+def is_reversed(seed: int, sample_number: int) -> bool:
+    """Return whether ``data.reverse`` lets the frames of global sample number step * batch_size + slot run backwards.
+
+    Drawn from a stream of its own: with reversal or without, crops and flips are the same.
+    """
+    word, *_ = philox((0, 0, *_stream(_REVERSE, sample_number)), _key(seed))
+    return bool(word & 1)
 
 
 def slots_of(rank: int, world_size: int, batch_size: int) -> range:

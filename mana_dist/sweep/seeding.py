@@ -5,6 +5,10 @@ adds exact zeros to features and to gradients. Nor does it change the other init
 the weights after stage 1 are those of the shared training and the trial's own memory as it was drawn, to the bit.
 """
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from mana_dist.errors import UserError
 from mana_dist.model.mana import initial_weights
 from mana_dist.sweep import trial_outcomes
@@ -18,8 +22,12 @@ MEMORY = "memory."
 def seeded(base: TrainState, trial: Trial) -> TrainState:
     """Return the state of ``trial`` after stage 1, from that of its base."""
     own = initial_weights(trial.config.model, trial.seed)
-    weights = {name: own[name] if name.startswith(MEMORY) else base.weights[name] for name in own}
-    return TrainState(base.step, weights, {}, base.losses)
+
+    def with_own_memory(shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: own[name] if name.startswith(MEMORY) else shared[name] for name in own}
+
+    average = with_own_memory(base.average) if base.average else {}
+    return TrainState(base.step, with_own_memory(base.weights), {}, base.losses, average)
 
 
 def seed(trial: Trial) -> bool:

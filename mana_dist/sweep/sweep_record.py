@@ -17,8 +17,8 @@ from mana_dist.storage.retry import persistently
 FILE = "sweep.json"
 # The keys that must not change: trials could not be compared. More settings and seeds are welcome.
 _BOUND_KEYS = (
-    *("model.", "schedule.", "data.path", "data.batch_size", "data.crop", "data.validation_path"),
-    *("run.clip_gradients", "run.precision", "run.device"),
+    *("model.", "schedule.", "data.path", "data.batch_size", "data.crop", "data.reverse", "data.validation_path"),
+    *("run.clip_gradients", "run.ema", "run.init", "run.precision", "run.device"),
 )
 
 
@@ -84,7 +84,8 @@ def check_same(name: str, old: Record, new: Record) -> None:
         ("mlflow.tracking_uri", redacted(old.tracking_uri), redacted(new.tracking_uri)),
     ]
     keys = [key for key in new.config if key.startswith(_BOUND_KEYS)]
-    differing += [(key, old.config.get(key), new.config[key]) for key in keys]
+    defaults = flat(Config())  # of keys that came after it was begun
+    differing += [(key, old.config.get(key, defaults[key]), new.config[key]) for key in keys]
     for key, before, now in differing:
         if before != now:
             raise UserError(

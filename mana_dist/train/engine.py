@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from mana_dist.config import RunConfig
 from mana_dist.data.feed import Batch
 from mana_dist.model import Mana, ModelConfig
+from mana_dist.train import averaging
 from mana_dist.train.objective import StageObjective
-from mana_dist.train.schedule import ADAM_BETAS, Stage
+from mana_dist.train.schedule import ADAM_BETAS, Stage, learning_rate
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -32,12 +33,13 @@ class StageEngine:
 
     Args:
         model_config: the network.
-        run: ZeRO stage, precision, micro batch and clipping.
+        run: ZeRO stage, precision, micro batch, clipping and moving average.
         stage: what to train.
         weights: all parameters by name, fp32.
         moments: Adam's moments as :meth:`moments` gives them; empty at a stage's start.
         step: the global step that comes next.
         device: where to train.
+        average: the moving average as :meth:`average` gives it; it begins with the weights where it is left out.
 
     Attributes:
         gradient_norm: L2 norm of the global batch's gradient over all trained parameters in the last step, before
@@ -54,10 +56,13 @@ class StageEngine:
         moments: Mapping[str, Tensor],
         step: int,
         device: torch.device,
+        average: Mapping[str, Tensor] | None = None,
     ) -> None:
         deepspeed = _import_deepspeed()
         self._fragments = deepspeed.utils
         self._initial = weights
+        self._stage = stage
+        self._step = step
         self._device = device
         self._micro_batch = run.micro_batch
         # Without ZeRO, sums, norm and clipping are torch's: DeepSpeed would make them of gradients rounded to bf16.
@@ -86,10 +91,15 @@ class StageEngine:
         self._masters = self._find_masters(run)
         # Without ZeRO, DeepSpeed's bf16 optimizer makes Adam's state by an empty step, which Adam then counts.
         self._adam.state.clear()
-        if run.arithmetic == "bf16":
+        self._ema = run.ema
+        self._frozen: list[Tensor] = []
+        self._averages: list[Tensor] = []
+        if run.ema:
+            self._frozen = [tensor.to(device) for name, tensor in weights.items() if name not in self._trained]
+            self._averages = self._averages_of(average or weights)
+        if run.arithmetic == "bf16" or run.ema:
             # DeepSpeed makes the fp32 masters of weights that it has rounded already.
-            for name, parameter in self._trained.items():
-                self._set_master(name, parameter, weights[name].to(device))
+            self._set_masters(weights)
         if moments:
             self._restore(moments, step - stage.start)
 
@@ -119,7 +129,12 @@ class StageEngine:
             self._engine.backward(loss * dist.get_world_size())
             total += loss.detach()
         norm = self._clip() if self._plain else None
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate(self._stage, self._step)
         self._engine.step()
+        self._step += 1
+        if self._ema:
+            averaging.update(self._averages, [*self._partitions(), *self._frozen], self._ema, self._step)
         if norm is None:
             norm = torch.as_tensor(self._engine.get_global_grad_norm())
         self.gradient_norm = norm.detach().to(self._device, torch.float32)
@@ -142,6 +157,21 @@ class StageEngine:
                 value = self._fragments.safe_get_full_fp32_param(parameter)
             full[name] = _on_cpu(value)
         return full
+
+    @torch.no_grad()
+    def average(self) -> dict[str, Tensor]:
+        """Return the moving average of all parameters by name, fp32 on the CPU; nothing where ``run.ema`` is 0."""
+        if not self._ema:
+            return {}
+        partitions = self._partitions()
+        weights = [partition.clone() for partition in partitions]
+        # Let the masters be the average for as long as they are read.
+        torch._foreach_copy_(partitions, self._averages[: len(partitions)])
+        full = self.weights()
+        torch._foreach_copy_(partitions, weights)
+        frozen = (name for name in self._initial if name not in self._trained)
+        averages = map(_on_cpu, self._averages[len(partitions) :])
+        return full | dict(zip(frozen, averages, strict=True))
 
     def moments(self) -> dict[str, Tensor]:
         """Return Adam's moments as ``<moment>.<parameter>``, fp32 on the CPU; the stage must have made a step."""
@@ -179,6 +209,28 @@ class StageEngine:
         wrapped = self._engine.optimizer
         return wrapped if isinstance(wrapped, torch.optim.Adam) else wrapped.optimizer
 
+    def _set_masters(self, values: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._trained.items():
+            self._set_master(name, parameter, values[name].to(self._device))
+
+    def _averages_of(self, average: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return an average as the tensors that steps update: as Adam has the trained ones, then the frozen ones."""
+        self._set_masters(average)
+        frozen = [average[name] for name in self._initial if name not in self._trained]
+        return [
+            *(partition.detach().clone() for partition in self._partitions()),
+            *(tensor.to(self._device, copy=True) for tensor in frozen),
+        ]
+
+    def _partitions(self) -> list[Tensor]:
+        """Return the fp32 tensors that this worker's Adam updates."""
+        if self._masters:
+            return list(self._masters.values())
+        wrapped = self._engine.optimizer
+        if hasattr(wrapped, "fp32_partitioned_groups_flat"):  # ZeRO 3
+            return list(wrapped.fp32_partitioned_groups_flat)
+        return [p for group in self._adam.param_groups for p in group["params"]]
+
     def _set_master(self, name: str, parameter: nn.Parameter, value: Tensor) -> None:
         if self._masters:
             self._masters[name].data.copy_(value)
@@ -189,13 +241,7 @@ class StageEngine:
 
     def _restore(self, moments: Mapping[str, Tensor], steps_done: int) -> None:
         wrapped = self._engine.optimizer
-        if self._masters:
-            partitions = list(self._masters.values())
-        elif hasattr(wrapped, "fp32_partitioned_groups_flat"):  # ZeRO 3
-            partitions = wrapped.fp32_partitioned_groups_flat
-        else:
-            partitions = [p for group in self._adam.param_groups for p in group["params"]]
-        for partition in partitions:
+        for partition in self._partitions():
             # Adam makes its state at the first step; the moments need it now.
             self._adam.state[partition] = {
                 "step": torch.tensor(float(steps_done)),

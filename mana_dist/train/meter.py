@@ -12,7 +12,7 @@ from torch import Tensor
 from mana_dist.config import Config
 from mana_dist.data.feed import Feed
 from mana_dist.train.planning.costs import Peak, sample_cost
-from mana_dist.train.schedule import Stage, stages
+from mana_dist.train.schedule import Stage, learning_rate, stages
 from mana_dist.train.tracking.events import Event, Progress
 
 
@@ -94,7 +94,7 @@ class Meter:
             step=step,
             total=self._total,
             losses=tuple(losses),
-            lr=self._stage.lr,
+            lr=learning_rate(self._stage, step - 1),
             samples_per_second=rate,
             data_wait=(self._feed.waited - self._waited) / seconds,
             eta_seconds=(self._total - step) * pace,

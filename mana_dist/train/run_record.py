@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from mana_dist import config as configuration
 from mana_dist import storage
 from mana_dist.config import Config
+from mana_dist.console import log
 from mana_dist.data import order
 from mana_dist.data.manifest import Manifest
 from mana_dist.errors import UserError, redacted
 from mana_dist.model.precision import Precision
+from mana_dist.registry.names import WEIGHTS_FILE
 from mana_dist.storage.retry import persistently
+from mana_dist.train.schedule import stages
 
 # What may differ between the attempts of one run: it moves neither the samples nor the arithmetic of a step
 # (workers, ZeRO stage and precision only round differently).
@@ -21,7 +24,7 @@ _FREE_KEYS = (
     *("mlflow.", "run.", "data.path", "data.validation_path"),
     *("data.prefetch", "data.readers", "data.cache_mb", "data.disk_cache", "data.disk_cache_mb"),
 )
-_BOUND_KEYS = ("run.seed", "run.clip_gradients")
+_BOUND_KEYS = ("run.seed", "run.clip_gradients", "run.ema")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class RunRecord:
         registered: its finished model in the registry, ``models:/NAME/VERSION``, once it is there.
         order: version of the sample order that it trains by.
         candidate: the decision about the registry's alias ``candidate``, one line.
+        init: SHA-256 of the model's weights that it began with; None if it began at random.
     """
 
     data_fingerprint: str
@@ -43,6 +47,7 @@ class RunRecord:
     registered: str | None = None
     order: int = order.VERSION
     candidate: str | None = None
+    init: str | None = None
 
     def is_tracked_in(self, tracking_uri: str) -> bool:
         """Return whether its MLflow run is at ``tracking_uri``, of which older versions recorded the password too."""
@@ -66,6 +71,19 @@ def fingerprint(manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
 
 
+def is_finished(config: Config) -> bool:
+    """Return whether the finished model is there, of the whole schedule: a run goes on when its steps are raised."""
+    model = model_folder_of(config)
+    if not persistently(storage.exists, storage.join(model, WEIGHTS_FILE)):  # the last file to be written
+        return False
+    uri = storage.join(model, "config.yaml")
+    try:
+        made = configuration.load(persistently(storage.read_bytes, uri).decode(), uri)
+    except FileNotFoundError:
+        return False
+    return stages(made) == stages(config)
+
+
 def load(config: Config) -> RunRecord | None:
     """Return the record of the run, None if the run is new."""
     try:
@@ -77,25 +95,34 @@ def load(config: Config) -> RunRecord | None:
 
 def precision(config: Config) -> Precision | None:
     """Return the precision that the run began with; None if it began before there was a choice."""
-    uri = _config_uri(config)
-    before = configuration.load(persistently(storage.read_bytes, uri).decode(), uri).run.precision
+    before = started_with(config).run.precision
     return None if before == "auto" else before
+
+
+def started_with(config: Config) -> Config:
+    """Return the configuration of the run's last attempt, without passwords."""
+    uri = _config_uri(config)
+    return configuration.load(persistently(storage.read_bytes, uri).decode(), uri)
 
 
 def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -> None:
     """Check that resuming would go on with the same training.
+
+    A finished run may get more steps at its end; that is logged.
 
     Raises:
         UserError: the run was started with another sample order, other settings or other data; names the first key
             that differs.
     """
     order.check_version(f"run {config.run.name}", record.order)
-    uri = _config_uri(config)
-    before = configuration.load(persistently(storage.read_bytes, uri).decode(), uri)
+    before = started_with(config)
+    is_longer = _is_longer(config, before)
     old = configuration.flatten(configuration.to_mapping(before))
     new = configuration.flatten(configuration.to_mapping(config))
     for key, value in new.items():
         if key not in _BOUND_KEYS and key.startswith(_FREE_KEYS):
+            continue
+        if is_longer and key.startswith("schedule."):
             continue
         if old[key] != value:
             raise UserError(
@@ -107,6 +134,22 @@ def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -
             f"run {config.run.name}: the shards in data.path {config.data.path} have changed since it was started, "
             "so it cannot go on with the same samples; restore them, or give another run.name to start anew"
         )
+    if is_longer:
+        log.info(
+            f"run {config.run.name} was finished at step {stages(before)[-1].stop}; its steps were raised, so it goes "
+            f"on to step {stages(config)[-1].stop}"
+        )
+
+
+def _is_longer(config: Config, before: Config) -> bool:
+    """Return whether a finished run is to go on: the steps it has made are as they were, and more come after them."""
+    done, planned = stages(before), stages(config)
+    *same, last = done
+    if len(planned) < len(done) or planned == done:
+        return False
+    raised = planned[len(same)]
+    is_same = [*planned[: len(same)], dataclasses.replace(raised, stop=last.stop)] == list(done)
+    return is_same and raised.stop >= last.stop and is_finished(before)
 
 
 def save(config: Config, record: RunRecord) -> None:

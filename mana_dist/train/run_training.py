@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mana_dist import config as configuration
-from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.console import log
 from mana_dist.data.manifest import Manifest
@@ -18,7 +17,6 @@ from mana_dist.errors import UserError
 from mana_dist.registry.tracking_uri import quiet_mlflow, resolve_tracking_uri, single_tries, sqlite_file
 from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease, LostError
-from mana_dist.storage.retry import persistently
 from mana_dist.train import run_record
 from mana_dist.train.elastic.interrupts import Interrupts, Terminated
 from mana_dist.train.planning.checks import check_inputs
@@ -89,8 +87,7 @@ def _train_and_register(
     config: Config, manifest: Manifest, held: Lease, interrupts: Interrupts, part: Part | None
 ) -> Trained:
     """Train within one MLflow run, and end that run by the outcome."""
-    from mana_dist.registry import versions
-    from mana_dist.train import ray_fit, validate_candidate
+    from mana_dist.train import ray_fit, starting_weights
     from mana_dist.train.planning.run_plan import with_precision
 
     tracking_uri = resolve_tracking_uri(config.mlflow.tracking_uri)
@@ -98,33 +95,32 @@ def _train_and_register(
     record = run_record.load(config)
     if record:
         run_record.check_same_training(config, manifest, record)
-        if record.registered and _is_registered_in(record, tracking_uri, config) and _is_finished(model):
-            log.info(f"run {config.run.name} is finished already")
-            return Trained(model, record.registered, record.candidate)
+    start = starting_weights.look_up(config, tracking_uri, record)
+    is_finished = run_record.is_finished(config)
+    if record and record.registered and _is_registered_in(record, tracking_uri, config) and is_finished:
+        log.info(f"run {config.run.name} is finished already")
+        return Trained(model, record.registered, record.candidate)
     config = with_precision(config, record, ray_fit.worker_precision)
     _print_plan(config, manifest, tracking_uri, resumed=record is not None)
 
     open_tracker = functools.partial(_open_tracker, config, tracking_uri, record, held, part)
-    if part is not None or _is_finished(model):  # a part's Ray is that of the larger thing
+    if part is not None or is_finished:  # a part's Ray is that of the larger thing
         tracker, failure = open_tracker(), None
     else:
         tracker, failure = _open_and_start(open_tracker, config, interrupts)
     try:
-        record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id)
+        init = starting_weights.digest(start, record)
+        record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id, init=init)
         run_record.save(config, record)
         _raise(failure)
-        if not _is_finished(model):
+        starting_weights.write(config, start, held.check)
+        if not is_finished:
             _train_model(config, manifest, tracker, held, interrupts, part)
         if not tracker.flush(_FLUSH):
             raise UserError(f"mlflow.tracking_uri {tracking_uri} is out of reach; the same command then registers")
         held.check()
         if part is None and config.mlflow.registered_model is not None:
-            version = versions.log_and_register(model, config, tracker.run_id, tracking_uri)
-            held.check()
-            decision = validate_candidate.settle(config, model, version, tracking_uri, interrupts)
-            record = dataclasses.replace(record, registered=version.uri, candidate=str(decision))
-            held.check()
-            run_record.save(config, record)
+            record = _register(config, record, tracking_uri, held, interrupts)
     except LostError:
         raise  # MLflow's run is the other attempt's now
     except (KeyboardInterrupt, Terminated):
@@ -138,6 +134,21 @@ def _train_and_register(
         raise
     tracker.close("FINISHED")
     return Trained(model, record.registered, record.candidate)
+
+
+def _register(config: Config, record: RunRecord, tracking_uri: str, held: Lease, interrupts: Interrupts) -> RunRecord:
+    """Register the finished model, decide about the alias ``candidate``, and return the record with both."""
+    from mana_dist.registry import versions
+    from mana_dist.train import validate_candidate
+
+    model = run_record.model_folder_of(config)
+    version = versions.log_and_register(model, config, record.mlflow_run_id, tracking_uri)
+    held.check()
+    decision = validate_candidate.settle(config, model, version, tracking_uri, interrupts)
+    record = dataclasses.replace(record, registered=version.uri, candidate=str(decision))
+    held.check()
+    run_record.save(config, record)
+    return record
 
 
 def _open_tracker(
@@ -181,8 +192,8 @@ def _train_model(
     config: Config, manifest: Manifest, tracker: "Tracker", held: Lease, interrupts: Interrupts, part: Part | None
 ) -> None:
     """Run the schedule, or what is left of it, and write the finished model into the run's folder."""
-    from mana_dist.registry import model_folder
     from mana_dist.train import ray_fit
+    from mana_dist.train.checkpoints import publishing
     from mana_dist.train.checkpoints.history import Checkpoints
     from mana_dist.train.tracking.observer import Observer
 
@@ -204,22 +215,9 @@ def _train_model(
             # Meanwhile nobody but the tracker's delivery talks to MLflow.
             with single_tries(), contextlib.closing(observer):
                 ray_fit.fit(config, manifest, see, held, interrupts)
-        model = run_record.model_folder_of(config)
-        weights = persistently(storage.read_bytes, storage.join(checkpoints.folder(total), model_folder.WEIGHTS_FILE))
-        description = model_folder.describe(config)
-        held.check()
-        persistently(storage.write_bytes, storage.join(model, model_folder.CONFIG_FILE), description)
-        # The weights last: they make it whole.
-        persistently(storage.write_bytes, storage.join(model, model_folder.WEIGHTS_FILE), weights)
+        publishing.publish(config, checkpoints, held.check)
     except OSError as error:
         raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
-
-
-def _is_finished(model: str) -> bool:
-    from mana_dist.registry import model_folder
-
-    # The last file to be written.
-    return storage.exists(storage.join(model, model_folder.WEIGHTS_FILE))
 
 
 def _is_registered_in(record: RunRecord, tracking_uri: str, config: Config) -> bool:

@@ -1,10 +1,13 @@
 """The three-stage schedule (paper section 3.4) and its trained parameters."""
 
+import math
 from dataclasses import dataclass
 
 from mana_dist.config import Config
+from mana_dist.schedule_config import Decay, Loss
 
 ADAM_BETAS = (0.5, 0.99)
+_LAST = 0.02  # share of the learning rate that a cosine leaves to the last step
 
 
 @dataclass(frozen=True)
@@ -15,13 +18,19 @@ class Stage:
         number: 1, 2 or 3.
         start: first global step.
         stop: global step after the last.
-        lr: Adam's learning rate.
+        lr: Adam's learning rate, at its highest.
+        decay: the rate's course after the warm-up.
+        warmup: steps in which the rate rises.
+        loss: distance to the ground truth; in stage 2 there is none.
     """
 
     number: int
     start: int
     stop: int
     lr: float
+    decay: Decay = "constant"
+    warmup: int = 0
+    loss: Loss = "l1"
 
     @property
     def trains_memory_only(self) -> bool:
@@ -51,6 +60,24 @@ def stages(config: Config) -> tuple[Stage, ...]:
     for number, stage in enumerate((config.schedule.stage1, config.schedule.stage2, config.schedule.stage3), start=1):
         steps = 0 if number == 2 and not config.model.memory_slots else stage.steps
         if steps:
-            planned.append(Stage(number, start, start + steps, stage.lr))
+            loss = config.schedule.loss
+            planned.append(Stage(number, start, start + steps, stage.lr, stage.decay, stage.warmup, loss))
         start += steps
     return tuple(planned)
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Return the learning rate of a step, which depends on nothing else.
+
+    Args:
+        stage: the step's.
+        step: global steps done before it.
+    """
+    done = step - stage.start
+    if done < stage.warmup:
+        return stage.lr * (done + 1) / stage.warmup
+    highest, last = max(stage.warmup - 1, 0), stage.stop - stage.start - 1
+    if stage.decay == "constant" or last <= highest:
+        return stage.lr
+    wave = (1 + math.cos(math.pi * (done - highest) / (last - highest))) / 2
+    return stage.lr * (_LAST + (1 - _LAST) * wave)

@@ -127,7 +127,10 @@ class Worker:
     def _train_stage(self, stage: Stage, state: TrainState, feed: Feed) -> TrainState:
         config, run = self.config, self.config.run
         self._watchdog.beat(_SLOW)
-        with StageEngine(config.model, run, stage, state.weights, state.moments, state.step, self.device) as engine:
+        moments = state.moments if state.step > stage.start else {}  # those of a stage that was the last are over
+        with StageEngine(
+            config.model, run, stage, state.weights, moments, state.step, self.device, state.average
+        ) as engine:
             meter = Meter(config, stage, feed, self.send, self.device, self._peak)
             parts: list[torch.Tensor] = []
             for step in range(state.step + 1, stage.stop + 1):
@@ -136,6 +139,7 @@ class Worker:
                 self._watchdog.beat()
                 self._saver.check()
                 due = self._is_wanted() or step % run.checkpoint_every == 0 or step == stage.stop
+                due |= run.keep_best is not None and self._is_validated(step)  # it may be the best
                 if due or step % run.log_every == 0:
                     self._report(meter, step, parts)
                     parts = []
@@ -145,7 +149,7 @@ class Worker:
                 # After the checkpoint, so that a validation that fails costs no step. One that is skipped to leave in
                 # time is made by the next attempt.
                 if self._is_validated(step) and (step == self.total or not self._leaving):
-                    self._validate(engine.weights(), step)
+                    self._validate(engine.average() or engine.weights(), step)
                     meter.restart()
                 if self._leaving:
                     break
@@ -162,7 +166,10 @@ class Worker:
         self._watchdog.beat(_SLOW)
         with memory_errors_as_user_errors(self.config, validating=True):
             ended = ended_stage(step, self.config.run.validate_every, self.stages)
-            self.send(self._validation.run(model.to(self.device), step, self.device, ended))
+            validated = self._validation.run(model.to(self.device), step, self.device, ended)
+        self.send(validated)
+        if self.config.run.keep_best and self.rank == 0:
+            self._saver.note_validation(step, getattr(validated, self.config.run.keep_best))
         self._watchdog.beat(_SLOW)
 
     def _validate_resumed(self, state: TrainState) -> None:
@@ -171,7 +178,7 @@ class Worker:
         If it is not missing, the same numbers come again and are not logged.
         """
         if state.step and self._is_validated(state.step):
-            self._validate(state.weights, state.step)
+            self._validate(state.model, state.step)
 
     @property
     def total(self) -> int:
@@ -227,11 +234,11 @@ class Worker:
         """Gather the state on the CPU; rank 0 writes it in the background."""
         begun = time.perf_counter()
         self._watchdog.beat(_SLOW)
-        # The next stage starts a new Adam.
-        moments = engine.moments() if step < stage.stop else {}
+        # The next stage starts a new Adam; the last one may go on, if its steps are raised.
+        moments = engine.moments() if step < stage.stop or step == self.total else {}
         kept = max(_LEAST_LOSSES, 2 * self.config.run.checkpoint_every)
         self._losses = (self._losses + losses)[-kept:]
-        state = TrainState(step, engine.weights(), moments, self._losses)
+        state = TrainState(step, engine.weights(), moments, self._losses, engine.average())
         if self.rank == 0:
             self._saver.submit(state, begun)
         return state

@@ -26,8 +26,9 @@ from mana_dist.model import Mana
 from mana_dist.model.mana import initial_weights
 from mana_dist.registry import model_folder
 from mana_dist.train.objective import StageObjective
-from mana_dist.train.schedule import ADAM_BETAS, stages
-from tests.train.test_engine import MODEL, global_batch, plain_loop, stage
+from mana_dist.train.schedule import ADAM_BETAS, Stage, stages
+from tests.train.test_averaging import COURSE, EMA, KEPT, RATES
+from tests.train.test_engine import MODEL, begun_average, global_batch, plain_loop, stage
 
 ROOT = Path(__file__).parents[2]
 # All that the product needs beside torch and NumPy, and pytest.
@@ -90,16 +91,28 @@ def test_its_settings_come_back_as_they_were(tmp_path: Path) -> None:
     assert (loaded.model, loaded.schedule, loaded.run) == (config.model, config.schedule, config.run)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_its_fp32_step_is_the_one_that_the_engine_is_tested_against(number: int) -> None:
-    weights, moments, losses, norms = plain_loop(number)
+@pytest.mark.parametrize("planned", [stage(1), stage(2), stage(3), COURSE])
+def test_its_fp32_step_is_the_one_that_the_engine_is_tested_against(planned: Stage) -> None:
+    weights, moments, losses, norms, _ = plain_loop(planned.number, rates=RATES if planned is COURSE else (1e-3,) * 4)
     config = Config(model=MODEL, run=RunConfig(precision="fp32"))
-    trained = PlainStage(config, stage(number), initial_weights(MODEL, 0), {}, 0, torch.device("cpu"))
+    trained = PlainStage(config, planned, initial_weights(MODEL, 0), {}, 0, torch.device("cpu"))
     for step, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
         assert trained.step(*global_batch(step)).item() == pytest.approx(loss, rel=1e-6)
         assert trained.gradient_norm.item() == pytest.approx(norm, rel=1e-6)
     torch.testing.assert_close(trained.weights(), dict(weights), rtol=0, atol=1e-7)
     torch.testing.assert_close(trained.moments(), moments, rtol=1e-5, atol=1e-9)
+
+
+def test_its_average_is_the_engines() -> None:
+    config = Config(model=MODEL, run=RunConfig(precision="fp32", ema=EMA))
+    start = initial_weights(MODEL, 0)
+    before = begun_average(start)
+    trained = PlainStage(config, COURSE, start, {}, 0, torch.device("cpu"), average=before)
+    for step, share in enumerate(KEPT):
+        trained.step(*global_batch(step))
+        weights = trained.weights()
+        before = {name: share * tensor + (1 - share) * weights[name] for name, tensor in before.items()}
+    torch.testing.assert_close(trained.average(), before, rtol=1e-5, atol=1e-6)
 
 
 def test_its_bf16_step_adds_to_fp32_masters() -> None:

@@ -44,3 +44,8 @@ def augmentation(seed: int, number: int, height: int, width: int, crop: int) -> 
     words = draw(seed, 3, number, 0, 0)
     top, left = words[0] * (height - crop + 1) // 2**32, words[1] * (width - crop + 1) // 2**32
     return top, left, words[2] % 2 == 1, words[2] // 2 % 2 == 1, words[2] // 4 % 2 == 1
+
+
+def is_reversed(seed: int, number: int) -> bool:
+    """The lowest bit of a stream of its own."""
+    return draw(seed, 4, number, 0, 0)[0] % 2 == 1

@@ -15,7 +15,7 @@ from mana_dist.config import DataConfig
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.feed import Feed, augment, centre_frames
 from mana_dist.data.manifest import Manifest, Shard, check_dataset, load_manifest, save_manifest
-from mana_dist.data.order import Augmentation, SampleOrder, augmentation
+from mana_dist.data.order import Augmentation, SampleOrder, augmentation, is_reversed
 from mana_dist.data.samples import Sample, ShardWriter
 from mana_dist.errors import UserError
 from tests.data.shards import counted_storage
@@ -56,9 +56,16 @@ def manifest(shards: tuple[Shard, ...]) -> Manifest:
 CONFIG = DataConfig(batch_size=5, crop=4, shuffle_groups=2, prefetch=2)
 
 
-def feed(dataset: str, rank: int = 0, world_size: int = 1, start_step: int = 0, frames: int = FRAMES) -> Feed:
+def feed(
+    dataset: str,
+    rank: int = 0,
+    world_size: int = 1,
+    start_step: int = 0,
+    frames: int = FRAMES,
+    config: DataConfig = CONFIG,
+) -> Feed:
     return Feed(
-        dataset, load_manifest(dataset), CONFIG, frames, 3, rank=rank, world_size=world_size, start_step=start_step
+        dataset, load_manifest(dataset), config, frames, 3, rank=rank, world_size=world_size, start_step=start_step
     )
 
 
@@ -89,6 +96,20 @@ def test_batches_hold_the_prescribed_crops(dataset: str) -> None:
                 assert torch.equal(batch.lr[slot], lr)
                 hr = lr[FRAMES // 2].repeat_interleave(4, -1).repeat_interleave(4, -2)
                 assert torch.equal(batch.hr[slot], hr)
+
+
+def test_with_reversal_those_samples_run_backwards_and_nothing_else_changes(dataset: str) -> None:
+    reverse = dataclasses.replace(CONFIG, reverse=True)
+    seen = set()
+    with feed(dataset) as plain, feed(dataset, config=reverse) as batches:
+        for step in range(8):
+            before, batch = next(plain), next(batches)
+            assert torch.equal(batch.hr, before.hr)
+            for slot in range(5):
+                turns = is_reversed(3, step * 5 + slot)
+                assert torch.equal(batch.lr[slot], before.lr[slot].flip(0) if turns else before.lr[slot])
+                seen.add(turns)
+    assert seen == {True, False}
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 5])

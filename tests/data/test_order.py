@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mana_dist.data import order as module
-from mana_dist.data.order import SampleOrder, augmentation, check_version, lane_index, slots_of
+from mana_dist.data.order import SampleOrder, augmentation, check_version, is_reversed, lane_index, slots_of
 from mana_dist.errors import UserError
 from tests.data import slow_order
 
@@ -109,6 +109,19 @@ def test_the_order_is_what_its_description_says(
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**50), st.integers(8, 4000), st.integers(8, 4000))
 def test_crops_and_flips_are_what_their_description_says(seed: int, number: int, height: int, width: int) -> None:
     assert augmentation(seed, number, height, width, 8) == slow_order.augmentation(seed, number, height, width, 8)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**50))
+def test_reversals_are_what_their_description_says(seed: int, number: int) -> None:
+    assert is_reversed(seed, number) == slow_order.is_reversed(seed, number)
+
+
+def test_about_half_of_the_samples_are_reversed_whatever_their_flips() -> None:
+    drawn = [(is_reversed(0, number), augmentation(0, number, 10, 12, 8)[2:]) for number in range(4000)]
+    counts = Counter(drawn)
+    assert len(counts) == 16
+    assert all(count == pytest.approx(250, abs=70) for count in counts.values())  # over four standard deviations
 
 
 def test_another_version_is_refused() -> None:

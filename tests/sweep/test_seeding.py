@@ -28,7 +28,8 @@ def trials(tmp_path: Path) -> tuple[Trial, Trial, Trial]:
 def test_shared_weights_are_taken_and_the_memory_is_the_trials_own(tmp_path: Path) -> None:
     base, none, four = trials(tmp_path)
     trained = {name: tensor + 1 for name, tensor in initial_weights(base.config.model, 5).items()}
-    Checkpoints(base.config).write(TrainState(10, trained, {}, (0.5, 0.25)))
+    average = {name: tensor - 1 for name, tensor in trained.items()}
+    Checkpoints(base.config).write(TrainState(10, trained, {}, (0.5, 0.25), average))
     assert seed(none)
     assert seed(four)
     own = initial_weights(four.config.model, 5)
@@ -38,6 +39,7 @@ def test_shared_weights_are_taken_and_the_memory_is_the_trials_own(tmp_path: Pat
         assert (state.step, state.losses, dict(state.moments)) == (10, (0.5, 0.25), {})
         for name, tensor in state.weights.items():
             assert tensor.equal(own[name] if name.startswith("memory.") else trained[name])
+            assert state.average[name].equal(own[name] if name.startswith("memory.") else average[name])
     assert "memory.bank" in Checkpoints(four.config).read(10).weights
     assert not seed(four)  # it has a checkpoint
 

@@ -2,6 +2,7 @@
 gradient accumulation and clipping."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,7 +24,7 @@ from mana_dist.train.schedule import ADAM_BETAS, Stage
 MODEL = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=3, window=3, memory_slots=5)
 BATCH, STEPS = 3, 4
 CLIP = 0.02  # below every norm of these steps
-State = tuple[dict[str, Tensor], dict[str, Tensor], list[float], list[float]]
+State = tuple[dict[str, Tensor], dict[str, Tensor], list[float], list[float], dict[str, Tensor]]
 Results = dict[tuple[int, str, int], tuple[State, State, State]]
 Clipped = dict[tuple[int, str, int], State]
 Gradients = dict[str, Tensor]
@@ -49,7 +50,7 @@ def stage(number: int) -> Stage:
     return Stage(number, 0, STEPS, 1e-3)
 
 
-def plain_loop(number: int, clip: float = 0.0, steps: int = STEPS) -> State:
+def plain_loop(number: int, clip: float = 0.0, steps: int = STEPS, rates: Sequence[float] = (1e-3,) * STEPS) -> State:
     """The oracle: one process, torch alone."""
     model = Mana(MODEL)
     model.load_state_dict(initial_weights(MODEL, 0))
@@ -62,6 +63,7 @@ def plain_loop(number: int, clip: float = 0.0, steps: int = STEPS) -> State:
         optimizer.zero_grad()
         loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(trained.values(), clip or float("inf")).item())
+        optimizer.param_groups[0]["lr"] = rates[step]
         optimizer.step()
         losses.append(loss.item())
     moments = {
@@ -69,24 +71,30 @@ def plain_loop(number: int, clip: float = 0.0, steps: int = STEPS) -> State:
         for name, p in trained.items()
         for moment in ("exp_avg", "exp_avg_sq")
     }
-    return model.state_dict(), moments, losses, norms
+    return model.state_dict(), moments, losses, norms, {}
 
 
 def engine_loop(
-    run: RunConfig, number: int, weights: dict[str, Tensor], moments: dict[str, Tensor], first: int, last: int
+    run: RunConfig,
+    planned: Stage,
+    weights: dict[str, Tensor],
+    moments: dict[str, Tensor],
+    first: int,
+    last: int,
+    average: dict[str, Tensor] | None = None,
 ) -> State:
     """This worker's part in training steps [first, last)."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     mine = slots_of(rank, world_size, BATCH)
     losses, norms = [], []
-    with StageEngine(MODEL, run, stage(number), weights, moments, first, torch.device("cpu")) as engine:
+    with StageEngine(MODEL, run, planned, weights, moments, first, torch.device("cpu"), average) as engine:
         for step in range(first, last):
             whole = global_batch(step)
             part = engine.step(Batch(whole.lr[mine.start : mine.stop], whole.hr[mine.start : mine.stop]), BATCH)
             dist.all_reduce(part)
             losses.append(part.item())
             norms.append(engine.gradient_norm.item())
-        return engine.weights(), engine.moments(), losses, norms
+        return engine.weights(), engine.moments(), losses, norms, engine.average()
 
 
 def summed_passes(number: int, samples: int, *, each_use: bool = False) -> Gradients:
@@ -156,18 +164,29 @@ def join(rank: int, world_size: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
 
 
+def in_two_parts(run: RunConfig, planned: Stage) -> tuple[State, State, State]:
+    """The whole of a stage, its first two steps, and the others resumed from there."""
+    start = initial_weights(MODEL, 0)
+    average = begun_average(start) if run.ema else None
+    part = engine_loop(run, planned, start, {}, 0, 2, average)
+    resumed = engine_loop(run, planned, part[0], part[1], 2, STEPS, part[4])
+    return engine_loop(run, planned, start, {}, 0, STEPS, average), part, resumed
+
+
+def begun_average(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An average from before the stage, unlike the weights."""
+    return {name: 2 * tensor - 1 for name, tensor in weights.items()}
+
+
 def worker(rank: int, world_size: int, folder: str) -> None:
     join(rank, world_size, folder)
     start = initial_weights(MODEL, 0)
     results = {}
     for run in SETTINGS:
         for number in (1, 2, 3):
-            whole = engine_loop(run, number, start, {}, 0, STEPS)
-            part = engine_loop(run, number, start, {}, 0, 2)
-            resumed = engine_loop(run, number, part[0], part[1], 2, STEPS)
-            results[run.zero_stage, run.precision, number] = (whole, part, resumed)
+            results[run.zero_stage, run.precision, number] = in_two_parts(run, stage(number))
     clipped = {
-        (run.zero_stage, run.precision, number): engine_loop(run, number, start, {}, 0, STEPS)
+        (run.zero_stage, run.precision, number): engine_loop(run, stage(number), start, {}, 0, STEPS)
         for run, number in CLIPPED
     }
     accumulated = {
@@ -212,7 +231,7 @@ def clipped(trained: Trained) -> Clipped:
 
 
 def assert_same_training(state: State, expected: State) -> None:
-    weights, moments, losses, norms = state
+    weights, moments, losses, norms, _ = state
     assert losses == pytest.approx(expected[2], rel=1e-5)
     assert norms == pytest.approx(expected[3], rel=1e-3)
     assert moments.keys() == expected[1].keys()
@@ -238,8 +257,8 @@ def test_accumulation_and_clipping_equal_a_plain_loop(clipped: Clipped, zero: in
 
 @pytest.mark.parametrize("zero", ZERO)
 def test_bf16_accumulates_and_clips_too(clipped: Clipped, zero: int) -> None:
-    _, moments, losses, norms = clipped[zero, "bf16", 1]
-    _, expected_moments, expected_losses, expected_norms = plain_loop(1, CLIP)
+    _, moments, losses, norms, _ = clipped[zero, "bf16", 1]
+    _, expected_moments, expected_losses, expected_norms, _ = plain_loop(1, CLIP)
     assert losses == pytest.approx(expected_losses, rel=3e-2)
     assert norms == pytest.approx(expected_norms, rel=0.1)
     # The second moment grows with the square of what was left of the gradients after clipping.

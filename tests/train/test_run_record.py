@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mana_dist.config import Config, RunConfig, parse, to_mapping
 from mana_dist.data import order
@@ -62,6 +63,10 @@ def test_what_moves_no_sample_may_change(tmp_path: Path, manifest: Manifest, cha
     [
         ("--model.channels=16", "model.channels 32, now it is 16"),
         ("--schedule.stage1.lr=0.5", "schedule.stage1.lr 0.001, now it is 0.5"),
+        ("--schedule.loss=charbonnier", "schedule.loss l1, now it is charbonnier"),
+        ("--data.reverse=true", "data.reverse False, now it is True"),
+        ("--run.ema=0.9", "run.ema 0.0, now it is 0.9"),
+        ("--schedule.stage3.decay=cosine", "schedule.stage3.decay constant, now it is cosine"),
         ("--data.batch_size=4", "data.batch_size 8, now it is 4"),
         ("--run.seed=1", "run.seed 0, now it is 1"),
     ],
@@ -70,6 +75,25 @@ def test_what_changes_the_training_is_refused(tmp_path: Path, manifest: Manifest
     record = started(tmp_path, manifest)
     with pytest.raises(UserError, match=message):
         run_record.check_same_training(config(tmp_path, change), manifest, record)
+
+
+def test_a_run_from_before_a_key_goes_on_with_the_default_of_it(tmp_path: Path, manifest: Manifest) -> None:
+    begun = started(tmp_path, manifest)
+    kept = json.loads((tmp_path / "one" / "run.json").read_text())
+    del kept["init"]
+    (tmp_path / "one" / "run.json").write_text(json.dumps(kept))
+    record = run_record.load(config(tmp_path))
+    assert record == begun
+    file = tmp_path / "one" / "config.yaml"
+    values = yaml.safe_load(file.read_text())
+    del values["schedule"]["loss"], values["data"]["reverse"]
+    del values["run"]["init"], values["run"]["ema"], values["run"]["keep_best"]
+    for stage in values["schedule"].values():
+        del stage["decay"], stage["warmup"]
+    file.write_text(yaml.safe_dump(values))
+    run_record.check_same_training(config(tmp_path), manifest, record)
+    with pytest.raises(UserError, match=r"schedule\.stage1\.warmup 0, now it is 9"):
+        run_record.check_same_training(config(tmp_path, "--schedule.stage1.warmup=9"), manifest, record)
 
 
 def test_data_that_changed_since_the_start_are_refused(tmp_path: Path, manifest: Manifest) -> None:

@@ -109,12 +109,25 @@ def test_the_same_command_again_does_nothing(finished: subprocess.CompletedProce
     assert finished.stdout.splitlines()[-1] == again.stdout.splitlines()[-1]
 
 
+ALL = [
+    *["--schedule.stage1.decay", "cosine", "--schedule.stage1.warmup", "15", "--schedule.stage3.decay", "cosine"],
+    *["--schedule.loss", "charbonnier", "--data.reverse", "true", "--run.init", "runs/whole/model", "--run.ema", "0.9"],
+    *["--run.keep_best", "psnr"],
+]
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("keys", [[], ALL], ids=["plain", "with all of training's keys"])
 def test_killed_and_resumed_is_the_same_training_to_the_last_bit(
-    workplace: Path, finished: subprocess.CompletedProcess[str]
+    workplace: Path, finished: subprocess.CompletedProcess[str], keys: list[str]
 ) -> None:
     """Also: same seed and same number of workers, so two runs give the same losses. ``test_exactness`` has more."""
-    arguments = [*TINY, *DATA, "--run.name", "killed"]
+    killed, whole = ("killed-all", "whole-all") if keys else ("killed", "whole")
+    if keys:
+        done = train(workplace, *TINY, *DATA, *keys, "--run.name", whole)
+        assert done.returncode == 0, done.stderr
+        assert "starting from " in done.stdout
+    arguments = [*TINY, *DATA, *keys, "--run.name", killed]
     with Training(workplace, *arguments) as run:
         run.wait_for("checkpoint at step 12")
         run.process.kill()
@@ -123,8 +136,18 @@ def test_killed_and_resumed_is_the_same_training_to_the_last_bit(
     start = int(re.findall(r"resuming after step (\d+): 2 worker", resumed.stdout)[0])
     assert start >= 12
     assert "another attempt" not in resumed.stdout  # the dead driver was on this machine: nobody waits for it
-    assert history(workplace, "killed") == history(workplace, "whole")
-    assert weights(workplace, "killed") == weights(workplace, "whole")
+    assert history(workplace, killed) == history(workplace, whole)
+    assert history(workplace, killed, "val/psnr") == history(workplace, whole, "val/psnr")
+    assert weights(workplace, killed) == weights(workplace, whole)
+    if keys:
+        rates = history(workplace, whole, "train/lr")  # a killed driver may not have logged all
+        assert (rates[12], rates[20]) == pytest.approx((0.8e-3, 0.02e-3))  # rising, and the stage's last
+        one, other = (workplace / "runs" / name / f"checkpoint_{STEPS:08d}" for name in (killed, whole))
+        average, last, _ = names = ("model.safetensors", "training.safetensors", "optimizer.safetensors")
+        for name in names:
+            assert (one / name).read_bytes() == (other / name).read_bytes()
+        assert (one / average).read_bytes() != (one / last).read_bytes()
+        return
     # No better than the model that has the alias, which it then keeps.
     score = history(workplace, "whole", "val/psnr")[STEPS]
     decision = f"without alias 'candidate': PSNR {score:.3f} dB against {score:.3f} of version 1 and "

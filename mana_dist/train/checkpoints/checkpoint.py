@@ -1,16 +1,18 @@
 """A training's state in one folder: free of the number of workers, the ZeRO stage and the precision.
 
 A checkpoint folder holds ``model.safetensors`` and ``config.yaml`` (so it is a model that can be evaluated and used
-to upscale), ``optimizer.safetensors`` (Adam's moments, in the middle of a stage) and ``progress.json``. The last is
-written last and holds size and SHA-256 of the others, and a SHA-256 of its own: a folder with it is whole. Position in
-the data and randomness depend on the step alone (see :mod:`mana_dist.data.order`). Loading runs no code from the files.
+to upscale), ``optimizer.safetensors`` (Adam's moments, but not where another stage begins) and ``progress.json``. With
+``run.ema`` the model is the average, and ``training.safetensors`` has the weights that training goes on from.
+``progress.json`` is written last and holds size and SHA-256 of the others, and a SHA-256 of its own: a folder with it
+is whole. Position in the data and randomness depend on the step alone (see :mod:`mana_dist.data.order`). Loading runs
+no code from the files.
 """
 
 import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from safetensors import SafetensorError
@@ -25,8 +27,10 @@ from mana_dist.registry import model_folder
 from mana_dist.storage.retry import persistently
 
 OPTIMIZER_FILE = "optimizer.safetensors"
+TRAINING_FILE = "training.safetensors"
 PROGRESS_FILE = "progress.json"
 FORMAT = 3
+AVERAGED_FORMAT = 4  # with TRAINING_FILE, which programs that know of FORMAT alone would overlook
 
 
 class DamagedError(Exception):
@@ -44,14 +48,21 @@ class TrainState:
     Attributes:
         step: global optimizer steps done.
         weights: all parameters by name, fp32.
-        moments: Adam's moments as ``<moment>.<parameter>``; empty at the start of a stage.
+        moments: Adam's moments as ``<moment>.<parameter>``; empty at a stage's start.
         losses: the last steps' losses, oldest first, as many as a driver might have failed to log.
+        average: the moving average of all parameters by name, fp32; empty without ``run.ema``.
     """
 
     step: int
     weights: Mapping[str, Tensor]
     moments: Mapping[str, Tensor]
     losses: tuple[float, ...] = ()
+    average: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Mapping[str, Tensor]:
+        """The weights to validate and to publish: the average, where there is one."""
+        return self.average or self.weights
 
 
 def write(folder: str, state: TrainState, config: Config, check: Callable[[], None] = lambda: None) -> None:
@@ -68,12 +79,14 @@ def write(folder: str, state: TrainState, config: Config, check: Callable[[], No
     """
     files = {
         model_folder.CONFIG_FILE: model_folder.describe(config),
-        model_folder.WEIGHTS_FILE: to_safetensors(dict(state.weights)),
+        model_folder.WEIGHTS_FILE: to_safetensors(dict(state.model)),
     }
+    if state.average:
+        files[TRAINING_FILE] = to_safetensors(dict(state.weights))
     if state.moments:
         files[OPTIMIZER_FILE] = to_safetensors(dict(state.moments))
     progress = {
-        "format": FORMAT,
+        "format": AVERAGED_FORMAT if state.average else FORMAT,
         "step": state.step,
         "losses": state.losses,
         "files": {name: {"bytes": len(data), "sha256": _digest(data)} for name, data in files.items()},
@@ -96,16 +109,18 @@ def read(folder: str) -> TrainState:
     """
     progress = _read_progress(folder)
     try:
-        if progress["format"] > FORMAT:
+        if progress["format"] > AVERAGED_FORMAT:
             raise UserError(f"checkpoint {folder} was written by a newer mana_dist (format {progress['format']})")
         if progress["format"] < FORMAT:
             raise DamagedError(f"{PROGRESS_FILE} is of format {progress['format']}; this mana_dist reads {FORMAT}")
         if progress.pop("sha256") != _seal(progress):
             raise DamagedError(f"{PROGRESS_FILE} has changed: its SHA-256 is not the one it was written with")
         files = {name: _read_checked(folder, name, record) for name, record in progress["files"].items()}
-        weights = parse_safetensors(files[model_folder.WEIGHTS_FILE])
-        moments = parse_safetensors(files[OPTIMIZER_FILE]) if OPTIMIZER_FILE in files else {}
-        return TrainState(progress["step"], weights, moments, tuple(progress["losses"]))
+        tensors = {name: parse_safetensors(files[name]) for name in files if name != model_folder.CONFIG_FILE}
+        model = tensors[model_folder.WEIGHTS_FILE]
+        weights, average = (tensors[TRAINING_FILE], model) if TRAINING_FILE in tensors else (model, {})
+        losses = tuple(progress["losses"])
+        return TrainState(progress["step"], weights, tensors.get(OPTIMIZER_FILE, {}), losses, average)
     except (KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{PROGRESS_FILE} is not what it should be") from error
     except SafetensorError as error:

@@ -1,5 +1,10 @@
-"""A run's checkpoints: ``<run>/checkpoint_<step>/``, the newest whole one to go on from, the last few kept."""
+"""A run's checkpoints: ``<run>/checkpoint_<step>/``, the newest whole one to go on from, the last few kept.
 
+With ``run.keep_best``, ``<run>/best.json`` names the one that was validated best, which is kept too.
+"""
+
+import dataclasses
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +19,7 @@ from mana_dist.train.run_record import run_folder
 from mana_dist.train.schedule import stages
 from mana_dist.train.tracking.events import Damaged
 
+BEST_FILE = "best.json"
 _NAME = re.compile(r"checkpoint_(\d{8,})")
 
 
@@ -28,6 +34,19 @@ class Found:
 
     state: TrainState | None
     damaged: tuple[Damaged, ...]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validation of a run.
+
+    Attributes:
+        step: global steps done before it.
+        score: by ``run.keep_best``.
+    """
+
+    step: int
+    score: float
 
 
 class Checkpoints:
@@ -88,7 +107,7 @@ class Checkpoints:
         return state
 
     def write(self, state: TrainState) -> None:
-        """Write a checkpoint, then delete the oldest beyond ``run.keep_checkpoints`` whole ones.
+        """Write a checkpoint, then delete the oldest beyond ``run.keep_checkpoints`` whole ones; the best one stays.
 
         Raises:
             OSError: the storage does not take it; the checkpoints before are as they were.
@@ -98,11 +117,42 @@ class Checkpoints:
         steps = sorted(self._steps(), reverse=True)
         whole = [step for step in steps if step not in self._damaged and self._is_finished(step)]
         oldest_kept = whole[: self._config.run.keep_checkpoints][-1]
+        best = self.best()
         for step in steps:
-            if step < oldest_kept:
+            if step < oldest_kept and (best is None or step != best.step):
                 self._check()
                 checkpoint.remove(self.folder(step))
                 self._damaged.discard(step)
+
+    def best(self) -> Best | None:
+        """Return the best validation so far whose checkpoint is there; None without ``run.keep_best``.
+
+        Raises:
+            OSError: the storage cannot be reached.
+        """
+        if self._config.run.keep_best is None:
+            return None
+        try:
+            found = Best(**json.loads(persistently(storage.read_bytes, self._best_uri)))
+            return found if self._is_finished(found.step) else None
+        except (FileNotFoundError, ValueError, TypeError):  # none yet, or not written by this program
+            return None
+
+    def note_validation(self, step: int, score: float) -> None:
+        """Remember a validation if it is the best so far; its checkpoint must be whole.
+
+        Raises:
+            OSError: the storage does not take it.
+        """
+        best = self.best()
+        if best is None or step == best.step or score > best.score:
+            self._check()
+            data = json.dumps(dataclasses.asdict(Best(step, score))).encode()
+            persistently(storage.write_bytes, self._best_uri, data)
+
+    @property
+    def _best_uri(self) -> str:
+        return storage.join(self._folder, BEST_FILE)
 
     def _steps(self) -> list[int]:
         try:

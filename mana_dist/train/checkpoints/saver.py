@@ -64,6 +64,18 @@ class Saver:
         wait([self._saving], timeout=PROMPT)
         self._went_on = time.perf_counter()
 
+    def note_validation(self, step: int, score: float) -> None:
+        """Let the checkpoint of ``step`` be the best one if its score is; waits for the write in progress.
+
+        Raises:
+            UserError: a write has failed for good.
+        """
+        self.wait()
+        try:
+            self._checkpoints.note_validation(step, score)
+        except OSError as error:
+            raise _save_error(error, self._checkpoints.folder(step)) from error
+
     def check(self) -> None:
         """Raise the error of a finished save, if it failed; does not wait."""
         if self._saving is not None and self._saving.done():

@@ -21,6 +21,8 @@ def check_inputs(config: Config) -> Manifest:
         raise UserError("data.path is missing; make samples with `mana ingest --source … --out PATH`")
     if not stages(config):
         raise UserError("schedule: all stages have 0 steps; give at least one of them some")
+    if run.keep_best and not data.validation_path:
+        raise UserError(f"run.keep_best {run.keep_best} needs validations; give data.validation_path too")
     manifest = check_dataset(data.path, "data.path", config.model.frames, data.crop)
     _check_shards(data.path, "data.path", manifest)
     if data.validation_path:

@@ -111,7 +111,7 @@ class Memory:
     Attributes:
         weights: weights in the precision of the computation.
         gradients: gradients of the trained parameters.
-        optimizer: Adam's moments and, where they are not the weights themselves, fp32 master copies.
+        optimizer: Adam's moments, fp32 master copies where they are not the weights themselves, and the moving average.
         activations: what one forward pass keeps for the backward pass.
     """
 
@@ -127,7 +127,14 @@ class Memory:
 
 
 def memory(
-    parameters: int, trained: int, zero_stage: int, precision: Precision, workers: int, activation_bytes: int
+    parameters: int,
+    trained: int,
+    zero_stage: int,
+    precision: Precision,
+    workers: int,
+    activation_bytes: int,
+    *,
+    averaged: bool = False,
 ) -> Memory:
     """Return the memory that a device needs, as DeepSpeed lays it out.
 
@@ -140,6 +147,7 @@ def memory(
         precision: precision of the weights; gradients are summed in fp32, and the optimizer is fp32, always.
         workers: number of workers that ZeRO spreads over.
         activation_bytes: activations of one pass on one worker.
+        averaged: whether there is a moving average of the weights.
     """
     element = 2 if precision == "bf16" else 4
     # fp32 without ZeRO updates the weights themselves; all else has fp32 copies to update.
@@ -151,7 +159,8 @@ def memory(
     return Memory(
         weights=share(element * parameters, 3),
         gradients=share(4 * trained, 2),
-        optimizer=share(4 * states * trained, 1),
+        # Of what is frozen, the average needs an fp32 copy to follow, on every worker.
+        optimizer=share(4 * (states + averaged) * trained, 1) + 8 * (parameters - trained) * averaged,
         activations=activation_bytes,
     )
 

@@ -16,7 +16,7 @@ from mana_dist.model.mana import parameter_count
 from mana_dist.model.precision import PrecisionChoice, precision_here
 from mana_dist.progress import duration
 from mana_dist.registry.tracking_uri import failures, quiet_mlflow, resolve_tracking_uri
-from mana_dist.train import run_record
+from mana_dist.train import run_record, starting_weights
 from mana_dist.train.engine import micro_batches
 from mana_dist.train.objective import StageObjective
 from mana_dist.train.planning.checks import check_inputs
@@ -98,7 +98,9 @@ def make_plan(config: Config, samples: int) -> Plan:
             epochs=(stage.stop - stage.start) * data.batch_size / samples,
             trained=trained,
             step_flops=cost.flops * data.batch_size,
-            memory=memory(parameters, trained, run.zero_stage, run.arithmetic, workers, activations),
+            memory=memory(
+                parameters, trained, run.zero_stage, run.arithmetic, workers, activations, averaged=run.ema > 0
+            ),
         )
 
     return Plan(parameters, workers, samples, len(parts), tuple(stage_plan(stage) for stage in stages(config)))
@@ -120,6 +122,7 @@ def dry_run(config: Config) -> None:
     record = run_record.load(config) if config.run.name else None
     if record:
         run_record.check_same_training(config, manifest, record)
+    starting_weights.look_up(config, tracking_uri, record)
     config = with_precision(config, record, _precision_here)
     plan = make_plan(config, manifest.samples)
     for line in (*_target(config, manifest, tracking_uri, record), *describe(config, plan)):

@@ -47,7 +47,7 @@ class Progress:
         step: global steps done.
         total: global steps of the run.
         losses: the global batch's mean loss of each step since the last report, oldest first.
-        lr: learning rate.
+        lr: learning rate of the last step.
         samples_per_second: rate of all workers together.
         data_wait: share of the time that rank 0 waited for data, [0, 1].
         eta_seconds: expected time to the end.

@@ -17,29 +17,36 @@ from mana_dist.train.checkpoints.checkpoint import DamagedError, TrainState, Unf
 CONFIG = Config(model=ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, memory_slots=4))
 
 
-def state(*, moments: bool = True) -> TrainState:
+def state(*, moments: bool = True, average: bool = False) -> TrainState:
     weights = initial_weights(CONFIG.model, 0)
     adam = {f"exp_avg.{name}": torch.randn_like(tensor) for name, tensor in weights.items()} if moments else {}
-    return TrainState(7, weights, adam, losses=(0.1, 1 / 3))
+    averages = {name: tensor / 3 for name, tensor in weights.items()} if average else {}
+    return TrainState(7, weights, adam, losses=(0.1, 1 / 3), average=averages)
 
 
+@pytest.mark.parametrize("average", [True, False])
 @pytest.mark.parametrize("moments", [True, False])
-def test_comes_back_to_the_bit(tmp_path: Path, moments: bool) -> None:
-    written = state(moments=moments)
+def test_comes_back_to_the_bit(tmp_path: Path, moments: bool, average: bool) -> None:
+    written = state(moments=moments, average=average)
     checkpoint.write(str(tmp_path), written, CONFIG)
     read = checkpoint.read(str(tmp_path))
     assert (read.step, read.losses) == (7, (0.1, 1 / 3))
-    for before, after in ((written.weights, read.weights), (written.moments, read.moments)):
+    pairs = [(written.weights, read.weights), (written.moments, read.moments), (written.average, read.average)]
+    for before, after in pairs:
         assert before.keys() == after.keys()
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_is_a_model_folder(tmp_path: Path) -> None:
-    written = state()
+@pytest.mark.parametrize("average", [True, False])
+def test_is_a_model_folder_of_the_average_if_there_is_one(tmp_path: Path, average: bool) -> None:
+    written = state(average=average)
     checkpoint.write(str(tmp_path), written, CONFIG)
     model, config = model_folder.load(str(tmp_path))
     assert config == CONFIG
-    assert all(torch.equal(tensor, written.weights[name]) for name, tensor in model.state_dict().items())
+    expected = written.average if average else written.weights
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+    # A program from before there were averages would go on from the model: it must refuse.
+    assert json.loads((tmp_path / "progress.json").read_text())["format"] == (4 if average else 3)
 
 
 def test_takes_the_place_of_whatever_is_there(tmp_path: Path) -> None:

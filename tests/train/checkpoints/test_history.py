@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -11,14 +12,15 @@ from mana_dist.config import Config, RunConfig
 from mana_dist.errors import UserError
 from mana_dist.storage.lease import LostError
 from mana_dist.train.checkpoints.checkpoint import TrainState
-from mana_dist.train.checkpoints.history import Checkpoints
+from mana_dist.train.checkpoints.history import Best, Checkpoints
 from tests.ingest.datasets import tree
 
 MOMENTS = {"exp_avg.weight": torch.zeros(3)}
 
 
-def checkpoints(folder: Path, keep: int = 2) -> Checkpoints:
-    return Checkpoints(Config(run=RunConfig(name="one", storage=str(folder), keep_checkpoints=keep)))
+def checkpoints(folder: Path, keep: int = 2, best: Literal["psnr", "ssim"] | None = None) -> Checkpoints:
+    run = RunConfig(name="one", storage=str(folder), keep_checkpoints=keep, keep_best=best)
+    return Checkpoints(Config(run=run))
 
 
 def state(step: int) -> TrainState:
@@ -164,3 +166,48 @@ def test_other_files_of_the_run_are_left_alone(tmp_path: Path) -> None:
     for step in (6, 12):
         run.write(state(step))
     assert kept(tmp_path) == ["checkpoint_00000012", "checkpoint_notes", "model"]
+
+
+def test_the_best_stays_beside_the_newest(tmp_path: Path) -> None:
+    run = checkpoints(tmp_path, keep=1, best="psnr")
+    assert run.best() is None
+    scores = {6: 30.0, 12: 31.5, 18: 31.5, 24: 29.0, 30: 32.0, 36: 31.0}
+    found: dict[int, Best] = {}
+    for step, score in scores.items():
+        run.write(state(step))
+        run.note_validation(step, score)
+        best = checkpoints(tmp_path, keep=1, best="psnr").best()  # as another attempt sees it
+        assert best is not None
+        found[step] = best
+        folders = [f"checkpoint_{kept_step:08d}" for kept_step in sorted({step, found[step].step})]
+        # The one that was the best until now goes with the next.
+        assert [name for name in kept(tmp_path) if name in folders] == folders
+    assert {step: best.step for step, best in found.items()} == {6: 6, 12: 12, 18: 12, 24: 12, 30: 30, 36: 30}
+    assert found[36] == Best(30, 32.0)
+    assert kept(tmp_path) == ["best.json", "checkpoint_00000030", "checkpoint_00000036"]
+    assert newest_step(run) == 36
+
+
+def test_a_best_that_is_gone_is_none_and_a_validation_made_again_takes_its_own_place(tmp_path: Path) -> None:
+    run = checkpoints(tmp_path, best="ssim")
+    run.write(state(6))
+    run.note_validation(6, 0.9)
+    run.note_validation(6, 0.8)  # by another number of workers
+    assert run.best() == Best(6, 0.8)
+    shutil.rmtree(tmp_path / "one" / "checkpoint_00000006")
+    assert run.best() is None
+    run.write(state(12))
+    run.note_validation(12, 0.5)
+    assert run.best() == Best(12, 0.5)
+    (tmp_path / "one" / "best.json").write_text("{")
+    assert run.best() is None
+
+
+def test_without_keep_best_none_is_kept(tmp_path: Path) -> None:
+    run = checkpoints(tmp_path, keep=1, best="psnr")
+    run.write(state(6))
+    run.note_validation(6, 99.0)
+    run = checkpoints(tmp_path, keep=1)
+    run.write(state(12))
+    assert run.best() is None
+    assert kept(tmp_path) == ["best.json", "checkpoint_00000012"]

@@ -141,6 +141,8 @@ def test_memory_in_fp32_and_of_what_is_frozen() -> None:
     plain = memory(1000, 10, 0, "fp32", 1, 5)
     assert (plain.weights, plain.gradients, plain.optimizer, plain.activations) == (4000, 40, 80, 5)
     assert memory(1000, 10, 1, "fp32", 1, 5).optimizer == 120  # ZeRO updates a copy
+    # A moving average of all, and a copy of the frozen ones that it follows.
+    assert memory(1000, 10, 1, "fp32", 1, 5, averaged=True).optimizer == 120 + 4 * 1000 + 4 * 990
 
 
 def test_trained_parameters_by_stage() -> None:

@@ -145,7 +145,9 @@ def errors(bucket: str, key: str) -> Iterator[None]:
 
 
 def _as_os_error(error: Any, bucket: str, key: str) -> OSError:
-    code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    # Where no answer came, botocore's errors have a response of None.
+    response = getattr(error, "response", None) or {}
+    code = str(response.get("Error", {}).get("Code", ""))
     if code in _MISSING:
         return _missing(bucket, key)
     message = one_line(error)

@@ -1,10 +1,19 @@
 """S3 through the environment's endpoint, against a web server that plays S3: odd keys, errors, retries."""
 
+import errno
 import io
 import random
 from collections.abc import Iterator
 
 import pytest
+from botocore.exceptions import (
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ProxyConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
 from pyarrow import fs
 
 from mana_dist import storage
@@ -172,3 +181,22 @@ def test_at_amazon_the_region_is_the_buckets(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("AWS_REGION")
     with pytest.raises(UserError, match="cannot open storage s3://gone/x: Bucket 'gone' not found"):
         storage.filesystem("s3://gone/x")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ReadTimeoutError(endpoint_url="http://store"),
+        ConnectTimeoutError(endpoint_url="http://store"),
+        EndpointConnectionError(endpoint_url="http://store"),
+        ConnectionClosedError(endpoint_url="http://store"),
+        ProxyConnectionError(proxy_url="http://store"),
+        SSLError(endpoint_url="http://store", error="bad certificate"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_store_that_does_not_answer_is_an_error_of_storage(error: Exception) -> None:
+    with pytest.raises(OSError, match="http://store") as raised, s3.errors("bucket", "key"):
+        raise error
+    assert raised.value.errno == errno.EIO
+    assert raised.value.filename == "s3://bucket/key"

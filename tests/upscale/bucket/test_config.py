@@ -18,7 +18,6 @@ LEAST = ["--source", "a", "--out", "b", "--model", "m"]
     [
         (["--out", "b", "--model", "m"], "--source"),
         (["--source", "a", "--model", "m"], "--out"),
-        (["--source", "a", "--out", "b"], "--model"),
         (["--source", "", "--out", "b", "--model", "m"], "--source: a source is empty"),
         ([*LEAST, "--codec", "vp9"], "vp9"),
         ([*LEAST, "--codec", "ffv1", "--crf", "3"], "--crf 3: ffv1 is lossless"),

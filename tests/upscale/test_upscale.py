@@ -147,7 +147,7 @@ def test_command_writes_a_four_times_larger_video(
 def test_the_model_in_the_package_is_the_default_and_is_named_first(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_video(tmp_path / "a.mkv", noise_frames(2, 16, 24))
+    write_video(tmp_path / "a.mkv", moving_frames(3, 16, 24))
     command = [str(tmp_path / "a.mkv"), str(tmp_path / "b.mkv"), "--codec", "ffv1", "--precision", "fp32"]
     command += ["--device", "cpu"]
     main(command)

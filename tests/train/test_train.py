@@ -112,7 +112,7 @@ def test_the_same_command_again_does_nothing(finished: subprocess.CompletedProce
 ALL = [
     *["--schedule.stage1.decay", "cosine", "--schedule.stage1.warmup", "15", "--schedule.stage3.decay", "cosine"],
     *["--schedule.loss", "charbonnier", "--data.reverse", "true", "--run.init", "runs/whole/model", "--run.ema", "0.9"],
-    *["--run.keep_best", "psnr"],
+    *["--run.keep_best", "psnr", "--data.motion", "3"],
 ]
 
 

@@ -5,7 +5,6 @@ import functools
 import logging
 import os
 import secrets
-import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -69,13 +68,12 @@ def start_ray(cpus: int | None = None) -> None:
     if not address and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    if "ray" in sys.modules:
-        _reload_authentication()  # Ray's processes read the environment, and this one may know an earlier token
 
     import ray  # after the environment is set
 
     if ray.is_initialized():
         return
+    _reload_authentication()  # Ray's processes read the environment, and this one may know an earlier token
     if address:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

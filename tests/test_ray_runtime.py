@@ -18,36 +18,30 @@ print("answer", ray.get(ray.remote(lambda: 6 * 7).remote()))
 """
 
 
-def test_a_process_that_imported_ray_before_gets_its_private_cluster_with_a_token(tmp_path: Path) -> None:
+def printed(program: str, home: Path, **ours: str) -> list[str]:
+    """Return the words that a program prints in a process of its own, without variables of Ray's but ours."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    program = PROGRAM + "import os; print(os.environ['RAY_AUTH_MODE'], len(os.environ['RAY_AUTH_TOKEN']))"
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**environment, "HOME": str(tmp_path)},
+        env={**environment, "HOME": str(home), **ours},
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["answer", "42", "token", "64"]
+    return done.stdout.split()
+
+
+def test_a_process_that_imported_ray_before_gets_its_private_cluster_with_a_token(tmp_path: Path) -> None:
+    program = PROGRAM + "import os; print(os.environ['RAY_AUTH_MODE'], len(os.environ['RAY_AUTH_TOKEN']))"
+    assert printed(program, tmp_path) == ["answer", "42", "token", "64"]
     assert not (tmp_path / ".ray").exists()  # no token is left for others to find
 
 
 def test_a_second_cluster_of_a_process_has_the_token_that_the_environment_has_by_then(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     again = 'ray.shutdown()\nimport os; os.environ["RAY_AUTH_TOKEN"] = "b" * 64\n'
-    program = PROGRAM + again + PROGRAM
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**environment, "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["answer", "42", "answer", "42"]
+    assert printed(PROGRAM + again + PROGRAM, tmp_path) == ["answer", "42", "answer", "42"]
 
 
 @pytest.fixture
@@ -100,15 +94,16 @@ cluster.shutdown()
 """
 
 
-def test_every_node_with_cpus_or_with_gpus_is_asked_once() -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run(
-        [sys.executable, "-c", NODES],
-        env={**environment, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["True", "True"]
+def test_every_node_with_cpus_or_with_gpus_is_asked_once(tmp_path: Path) -> None:
+    ours = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    assert printed(NODES, tmp_path, **ours) == ["True", "True"]
+
+
+def test_a_ray_that_runs_already_keeps_its_settings(starts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    reloaded: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray_runtime, "_reload_authentication", lambda: reloaded.append("token"))
+    ray_runtime.start_ray()
+    assert (starts, reloaded) == ([], [])

@@ -91,11 +91,11 @@ class SampleOrder:
         group_rows = np.asarray(group_rows, dtype=np.int64)
         if group_rows.size == 0 or group_rows.min() < 1:
             raise ValueError("every row group must hold at least one row, and there must be one")
-        self._starts = np.cumsum(group_rows) - group_rows
-        self._repeats = np.ones(group_rows.sum(), dtype=np.int64) if repeats is None else repeats
-        if self._repeats.size != group_rows.sum() or self._repeats.min() < 1:
+        if repeats is not None and (repeats.size != group_rows.sum() or repeats.min() < 1):
             raise ValueError("every row must come at least once, and none but those of the row groups")
-        self.group_uses: NDArray[np.int64] = np.add.reduceat(self._repeats, self._starts)
+        self._group_rows, self._repeats = group_rows, repeats
+        self._starts = np.cumsum(group_rows) - group_rows
+        self.group_uses = group_rows if repeats is None else np.add.reduceat(repeats, self._starts)
         self.total = int(self.group_uses.sum())
         self.batch_size = batch_size
         self.shuffle_groups = shuffle_groups
@@ -131,9 +131,14 @@ class SampleOrder:
 
     def _rows(self, group: int) -> NDArray[np.int64]:
         """Return a row group's rows, each as often as it comes."""
-        start = self._starts[group]
-        stop = self._starts[group + 1] if group + 1 < self._starts.size else self._repeats.size
-        return np.repeat(np.arange(stop - start), self._repeats[start:stop])
+        start, count = self._starts[group], self._group_rows[group]
+        rows = np.arange(count)
+        return rows if self._repeats is None else np.repeat(rows, self._repeats[start : start + count])
+
+
+def evenly_spaced(count: int, among: int) -> NDArray[np.int64]:
+    """Return at most ``count`` different numbers from 0 to ``among`` - 1, with both of these."""
+    return np.unique(np.linspace(0, among - 1, min(count, among)).round().astype(int))
 
 
 def lane_index(position: int, total: int, lanes: int) -> int:

@@ -61,14 +61,10 @@ class ShardReader:
         Raises:
             UserError: as :meth:`read`.
         """
-        with self._damage_named(shard):
-            image = np.empty(shard.bytes, np.uint8)  # only the footer and the column are filled in
-            footer = self._footer(shard)
-            image[-len(footer) :] = np.frombuffer(footer, np.uint8)
-            with pq.ParquetFile(pa.BufferReader(image), page_checksum_verification=True) as file:
-                for index in range(file.num_row_groups):
-                    self._fill(image, shard, *_bytes_of(file.metadata, index, (name,)))
-                column: pa.ChunkedArray = file.read(columns=[name], use_threads=False)[name]
+        with self._damage_named(shard), self._opened(shard) as (image, file):
+            for index in range(file.num_row_groups):
+                self._fill(image, shard, *_bytes_of(file.metadata, index, (name,)))
+            column: pa.ChunkedArray = file.read(columns=[name], use_threads=False)[name]
             if len(column) != shard.rows:
                 raise ValueError(f"{len(column)} samples, the manifest says {shard.rows}")
         return column
@@ -85,13 +81,7 @@ class ShardReader:
             ) from error
 
     def _read(self, shard: Shard, index: int) -> SampleGroup:
-        # The file with only its footer and this row group filled in; untouched pages take no memory.
-        image = np.empty(shard.bytes, np.uint8)
-        footer = self._footer(shard)
-        image[-len(footer) :] = np.frombuffer(footer, np.uint8)
-        with pq.ParquetFile(pa.BufferReader(image), page_checksum_verification=True) as file:
-            if file.num_row_groups != shard.groups:
-                raise ValueError(f"{file.num_row_groups} row groups, the manifest says {shard.groups}")
+        with self._opened(shard) as (image, file):
             self._fill(image, shard, *_bytes_of(file.metadata, index, ("lr", "hr")))
             table = file.read_row_group(index, columns=["lr", "hr"], use_threads=False)
         group = SampleGroup(pixels(table, "lr"), pixels(table, "hr"))
@@ -101,16 +91,26 @@ class ShardReader:
             raise ValueError(f"row group {index} holds lr {group.lr.shape}, the manifest says {(rows, *lr)}")
         return group
 
+    @contextlib.contextmanager
+    def _opened(self, shard: Shard) -> Iterator[tuple[NDArray[np.uint8], pq.ParquetFile]]:
+        """Give the file's image, in which only the footer is filled in, and the open file; what is read goes in first.
+
+        Untouched pages of the image take no memory.
+        """
+        image = np.empty(shard.bytes, np.uint8)
+        footer = self._footers.get(shard.path) or self._read_footer(shard)
+        self._footers[shard.path] = footer  # two threads may read it, with the same result
+        image[-len(footer) :] = np.frombuffer(footer, np.uint8)
+        with pq.ParquetFile(pa.BufferReader(image), page_checksum_verification=True) as file:
+            if file.num_row_groups != shard.groups:
+                raise ValueError(f"{file.num_row_groups} row groups, the manifest says {shard.groups}")
+            yield image, file
+
     def _fill(self, image: NDArray[np.uint8], shard: Shard, start: int, stop: int) -> None:
         """Read bytes of the file into their place in its image."""
         if not 0 <= start < stop <= shard.bytes:
             raise ValueError(f"bytes {start} to {stop} lie beyond the file's end")
         image[start:stop] = np.frombuffer(self._read_range(shard, start, stop - start), np.uint8)
-
-    def _footer(self, shard: Shard) -> bytes:
-        footer = self._footers.get(shard.path) or self._read_footer(shard)
-        self._footers[shard.path] = footer  # two threads may read it, with the same result
-        return footer
 
     def _read_footer(self, shard: Shard) -> bytes:
         length = min(_FOOTER_BYTES, shard.bytes)

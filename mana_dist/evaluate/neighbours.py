@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
+from mana_dist.data.order import evenly_spaced
 from mana_dist.evaluate.scored_clips import Clip
 from mana_dist.model.inference import Frame
 
@@ -117,8 +116,4 @@ def sampled_clips(clips: Sequence[Clip]) -> frozenset[str]:
     names: dict[str, list[str]] = {}
     for clip in clips:
         names.setdefault(clip.dataset, []).append(clip.name)
-    return frozenset(
-        found[place]
-        for found in names.values()
-        for place in np.linspace(0, len(found) - 1, min(len(found), CLIPS)).round().astype(int)
-    )
+    return frozenset(found[place] for found in names.values() for place in evenly_spaced(CLIPS, len(found)))

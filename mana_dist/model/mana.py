@@ -11,7 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from mana_dist.model.activation import leaky_relu
 from mana_dist.model.alignment import KINDS, Sizes
-from mana_dist.model.alignment.none import NoAlignment
 from mana_dist.model.config import ModelConfig
 
 
@@ -138,7 +137,7 @@ class Mana(nn.Module):
     @property
     def sees_neighbours(self) -> bool:
         """Return whether the result depends on other frames than the centre one."""
-        return self.config.frames > 1 and not isinstance(self.attention, NoAlignment)
+        return self.config.frames > 1 and self.attention.sees_neighbours
 
     def encode(self, frames: Tensor) -> Tensor:
         """F of frames: (B, 3, H, W) in [0, 1] -> (B, C, H, W), in the weights' dtype."""
@@ -153,6 +152,16 @@ class Mana(nn.Module):
             frames: (B, 3, H, W), RGB in [0, 1].
         """
         feature = self.encode(frames)
+        return FrameEmbedding(feature, *self.attention.key_value(frames, feature))
+
+    def embed_windows(self, frames: Tensor) -> FrameEmbedding:
+        """F of the centre frames, K and V of all frames of windows, (B, T, 3, H, W)."""
+        middle = frames.shape[1] // 2
+        if self.attention.encodes_neighbours:
+            embedded = self.embed(frames.flatten(0, 1))
+            feature, key, value = (tensor.unflatten(0, frames.shape[:2]) for tensor in embedded)
+            return FrameEmbedding(feature[:, middle], key, value)
+        feature = self.encode(frames[:, middle])
         return FrameEmbedding(feature, *self.attention.key_value(frames, feature))
 
     def reconstruct(self, centre: Tensor, feature: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -234,15 +243,7 @@ class Mana(nn.Module):
         expected = self.config.frames
         if frames.dim() != 5 or frames.shape[1] != expected or frames.shape[2] != 3:
             raise ValueError(f"frames must be (B, {expected}, 3, H, W), got {tuple(frames.shape)}")
-        batch = frames.shape[0]
-        middle = expected // 2
-        if self.attention.encodes_neighbours:
-            embedded = (tensor.unflatten(0, (batch, expected)) for tensor in self.embed(frames.flatten(0, 1)))
-            features, key, value = embedded
-            return self.reconstruct(frames[:, middle], features[:, middle], key, value)
-        feature = self.encode(frames[:, middle])
-        key, value = self.attention.key_value(frames, feature)
-        return self.reconstruct(frames[:, middle], feature, key, value)
+        return self.reconstruct(frames[:, expected // 2], *self.embed_windows(frames))
 
 
 def _without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager[object]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from mana_dist import storage
 from mana_dist.arguments import Parser
 from mana_dist.data.manifest import load_manifest
+from mana_dist.data.order import evenly_spaced
 from mana_dist.data.shard_reader import ShardReader
 from mana_dist.errors import UserError
 from mana_dist.ops import Search, match_patches, sort_by_phase
@@ -149,7 +150,6 @@ def read_samples(uri: str, each: int) -> Iterator[ProbedSample]:
         for row, clip in enumerate(reader.column(shard, "clip").to_pylist()):
             of_clip.setdefault(clip, []).append((number, *divmod(row, shard.group_rows)))
     for clip, places in of_clip.items():
-        chosen = np.unique(np.linspace(0, len(places) - 1, min(each, len(places))).round().astype(int))
-        for number, group, row in (places[index] for index in chosen):
+        for number, group, row in (places[index] for index in evenly_spaced(each, len(places))):
             read = reader.read(manifest.shards[number], group)
             yield ProbedSample(clip, read.lr[row], read.hr[row])

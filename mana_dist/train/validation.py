@@ -14,6 +14,7 @@ from mana_dist import pictures
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.data.feed import centre_frames
 from mana_dist.data.manifest import load_manifest
+from mana_dist.data.order import evenly_spaced
 from mana_dist.data.row_groups import RowGroups
 from mana_dist.metrics import psnr, ssim
 from mana_dist.model import Mana
@@ -39,11 +40,11 @@ class Validation:
     def __init__(self, uri: str, frames: int, samples: int, rank: int, world_size: int) -> None:
         with RowGroups(uri, load_manifest(uri), least=1, budget=0) as groups:
             places = [(group, row) for group, rows in enumerate(groups.rows) for row in range(rows)]
-            chosen = _evenly_spaced(samples, len(places))
+            chosen = evenly_spaced(samples, len(places))
             mine = ((groups[places[index][0]], places[index][1]) for index in chosen[rank::world_size])  # one by one
             self._samples = [(centre_frames(group.lr[row], frames).copy(), group.hr[row].copy()) for group, row in mine]
         self._count = len(chosen)
-        gained = np.isin(np.arange(self._count), _evenly_spaced(GAIN_SAMPLES, self._count))
+        gained = np.isin(np.arange(self._count), evenly_spaced(GAIN_SAMPLES, self._count))
         self._gained: list[bool] = gained[rank::world_size].tolist()
         self._bicubic = [_scores(bicubic_upsample(lr[frames // 2]), hr) for lr, hr in self._samples]
 
@@ -123,11 +124,6 @@ def ended_stage(step: int, every: int, stages: Sequence[Stage]) -> int | None:
         if stage.start < step <= stage.stop and (step == total or following > stage.stop):
             return stage.number
     return None
-
-
-def _evenly_spaced(count: int, among: int) -> NDArray[np.int64]:
-    """Return at most ``count`` different numbers from 0 to ``among`` - 1, with both of these."""
-    return np.unique(np.linspace(0, among - 1, min(count, among)).round().astype(int))
 
 
 def _picture(lr: NDArray[np.uint8], output: NDArray[np.uint8], hr: NDArray[np.uint8]) -> NDArray[np.uint8]:

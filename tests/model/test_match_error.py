@@ -1,5 +1,8 @@
 """The error of matches against a loop over pixels, frames and positions."""
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +29,12 @@ def inside(y: int, x: int) -> bool:
     return 0 <= y < HEIGHT and 0 <= x < WIDTH
 
 
+def neighbour_pixels(window: torch.Tensor) -> Iterator[tuple[int, int, int]]:
+    """Frame, row and column of each pixel of each frame but the middle one."""
+    frames = [frame for frame in range(window.shape[1]) if frame != window.shape[1] // 2]
+    yield from itertools.product(frames, range(HEIGHT), range(WIDTH))
+
+
 def of_one_hot(network: Mana, window: torch.Tensor) -> float:
     """By the definition of the paper: the largest product of embeddings, position by position."""
     middle = window.shape[1] // 2
@@ -34,15 +43,11 @@ def of_one_hot(network: Mana, window: torch.Tensor) -> float:
         keys = network.embed(window[0]).key.double()
         query = network.attention.query(network.encode(window[0, middle : middle + 1]))[0].double()
     errors = []
-    for frame in range(window.shape[1]):
-        if frame == middle:
-            continue
-        for y in range(HEIGHT):
-            for x in range(WIDTH):
-                places = [place for place in around(y, x, WINDOW) if inside(*place)]
-                scores = [float(query[:, y, x] @ keys[frame, :, v, u]) for v, u in places]
-                v, u = places[int(np.argmax(scores))]
-                errors.append(abs(float(grey[frame, v, u] - grey[middle, y, x])))
+    for frame, y, x in neighbour_pixels(window):
+        places = [place for place in around(y, x, WINDOW) if inside(*place)]
+        scores = [float(query[:, y, x] @ keys[frame, :, v, u]) for v, u in places]
+        v, u = places[int(np.argmax(scores))]
+        errors.append(abs(float(grey[frame, v, u] - grey[middle, y, x])))
     return float(np.mean(errors))
 
 
@@ -54,15 +59,11 @@ def of_patches(network: Mana, window: torch.Tensor) -> float:
     fine = [descriptors(frame, search.patch) for frame in grey]  # type: ignore[union-attr, arg-type]
     small = [descriptors(quarter(frame), search.patch) for frame in grey]  # type: ignore[union-attr, arg-type]
     errors = []
-    for frame in range(window.shape[1]):
-        if frame == middle:
-            continue
-        for y in range(HEIGHT):
-            for x in range(WIDTH):
-                places = candidates(small[middle], small[frame], y, x, search)  # type: ignore[arg-type]
-                scores = [likeness(fine[middle], fine[frame], (y, x), place) for place in places]
-                v, u = places[int(np.argmax(scores))]
-                errors.append(255 * abs(grey[frame, v, u] - grey[middle, y, x]))
+    for frame, y, x in neighbour_pixels(window):
+        places = candidates(small[middle], small[frame], y, x, search)  # type: ignore[arg-type]
+        scores = [likeness(fine[middle], fine[frame], (y, x), place) for place in places]
+        v, u = places[int(np.argmax(scores))]
+        errors.append(255 * abs(grey[frame, v, u] - grey[middle, y, x]))
     return float(np.mean(errors))
 
 

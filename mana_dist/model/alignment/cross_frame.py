@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +32,13 @@ class Alignment(nn.Module):
 
     Attributes:
         encodes_neighbours: whether K and V need the neighbours' features.
+        sees_neighbours: whether its result depends on other frames than the centre one.
         reach: LR pixels around a pixel that its result depends on; None: it is given the whole frame.
         project: the last convolution, which starts at zero, so that the network starts as that of a single frame.
     """
 
     encodes_neighbours: bool
+    sees_neighbours = True
     reach: int | None
     project: nn.Conv2d
 
@@ -50,6 +53,39 @@ class Alignment(nn.Module):
     @abstractmethod
     def forward(self, feature: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """F and Q of centre frames, K and V of their windows (B, T, ..., H, W) -> what is added to F, (B, C, H, W)."""
+
+    def at_matches(self, images: Tensor, query: Tensor, key: Tensor) -> Tensor | None:
+        """What images of the frames show at the matches of each pixel: (B, T, H, W) -> (B, T - 1, H, W).
+
+        None for an alignment that matches no single pixels. T need not be that of the windows.
+        """
+        return None
+
+
+class FrameAlignment(Alignment):
+    """An alignment that looks at frames as they are, so that the memory alone needs a query.
+
+    Args:
+        sizes: what it is built for.
+    """
+
+    encodes_neighbours = False
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.to_query = nn.Conv2d(sizes.features, sizes.channels, 1) if sizes.memory_slots else None
+
+    def query(self, feature: Tensor) -> Tensor:
+        """Return the memory's Q of centre frames: (B, C, H, W) -> (B, C', H, W), or no channels without a memory."""
+        return feature[:, :0] if self.to_query is None else self.to_query(feature)
+
+
+@runtime_checkable
+class Matching(Protocol):
+    """An attention that takes from each frame what lies at one pixel."""
+
+    def at_matches(self, images: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """As :meth:`Alignment.at_matches`."""
 
 
 class CrossFrameAttention(Alignment):
@@ -101,3 +137,13 @@ class CrossFrameAttention(Alignment):
         """Q (B, C', H, W), K and V (B, T, C', H, W) -> the projected X, (B, C, H, W)."""
         projected: Tensor = self.project(self.attend(query, key, value).flatten(1, 2))
         return projected
+
+    def at_matches(self, images: Tensor, query: Tensor, key: Tensor) -> Tensor | None:
+        """What images show at the matches, where what is taken is a match."""
+        return self.attend.at_matches(images, query, key) if isinstance(self.attend, Matching) else None
+
+
+def neighbours(frames: Tensor) -> Tensor:
+    """All frames but the centre one: (B, T, ...) -> (B, T - 1, ...)."""
+    middle = frames.shape[1] // 2
+    return torch.cat([frames[:, :middle], frames[:, middle + 1 :]], 1)

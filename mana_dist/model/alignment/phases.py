@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mana_dist.model.activation import leaky_relu
 from mana_dist.model.alignment.attention_kind import AlignmentKind
-from mana_dist.model.alignment.cross_frame import Alignment, Sizes
+from mana_dist.model.alignment.cross_frame import FrameAlignment, Sizes, neighbours
 from mana_dist.ops import Matches, Search, match_patches, phase_channels, sort_by_phase
 
 _HOOD, _BINS = 5, 2
@@ -16,7 +16,7 @@ _REACH = 3  # of the fusion's convolutions
 _BAND = 2**26
 
 
-class PhaseAlignment(Alignment):
+class PhaseAlignment(FrameAlignment):
     """Sub-pixel motion compensation by patches, fused with the centre frame's feature by three 3x3 convolutions.
 
     The last of them starts at zero, so that the network starts as that of a single frame. Neighbour frames are looked
@@ -24,14 +24,12 @@ class PhaseAlignment(Alignment):
     band.
     """
 
-    encodes_neighbours = False
     reach = None
 
     def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
+        super().__init__(sizes)
         channels = sizes.features
         self.search = Search(window=sizes.window)
-        self.to_query = nn.Conv2d(channels, sizes.channels, 1) if sizes.memory_slots else None
         self.fuse1 = nn.Conv2d(phase_channels(_HOOD, _BINS) + channels, channels, 3, padding=1)
         self.fuse2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.project = nn.Conv2d(channels, channels, 3, padding=1)
@@ -41,10 +39,6 @@ class PhaseAlignment(Alignment):
     def key_value(self, frames: Tensor, feature: Tensor) -> tuple[Tensor, Tensor]:
         """Return the frames themselves, (..., 3, H, W), which need no key, and no value."""
         return frames, frames[..., :0, :, :]
-
-    def query(self, feature: Tensor) -> Tensor:
-        """Return the memory's Q of centre frames: (B, C, H, W) -> (B, C', H, W), or no channels without a memory."""
-        return feature[:, :0] if self.to_query is None else self.to_query(feature)
 
     def forward(self, feature: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """F of the centre frames (B, C, H, W) and all frames (B, T, 3, H, W) -> what is added to F, (B, C, H, W)."""
@@ -56,6 +50,12 @@ class PhaseAlignment(Alignment):
         rows = max(rows, 4 * _REACH)
         bands = [self._band(feature, key, matches, top, min(top + rows, height)) for top in range(0, height, rows)]
         return torch.cat(bands, 2)
+
+    def at_matches(self, images: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """What images show at the best matches of patches, (B, T - 1, H, W)."""
+        matches = match_patches(key, self.search)
+        places = (matches.y.long() * images.shape[-1] + matches.x.long()).flatten(2)
+        return neighbours(images).flatten(2).gather(2, places).view_as(matches.y)
 
     def _band(self, feature: Tensor, frames: Tensor, matches: Matches, top: int, bottom: int) -> Tensor:
         above, below = max(top - _REACH, 0), min(bottom + _REACH, feature.shape[-2])

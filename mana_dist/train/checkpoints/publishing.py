@@ -30,9 +30,8 @@ def publish(config: Config, checkpoints: Checkpoints, check: Callable[[], None])
     model = model_folder_of(config)
     check()
     # A run whose steps were raised has the model of fewer steps there.
-    filesystem, path = storage.filesystem(storage.join(model, model_folder.WEIGHTS_FILE))
     with contextlib.suppress(FileNotFoundError):
-        persistently(filesystem.delete_file, path)
+        persistently(storage.delete, storage.join(model, model_folder.WEIGHTS_FILE))
     persistently(storage.write_bytes, storage.join(model, model_folder.CONFIG_FILE), model_folder.describe(config))
     persistently(storage.write_bytes, storage.join(model, model_folder.WEIGHTS_FILE), weights)
 

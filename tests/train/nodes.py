@@ -85,6 +85,9 @@ class Nodes:
         return done.stdout
 
     def _start(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        # Another cluster of this machine may hold the default port; a node's agent then takes no jobs, for good.
+        (agent,) = free_ports(1)
+        arguments = (f"--dashboard-agent-listen-port={agent}", *arguments)
         with open(f"{self._folder}/node{len(self._nodes)}.log", "w", encoding="utf-8") as log:
             node = subprocess.Popen(
                 [RAY, "start", "--block", "--disable-usage-stats", *arguments],

@@ -5,7 +5,6 @@ A run is logged only where a tracking server is named, and is made once the numb
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 import re
@@ -21,6 +20,7 @@ from mana_dist.evaluate.methods import Method, Trained
 from mana_dist.evaluate.promote import Promotion
 from mana_dist.evaluate.protocol import DatasetProtocol
 from mana_dist.evaluate.results import Evaluation, Scores
+from mana_dist.registry.inputs import dataset_input
 from mana_dist.registry.tracking_uri import experiment_id, failures, quiet_mlflow
 
 if TYPE_CHECKING:
@@ -124,18 +124,15 @@ def _terminated(client: "MlflowClient", run: str) -> Iterator[None]:
 def _log_inputs(
     client: "MlflowClient", run: str, datasets: Iterable[DatasetProtocol], methods: Iterable[Method]
 ) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
+    from mlflow.entities import LoggedModelInput
 
     inputs = [
-        DatasetInput(
-            Dataset(
-                entry.name,
-                entry.digest,
-                _source_type(entry.uri),
-                json.dumps({"url" if storage.is_web(entry.uri) else "uri": storage.resolve(entry.uri)}),
-                profile=json.dumps({"clips": entry.clips, "layout": entry.layout, "lr": entry.lr}),
-            ),
-            [InputTag("mlflow.data.context", "evaluation")],
+        dataset_input(
+            entry.name,
+            entry.digest,
+            entry.uri,
+            {"clips": entry.clips, "layout": entry.layout, "lr": entry.lr},
+            "evaluation",
         )
         for entry in datasets
     ]
@@ -220,12 +217,6 @@ def log_files(client: "MlflowClient", run: str, files: Iterable[str]) -> None:
             client.log_artifacts(run, folder)
         except Exception as error:  # each store's client has exceptions of its own: botocore's, for one
             raise OSError(f"its artifacts were not taken: {one_line(error)}") from error
-
-
-def _source_type(uri: str) -> str:
-    if storage.is_web(uri):
-        return "http"
-    return uri.partition("://")[0] if storage.is_remote(uri) else "local"
 
 
 def _as_text(value: object) -> str:

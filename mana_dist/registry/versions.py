@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ import mana_dist
 from mana_dist.config import Config, flatten, to_mapping
 from mana_dist.errors import UserError, one_line
 from mana_dist.published_keys import shared
-from mana_dist.registry import model_folder, pretrained
+from mana_dist.registry import description, model_folder, pretrained
 from mana_dist.registry.tracking_uri import failures, quiet_mlflow, sqlite_file, tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Dataset
     from mlflow.entities.model_registry import ModelVersion
 
 SERVING_PACKAGES = ("torch", "numpy", "safetensors", "pyyaml", "pillow")
@@ -36,6 +38,21 @@ _NOT_IN_LOGGED_MODELS = re.compile(r"""[/:.%"']""")
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 _MAX_TAG = 5000  # characters; older servers' limit
 _EXAMPLE_SIZE = (8, 8)  # of the black frames in the input example
+
+
+@dataclass(frozen=True)
+class Results:
+    """How good a finished model was on held-out data.
+
+    Attributes:
+        metrics: by the names of an evaluation.
+        step: global steps that the model was trained for.
+        dataset: the held-out data.
+    """
+
+    metrics: Mapping[str, float]
+    step: int = 0
+    dataset: "Dataset | None" = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +141,7 @@ def _registry(what: str, tracking_uri: str) -> Iterator["MlflowClient"]:
 
 
 def log_and_register(
-    folder: str, config: Config, run_id: str, tracking_uri: str, metrics: Mapping[str, float] | None = None
+    folder: str, config: Config, run_id: str, tracking_uri: str, results: Results | None = None
 ) -> Registered:
     """Log a model folder as a LoggedModel of a run and register it, unless this run has registered these weights.
 
@@ -137,7 +154,7 @@ def log_and_register(
         config: names the registered model; its public part becomes the LoggedModel's parameters.
         run_id: the training's run, whose status does not change.
         tracking_uri: of the run and the registry.
-        metrics: final results, for the LoggedModel.
+        results: of the model; they are shown with it, and in the version's description.
 
     Raises:
         UserError: ``folder`` is no model folder, or the registry or its store of artifacts cannot be used.
@@ -151,14 +168,32 @@ def log_and_register(
         model_folder.copy(folder, local)
         params = {key: str(value) for key, value in flatten(shared(to_mapping(config))).items()}
         params[_DIGEST] = model_folder.digest(local)
-        # An attempt that was killed may have registered it.
-        if before := _version_of(client, name, run_id, params[_DIGEST]):
-            return before
+        # An attempt that was killed may have registered it, and may not have described it.
+        registered = _version_of(client, name, run_id, params[_DIGEST])
         try:
-            with tracking(tracking_uri):
-                return _register(name, local, config.model.frames, params, run_id, metrics)
+            if registered is None:
+                with tracking(tracking_uri):
+                    registered = _register(name, local, config.model.frames, params, run_id)
+            if not client.get_model_version(name, registered.version).description:
+                _describe(client, registered, config, run_id, results)
         except Exception as error:  # each store's client has exceptions of its own: botocore's, for one
             raise OSError(one_line(error)) from error
+    return registered
+
+
+def _describe(
+    client: "MlflowClient", registered: Registered, config: Config, run_id: str, results: Results | None
+) -> None:
+    """Give a new version its description, and its LoggedModel the results."""
+    from mlflow.entities import Metric
+
+    results = results or Results({})
+    now, dataset = int(time.time() * 1000), results.dataset
+    on = (dataset.name, dataset.digest) if dataset else (None, None)
+    metrics = [Metric(*point, now, results.step, registered.model_id, *on) for point in results.metrics.items()]
+    client.log_batch(run_id, metrics=metrics)
+    text = description.describe(config, registered.uri, results.metrics)
+    client.update_model_version(registered.model, registered.version, text)
 
 
 def _version_of(client: "MlflowClient", name: str, run_id: str, sha256: str) -> Registered | None:
@@ -170,9 +205,7 @@ def _version_of(client: "MlflowClient", name: str, run_id: str, sha256: str) -> 
     return None
 
 
-def _register(
-    name: str, local: str, frames: int, params: Mapping[str, str], run_id: str, metrics: Mapping[str, float] | None
-) -> Registered:
+def _register(name: str, local: str, frames: int, params: Mapping[str, str], run_id: str) -> Registered:
     import mlflow
     import numpy as np
 
@@ -189,8 +222,6 @@ def _register(
             registered_model_name=name,
             params=dict(params),
         )
-        if metrics:
-            mlflow.log_metrics(dict(metrics), model_id=info.model_id)
     return Registered(name, str(info.registered_model_version), info.model_id)
 
 

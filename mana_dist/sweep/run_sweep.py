@@ -286,7 +286,7 @@ def _register(best: Trial, outcome: Outcome, record: Record, held: Lease, judgin
     mean = {} if outcome.mean is None else outcome.mean.values
     metrics = {metric.name: value for metric in (PSNR, SSIM) if (value := mean.get(metric.name)) is not None}
     version = versions.log_and_register(
-        outcome.model, best.config, outcome.mlflow_run_id, record.tracking_uri, metrics=metrics
+        outcome.model, best.config, outcome.mlflow_run_id, record.tracking_uri, versions.Results(metrics)
     )
     held.check()
     decision = candidate_scores.settle(best.config, outcome, judging, version, record.tracking_uri, held.folder)

@@ -1,10 +1,12 @@
 """The losses, norms and pace between two reports, measured by every worker and reported by rank 0."""
 
+import contextlib
 import math
 import resource
 import time
 from collections.abc import Callable
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -13,7 +15,7 @@ from mana_dist.config import Config
 from mana_dist.data.feed import Feed
 from mana_dist.train.planning.costs import Peak, sample_cost
 from mana_dist.train.schedule import Stage, learning_rate, stages
-from mana_dist.train.tracking.events import Event, Progress
+from mana_dist.train.tracking.events import Event, Progress, Usage
 
 
 class Meter:
@@ -104,6 +106,7 @@ class Meter:
             tflops=rate * self._flops / 1e12,
             peak_share=rate * self._flops / (self._peak.flops * dist.get_world_size()),
             memory=_peak_memory(self._device),
+            usage=_usage(self._device),
         )
 
     def take_losses(self) -> tuple[float, ...]:
@@ -124,3 +127,13 @@ def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _usage(device: torch.device) -> Usage:
+    gpu = gpu_memory = None
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        gpu_memory = 1 - free / total
+        with contextlib.suppress(ImportError, RuntimeError):  # its library is not installed, or does not answer
+            gpu = torch.cuda.utilization(device) / 100
+    return Usage(psutil.cpu_percent() / 100, psutil.virtual_memory().percent / 100, gpu, gpu_memory)

@@ -26,6 +26,7 @@ from mana_dist.train.tracking.events import Event
 
 # What brings torch is imported where it is used: mistakes are answered before.
 if TYPE_CHECKING:
+    from mana_dist.registry.versions import Results
     from mana_dist.train.tracking.mlflow_run import Tracker
 
 _FLUSH = 600.0  # seconds for a tracking server to come back before a model is registered
@@ -103,7 +104,7 @@ def _train_and_register(
     config = with_precision(config, record, ray_fit.worker_precision)
     _print_plan(config, manifest, tracking_uri, resumed=record is not None)
 
-    open_tracker = functools.partial(_open_tracker, config, tracking_uri, record, held, part)
+    open_tracker = functools.partial(_open_tracker, config, manifest, tracking_uri, record, held, part)
     if part is not None or is_finished:  # a part's Ray is that of the larger thing
         tracker, failure = open_tracker(), None
     else:
@@ -142,7 +143,8 @@ def _register(config: Config, record: RunRecord, tracking_uri: str, held: Lease,
     from mana_dist.train import validate_candidate
 
     model = run_record.model_folder_of(config)
-    version = versions.log_and_register(model, config, record.mlflow_run_id, tracking_uri)
+    results = _final_results(config, record, tracking_uri)
+    version = versions.log_and_register(model, config, record.mlflow_run_id, tracking_uri, results)
     held.check()
     decision = validate_candidate.settle(config, model, version, tracking_uri, interrupts)
     record = dataclasses.replace(record, registered=version.uri, candidate=str(decision))
@@ -151,13 +153,32 @@ def _register(config: Config, record: RunRecord, tracking_uri: str, held: Lease,
     return record
 
 
+def _final_results(config: Config, record: RunRecord, tracking_uri: str) -> "Results | None":
+    """Return the scores of the finished model in the run's own validation; None without one."""
+    from mana_dist.registry.versions import Results
+    from mana_dist.train.checkpoints import publishing
+    from mana_dist.train.checkpoints.history import Checkpoints
+    from mana_dist.train.tracking import mlflow_run, run_page
+
+    if not config.data.validation_path:
+        return None
+    try:
+        step = publishing.chosen_step(config, Checkpoints(config))
+    except OSError as error:
+        raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
+    scores = mlflow_run.scores_at(tracking_uri, record.mlflow_run_id, step)
+    return Results(scores, step, run_page.validation_input(config).dataset)
+
+
 def _open_tracker(
-    config: Config, tracking_uri: str, record: RunRecord | None, held: Lease, part: Part | None
+    config: Config, manifest: Manifest, tracking_uri: str, record: RunRecord | None, held: Lease, part: Part | None
 ) -> "Tracker":
     quiet_mlflow()
+    from mana_dist.train.tracking import run_page
     from mana_dist.train.tracking.mlflow_run import Tracker
 
-    return Tracker.open(config, tracking_uri, record, part.parent if part else None, held.check_lately)
+    page = run_page.describe(config, manifest)
+    return Tracker.open(config, tracking_uri, record, part.parent if part else None, held.check_lately, page)
 
 
 def _open_and_start(

@@ -68,7 +68,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Mana, str
     experiment = client.create_experiment("mana", artifact_location=artifact_location(tracking_uri))
     run_id = client.create_run(experiment).info.run_id
     version = versions.log_and_register(
-        str(folder / "checkpoint"), CONFIG, run_id, tracking_uri, metrics={"psnr_rgb": 30.5}
+        str(folder / "checkpoint"), CONFIG, run_id, tracking_uri, versions.Results({"psnr_rgb": 30.5}, step=7)
     )
     versions.move_alias(version, "candidate", tracking_uri, {})
     return tracking_uri, model, run_id, int(version.version)
@@ -105,7 +105,9 @@ def test_registering_links_model_run_metrics_and_alias(registered: tuple[str, Ma
     assert run.info.status == "RUNNING"  # registering does not end a run that goes on
     logged = client.get_logged_model(run.outputs.model_outputs[0].model_id)
     assert logged.experiment_id == run.info.experiment_id
-    assert {metric.key: metric.value for metric in logged.metrics} == {"psnr_rgb": 30.5}
+    assert [(metric.key, metric.value, metric.step) for metric in logged.metrics] == [("psnr_rgb", 30.5, 7)]
+    assert "PSNR 30.50 dB" in found.description
+    assert found.description.count(f"models:/tiny-x4/{version}") == 3
     assert logged.params["model.channels"] == "8"
 
 
@@ -200,8 +202,10 @@ def test_the_same_weights_of_a_run_are_registered_once_and_no_alias_moves(
     """A driver that was killed after it had registered, and before it could write that down, comes here again."""
     tracking_uri, model, run_id, version = registered
     client = mlflow.MlflowClient(tracking_uri)
+    client.update_model_version("tiny-x4", str(version), "")  # killed before it could describe the version
     model_folder.save(str(tmp_path / "again"), model.state_dict(), CONFIG)
     assert int(versions.log_and_register(str(tmp_path / "again"), CONFIG, run_id, tracking_uri).version) == version
+    assert "Makes video 4 times" in client.get_model_version("tiny-x4", str(version)).description
     other = {name: tensor + 1 for name, tensor in model.state_dict().items()}
     model_folder.save(str(tmp_path / "other"), other, CONFIG)
     newer = versions.log_and_register(str(tmp_path / "other"), CONFIG, run_id, tracking_uri)

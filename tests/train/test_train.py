@@ -66,7 +66,18 @@ def test_mlflow_holds_one_run_with_everything(workplace: Path, finished: subproc
     assert sorted(history(workplace, "whole", "val/psnr")) == [20, 40]
     pictures = [item.path for item in client.list_artifacts(run.info.run_id, "images")]
     assert sum(path.endswith(".png") for path in pictures) == 2
-    assert client.get_model_version_by_alias("mana-x4", "candidate").run_id == run.info.run_id
+    version = client.get_model_version_by_alias("mana-x4", "candidate")
+    assert version.run_id == run.info.run_id
+    inputs = {given.tags[0].value: given.dataset.name for given in run.inputs.dataset_inputs}
+    assert inputs == {"training": "samples", "validation": "held-out"}
+    assert "train --run.name whole" in run.data.tags["mlflow.source.name"].replace(" ".join(TINY + DATA) + " ", "")
+    assert sorted(history(workplace, "whole", "train/loss_stage2")) == list(range(21, 29))
+    assert 0 < history(workplace, "whole", "system/cpu_utilization_percentage")[40] <= 100
+    # The model's results are those of its last validation.
+    logged = client.get_logged_model(run.outputs.model_outputs[0].model_id)
+    results = {metric.key: (metric.value, metric.step, metric.dataset_name) for metric in logged.metrics}
+    assert results["psnr_rgb"] == (history(workplace, "whole", "val/psnr")[40], 40, "held-out")
+    assert f"PSNR {results['psnr_rgb'][0]:.2f} dB" in version.description
 
 
 @pytest.mark.slow

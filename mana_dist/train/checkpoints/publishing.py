@@ -25,7 +25,7 @@ def publish(config: Config, checkpoints: Checkpoints, check: Callable[[], None])
     Raises:
         OSError: the storage cannot be used.
     """
-    chosen = checkpoints.folder(_best(config, checkpoints) or stages(config)[-1].stop)
+    chosen = checkpoints.folder(chosen_step(config, checkpoints))
     weights = persistently(storage.read_bytes, storage.join(chosen, model_folder.WEIGHTS_FILE))
     model = model_folder_of(config)
     check()
@@ -34,6 +34,15 @@ def publish(config: Config, checkpoints: Checkpoints, check: Callable[[], None])
         persistently(storage.delete, storage.join(model, model_folder.WEIGHTS_FILE))
     persistently(storage.write_bytes, storage.join(model, model_folder.CONFIG_FILE), model_folder.describe(config))
     persistently(storage.write_bytes, storage.join(model, model_folder.WEIGHTS_FILE), weights)
+
+
+def chosen_step(config: Config, checkpoints: Checkpoints) -> int:
+    """Return the step of the checkpoint that is, or becomes, the finished model.
+
+    Raises:
+        OSError: the storage cannot be used.
+    """
+    return _best(config, checkpoints) or stages(config)[-1].stop
 
 
 def _best(config: Config, checkpoints: Checkpoints) -> int | None:

@@ -19,11 +19,8 @@ from PIL import Image
 from mana_dist.errors import one_line, redacted
 from mana_dist.progress import duration
 from mana_dist.storage.lease import LostError
+from mana_dist.train.tracking.run_metrics import OF_ATTEMPTS, SCORE
 from mana_dist.train.tracking.spool import Spool
-
-LOSS, PICTURE, SCORE = "train/loss", "validation", "val/psnr"
-WORKERS, SAVED, WAITED = "train/workers", "train/checkpoint_seconds", "train/checkpoint_wait_seconds"
-_OF_ATTEMPTS = (WORKERS, SAVED, WAITED)  # every attempt logs its own at a step; other metrics belong to the step
 
 BATCH = 1000  # MLflow's limit of metrics per request
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds between tries while the server is away
@@ -239,7 +236,7 @@ class Delivery:
         last = (self._logged or {}).get(point.key)
         if last is None:
             return True
-        if point.key in _OF_ATTEMPTS:
+        if point.key in OF_ATTEMPTS:
             return (point.step, point.timestamp) != (last.step, last.timestamp)
         return point.step > last.step
 

@@ -39,6 +39,23 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """How much of rank 0's machine was in use, by everything that runs there; shares, [0, 1].
+
+    Attributes:
+        cpu: of the cores, since the last report.
+        memory: of the memory.
+        gpu: of the time that rank 0's GPU was at work; None where there is none, or its driver's library is missing.
+        gpu_memory: of that GPU's memory; None where there is none.
+    """
+
+    cpu: float
+    memory: float
+    gpu: float | None = None
+    gpu_memory: float | None = None
+
+
+@dataclass(frozen=True)
 class Progress:
     """A report on the steps since the last one.
 
@@ -58,6 +75,7 @@ class Progress:
             counted.
         peak_share: ``tflops`` over the devices' peak, [0, 1]; None where that is unknown.
         memory: rank 0's peak memory so far, bytes: GPU memory, else resident memory.
+        usage: of rank 0's machine.
     """
 
     stage: int
@@ -74,6 +92,7 @@ class Progress:
     tflops: float = 0.0
     peak_share: float | None = None
     memory: int = 0
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)

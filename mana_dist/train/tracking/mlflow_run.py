@@ -8,7 +8,7 @@ had not arrived, and the driver is killed before it receives that checkpoint's e
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Literal, Self
 
@@ -26,14 +26,10 @@ from mana_dist.registry.tracking_uri import experiment_id, failures, find_experi
 from mana_dist.storage.retry import persistently
 from mana_dist.train import run_record
 from mana_dist.train.run_record import RunRecord
+from mana_dist.train.schedule import Stage, stages
+from mana_dist.train.tracking import run_metrics
 from mana_dist.train.tracking.console_lines import say
 from mana_dist.train.tracking.delivery import (
-    LOSS,
-    PICTURE,
-    SAVED,
-    SCORE,
-    WAITED,
-    WORKERS,
     Delivery,
     Ended,
     Picture,
@@ -46,6 +42,8 @@ from mana_dist.train.tracking.delivery import (
     take_up,
 )
 from mana_dist.train.tracking.events import Checkpointed, Event, Progress, Started, Validated
+from mana_dist.train.tracking.run_metrics import LOSS, PICTURE, SCORE, SCORES
+from mana_dist.train.tracking.run_page import Page
 from mana_dist.train.tracking.spool import Spool
 
 UPDATES_FOLDER = "mlflow-updates"
@@ -62,6 +60,7 @@ class Tracker:
             again. None: unknown until the server answers.
         print_line: prints a line.
         check: called before anything is sent to MLflow; raises LostError if nothing may be sent any more.
+        stages: of the run, each of which gets a curve of its losses.
     """
 
     def __init__(
@@ -72,9 +71,11 @@ class Tracker:
         logged: Mapping[str, Point] | None,
         print_line: Callable[[str], None] = say,
         check: Callable[[], None] = lambda: None,
+        stages: Sequence[Stage] = (),
     ) -> None:
         self.run_id = run_id
         self._print_line = print_line
+        self._stages = stages
         self._spool = updates
         self._loss_step = self._score_step = 0
         for update in map(_decoded, updates.stored()):
@@ -92,10 +93,12 @@ class Tracker:
         record: RunRecord | None,
         parent: str | None = None,
         check: Callable[[], None] = lambda: None,
+        page: Page | None = None,
     ) -> Self:
         """Open the run of ``record`` where it still exists, else a new one with all parameters and the whole config.
 
-        A new one is shown under the run ``parent``, if given. Only a new run needs a server that answers.
+        A new one is shown under the run ``parent``, if given, and gets ``page``. Only a new run needs a server that
+        answers.
 
         Raises:
             UserError: the tracking server refuses, or cannot be reached for a new run; or the run's storage cannot be
@@ -104,76 +107,49 @@ class Tracker:
         try:
             client = MlflowClient(tracking_uri)
             found = _take_up(client, record) if record and record.is_tracked_in(tracking_uri) else None
-            run_id, logged = found or (_new_run(client, config, parent), {})
+            run_id, logged = found or (_new_run(client, config, parent, page), {})
         except failures() as error:
             raise _unusable(tracking_uri, error) from error
         try:
-            return cls(client, run_id, _spool(config, run_id), logged, check=check)
+            return cls(client, run_id, _spool(config, run_id), logged, check=check, stages=stages(config))
         except OSError as error:
             raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
 
     def log(self, event: Event) -> None:
         """Log what an event holds and MLflow does not have yet."""
-        if isinstance(event, Started):
-            self._log_steps(event.step, {LOSS: event.losses})
-            self._log(event.step, {WORKERS: float(event.workers)})
-        elif isinstance(event, Progress):
-            self._log_progress(event)
-        elif isinstance(event, Validated):
-            self._log_validation(event)
-        elif isinstance(event, Checkpointed):
-            self._log(event.step, {SAVED: event.seconds, WAITED: event.waited})
+        found = run_metrics.values(event)
+        match event:
+            case Started():
+                self._log_steps(event)
+            case Progress():
+                found = found if self._log_steps(event) else {}
+            case Validated():
+                if event.step <= self._score_step:
+                    return
+                self._add(Picture.of(PICTURE, event.step, event.picture))
+            case Checkpointed():
+                pass
+            case _:
+                return
+        if found:
+            time = now()
+            self._add(Points(tuple(Point(key, value, time, event.step) for key, value in found.items())))
         # Steps before a checkpoint are not trained again, and later checkpoints do not keep their losses.
         if (isinstance(event, Checkpointed) or self._delivery.is_away) and len(self._spool):
             self._spool.store()
 
-    def _log_progress(self, event: Progress) -> None:
-        if not self._log_steps(event.step, {LOSS: event.losses, "train/gradient_norm": event.gradient_norms}):
-            return
-        values = {
-            "train/stage": float(event.stage),
-            "train/lr": event.lr,
-            "train/samples_per_second": event.samples_per_second,
-            "train/tflops": event.tflops,
-            "train/data_wait": event.data_wait,
-            "train/memory_gib": event.memory / 2**30,
-        }
-        if event.peak_share is not None:
-            values["train/peak_share"] = event.peak_share
-        self._log(event.step, values)
-
-    def _log_validation(self, event: Validated) -> None:
-        if event.step <= self._score_step:
-            return
-        self._add(Picture.of(PICTURE, event.step, event.picture))
-        values = {
-            SCORE: event.psnr,
-            "val/ssim": event.ssim,
-            "val/psnr_bicubic": event.psnr_bicubic,
-            "val/ssim_bicubic": event.ssim_bicubic,
-            "val/psnr_gain": event.psnr - event.psnr_bicubic,
-            "val/seconds": event.seconds,
-        }
-        if event.neighbour_gain is not None:
-            values["val/neighbour_gain"] = event.neighbour_gain
-        self._log(event.step, values)
-
-    def _log_steps(self, last_step: int, series: dict[str, tuple[float, ...]]) -> bool:
-        """Log the values of the steps up to ``last_step``; returns False if all of them were logged before."""
+    def _log_steps(self, event: Started | Progress) -> bool:
+        """Log the values of single steps; returns False if all of them were logged before."""
         time = now()
         points = tuple(
             Point(key, value, time, step)
-            for key, values in series.items()
-            for step, value in enumerate(values, last_step - len(values) + 1)
+            for key, values in run_metrics.series(event, self._stages).items()
+            for step, value in values.items()
             if step > self._loss_step
         )
         if points:
             self._add(Points(points))
         return bool(points)
-
-    def _log(self, step: int, values: dict[str, float]) -> None:
-        time = now()
-        self._add(Points(tuple(Point(key, value, time, step) for key, value in values.items())))
 
     def _add(self, update: Update) -> None:
         if isinstance(update, Points):
@@ -208,6 +184,20 @@ class Tracker:
                 f"MLflow did not take the last {len(self._spool)} updates in time; they are in {self._spool.uri}, and "
                 "the same command delivers them"
             )
+
+
+def scores_at(tracking_uri: str, run_id: str, step: int) -> dict[str, float]:
+    """Return the scores that a run's model had at a step, under the names that an evaluation gives them.
+
+    Raises:
+        UserError: the tracking server cannot be used.
+    """
+    try:
+        client = MlflowClient(tracking_uri)
+        points = [point for key in SCORES for point in client.get_metric_history(run_id, key) if point.step == step]
+    except failures() as error:
+        raise _unusable(tracking_uri, error) from error
+    return run_metrics.of_model({point.key: point.value for point in points})
 
 
 def check_server(tracking_uri: str, experiment: str) -> None:
@@ -256,12 +246,14 @@ def _take_up(client: MlflowClient, record: RunRecord) -> tuple[str, dict[str, Po
     return None if logged is None else (record.mlflow_run_id, logged)
 
 
-def _new_run(client: MlflowClient, config: Config, parent: str | None) -> str:
-    tags = {"mlflow.parentRunId": parent} if parent else None
+def _new_run(client: MlflowClient, config: Config, parent: str | None, page: Page | None) -> str:
+    tags = {**(page.tags if page else {}), **({"mlflow.parentRunId": parent} if parent else {})}
     run = client.create_run(experiment_id(client, config.mlflow.experiment), tags=tags, run_name=config.run.name)
     run_id: str = run.info.run_id
     values = tracked(configuration.to_mapping(config))
     params = [Param(key, str(value)) for key, value in configuration.flatten(values).items()]
     client.log_batch(run_id, params=params)
+    if page:
+        client.log_inputs(run_id, datasets=page.inputs)
     client.log_text(run_id, yaml.safe_dump(values, sort_keys=False), "config.yaml")
     return run_id

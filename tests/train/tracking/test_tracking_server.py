@@ -22,7 +22,7 @@ from mana_dist.model import Mana, ModelConfig
 from mana_dist.registry import model_folder, versions
 from mana_dist.registry.tracking_uri import quiet_mlflow
 from mana_dist.train.run_record import RunRecord
-from mana_dist.train.tracking.delivery import WORKERS, Delivery, Point, Points, encode
+from mana_dist.train.tracking.delivery import Delivery, Point, Points, encode
 from mana_dist.train.tracking.events import Started
 from mana_dist.train.tracking.mlflow_run import Tracker, check_server
 from mana_dist.train.tracking.spool import Spool
@@ -166,7 +166,7 @@ def test_points_whose_receipts_were_lost_make_the_server_search_no_history(
     run_id = client.create_run("0").info.run_id
     spool = Spool(str(tmp_path / "updates"))
     series = {key: [Point(key, float(step), 7, step) for step in range(1, 2501)] for key in ("train/loss", "val/x")}
-    attempts = [Point(WORKERS, 2.0, time, 1) for time in (7, 8)]  # two that began at the same step
+    attempts = [Point("train/workers", 2.0, time, 1) for time in (7, 8)]  # two that began at the same step
     for points in ([*series["train/loss"], *series["val/x"]], attempts[:1], attempts[1:]):
         spool.append(encode(Points(tuple(points))))
     before = len(server.statements())
@@ -176,7 +176,7 @@ def test_points_whose_receipts_were_lost_make_the_server_search_no_history(
     assert sum("INSERT INTO metrics" in statement for statement in made) >= len(client.sent)  # so they are all seen
     assert [statement for statement in made if " FROM metrics" in statement] == []
     assert len(client.sent) == 5 + 2  # of 1000 points at most, and each once
-    for key, expected in {**series, WORKERS: attempts}.items():
+    for key, expected in {**series, "train/workers": attempts}.items():
         history = client.get_metric_history(run_id, key)
         assert sorted((point.step, point.timestamp, point.value) for point in history) == [
             (point.step, point.timestamp, point.value) for point in expected

@@ -3,6 +3,10 @@
 import difflib
 from dataclasses import dataclass
 
+KINDS_IN_THE_BOX = ("one_hot", "softmax_window", "dense", "phases", "none")
+"""Values of ``model.attention`` that come with the package. Their modules bring torch, for which a command's help and its
+usage errors should not wait."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -43,8 +47,7 @@ class ModelConfig:
                 raise ValueError(f"model.{name} must be odd and positive, got {getattr(self, name)}")
         if self.scale != 4:
             raise ValueError(f"model.scale must be 4 (the paper's network has two 2x pixel shuffles), got {self.scale}")
-        if self.attention != ModelConfig.attention:
-            # The kinds bring torch, for which a command's help should not wait.
+        if self.attention not in KINDS_IN_THE_BOX:
             from mana_dist.model.alignment import KINDS
 
             if self.attention not in KINDS:

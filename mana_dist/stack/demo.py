@@ -135,5 +135,5 @@ runs and curves     `mlflow ui` in this folder, then open the address that it pr
 Next, on your own videos (a file, a folder of videos, or s3://bucket/prefix):
   . .venv/bin/activate
   mana ingest --source VIDEOS --out samples
-  mana train --config tiny --data.path samples --run.name first    # --config paper on GPUs
+  mana train --config tiny --data.path samples --run.name first    # --config small, paper: larger
   mana upscale VIDEO OUT.mp4 --model models:/mana-x4@candidate""")

@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.report import Row, show
 from mana_dist import ray_runtime
 from mana_dist.config import DataConfig
+from mana_dist.data import mixture
 from mana_dist.data.degradation import BI, degrade
 from mana_dist.data.feed import Feed, augment
 from mana_dist.data.manifest import Manifest, load_manifest
@@ -225,7 +226,7 @@ def endless(one_pass: Callable[[], Iterator[torch.Tensor]]) -> Generator[torch.T
 def feed_pass(config: DataConfig, manifest: Manifest, batches: int | None = None) -> Generator[torch.Tensor]:
     """The training feed's first ``batches``, or all: one worker."""
     assert config.path is not None
-    with Feed(config.path, manifest, config, FRAMES, 0, rank=0, world_size=1, start_step=0) as feed:
+    with Feed([mixture.Dataset(config.path, manifest)], config, FRAMES, 0, rank=0, world_size=1, start_step=0) as feed:
         while batches is None or batches > 0:
             yield next(feed).lr
             batches = None if batches is None else batches - 1
@@ -256,7 +257,7 @@ def hdf5_loader(data: str, manifest: Manifest, folder: str) -> "DataLoader[tuple
 
     os.mkdir(folder)
     written = 0
-    with RowGroups(data, manifest, least=1, budget=0) as groups:
+    with RowGroups([mixture.Dataset(data, manifest)], least=1, budget=0) as groups:
         for number in range(len(groups.rows)):
             group = groups[number]
             for lr, hr in zip(group.lr, group.hr, strict=True):

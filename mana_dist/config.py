@@ -36,11 +36,29 @@ _LONGEST_RUN_NAME = 128  # a folder and others below it have it in their names
 
 
 @dataclass(frozen=True, kw_only=True)
+class MoreData:
+    """Another dataset to train on.
+
+    Attributes:
+        path: URI of its sample shards.
+        weight: how often each of its samples comes in an epoch.
+    """
+
+    path: str
+    weight: int = 1
+
+    def __post_init__(self) -> None:
+        _check_least("data.more", self, {"weight": 1})
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The training data and its feed.
 
     Attributes:
         path: URI of the sample shards that ``mana ingest`` wrote.
+        weight: how often each of their samples comes in an epoch; for where there is more data.
+        more: datasets to train on beside them, as ``[{path: URI, weight: 3}]``.
         validation_path: URI of shards to validate on; without it there is no validation.
         batch_size: samples per optimizer step over all workers together.
         crop: side of the LR crop, pixels.
@@ -58,6 +76,8 @@ class DataConfig:
     """
 
     path: str | None = None
+    weight: int = 1
+    more: tuple[MoreData, ...] = ()
     validation_path: str | None = None
     batch_size: int = 16
     crop: int = 64
@@ -71,7 +91,7 @@ class DataConfig:
     disk_cache_mb: int = 65536
 
     def __post_init__(self) -> None:
-        ones = ("batch_size", "crop", "shuffle_groups", "motion", "prefetch", "readers", "disk_cache_mb")
+        ones = ("batch_size", "weight", "crop", "shuffle_groups", "motion", "prefetch", "readers", "disk_cache_mb")
         _check_least("data", self, {"cache_mb": 0, **dict.fromkeys(ones, 1)})
         if self.disk_cache and storage.is_remote(self.disk_cache):
             raise ValueError(f"data.disk_cache must be a folder on a local disk, got {self.disk_cache}")
@@ -382,8 +402,9 @@ def resolved(config: Config) -> Config:
     """Return the configuration with absolute local paths, since workers run in other folders."""
     names = ("path", "validation_path", "disk_cache")
     paths: dict[str, Any] = {name: storage.resolve(path) for name in names if (path := getattr(config.data, name))}
+    more = tuple(dataclasses.replace(each, path=storage.resolve(each.path)) for each in config.data.more)
     init = config.run.init
     if init and model_names.is_folder(init):
         init = storage.resolve(init)
     run = dataclasses.replace(config.run, storage=storage.resolve(config.run.storage), init=init or None)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **paths), run=run)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **paths, more=more), run=run)

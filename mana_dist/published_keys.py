@@ -44,5 +44,13 @@ def _chosen(values: Mapping[str, Any], keys: tuple[str, ...], prefix: str = "") 
             if inner := _chosen(value, keys, f"{name}."):
                 chosen[key] = inner
         elif name in keys or name.startswith(tuple(key for key in keys if key.endswith("."))):
-            chosen[key] = redacted(value) if isinstance(value, str) else value
+            chosen[key] = _without_passwords(value)
     return chosen
+
+
+def _without_passwords(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_passwords(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_passwords(inner) for inner in value]
+    return redacted(value) if isinstance(value, str) else value

@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import IO, NamedTuple
@@ -24,6 +25,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from mana_dist.data.manifest import Manifest, Shard
+from mana_dist.data.mixture import Dataset
 from mana_dist.data.samples import SampleGroup
 from mana_dist.errors import UserError
 
@@ -46,7 +48,7 @@ class _Entry(NamedTuple):
 class DiskCache:
     """Row groups as memory-mapped files in ``folder``, those of all datasets together within ``limit`` bytes.
 
-    To make room, row groups of other datasets are dropped, the least recently used first; those of this dataset stay.
+    To make room, row groups of other datasets are dropped, the least recently used first; those of ``datasets`` stay.
     An epoch reads every row group once, in a new order, so dropping its own least recently used ones would drop those
     needed next: of a dataset twice the limit, 15 % would be found instead of 50 %.
 
@@ -54,9 +56,13 @@ class DiskCache:
         UserError: the folder, which is made if it is missing, cannot be written.
     """
 
-    def __init__(self, folder: str, limit: int, uri: str, manifest: Manifest) -> None:
-        self._folder, self._limit, self._manifest = folder, limit, manifest
-        self._keys = {shard.path: _fingerprint(uri, manifest, shard) for shard in manifest.shards}
+    def __init__(self, folder: str, limit: int, datasets: Sequence[Dataset]) -> None:
+        self._folder, self._limit = folder, limit
+        self._keys = {
+            (dataset.uri, shard.path): _fingerprint(dataset.uri, dataset.manifest, shard)
+            for dataset in datasets
+            for shard in dataset.manifest.shards
+        }
         self._own = frozenset(self._keys.values())
         # Writing must not delay the training: it has its own thread, and is skipped where the disk is too slow.
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk-cache")
@@ -73,11 +79,11 @@ class DiskCache:
                 f"data.disk_cache: cannot write to {folder} ({error}); name another local folder"
             ) from error
 
-    def load(self, shard: Shard, index: int) -> SampleGroup | None:
+    def load(self, dataset: Dataset, shard: Shard, index: int) -> SampleGroup | None:
         """Return row group ``index`` of ``shard``, mapped; None if it is not here, or not whole."""
-        path = self._path(shard, index)
+        path = self._path(dataset, shard, index)
         try:
-            array = _map(path, _row_type(self._manifest, shard), verify=path not in self._verified)
+            array = _map(path, _row_type(dataset.manifest, shard), verify=path not in self._verified)
         except OSError:
             return None
         except Exception:  # a damaged header can raise nearly anything
@@ -88,19 +94,19 @@ class DiskCache:
             os.utime(path)
         return SampleGroup(array["lr"], array["hr"])
 
-    def store(self, shard: Shard, index: int, group: SampleGroup) -> None:
+    def store(self, dataset: Dataset, shard: Shard, index: int, group: SampleGroup) -> None:
         """Write a row group in the background, or not at all if the disk does not keep up."""
         self._pending = [task for task in self._pending if not task.done()]
         if len(self._pending) < _PENDING and time.monotonic() >= self._rests_until:
-            row_type = _row_type(self._manifest, shard)
-            self._pending.append(self._writer.submit(self._write, self._path(shard, index), row_type, group))
+            row_type, path = _row_type(dataset.manifest, shard), self._path(dataset, shard, index)
+            self._pending.append(self._writer.submit(self._write, path, row_type, group))
 
     def close(self) -> None:
         """Wait until the pending row groups are written."""
         self._writer.shutdown(wait=True)
 
-    def _path(self, shard: Shard, index: int) -> str:
-        return os.path.join(self._folder, f"{self._keys[shard.path]}-{index:05d}{_SUFFIX}")
+    def _path(self, dataset: Dataset, shard: Shard, index: int) -> str:
+        return os.path.join(self._folder, f"{self._keys[dataset.uri, shard.path]}-{index:05d}{_SUFFIX}")
 
     def _write(self, path: str, row_type: np.dtype[np.void], group: SampleGroup) -> None:
         if os.path.exists(path):

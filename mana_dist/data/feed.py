@@ -11,7 +11,7 @@ whatever the number of workers, unless a cache still has them.
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Self
 
@@ -23,10 +23,10 @@ from torch import Tensor
 
 from mana_dist.config import DataConfig
 from mana_dist.data.cache import DiskCache
-from mana_dist.data.manifest import Manifest
+from mana_dist.data.mixture import Dataset, group_rows
 from mana_dist.data.motion import read_repeats
 from mana_dist.data.order import Augmentation, SampleOrder, SampleRef, augmentation, is_reversed, slots_of
-from mana_dist.data.row_groups import RowGroups, group_rows
+from mana_dist.data.row_groups import RowGroups
 
 _FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}  # cv2.flip's codes for (vertical, horizontal)
 _STEPS_AHEAD = 256  # more than a shuffle window of whole frames lasts
@@ -43,8 +43,7 @@ class Feed:
     """Endless batches for one worker, prepared ahead in background threads.
 
     Args:
-        uri: the dataset's folder.
-        manifest: the dataset's manifest at the run's start.
+        datasets: the run's.
         config: batch size, crop, reversal, shuffle window, readers, caches and batches ahead.
         frames: T of the model; the centre T of the samples' frames are delivered.
         seed, rank, world_size: the run's.
@@ -56,8 +55,7 @@ class Feed:
 
     def __init__(
         self,
-        uri: str,
-        manifest: Manifest,
+        datasets: Sequence[Dataset],
         config: DataConfig,
         frames: int,
         seed: int,
@@ -70,17 +68,16 @@ class Feed:
         self._frames = frames
         self._seed = seed
         self._slots = slots_of(rank, world_size, config.batch_size)
-        repeats = read_repeats(uri, manifest, config.motion, config.readers)
-        self._order = SampleOrder(group_rows(manifest), config.batch_size, config.shuffle_groups, seed, repeats)
+        repeats = read_repeats(datasets, config.motion, config.readers)
+        self._order = SampleOrder(group_rows(datasets), config.batch_size, config.shuffle_groups, seed, repeats)
         limit = config.disk_cache_mb * 2**20
         self._groups = RowGroups(
-            uri,
-            manifest,
+            datasets,
             # A lane is in one shuffle window at a time; the extra group is the first of its next window.
             least=len(self._slots) * (config.shuffle_groups + 1),
             budget=config.cache_mb * 2**20,
             readers=config.readers,
-            disk=DiskCache(config.disk_cache, limit, uri, manifest) if config.disk_cache else None,
+            disk=DiskCache(config.disk_cache, limit, datasets) if config.disk_cache else None,
             uses=self._order.group_uses,
         )
         # One thread looks ahead and puts batches together, so that neither needs a lock.

@@ -1,6 +1,7 @@
-"""The row groups of a dataset by number, read ahead of their use by threads and kept in memory within bounds."""
+"""The row groups of a run's datasets by number, read ahead of their use by threads and kept in memory within bounds."""
 
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
@@ -10,14 +11,16 @@ from numpy.typing import NDArray
 
 from mana_dist.data.cache import DiskCache
 from mana_dist.data.manifest import Manifest, Shard
+from mana_dist.data.mixture import Dataset, group_rows, group_sizes
 from mana_dist.data.samples import SampleGroup
 from mana_dist.data.shard_reader import ShardReader
 
 
 @dataclass(frozen=True)
 class _GroupLocation:
-    """A row group's shard, its number in the shard's file, and its size in memory."""
+    """A row group's dataset and shard, its number in the shard's file, and its size in memory."""
 
+    dataset: Dataset
     shard: Shard
     index: int
     bytes: int
@@ -32,13 +35,14 @@ class _Held:
 
 
 class RowGroups:
-    """All row groups of a dataset, numbered over its shards. For one thread; only the reading has threads of its own.
+    """All row groups of datasets, numbered over all their shards. For one thread; only the reading has others.
 
     Uses are announced by :meth:`request`, which starts the reading, and made by :meth:`take`, in any order. A row group
     stays in memory while announced uses of it are open. Beyond both bounds the others are dropped, the least recently
     used first, and those with all rows used before those in the middle of their use.
 
     Args:
+        datasets: the datasets, each in a folder of its own.
         least: number of row groups in the middle of their use to keep in any case.
         budget: bytes of row groups to keep.
         readers: number of threads that read and decode.
@@ -52,8 +56,7 @@ class RowGroups:
 
     def __init__(
         self,
-        uri: str,
-        manifest: Manifest,
+        datasets: Sequence[Dataset],
         *,
         least: int,
         budget: int,
@@ -62,14 +65,16 @@ class RowGroups:
         uses: NDArray[np.int64] | None = None,
     ) -> None:
         self._locations = [
-            _GroupLocation(shard, index, rows * _sample_bytes(shard, manifest))
-            for shard in manifest.shards
+            _GroupLocation(dataset, shard, index, rows * _sample_bytes(shard, dataset.manifest))
+            for dataset in datasets
+            for shard in dataset.manifest.shards
             for index, rows in enumerate(group_sizes(shard))
         ]
-        self.rows = group_rows(manifest)
+        self.rows = group_rows(datasets)
         self._uses = self.rows if uses is None else uses
         self._least, self._budget, self._readers = least, budget, readers
-        self._reader, self._disk = ShardReader(uri, manifest), disk
+        self._readers_of = {dataset.uri: ShardReader(dataset.uri, dataset.manifest) for dataset in datasets}
+        self._disk = disk
         self._executor = ThreadPoolExecutor(max_workers=readers, thread_name_prefix="reader")
         self._held: OrderedDict[int, _Held] = OrderedDict()
         self.bytes = 0
@@ -79,7 +84,8 @@ class RowGroups:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._reader.close()
+        for reader in self._readers_of.values():
+            reader.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
         if self._disk is not None:
             self._disk.close()
@@ -128,24 +134,14 @@ class RowGroups:
             self.bytes -= self._locations[group].bytes
 
     def _read(self, location: _GroupLocation) -> SampleGroup:
-        kept = self._disk and self._disk.load(location.shard, location.index)
+        place = location.dataset, location.shard, location.index
+        kept = self._disk and self._disk.load(*place)
         if kept:
             return kept
-        group = self._reader.read(location.shard, location.index)
+        group = self._readers_of[location.dataset.uri].read(location.shard, location.index)
         if self._disk:
-            self._disk.store(location.shard, location.index, group)
+            self._disk.store(*place, group)
         return group
-
-
-def group_sizes(shard: Shard) -> list[int]:
-    """Return the rows of every row group of ``shard``: all full but the last."""
-    full, rest = divmod(shard.rows, shard.group_rows)
-    return [shard.group_rows] * full + ([rest] if rest else [])
-
-
-def group_rows(manifest: Manifest) -> NDArray[np.int64]:
-    """Return the rows of every row group of a dataset."""
-    return np.concatenate([group_sizes(shard) for shard in manifest.shards])
 
 
 def _sample_bytes(shard: Shard, manifest: Manifest) -> int:

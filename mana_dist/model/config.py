@@ -4,8 +4,7 @@ import difflib
 from dataclasses import dataclass
 
 KINDS_IN_THE_BOX = ("one_hot", "softmax_window", "dense", "phases", "none")
-"""Values of ``model.attention`` that come with the package. Their modules bring torch, for which a command's help and its
-usage errors should not wait."""
+"""Values of ``model.attention`` in the package. Their modules bring torch, for which usage errors should not wait."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,17 @@ from mana_dist.storage.retry import persistently
 FILE = "sweep.json"
 # The keys that must not change: trials could not be compared. More settings and seeds are welcome.
 _BOUND_KEYS = (
-    *("model.", "schedule.", "data.path", "data.batch_size", "data.crop", "data.reverse", "data.validation_path"),
+    *(
+        "model.",
+        "schedule.",
+        "data.path",
+        "data.weight",
+        "data.more",
+        "data.batch_size",
+        "data.crop",
+        "data.reverse",
+        "data.validation_path",
+    ),
     *("run.clip_gradients", "run.ema", "run.init", "run.precision", "run.device"),
 )
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from mana_dist import ray_runtime, storage
 from mana_dist.config import Config, RunConfig
 from mana_dist.console import log
-from mana_dist.data.manifest import Manifest
+from mana_dist.data.mixture import Mixture
 from mana_dist.errors import UserError
 from mana_dist.model.precision import PrecisionChoice, precision_here
 from mana_dist.ray_tasks import precision_on_cluster
@@ -61,12 +61,12 @@ def stop() -> None:
     ray.shutdown()
 
 
-def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], held: Lease, interrupts: Interrupts) -> int:
+def fit(config: Config, mixture: Mixture, see: Callable[[Event], None], held: Lease, interrupts: Interrupts) -> int:
     """Train on Ray Train until the schedule's end, or until a signal requests an end.
 
     Args:
         config: the run.
-        manifest: the training data's.
+        mixture: the training data.
         see: called with the workers' events, in a thread of its own.
         held: the lease of the run's folder.
         interrupts: the signals, caught already.
@@ -92,7 +92,7 @@ def fit(config: Config, manifest: Manifest, see: Callable[[Event], None], held: 
             leave_requests = LeaveRequests.open(_here())
 
             def begin() -> Future[Any]:
-                return in_thread(_trainer(config, manifest, events, leave_requests, held.fence).fit)
+                return in_thread(_trainer(config, mixture, events, leave_requests, held.fence).fit)
 
             with _Listener(events, see):
                 result = _fit_with_restarts(config, begin, held, interrupts, leave_requests)
@@ -154,7 +154,7 @@ def _saved(checkpoints: Checkpoints) -> int:
     return state.step if state else 0
 
 
-def _trainer(config: Config, manifest: Manifest, events: "Queue", leave_requests: "LeaveRequests", fence: Fence) -> Any:
+def _trainer(config: Config, mixture: Mixture, events: "Queue", leave_requests: "LeaveRequests", fence: Fence) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -165,7 +165,7 @@ def _trainer(config: Config, manifest: Manifest, events: "Queue", leave_requests
     low, high = run.worker_range
     use_gpu = _use_gpu(config)
     environment = {"OMP_NUM_THREADS": str(run.cpus_per_worker)} | ({} if use_gpu else {"DS_ACCELERATOR": "cpu"})
-    task = WorkerTask(config, manifest, events.put, leave_requests, fence)
+    task = WorkerTask(config, mixture, events.put, leave_requests, fence)
     trainer = TorchTrainer(
         lambda: train_worker(task),
         torch_config=TorchConfig(timeout_s=int(collective_timeout(config))),

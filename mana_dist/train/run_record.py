@@ -1,7 +1,6 @@
 """The record in a run's folder beside its checkpoints: its configuration, its data, and where it is tracked."""
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.console import log
 from mana_dist.data import order
-from mana_dist.data.manifest import Manifest
+from mana_dist.data.mixture import Mixture, fingerprint
 from mana_dist.errors import UserError, redacted
 from mana_dist.model.precision import Precision
 from mana_dist.registry.names import WEIGHTS_FILE
@@ -20,8 +19,8 @@ from mana_dist.train.schedule import stages
 # What may differ between the attempts of one run: it moves neither the samples nor the arithmetic of a step
 # (workers, ZeRO stage and precision only round differently).
 _FREE_KEYS = (
-    # The data may have moved: the fingerprint shows whether they are the same.
-    *("mlflow.", "run.", "data.path", "data.validation_path"),
+    # The data may have moved: the fingerprint shows whether they, and their weights, are the same.
+    *("mlflow.", "run.", "data.path", "data.weight", "data.more", "data.validation_path"),
     *("data.prefetch", "data.readers", "data.cache_mb", "data.disk_cache", "data.disk_cache_mb"),
 )
 _BOUND_KEYS = ("run.seed", "run.clip_gradients", "run.ema")
@@ -65,12 +64,6 @@ def model_folder_of(config: Config) -> str:
     return storage.join(run_folder(config), "model")
 
 
-def fingerprint(manifest: Manifest) -> str:
-    """Return a digest of a dataset's shards, their rows and row groups, which the order of samples depends on."""
-    shards = [(shard.path, shard.rows, shard.group_rows, shard.bytes) for shard in manifest.shards]
-    return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
-
-
 def is_finished(config: Config) -> bool:
     """Return whether the finished model is there, of the whole schedule: a run goes on when its steps are raised."""
     model = model_folder_of(config)
@@ -105,7 +98,7 @@ def started_with(config: Config) -> Config:
     return configuration.load(persistently(storage.read_bytes, uri).decode(), uri)
 
 
-def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -> None:
+def check_same_training(config: Config, mixture: Mixture, record: RunRecord) -> None:
     """Check that resuming would go on with the same training.
 
     A finished run may get more steps at its end; that is logged.
@@ -129,10 +122,11 @@ def check_same_training(config: Config, manifest: Manifest, record: RunRecord) -
                 f"run {config.run.name} was started with {key} {old[key]}, now it is {value}; "
                 "give the old value to resume it, or another run.name to start anew"
             )
-    if record.data_fingerprint != fingerprint(manifest):
+    if record.data_fingerprint != fingerprint(mixture):
         raise UserError(
-            f"run {config.run.name}: the shards in data.path {config.data.path} have changed since it was started, "
-            "so it cannot go on with the same samples; restore them, or give another run.name to start anew"
+            f"run {config.run.name}: the shards in data.path {config.data.path} or data.more, or their weights, have "
+            "changed since it was started, so it cannot go on with the same samples; restore them, or give another "
+            "run.name to start anew"
         )
     if is_longer:
         log.info(

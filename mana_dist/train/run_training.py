@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mana_dist import config as configuration
 from mana_dist.config import Config
 from mana_dist.console import log
-from mana_dist.data.manifest import Manifest
+from mana_dist.data.mixture import Mixture, fingerprint, samples
 from mana_dist.errors import UserError
 from mana_dist.registry.tracking_uri import quiet_mlflow, resolve_tracking_uri, single_tries, sqlite_file
 from mana_dist.storage import lease
@@ -75,17 +75,17 @@ def train(config: Config, part: Part | None = None) -> Trained:
     """
     with Interrupts() as interrupts:
         config = configuration.resolved(_named(config))
-        manifest = check_inputs(config)
+        mixture = check_inputs(config)
         folder, name = run_record.run_folder(config), f"run {config.run.name}"
         # The training that a sweep's trial replaces may be about to end.
         with lease.hold(folder, name, "give another run.name", patient=part is not None) as held:
             if part is not None:
                 part.prepare()
-            return _train_and_register(config, manifest, held, interrupts, part)
+            return _train_and_register(config, mixture, held, interrupts, part)
 
 
 def _train_and_register(
-    config: Config, manifest: Manifest, held: Lease, interrupts: Interrupts, part: Part | None
+    config: Config, mixture: Mixture, held: Lease, interrupts: Interrupts, part: Part | None
 ) -> Trained:
     """Train within one MLflow run, and end that run by the outcome."""
     from mana_dist.train import ray_fit, starting_weights
@@ -95,28 +95,28 @@ def _train_and_register(
     model = run_record.model_folder_of(config)
     record = run_record.load(config)
     if record:
-        run_record.check_same_training(config, manifest, record)
+        run_record.check_same_training(config, mixture, record)
     start = starting_weights.look_up(config, tracking_uri, record)
     is_finished = run_record.is_finished(config)
     if record and record.registered and _is_registered_in(record, tracking_uri, config) and is_finished:
         log.info(f"run {config.run.name} is finished already")
         return Trained(model, record.registered, record.candidate)
     config = with_precision(config, record, ray_fit.worker_precision)
-    _print_plan(config, manifest, tracking_uri, resumed=record is not None)
+    _print_plan(config, mixture, tracking_uri, resumed=record is not None)
 
-    open_tracker = functools.partial(_open_tracker, config, manifest, tracking_uri, record, held, part)
+    open_tracker = functools.partial(_open_tracker, config, mixture, tracking_uri, record, held, part)
     if part is not None or is_finished:  # a part's Ray is that of the larger thing
         tracker, failure = open_tracker(), None
     else:
         tracker, failure = _open_and_start(open_tracker, config, interrupts)
     try:
         init = starting_weights.digest(start, record)
-        record = RunRecord(run_record.fingerprint(manifest), tracking_uri, tracker.run_id, init=init)
+        record = RunRecord(fingerprint(mixture), tracking_uri, tracker.run_id, init=init)
         run_record.save(config, record)
         _raise(failure)
         starting_weights.write(config, start, held.check)
         if not is_finished:
-            _train_model(config, manifest, tracker, held, interrupts, part)
+            _train_model(config, mixture, tracker, held, interrupts, part)
         if not tracker.flush(_FLUSH):
             raise UserError(f"mlflow.tracking_uri {tracking_uri} is out of reach; the same command then registers")
         held.check()
@@ -171,13 +171,13 @@ def _final_results(config: Config, record: RunRecord, tracking_uri: str) -> "Res
 
 
 def _open_tracker(
-    config: Config, manifest: Manifest, tracking_uri: str, record: RunRecord | None, held: Lease, part: Part | None
+    config: Config, mixture: Mixture, tracking_uri: str, record: RunRecord | None, held: Lease, part: Part | None
 ) -> "Tracker":
     quiet_mlflow()
     from mana_dist.train.tracking import run_page
     from mana_dist.train.tracking.mlflow_run import Tracker
 
-    page = run_page.describe(config, manifest)
+    page = run_page.describe(config, mixture)
     return Tracker.open(config, tracking_uri, record, part.parent if part else None, held.check_lately, page)
 
 
@@ -210,7 +210,7 @@ def _raise(failure: BaseException | None) -> None:
 
 
 def _train_model(
-    config: Config, manifest: Manifest, tracker: "Tracker", held: Lease, interrupts: Interrupts, part: Part | None
+    config: Config, mixture: Mixture, tracker: "Tracker", held: Lease, interrupts: Interrupts, part: Part | None
 ) -> None:
     """Run the schedule, or what is left of it, and write the finished model into the run's folder."""
     from mana_dist.train import ray_fit
@@ -235,7 +235,7 @@ def _train_model(
         if newest is None or newest.step < total or config.data.validation_path:
             # Meanwhile nobody but the tracker's delivery talks to MLflow.
             with single_tries(), contextlib.closing(observer):
-                ray_fit.fit(config, manifest, see, held, interrupts)
+                ray_fit.fit(config, mixture, see, held, interrupts)
         publishing.publish(config, checkpoints, held.check)
     except OSError as error:
         raise UserError(f"run.storage {config.run.storage} cannot be used ({error}); mend it to go on") from error
@@ -254,19 +254,19 @@ def _named(config: Config) -> Config:
     return dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
 
 
-def _print_plan(config: Config, manifest: Manifest, tracking_uri: str, *, resumed: bool) -> None:
+def _print_plan(config: Config, mixture: Mixture, tracking_uri: str, *, resumed: bool) -> None:
     """Log what will be done, and which results would be lost with a Ray job's folder."""
     from mana_dist.model.mana import parameter_count
 
     data, run = config.data, config.run
     planned = ", ".join(f"stage {stage.number}: {stage.stop - stage.start}" for stage in stages(config))
-    passes = stages(config)[-1].stop * data.batch_size / manifest.samples
+    passes = stages(config)[-1].stop * data.batch_size / samples(mixture)
     often = (
         f"so {passes:.1f} passes over them" if data.motion == 1 else f"what moves up to {data.motion} times as often"
     )
     log.info(f"run {run.name} in {run_record.run_folder(config)}{' (exists: resuming)' if resumed else ''}")
     log.info(f"model: {parameter_count(config.model):,} parameters; steps: {planned}")
-    log.info(f"data: {manifest.samples} samples, batch {data.batch_size}, {often}")
+    log.info(f"data: {sum(part.manifest.samples for part in mixture)} samples, batch {data.batch_size}, {often}")
     wanted, there = run.worker_range[1] * run.cpus_per_worker, os.cpu_count() or 1
     if not os.environ.get("RAY_ADDRESS") and wanted > there:  # in a cluster they wait for CPUs, here they share them
         log.info(f"note: {run.workers} workers ask for {wanted} CPUs and share the {there} of this machine: no faster")

@@ -14,6 +14,7 @@ from mana_dist import pictures
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.data.feed import centre_frames
 from mana_dist.data.manifest import load_manifest
+from mana_dist.data.mixture import Dataset
 from mana_dist.data.order import evenly_spaced
 from mana_dist.data.row_groups import RowGroups
 from mana_dist.metrics import psnr, ssim
@@ -38,7 +39,7 @@ class Validation:
     """
 
     def __init__(self, uri: str, frames: int, samples: int, rank: int, world_size: int) -> None:
-        with RowGroups(uri, load_manifest(uri), least=1, budget=0) as groups:
+        with RowGroups([Dataset(uri, load_manifest(uri))], least=1, budget=0) as groups:
             places = [(group, row) for group, rows in enumerate(groups.rows) for row in range(rows)]
             chosen = evenly_spaced(samples, len(places))
             mine = ((groups[places[index][0]], places[index][1]) for index in chosen[rank::world_size])  # one by one

@@ -16,7 +16,7 @@ from torch import Tensor
 from mana_dist.allocator import keep_freed_memory
 from mana_dist.config import Config
 from mana_dist.data.feed import Feed
-from mana_dist.data.manifest import Manifest
+from mana_dist.data.mixture import Mixture
 from mana_dist.errors import UserError
 from mana_dist.model import Mana
 from mana_dist.model.mana import initial_weights
@@ -51,14 +51,14 @@ class WorkerTask:
 
     Attributes:
         config: the run's configuration.
-        data: the training data's manifest, as it was when the run was started.
+        data: the training data, as they were when the run was started.
         send: sends an event to the driver.
         leave_requests: the driver's requests to save everything and leave.
         fence: checks that the run's folder is still the driver's.
     """
 
     config: Config
-    data: Manifest
+    data: Mixture
     send: Callable[[Event], None]
     leave_requests: LeaveRequests
     fence: Fence
@@ -192,9 +192,7 @@ class Worker:
 
     def _feed_from(self, step: int) -> Feed:
         config = self.config
-        assert config.data.path is not None
         return Feed(
-            config.data.path,
             self._task.data,
             config.data,
             config.model.frames,

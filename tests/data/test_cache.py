@@ -15,6 +15,7 @@ from filelock import FileLock
 from mana_dist.data.cache import DiskCache
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.manifest import Manifest, Shard
+from mana_dist.data.mixture import Dataset
 from mana_dist.data.samples import SampleGroup
 from mana_dist.errors import UserError
 
@@ -28,6 +29,9 @@ def manifest(*shards: Shard) -> Manifest:
     return dataclasses.replace(SampleSettings(frames_per_sample=FRAMES).empty_manifest(), shards=shards or (SHARD,))
 
 
+A = Dataset("s3://bucket/a", manifest())
+
+
 def group(number: int) -> SampleGroup:
     rng = np.random.default_rng(number)
     lr = rng.integers(0, 256, (ROWS, FRAMES, SIDE, SIDE, 3), dtype=np.uint8)
@@ -35,14 +39,14 @@ def group(number: int) -> SampleGroup:
 
 
 def cache(folder: Path, limit: int = 10**9, uri: str = "s3://bucket/a") -> DiskCache:
-    return DiskCache(str(folder), limit, uri, manifest())
+    return DiskCache(str(folder), limit, [Dataset(uri, manifest())])
 
 
 def fill(folder: Path, indices: range, limit: int = 10**9, uri: str = "s3://bucket/a") -> None:
     """Store row groups, one after the other."""
     for index in indices:
         filling = cache(folder, limit, uri)
-        filling.store(SHARD, index, group(index))
+        filling.store(Dataset(uri, manifest()), SHARD, index, group(index))
         filling.close()
 
 
@@ -50,12 +54,19 @@ def found(folder: Path, uri: str = "s3://bucket/a") -> list[int]:
     """The row groups that are there; each is checked."""
     there = []
     for index in range(GROUPS):
-        kept = cache(folder, uri=uri).load(SHARD, index)
+        kept = cache(folder, uri=uri).load(Dataset(uri, manifest()), SHARD, index)
         if kept is not None:
             assert np.array_equal(kept.lr, group(index).lr)
             assert np.array_equal(kept.hr, group(index).hr)
             there.append(index)
     return there
+
+
+def first_group(
+    folder: Path, manifest_: Manifest, shard: Shard = SHARD, uri: str = "s3://bucket/a"
+) -> SampleGroup | None:
+    dataset = Dataset(uri, manifest_)
+    return DiskCache(str(folder), 10**9, [dataset]).load(dataset, shard, 0)
 
 
 def files(folder: Path) -> list[Path]:
@@ -66,7 +77,7 @@ def files(folder: Path) -> list[Path]:
 def test_what_was_stored_comes_back_in_another_process_mapped(tmp_path: Path) -> None:
     fill(tmp_path, range(3))
     assert found(tmp_path) == [0, 1, 2]
-    kept = cache(tmp_path).load(SHARD, 1)
+    kept = cache(tmp_path).load(A, SHARD, 1)
     assert kept is not None
     assert not kept.hr.flags.owndata
     assert not kept.hr.flags.writeable
@@ -83,15 +94,15 @@ def test_other_data_under_the_same_name_is_not_found(tmp_path: Path) -> None:
     fill(tmp_path, range(1))
     made_again = dataclasses.replace(SHARD, bytes=1235)
     degraded_otherwise = dataclasses.replace(manifest(), degradation="BD")
-    assert DiskCache(str(tmp_path), 10**9, "s3://bucket/a", manifest(made_again)).load(made_again, 0) is None
-    assert DiskCache(str(tmp_path), 10**9, "s3://bucket/a", degraded_otherwise).load(SHARD, 0) is None
-    assert DiskCache(str(tmp_path), 10**9, "s3://bucket/b", manifest()).load(SHARD, 0) is None
+    assert first_group(tmp_path, manifest(made_again), made_again) is None
+    assert first_group(tmp_path, degraded_otherwise) is None
+    assert first_group(tmp_path, manifest(), uri="s3://bucket/b") is None
 
 
 def test_shards_that_come_to_the_dataset_leave_the_others_cached(tmp_path: Path) -> None:
     fill(tmp_path, range(1))
     grown = manifest(SHARD, dataclasses.replace(SHARD, path="b-00000.parquet"))
-    assert DiskCache(str(tmp_path), 10**9, "s3://bucket/a", grown).load(SHARD, 0) is not None
+    assert first_group(tmp_path, grown) is not None
 
 
 def test_every_damage_is_a_miss_and_the_file_goes(tmp_path: Path) -> None:
@@ -102,7 +113,7 @@ def test_every_damage_is_a_miss_and_the_file_goes(tmp_path: Path) -> None:
     flipped = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in (0, 9, 60, 500, len(whole) - 1)]
     for damaged in [*short, *flipped, bytes(len(whole)), whole + b"x"]:
         file.write_bytes(damaged)
-        assert cache(tmp_path).load(SHARD, 0) is None
+        assert cache(tmp_path).load(A, SHARD, 0) is None
         assert not file.exists()
     fill(tmp_path, range(1))
     assert found(tmp_path) == [0]
@@ -112,7 +123,7 @@ def test_room_is_made_by_the_least_recently_used_of_other_datasets(tmp_path: Pat
     fill(tmp_path, range(4), uri="s3://bucket/old")
     for age, file in enumerate(files(tmp_path)):
         os.utime(file, (1000 + age, 1000 + age))
-    cache(tmp_path, uri="s3://bucket/old").load(SHARD, 0)  # a use
+    cache(tmp_path, uri="s3://bucket/old").load(Dataset("s3://bucket/old", manifest()), SHARD, 0)  # a use
     fill(tmp_path, range(1), limit=4 * FILE_BYTES)
     assert found(tmp_path) == [0]
     assert found(tmp_path, "s3://bucket/old") == [0, 2, 3]
@@ -179,11 +190,11 @@ def test_a_full_disk_stops_the_storing_not_the_training(
 
     monkeypatch.setattr("mana_dist.data.cache.os.fsync", no_space)
     full = cache(tmp_path)
-    full.store(SHARD, 0, group(0))
+    full.store(A, SHARD, 0, group(0))
     full.close()
     assert "No space left" in capsys.readouterr().out
     assert not [file for file in tmp_path.iterdir() if "group" in file.name]
-    full.store(SHARD, 1, group(1))  # not tried
+    full.store(A, SHARD, 1, group(1))  # not tried
 
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mana_dist.config import DataConfig
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.feed import Feed, augment, centre_frames
 from mana_dist.data.manifest import Manifest, Shard, check_dataset, load_manifest, save_manifest
+from mana_dist.data.mixture import Dataset
 from mana_dist.data.order import Augmentation, SampleOrder, augmentation, is_reversed
 from mana_dist.data.samples import Sample, ShardWriter
 from mana_dist.errors import UserError
@@ -64,9 +65,8 @@ def feed(
     frames: int = FRAMES,
     config: DataConfig = CONFIG,
 ) -> Feed:
-    return Feed(
-        dataset, load_manifest(dataset), config, frames, 3, rank=rank, world_size=world_size, start_step=start_step
-    )
+    datasets = [Dataset(dataset, load_manifest(dataset))]
+    return Feed(datasets, config, frames, 3, rank=rank, world_size=world_size, start_step=start_step)
 
 
 def test_batches_hold_the_prescribed_crops(dataset: str) -> None:
@@ -160,7 +160,9 @@ def test_readers_and_caches_change_nothing_in_what_is_delivered(
     with feed(dataset) as undisturbed:
         expected = [next(undisturbed) for _ in range(30)]
     for _ in range(2):  # the second time from what the first left on the disk
-        with Feed(dataset, load_manifest(dataset), config, FRAMES, 3, rank=0, world_size=1, start_step=0) as batches:
+        with Feed(
+            [Dataset(dataset, load_manifest(dataset))], config, FRAMES, 3, rank=0, world_size=1, start_step=0
+        ) as batches:
             for step in range(30):
                 batch = next(batches)
                 assert torch.equal(batch.lr, expected[step].lr)
@@ -177,7 +179,7 @@ def test_what_is_on_the_local_disk_is_not_read_again(
     def epochs() -> list[Tensor]:
         delivered = []
         for rank in range(2):
-            with Feed(dataset, data, config, FRAMES, 3, rank=rank, world_size=2, start_step=0) as batches:
+            with Feed([Dataset(dataset, data)], config, FRAMES, 3, rank=rank, world_size=2, start_step=0) as batches:
                 delivered += [next(batches).lr for _ in range(10)]
         return delivered
 
@@ -205,7 +207,7 @@ def test_a_missing_shard_is_reported_by_the_feed(dataset: str) -> None:
     shards = load_manifest(dataset).shards
     broken = manifest((*shards[:-1], dataclasses.replace(shards[-1], path="gone.parquet")))
     with (
-        Feed(dataset, broken, CONFIG, FRAMES, 3, rank=0, world_size=1, start_step=0) as batches,
+        Feed([Dataset(dataset, broken)], CONFIG, FRAMES, 3, rank=0, world_size=1, start_step=0) as batches,
         pytest.raises(UserError, match=r"gone\.parquet: the shard is missing"),
     ):
         list(itertools.islice(batches, 5))

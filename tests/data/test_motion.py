@@ -11,6 +11,7 @@ from mana_dist.config import DataConfig
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.feed import Feed
 from mana_dist.data.manifest import Manifest
+from mana_dist.data.mixture import Dataset
 from mana_dist.data.motion import read_repeats, repeats
 from mana_dist.data.samples import Sample, ShardWriter
 from mana_dist.errors import UserError
@@ -39,24 +40,24 @@ def test_counts_grow_with_the_flow_up_to_a_pixel_a_frame() -> None:
 
 def test_counts_are_read_in_the_datasets_order(dataset: tuple[str, Manifest]) -> None:
     assert len(dataset[1].shards) == 2
-    found = read_repeats(*dataset, 4, readers=2)
+    found = read_repeats([Dataset(*dataset)], 4, readers=2)
     assert found is not None
     assert found.tolist() == OFTEN
-    assert read_repeats("nowhere", dataset[1], 1, readers=1) is None  # nothing to read
+    assert read_repeats([Dataset("nowhere", dataset[1])], 1, readers=1) is None  # nothing to read
 
 
 def test_a_shard_that_is_missing_is_named(dataset: tuple[str, Manifest]) -> None:
     path = Path(dataset[0], dataset[1].shards[1].path)
     path.unlink()
     with pytest.raises(UserError, match=rf"^{path}: the shard is missing though the manifest lists it"):
-        read_repeats(*dataset, 4, readers=2)
+        read_repeats([Dataset(*dataset)], 4, readers=2)
 
 
 def test_a_shard_that_is_damaged_is_named(dataset: tuple[str, Manifest]) -> None:
     path = Path(dataset[0], dataset[1].shards[0].path)
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(UserError, match=rf"^{path}: damaged"):
-        read_repeats(*dataset, 4, readers=2)
+        read_repeats([Dataset(*dataset)], 4, readers=2)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -65,7 +66,7 @@ def test_the_feed_delivers_samples_as_often_as_they_should_come(dataset: tuple[s
     epochs, steps = 2, sum(OFTEN)  # of two samples each
     delivered = Counter[int]()
     for rank in range(world_size):
-        with Feed(*dataset, config, 3, 0, rank=rank, world_size=world_size, start_step=0) as feed:
+        with Feed([Dataset(*dataset)], config, 3, 0, rank=rank, world_size=world_size, start_step=0) as feed:
             for _ in range(steps):
                 delivered.update(next(feed).hr[:, 0, 0, 0].tolist())
     assert delivered == Counter({number: epochs * often for number, often in enumerate(OFTEN)})

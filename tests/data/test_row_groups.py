@@ -13,8 +13,9 @@ from mana_dist.config import DataConfig
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.feed import Feed
 from mana_dist.data.manifest import Manifest, Shard
+from mana_dist.data.mixture import Dataset, group_sizes
 from mana_dist.data.order import SampleOrder, slots_of
-from mana_dist.data.row_groups import RowGroups, group_sizes
+from mana_dist.data.row_groups import RowGroups
 from mana_dist.data.samples import SampleGroup
 from tests.data.shards import counted_storage, noise_dataset
 
@@ -53,7 +54,7 @@ def reads_of(data: Manifest, config: DataConfig, rank: int, world_size: int, ste
     reader = CountingReader()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mana_dist.data.row_groups.ShardReader", lambda *_: reader)
-        with Feed("x", data, config, FRAMES, 0, rank=rank, world_size=world_size, start_step=0) as feed:
+        with Feed([Dataset("x", data)], config, FRAMES, 0, rank=rank, world_size=world_size, start_step=0) as feed:
             for _ in range(steps):
                 next(feed)
     return reader.reads
@@ -110,8 +111,9 @@ def test_an_epoch_reads_little_more_than_its_samples(
     manifest_ = noise_dataset(str(tmp_path), 1200, group_rows=8, side=24)
     storage = counted_storage(monkeypatch)
     config = DataConfig(batch_size=6, crop=24, cache_mb=0, prefetch=1)
+    datasets = [Dataset(str(tmp_path), manifest_)]
     for rank in range(world_size):
-        with Feed(str(tmp_path), manifest_, config, 3, 0, rank=rank, world_size=world_size, start_step=0) as feed:
+        with Feed(datasets, config, 3, 0, rank=rank, world_size=world_size, start_step=0) as feed:
             for _ in range(600):
                 next(feed)
     stored = 3 * sum(shard.bytes for shard in manifest_.shards)
@@ -121,7 +123,7 @@ def test_an_epoch_reads_little_more_than_its_samples(
 
 def test_readers_are_ahead_of_the_use() -> None:
     """The next row groups are on their way while nobody asks for a batch."""
-    groups = RowGroups("x", manifest([12], 1), least=1, budget=0, readers=2)
+    groups = RowGroups([Dataset("x", manifest([12], 1))], least=1, budget=0, readers=2)
     started: list[int] = []
     enough, release = threading.Event(), threading.Event()
 
@@ -132,7 +134,7 @@ def test_readers_are_ahead_of_the_use() -> None:
         assert release.wait(60)
         return CountingReader().read(shard, index)
 
-    groups._reader.read = slow  # type: ignore[method-assign]
+    groups._readers_of["x"].read = slow  # type: ignore[method-assign]
     with groups:
         for group in (5, 3, 8, 1):
             assert groups.may_read_ahead
@@ -150,7 +152,7 @@ def test_row_groups_that_are_used_up_go_first_and_the_last_used_stay() -> None:
     reader = CountingReader()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mana_dist.data.row_groups.ShardReader", lambda *_: reader)
-        groups = RowGroups("x", manifest([2, 2, 2, 2], 2), least=1, budget=2 * 2 * SAMPLE_BYTES)
+        groups = RowGroups([Dataset("x", manifest([2, 2, 2, 2], 2))], least=1, budget=2 * 2 * SAMPLE_BYTES)
     with groups:
         for group in (0, 1, 1, 2):  # row group 1 is used up, 0 and 2 are in the middle of their use
             groups[group]
@@ -165,7 +167,7 @@ def test_row_groups_that_are_used_up_go_first_and_the_last_used_stay() -> None:
 def test_memory_stays_within_the_larger_bound(budget: int, least: int, uses: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mana_dist.data.row_groups.ShardReader", CountingReader)
-        groups = RowGroups("x", manifest([60], 3), least=least, budget=budget)
+        groups = RowGroups([Dataset("x", manifest([60], 3))], least=least, budget=budget)
     one = 3 * SAMPLE_BYTES
     with groups:
         for group in uses:

@@ -10,6 +10,7 @@ import yaml
 from mana_dist.config import Config, RunConfig, parse, to_mapping
 from mana_dist.data import order
 from mana_dist.data.manifest import Manifest, load_manifest
+from mana_dist.data.mixture import Dataset, Mixture, fingerprint
 from mana_dist.errors import UserError
 from mana_dist.model.precision import PrecisionChoice
 from mana_dist.published_keys import tracked
@@ -30,8 +31,12 @@ def config(tmp_path: Path, *arguments: str) -> Config:
     return parse(["--config", "tiny", "--run.storage", str(tmp_path), "--run.name", "one", *arguments])
 
 
+def mixture(manifest: Manifest) -> Mixture:
+    return (Dataset("samples", manifest),)
+
+
 def started(tmp_path: Path, manifest: Manifest) -> RunRecord:
-    record = RunRecord(run_record.fingerprint(manifest), "sqlite:///x", "abc")
+    record = RunRecord(fingerprint(mixture(manifest)), "sqlite:///x", "abc")
     run_record.save(config(tmp_path), record)
     return record
 
@@ -55,7 +60,7 @@ def test_the_record_comes_back(tmp_path: Path, manifest: Manifest) -> None:
 )
 def test_what_moves_no_sample_may_change(tmp_path: Path, manifest: Manifest, change: str) -> None:
     record = started(tmp_path, manifest)
-    run_record.check_same_training(config(tmp_path, change), manifest, record)
+    run_record.check_same_training(config(tmp_path, change), mixture(manifest), record)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,7 @@ def test_what_moves_no_sample_may_change(tmp_path: Path, manifest: Manifest, cha
 def test_what_changes_the_training_is_refused(tmp_path: Path, manifest: Manifest, change: str, message: str) -> None:
     record = started(tmp_path, manifest)
     with pytest.raises(UserError, match=message):
-        run_record.check_same_training(config(tmp_path, change), manifest, record)
+        run_record.check_same_training(config(tmp_path, change), mixture(manifest), record)
 
 
 def test_a_run_from_before_a_key_goes_on_with_the_default_of_it(tmp_path: Path, manifest: Manifest) -> None:
@@ -91,17 +96,17 @@ def test_a_run_from_before_a_key_goes_on_with_the_default_of_it(tmp_path: Path, 
     for stage in values["schedule"].values():
         del stage["decay"], stage["warmup"]
     file.write_text(yaml.safe_dump(values))
-    run_record.check_same_training(config(tmp_path), manifest, record)
+    run_record.check_same_training(config(tmp_path), mixture(manifest), record)
     with pytest.raises(UserError, match=r"schedule\.stage1\.warmup 0, now it is 9"):
-        run_record.check_same_training(config(tmp_path, "--schedule.stage1.warmup=9"), manifest, record)
+        run_record.check_same_training(config(tmp_path, "--schedule.stage1.warmup=9"), mixture(manifest), record)
 
 
 def test_data_that_changed_since_the_start_are_refused(tmp_path: Path, manifest: Manifest) -> None:
     """An appended clip would move every sample of the order."""
     record = started(tmp_path, manifest)
     grown = dataclasses.replace(manifest, shards=(*manifest.shards, *manifest.shards))
-    with pytest.raises(UserError, match="have changed since it was started"):
-        run_record.check_same_training(config(tmp_path), grown, record)
+    with pytest.raises(UserError, match="changed since it was started"):
+        run_record.check_same_training(config(tmp_path), mixture(grown), record)
 
 
 def test_a_run_of_another_sample_order_is_refused(tmp_path: Path, manifest: Manifest) -> None:
@@ -115,7 +120,7 @@ def test_a_run_of_another_sample_order_is_refused(tmp_path: Path, manifest: Mani
         loaded = run_record.load(config(tmp_path))
         assert loaded == dataclasses.replace(record, order=version)
         with pytest.raises(UserError, match=f"run one was begun with version {version} of the sample order"):
-            run_record.check_same_training(config(tmp_path), manifest, loaded)
+            run_record.check_same_training(config(tmp_path), mixture(manifest), loaded)
 
 
 def test_a_password_is_not_kept_and_may_change(tmp_path: Path, manifest: Manifest) -> None:
@@ -146,7 +151,7 @@ def test_a_run_keeps_the_precision_that_it_began_with(
 
     begun = with_precision(config(tmp_path, "--run.precision=auto"), None, choose)
     assert (begun.run.arithmetic, tracked(to_mapping(begun))["run"]["precision"]) == ("bf16", "bf16")
-    record = RunRecord(run_record.fingerprint(manifest), "sqlite:///x", "abc")
+    record = RunRecord(fingerprint(mixture(manifest)), "sqlite:///x", "abc")
     run_record.save(begun, record)
     resumed = with_precision(config(tmp_path, "--run.precision=auto"), record, refuse)
     assert resumed == begun

@@ -13,6 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from mana_dist.config import Config, DataConfig, MlflowConfig, RunConfig
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.data.manifest import load_manifest
+from mana_dist.data.mixture import Dataset
 from mana_dist.data.row_groups import RowGroups
 from mana_dist.model import Mana, ModelConfig
 from mana_dist.model.inference import super_resolve_window
@@ -43,7 +44,7 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def samples(uri: str) -> list[tuple[Any, Any]]:
-    with RowGroups(uri, load_manifest(uri), least=1, budget=0) as groups:
+    with RowGroups([Dataset(uri, load_manifest(uri))], least=1, budget=0) as groups:
         return [
             (groups[group].lr[row].copy(), groups[group].hr[row].copy())
             for group, rows in enumerate(groups.rows)

@@ -10,6 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from mana_dist.data.degradation import BI, degrade
 from mana_dist.data.manifest import load_manifest
+from mana_dist.data.mixture import Dataset
 from mana_dist.data.row_groups import RowGroups
 from mana_dist.model import Mana, ModelConfig
 from mana_dist.train import validation
@@ -61,7 +62,7 @@ def all_reduce(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 def gains_by_hand(uri: str, network: Mana, rows: list[int]) -> list[float]:
     """Of samples by number: the model's PSNR on the window less that on the centre frame five times."""
     gains = []
-    with RowGroups(uri, load_manifest(uri), least=1, budget=0) as groups, torch.no_grad():
+    with RowGroups([Dataset(uri, load_manifest(uri))], least=1, budget=0) as groups, torch.no_grad():
         for row in rows:
             lr, hr = groups[row // 3].lr[row % 3][1:6], groups[row // 3].hr[row % 3]
             real, alone = (

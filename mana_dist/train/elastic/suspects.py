@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 
 from mana_dist import storage
 from mana_dist.config import Config
-from mana_dist.data.manifest import Manifest, Shard
+from mana_dist.data.manifest import Shard
+from mana_dist.data.mixture import Mixture, group_rows
 from mana_dist.data.motion import read_repeats
 from mana_dist.data.order import SampleOrder, slots_of
-from mana_dist.data.row_groups import group_rows
 from mana_dist.storage.retry import persistently
 from mana_dist.train.run_record import run_folder
 
@@ -37,39 +37,43 @@ class Suspect:
     suspected: bool
 
 
-def suspects(config: Config, manifest: Manifest, step: int, finite: list[bool]) -> list[Suspect]:
+def suspects(config: Config, mixture: Mixture, step: int, finite: list[bool]) -> list[Suspect]:
     """Return the samples of a step.
 
     Args:
         config: the run's configuration.
-        manifest: the training data's manifest.
+        mixture: the training data.
         step: the step, counted from 1 as on the console.
         finite: whether the worker's part of the loss was finite, by rank.
     """
     data, seed = config.data, config.run.seed
-    assert data.path is not None
-    groups = [(shard, index) for shard in manifest.shards for index in range(shard.groups)]
-    repeats = read_repeats(data.path, manifest, data.motion, data.readers)
-    order = SampleOrder(group_rows(manifest), data.batch_size, data.shuffle_groups, seed, repeats)
+    groups = [
+        (dataset, shard, index)
+        for dataset in mixture
+        for shard in dataset.manifest.shards
+        for index in range(shard.groups)
+    ]
+    repeats = read_repeats(mixture, data.motion, data.readers)
+    order = SampleOrder(group_rows(mixture), data.batch_size, data.shuffle_groups, seed, repeats)
     found = []
     for rank, is_finite in enumerate(finite):
         for slot in slots_of(rank, len(finite), data.batch_size):
             reference = order.sample(step - 1, slot)
-            shard, index = groups[reference.group]
-            clip, centre = _origin(data.path, shard, index, reference.row)
+            dataset, shard, index = groups[reference.group]
+            clip, centre = _origin(dataset.uri, shard, index, reference.row)
             row = index * shard.group_rows + reference.row
-            found.append(Suspect(slot, storage.join(data.path, shard.path), row, clip, centre, not is_finite))
+            found.append(Suspect(slot, storage.join(dataset.uri, shard.path), row, clip, centre, not is_finite))
     return found
 
 
-def record(config: Config, manifest: Manifest, step: int, loss: float, norm: float, finite: list[bool]) -> str:
+def record(config: Config, mixture: Mixture, step: int, loss: float, norm: float, finite: list[bool]) -> str:
     """Write ``<run>/nan_step_<step>.json``, and return its URI."""
     uri = storage.join(run_folder(config), f"nan_step_{step}.json")
     content = {
         "step": step,
         "loss": _plain(loss),
         "gradient_norm": _plain(norm),
-        "samples": [asdict(suspect) for suspect in suspects(config, manifest, step, finite)],
+        "samples": [asdict(suspect) for suspect in suspects(config, mixture, step, finite)],
     }
     persistently(storage.write_bytes, uri, json.dumps(content, indent=1).encode())
     return uri

@@ -1,17 +1,20 @@
 """The checks of a training's inputs that need neither Ray nor a GPU."""
 
+from collections.abc import Sequence
+
 from pyarrow import fs
 
 from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.data.manifest import Manifest, check_dataset
+from mana_dist.data.mixture import Dataset, Mixture
 from mana_dist.errors import UserError
 from mana_dist.registry.names import check_names
 from mana_dist.train.schedule import stages
 
 
-def check_inputs(config: Config) -> Manifest:
-    """Check the schedule, the data, the storage and the names for MLflow, and return the training data's manifest.
+def check_inputs(config: Config) -> Mixture:
+    """Check the schedule, the data, the storage and the names for MLflow, and return the training data.
 
     Raises:
         UserError: one of them cannot be used; names the key to mend.
@@ -23,14 +26,31 @@ def check_inputs(config: Config) -> Manifest:
         raise UserError("schedule: all stages have 0 steps; give at least one of them some")
     if run.keep_best and not data.validation_path:
         raise UserError(f"run.keep_best {run.keep_best} needs validations; give data.validation_path too")
-    manifest = check_dataset(data.path, "data.path", config.model.frames, data.crop)
-    _check_shards(data.path, "data.path", manifest)
+    mixture = [_checked(config, data.path, "data.path", data.weight)]
+    mixture += [_checked(config, each.path, f"data.more {each.path}", each.weight) for each in data.more]
+    _check_different(mixture)
     if data.validation_path:
         held_out = check_dataset(data.validation_path, "data.validation_path", config.model.frames, crop=1)
         _check_shards(data.validation_path, "data.validation_path", held_out)
     storage.check_writable(run.storage, "run.storage")
     check_names(config.mlflow, run.name)
-    return manifest
+    return tuple(mixture)
+
+
+def _checked(config: Config, uri: str, key: str, weight: int) -> Dataset:
+    manifest = check_dataset(uri, key, config.model.frames, config.data.crop)
+    _check_shards(uri, key, manifest)
+    return Dataset(uri, manifest, weight)
+
+
+def _check_different(mixture: Sequence[Dataset]) -> None:
+    folders = [storage.resolve(dataset.uri).rstrip("/") for dataset in mixture]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise UserError(f"data.more: {folder} is there twice; give it a weight instead")
+    scales = {dataset.manifest.scale for dataset in mixture}
+    if len(scales) > 1:
+        raise UserError(f"data.more: its datasets are of different scales ({sorted(scales)}); train on one at a time")
 
 
 def _check_shards(uri: str, key: str, manifest: Manifest) -> None:

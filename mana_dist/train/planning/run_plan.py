@@ -9,7 +9,7 @@ import torch
 
 from mana_dist.config import Config, RunConfig
 from mana_dist.console import log
-from mana_dist.data.manifest import Manifest
+from mana_dist.data.mixture import Dataset, Mixture, samples
 from mana_dist.errors import redacted
 from mana_dist.model import Mana
 from mana_dist.model.mana import parameter_count
@@ -113,7 +113,7 @@ def dry_run(config: Config) -> None:
         UserError: the data, the storage or the tracking server cannot be used, or the run of this name is another
             training.
     """
-    manifest = check_inputs(config)
+    mixture = check_inputs(config)
     quiet_mlflow()
     from mana_dist.train.tracking.mlflow_run import check_server  # MLflow takes seconds to import
 
@@ -121,11 +121,11 @@ def dry_run(config: Config) -> None:
     check_server(tracking_uri, config.mlflow.experiment)
     record = run_record.load(config) if config.run.name else None
     if record:
-        run_record.check_same_training(config, manifest, record)
+        run_record.check_same_training(config, mixture, record)
     starting_weights.look_up(config, tracking_uri, record)
     config = with_precision(config, record, _precision_here)
-    plan = make_plan(config, manifest.samples)
-    for line in (*_target(config, manifest, tracking_uri, record), *describe(config, plan)):
+    plan = make_plan(config, samples(mixture))
+    for line in (*_target(config, mixture, tracking_uri, record), *describe(config, plan)):
         log.info(line)
     log.info(_expected_time(plan, pace(config, plan, record)))
     log.info("dry run: data, storage and tracking server can be used; nothing was started")
@@ -155,18 +155,24 @@ def _precision_here(run: RunConfig) -> PrecisionChoice:
     return replace(choice, reason=f"{choice.reason}; the cluster's nodes may differ") if _on_a_cluster() else choice
 
 
-def _target(config: Config, manifest: Manifest, tracking_uri: str, record: RunRecord | None) -> list[str]:
+def _target(config: Config, mixture: Mixture, tracking_uri: str, record: RunRecord | None) -> list[str]:
     run, data = config.run, config.data
     name = run.name or "(named after the time)"
     validation = f"validation: {data.validation_path}" if data.validation_path else "no validation"
-    shards = len(manifest.shards)
     workers = f"{run.workers} of {run.cpus_per_worker} CPU(s), device {run.device}, {run.precision}"
     return [
         f"run {name} in {run.storage}{' (exists: would resume)' if record else ''}",
         f"tracked in {redacted(tracking_uri)}, experiment {config.mlflow.experiment}",
-        f"data: {data.path}: {manifest.samples} samples in {shards} shard(s); {validation}",
+        *(_described(dataset) for dataset in mixture),
+        validation,
         f"workers: {workers}, ZeRO stage {run.zero_stage}",
     ]
+
+
+def _described(dataset: Dataset) -> str:
+    often = f", each {dataset.weight} times an epoch" if dataset.weight > 1 else ""
+    manifest = dataset.manifest
+    return f"data: {dataset.uri}: {manifest.samples} samples in {len(manifest.shards)} shard(s){often}"
 
 
 def describe(config: Config, plan: Plan) -> list[str]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import mana_dist
 from mana_dist.config import Config
-from mana_dist.data.manifest import Manifest, load_manifest
+from mana_dist.data.manifest import load_manifest
+from mana_dist.data.mixture import Dataset, Mixture
 from mana_dist.errors import redacted
 from mana_dist.registry.inputs import dataset_input
-from mana_dist.train.run_record import fingerprint, run_folder
+from mana_dist.train.run_record import run_folder
 from mana_dist.train.schedule import stages
 
 if TYPE_CHECKING:
@@ -35,20 +36,20 @@ class Page:
     inputs: Sequence["DatasetInput"] = ()
 
 
-def describe(config: Config, manifest: Manifest) -> Page:
+def describe(config: Config, mixture: Mixture) -> Page:
     """Return the page of a training that this process begins.
 
     Args:
         config: the run's.
-        manifest: of its training data.
+        mixture: its training data.
     """
-    inputs = [_input("training", str(config.data.path), manifest)]
+    inputs = [_input("training", dataset) for dataset in mixture]
     if config.data.validation_path:
         inputs.append(validation_input(config))
     tags = {
         "mlflow.source.name": command(sys.orig_argv),
         "mlflow.source.type": "JOB" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else "LOCAL",
-        "mlflow.note.content": _note(config, manifest),
+        "mlflow.note.content": _note(config, mixture),
         "mana_dist.version": mana_dist.__version__,
         **git_tags(os.path.dirname(mana_dist.__file__)),
     }
@@ -58,7 +59,7 @@ def describe(config: Config, manifest: Manifest) -> Page:
 def validation_input(config: Config) -> "DatasetInput":
     """Return the validation dataset of a run that has one."""
     uri = str(config.data.validation_path)
-    return _input("validation", uri, load_manifest(uri))
+    return _input("validation", Dataset(uri, load_manifest(uri)))
 
 
 def command(arguments: Iterable[str]) -> str:
@@ -94,19 +95,21 @@ def _git(folder: str, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _input(context: str, uri: str, manifest: Manifest) -> "DatasetInput":
+def _input(context: str, dataset: Dataset) -> "DatasetInput":
     kept = ("samples", "clips", "frames", "stride", "patch", "scale", "degradation", "reader")
-    profile = {name: getattr(manifest, name) for name in kept}
-    name = uri.rstrip("/").rpartition("/")[2] or context
-    return dataset_input(name, fingerprint(manifest), uri, profile, context)
+    profile = {"weight": dataset.weight, **{name: getattr(dataset.manifest, name) for name in kept}}
+    name = dataset.uri.rstrip("/").rpartition("/")[2] or context
+    return dataset_input(name, dataset.fingerprint, dataset.uri, profile, context)
 
 
-def _note(config: Config, manifest: Manifest) -> str:
+def _note(config: Config, mixture: Mixture) -> str:
     model = config.model
+    samples = sum(dataset.manifest.samples for dataset in mixture)
+    clips = sum(dataset.manifest.clips for dataset in mixture)
     planned = ", ".join(f"stage {stage.number}: {stage.stop - stage.start}" for stage in stages(config))
     return redacted(
         f"Training of an x{model.scale} model (attention `{model.attention}`, {model.channels} channels, windows of "
-        f"{model.frames} frames) on {manifest.samples:,} samples of {manifest.clips} clips; steps: {planned}.\n\n"
+        f"{model.frames} frames) on {samples:,} samples of {clips} clips; steps: {planned}.\n\n"
         f"Everything of the run is in `{run_folder(config)}`. If it ended early, the same command with "
         f"`--run.name {config.run.name}` goes on with it."
     )

@@ -9,6 +9,7 @@ import pytest
 from mana_dist.config import Config, DataConfig, RunConfig
 from mana_dist.data.feed import Feed
 from mana_dist.data.manifest import load_manifest
+from mana_dist.data.mixture import Dataset
 from mana_dist.train.elastic import suspects
 from tests.data.shards import plain_array
 from tests.train.datasets import make_dataset
@@ -24,9 +25,9 @@ def config(tmp_path: Path) -> Config:
 def test_names_the_very_samples_that_the_workers_had(config: Config, tmp_path: Path) -> None:
     """With crops as large as the samples, a batch's mean tells its samples: flips and transposes keep it."""
     assert config.data.path is not None
-    manifest = load_manifest(config.data.path)
+    mixture = (Dataset(config.data.path, load_manifest(config.data.path)),)
     step = 8
-    uri = suspects.record(config, manifest, step, float("nan"), 0.5, finite=[True, False])
+    uri = suspects.record(config, mixture, step, float("nan"), 0.5, finite=[True, False])
     content = json.loads(Path(uri).read_text())
     assert uri == str(tmp_path / "one" / "nan_step_8.json")
     assert (content["step"], content["loss"], content["gradient_norm"]) == (8, "nan", 0.5)
@@ -34,7 +35,7 @@ def test_names_the_very_samples_that_the_workers_had(config: Config, tmp_path: P
     assert [sample["suspected"] for sample in content["samples"]] == [False, False, True, True, True]
     delivered = []
     for rank in (0, 1):
-        with Feed(config.data.path, manifest, config.data, 7, 3, rank=rank, world_size=2, start_step=step - 1) as feed:
+        with Feed(mixture, config.data, 7, 3, rank=rank, world_size=2, start_step=step - 1) as feed:
             delivered += [float(hr.float().mean()) for hr in next(feed).hr]
     for sample, mean in zip(content["samples"], delivered, strict=True):
         table = pq.read_table(sample["shard"])
@@ -48,6 +49,6 @@ def test_a_shard_that_cannot_be_read_keeps_its_place(config: Config) -> None:
     manifest = load_manifest(config.data.path)
     for shard in manifest.shards:
         Path(config.data.path, shard.path).write_bytes(b"")
-    found = suspects.suspects(config, manifest, 1, finite=[False])
+    found = suspects.suspects(config, (Dataset(config.data.path, manifest),), 1, finite=[False])
     assert len(found) == 5
     assert all(one.clip is None and one.centre is None and one.suspected for one in found)

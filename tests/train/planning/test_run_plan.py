@@ -138,7 +138,7 @@ def test_nothing_is_started_nor_left_behind(
     dry_run(small(tmp_path, samples))
     out = capsys.readouterr().out
     assert "data: " in out
-    assert "10 samples in 1 shard(s); no validation" in out
+    assert "10 samples in 1 shard(s)\nno validation\n" in out
     assert "expected time: " in out
     assert out.splitlines()[-1].startswith("dry run: data, storage and tracking server can be used")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -8,6 +8,7 @@ import pytest
 import mana_dist
 from mana_dist.config import Config, DataConfig, RunConfig
 from mana_dist.data.manifest import load_manifest
+from mana_dist.data.mixture import Dataset
 from mana_dist.train.tracking import run_page
 from tests.train.datasets import make_dataset
 
@@ -61,7 +62,7 @@ def test_a_page_names_version_and_data(tmp_path: Path) -> None:
         make_dataset(str(tmp_path / name), 4)
     data = DataConfig(path=str(tmp_path / "samples"), validation_path=f"{tmp_path}/held-out/")
     config = Config(data=data, run=RunConfig(name="mine", storage=str(tmp_path)))
-    page = run_page.describe(config, load_manifest(str(data.path)))
+    page = run_page.describe(config, (Dataset(str(data.path), load_manifest(str(data.path))),))
     assert page.tags["mana_dist.version"] == mana_dist.__version__
     assert f"{tmp_path}{os.sep}mine" in page.tags["mlflow.note.content"]
     named = [(given.dataset.name, [tag.value for tag in given.tags]) for given in page.inputs]

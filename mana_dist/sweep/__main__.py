@@ -1,4 +1,4 @@
-"""The command ``mana sweep memory|window``: a few options, and every key of ``mana train``."""
+"""The command ``mana sweep memory|window|alignment``: a few options, and every key of ``mana train``."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ from mana_dist import storage
 from mana_dist.arguments import Parser
 from mana_dist.config import Config
 from mana_dist.errors import UserError
-from mana_dist.sweep.variations import FRAMES, SLOTS, WINDOWS, Sweep, memory_sweep, window_sweep
+from mana_dist.model.config import KINDS_IN_THE_BOX
+from mana_dist.sweep.variations import FRAMES, SLOTS, WINDOWS, Sweep, alignment_sweep, memory_sweep, window_sweep
 
 # The rest of the package is imported where it is used: it brings torch, and a mistake on the command line should be
 # reported at once.
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         UserError: bad usage or bad input.
     """
-    sweeps = {"memory": _memory, "window": _window}
+    sweeps = {"memory": _memory, "window": _window, "alignment": _alignment}
     parser = Parser(prog="mana sweep", description="Train one model per setting, and compare them.")
     parser.add_argument("sweep", choices=sweeps, help="what is varied: mana sweep memory --help says more")
     sweeps[parser.parse_args(arguments[:1]).sweep](arguments[1:])
@@ -45,6 +46,15 @@ def _window(arguments: Sequence[str]) -> None:
     options, keys = parser.parse_known_args(arguments)
     config = configuration.parse(keys, prog="mana sweep window")
     _run(config, window_sweep(config, options.windows, options.lengths, grid=options.grid), options)
+
+
+def _alignment(arguments: Sequence[str]) -> None:
+    parser = _parser("alignment", "Train MANA with several kinds of alignment of neighbour frames, and compare.")
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", default=list(KINDS_IN_THE_BOX), help="values of "
+        f"model.attention (default {' '.join(KINDS_IN_THE_BOX)}); none is the network of a single frame")  # fmt: skip
+    options, keys = parser.parse_known_args(arguments)
+    config = configuration.parse(keys, prog="mana sweep alignment")
+    _run(config, alignment_sweep(config, options.kinds), options)
 
 
 def _run(config: Config, sweep: Sweep, options: argparse.Namespace) -> None:

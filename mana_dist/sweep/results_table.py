@@ -7,11 +7,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mana_dist.evaluate.neighbours import GAIN
 from mana_dist.evaluate.report import markdown
 from mana_dist.evaluate.report.metrics_table import NOTHING, Cell, Mark, marked
 from mana_dist.evaluate.report.text import to_html, to_markdown
 from mana_dist.evaluate.results import Scores
 from mana_dist.metrics import METRICS, Metric
+from mana_dist.model.mana import parameter_count
 from mana_dist.progress import count
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import Plan, Trial
@@ -20,6 +22,7 @@ from mana_dist.sweep.variations import Setting, Sweep
 COLUMNS = tuple(metric for metric in METRICS.values() if metric.in_sweeps)
 """Metrics shown for each dataset: PSNR, SSIM and LPIPS over RGB, as in the paper."""
 ALL = "mean over all clips"
+_ASIDE = ("neighbour gain (dB)", "parameters", "s / step", "GiB / worker")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Row:
     values: tuple[Value, ...]  # by dataset, then by metric, in the table's order
     step_seconds: Value  # of an optimizer step of the last stage
     memory_bytes: Value  # the most that a worker took
+    neighbour_gain: Value = Value(None)  # over all clips, dB; of models that see neighbour frames
+    parameters: int | None = None  # of the model
     note: str = ""  # which trials are missing and why; mostly empty
 
 
@@ -95,9 +100,9 @@ def cells(table: Table) -> list[tuple[Cell, ...]]:
 
 
 def to_markdown_text(table: Table) -> str:
-    """Return a Markdown table: Table 3, and two columns of costs; failures below."""
+    """Return a Markdown table: Table 3, and columns about the model; failures below."""
     head = ["", *(f"{to_markdown(name)} {column.heading}" for name in table.datasets for column in COLUMNS)]
-    head += ["s / step", "GiB / worker"]
+    head += [*_ASIDE]
     lines = [head, ["---"] * len(head)]
     for row, shown in zip(table.rows, cells(table), strict=True):
         lines.append([to_markdown(label(row, table)), *map(markdown.marked, shown), *costs(row)])
@@ -111,10 +116,10 @@ def to_csv(table: Table) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     keys = [f"{name} {column.title}" for name in table.datasets for column in COLUMNS]
-    keys += ["seconds per step", "bytes per worker"]
+    keys += ["seconds per step", "bytes per worker", "neighbour gain (dB)"]
     writer.writerow(["setting", "seeds", *(part for key in keys for part in (key, f"{key} spread")), "note"])
     for row in table.rows:
-        values = [*row.values, row.step_seconds, row.memory_bytes]
+        values = [*row.values, row.step_seconds, row.memory_bytes, row.neighbour_gain]
         numbers = [number for value in values for number in (value.mean, value.spread)]
         writer.writerow([row.setting.label, len(row.trials), *("" if n is None else n for n in numbers), row.note])
     return stream.getvalue()
@@ -131,8 +136,8 @@ def to_html_table(table: Table) -> str:
         parts += [f"<td>{text}</td>" for text in costs(row)]
         body.append(f'<tr><th scope="row">{to_html(label(row, table))}</th>{"".join(parts)}</tr>')
     return (
-        f'<table><thead><tr><td></td>{groups}<th colspan="2">cost</th></tr><tr><td></td>{heads}<th>s / step</th>'
-        f"<th>GiB / worker</th></tr></thead><tbody>{''.join(body)}</tbody></table>"
+        f'<table><thead><tr><td></td>{groups}<th colspan="{len(_ASIDE)}">model</th></tr><tr><td></td>{heads}'
+        f"{''.join(f'<th>{name}</th>' for name in _ASIDE)}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     )
 
 
@@ -151,9 +156,11 @@ def label(row: Row, table: Table) -> str:
 
 
 def costs(row: Row) -> list[str]:
-    """Return time and memory per step as shown."""
-    seconds, memory = row.step_seconds.mean, row.memory_bytes.mean
+    """Return what a row says about the model beside its quality, as shown."""
+    seconds, memory, gain = row.step_seconds.mean, row.memory_bytes.mean, row.neighbour_gain.mean
     return [
+        NOTHING if gain is None else f"{gain:+.2f}",
+        NOTHING if row.parameters is None else f"{row.parameters / 1e6:.2f} M",
         NOTHING if seconds is None else f"{seconds:#.3g}".rstrip("."),
         NOTHING if memory is None else f"{memory / 2**30:.2f}",
     ]
@@ -175,7 +182,17 @@ def _row(setting: Setting, plan: Plan, outcomes: Mapping[str, Outcome], datasets
         if trial not in done:
             notes.append(f"seed {trial.seed} {f'{outcome.status}: {outcome.reason}' if outcome else 'not done'}")
     seconds, memory = [outcome.step_seconds for outcome in found], [outcome.memory_bytes for outcome in found]
-    return Row(setting, done, tuple(values), _value(seconds), _value(memory), "; ".join(notes))
+    gains = [None if outcome.mean is None else outcome.mean.sampled.get(GAIN.name) for outcome in found]
+    return Row(
+        setting=setting,
+        trials=done,
+        values=tuple(values),
+        step_seconds=_value(seconds),
+        memory_bytes=_value(memory),
+        note="; ".join(notes),
+        neighbour_gain=_value(gains),
+        parameters=None if setting.model is None else parameter_count(setting.model),
+    )
 
 
 def _over_seeds(scores: Sequence[Scores | None], metric: Metric) -> Value:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mana_dist.config import Config
-from mana_dist.model.config import ModelConfig
+from mana_dist.model.config import KINDS_IN_THE_BOX, ModelConfig
 
 SLOTS = (0, 128, 256, 512, 1024)  # the paper's Table 3
 WINDOWS = (5, 7, 9, 11, 13)
@@ -68,6 +68,18 @@ def window_sweep(
         tuple(_window(config, side, length) for side, length in dict.fromkeys(pairs)),
         shares_stage1=False,
     )
+
+
+def alignment_sweep(config: Config, kinds: Sequence[str] = KINDS_IN_THE_BOX) -> Sweep:
+    """Return the sweep over kinds of alignment, all else equal: the same samples in the same order, the same steps."""
+    from mana_dist.model.mana import parameter_count  # brings torch
+
+    settings = []
+    for kind in dict.fromkeys(kinds):
+        setting = _setting(config, kind, kind, 0, kind, attention=kind)
+        millions = 0 if setting.model is None else parameter_count(setting.model) / 1e6
+        settings.append(dataclasses.replace(setting, x=millions))
+    return Sweep("sweep-alignment", "Alignment", "parameters (millions)", tuple(settings), shares_stage1=False)
 
 
 def _window(config: Config, side: int, frames: int) -> Setting:

@@ -1,5 +1,6 @@
 """Table 3 from outcomes, by hand."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mana_dist.sweep import publish, sweep_plots, trial_outcomes
 from mana_dist.sweep.results_table import best, make_table, to_csv, to_markdown_text
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import make_plan
-from mana_dist.sweep.variations import memory_sweep, window_sweep
+from mana_dist.sweep.variations import alignment_sweep, memory_sweep, window_sweep
 from tests.sweep.outcomes import CONFIG, finished
 
 SWEEP = memory_sweep(CONFIG, (0, 4, 8))
@@ -25,11 +26,11 @@ def test_a_row_per_setting_with_the_best_two_marked() -> None:
     assert to_markdown_text(make_table(SWEEP, plan, outcomes)) == (
         "**best**, _second best_; ↑ larger is better, ↓ smaller is better; one seed each: --samples 3 would tell how "
         "much of a difference is chance\n\n"
-        "|  | a PSNR (dB) ↑ | a SSIM ↑ | a LPIPS ↓ | s / step | GiB / worker |\n"
-        "| --- | --- | --- | --- | --- | --- |\n"
-        "| No_Mem | 31.00 | 0.3100 | **0.3100** | 0.500 | 1.00 |\n"
-        "| N = 4 | **33.00** | **0.3300** | 0.3300 | 0.750 | 1.00 |\n"
-        "| N = 8 | _32.00_ | _0.3200_ | _0.3200_ | 1.00 | 1.00 |\n"
+        "|  | a PSNR (dB) ↑ | a SSIM ↑ | a LPIPS ↓ | neighbour gain (dB) | parameters | s / step | GiB / worker |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        f"| No_Mem | 31.00 | 0.3100 | **0.3100** | {NOTHING} | 0.01 M | 0.500 | 1.00 |\n"
+        f"| N = 4 | **33.00** | **0.3300** | 0.3300 | {NOTHING} | 0.01 M | 0.750 | 1.00 |\n"
+        f"| N = 8 | _32.00_ | _0.3200_ | _0.3200_ | {NOTHING} | 0.01 M | 1.00 | 1.00 |\n"
     )
 
 
@@ -53,6 +54,22 @@ def test_several_seeds_give_mean_and_spread_and_several_datasets_a_mean_over_all
     chosen = best(table, outcomes)
     assert chosen is not None
     assert chosen.name == "4-seed6"
+
+
+def test_what_neighbours_brought_stands_beside() -> None:
+    sweep = alignment_sweep(CONFIG, ("phases", "none"))
+    outcomes = {"phases-seed5": finished(31.0), "none-seed5": finished(30.0)}
+    mean = outcomes["phases-seed5"].mean
+    assert mean is not None
+    gained = dataclasses.replace(mean, sampled={"neighbour_gain": 0.375})
+    outcomes["phases-seed5"] = dataclasses.replace(outcomes["phases-seed5"], mean=gained)
+    table = make_table(sweep, make_plan(CONFIG, sweep, samples=1), outcomes)
+    rows = [
+        line.split(" | ") for line in to_markdown_text(table).splitlines() if line.startswith(("| phases", "| none"))
+    ]
+    assert [row[4] for row in rows] == ["+0.38", NOTHING]
+    assert "neighbour gain (dB)" in to_csv(table)
+    assert "+0.38" in publish.page(table, [], ())
 
 
 def test_a_setting_without_all_its_seeds_says_so_and_takes_no_place() -> None:
@@ -85,7 +102,7 @@ def test_what_failed_is_reported_and_takes_nothing_down() -> None:
     outcomes = {"3x3x7-seed5": finished(31.0), "5x5x7-seed5": failed}
     table = make_table(sweep, plan, outcomes)
     text = to_markdown_text(table)
-    assert f"| 5x5, 7 frames |{f' {NOTHING} |' * 5}" in text
+    assert f"| 5x5, 7 frames |{f' {NOTHING} |' * 4} 0.01 M |{f' {NOTHING} |' * 2}" in text
     assert "* 5x5, 7 frames: seed 5 failed: out of \\| memory\n" in text
     assert "* 13x13, 7 frames: failed: a window of 13x13 is larger than the crops of data.crop 12\n" in text
     lines = to_csv(table).splitlines()

@@ -18,7 +18,7 @@ from mana_dist.sweep.trial import last_stage, output_steps
 from mana_dist.sweep.trial_messages import Report, Task, from_line, parse_report, report_line, to_line
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import bases_left, left_to_do, make_plan, shared_steps, total_steps
-from mana_dist.sweep.variations import memory_sweep, window_sweep
+from mana_dist.sweep.variations import alignment_sweep, memory_sweep, window_sweep
 from tests.sweep.outcomes import CONFIG, finished
 
 FAILED = Outcome(status=Status.FAILED, reason="no")
@@ -44,6 +44,18 @@ def test_the_default_window_sweep_varies_one_thing_at_a_time() -> None:
     pairs = [(setting.model.window, setting.model.frames) for setting in settings if setting.model]
     assert pairs == [(5, 7), (7, 7), (9, 7), (11, 7), (13, 7), (9, 3), (9, 5)]
     assert len(window_sweep(config, grid=True).settings) == 15
+
+
+def test_the_alignment_sweep_varies_the_kind_alone() -> None:
+    settings = alignment_sweep(CONFIG).settings
+    assert [setting.label for setting in settings] == ["one_hot", "softmax_window", "dense", "phases", "none"]
+    assert [dataclasses.replace(setting.model, attention="one_hot") for setting in settings if setting.model] == (
+        [CONFIG.model] * 5
+    )
+    # The plots' place of each is its size: that of the one without neighbours is the smallest.
+    assert min(settings, key=lambda setting: setting.x).label == "none"
+    (wrong,) = alignment_sweep(CONFIG, ("phase",)).settings
+    assert wrong.problem.endswith("got phase; did you mean phases?")
 
 
 def test_a_setting_that_cannot_be_is_left_out_with_its_reason() -> None:

@@ -3,8 +3,7 @@
 import difflib
 from dataclasses import dataclass
 
-KINDS_IN_THE_BOX = ("one_hot", "softmax_window", "dense", "phases", "none")
-"""Values of ``model.attention`` in the package. Their modules bring torch, for which usage errors should not wait."""
+from mana_dist.model.alignment_names import NAMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ class ModelConfig:
                 raise ValueError(f"model.{name} must be odd and positive, got {getattr(self, name)}")
         if self.scale != 4:
             raise ValueError(f"model.scale must be 4 (the paper's network has two 2x pixel shuffles), got {self.scale}")
-        if self.attention not in KINDS_IN_THE_BOX:
+        if self.attention not in NAMES:
             from mana_dist.model.alignment import KINDS
 
             if self.attention not in KINDS:

@@ -8,7 +8,7 @@ from mana_dist import storage
 from mana_dist.arguments import Parser
 from mana_dist.config import Config
 from mana_dist.errors import UserError
-from mana_dist.model.config import KINDS_IN_THE_BOX
+from mana_dist.model.alignment_names import NAMES
 from mana_dist.sweep.variations import FRAMES, SLOTS, WINDOWS, Sweep, alignment_sweep, memory_sweep, window_sweep
 
 # The rest of the package is imported where it is used: it brings torch, and a mistake on the command line should be
@@ -50,8 +50,8 @@ def _window(arguments: Sequence[str]) -> None:
 
 def _alignment(arguments: Sequence[str]) -> None:
     parser = _parser("alignment", "Train MANA with several kinds of alignment of neighbour frames, and compare.")
-    parser.add_argument("--kinds", nargs="+", metavar="KIND", default=list(KINDS_IN_THE_BOX), help="values of "
-        f"model.attention (default {' '.join(KINDS_IN_THE_BOX)}); none is the network of a single frame")  # fmt: skip
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", default=list(NAMES), help="values of "
+        f"model.attention (default {' '.join(NAMES)}); none is the network of a single frame")  # fmt: skip
     options, keys = parser.parse_known_args(arguments)
     config = configuration.parse(keys, prog="mana sweep alignment")
     _run(config, alignment_sweep(config, options.kinds), options)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mana_dist.config import Config
-from mana_dist.model.config import KINDS_IN_THE_BOX, ModelConfig
+from mana_dist.model.alignment_names import NAMES
+from mana_dist.model.config import ModelConfig
 
 SLOTS = (0, 128, 256, 512, 1024)  # the paper's Table 3
 WINDOWS = (5, 7, 9, 11, 13)
@@ -70,7 +71,7 @@ def window_sweep(
     )
 
 
-def alignment_sweep(config: Config, kinds: Sequence[str] = KINDS_IN_THE_BOX) -> Sweep:
+def alignment_sweep(config: Config, kinds: Sequence[str] = NAMES) -> Sweep:
     """Return the sweep over kinds of alignment, all else equal: the same samples in the same order, the same steps."""
     from mana_dist.model.mana import parameter_count  # brings torch
 

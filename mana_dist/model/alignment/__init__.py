@@ -8,8 +8,8 @@ over a window brings its formula (``mana_dist.ops``).
 from mana_dist.kinds import Table
 from mana_dist.model.alignment.attention_kind import AlignmentKind, AttentionKind
 from mana_dist.model.alignment.cross_frame import Alignment, CrossFrameAttention, Sizes
-from mana_dist.model.config import KINDS_IN_THE_BOX
+from mana_dist.model.alignment_names import NAMES
 
-KINDS = Table[AlignmentKind](AlignmentKind, __name__, __path__, first=KINDS_IN_THE_BOX)
+KINDS = Table[AlignmentKind](AlignmentKind, __name__, __path__, first=NAMES)
 
 __all__ = ["KINDS", "Alignment", "AlignmentKind", "AttentionKind", "CrossFrameAttention", "Sizes"]

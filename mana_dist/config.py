@@ -197,7 +197,8 @@ class MlflowConfig:
         tracking_uri: MLflow server or database; left out, ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` (sqlite) in
             the working folder.
         experiment: MLflow experiment.
-        registered_model: name in the model registry under which finished models go; null: they are not registered.
+        registered_model: name in the model registry under which finished models go, with ``{scale}`` for the model's
+            scale; null: they are not registered.
         candidate: when the registry's alias ``candidate`` moves to a finished model. ``better``: where it points at
             none, or where the model has a higher PSNR than the one that it points at, and than bicubic, on the
             validation data. ``always`` and ``never``: without comparing.
@@ -205,7 +206,7 @@ class MlflowConfig:
 
     tracking_uri: str | None = None
     experiment: str = "mana"
-    registered_model: str | None = "mana-x4"
+    registered_model: str | None = "mana-x{scale}"
     candidate: Literal["better", "always", "never"] = "better"
 
 
@@ -220,6 +221,9 @@ class Config:
     mlflow: MlflowConfig = field(default_factory=MlflowConfig)
 
     def __post_init__(self) -> None:
+        if name := self.mlflow.registered_model:
+            named = dataclasses.replace(self.mlflow, registered_model=name.replace("{scale}", str(self.model.scale)))
+            object.__setattr__(self, "mlflow", named)
         if self.run.worker_range[1] > self.data.batch_size:
             raise ValueError(
                 f"run.workers ({self.run.workers}) must not exceed data.batch_size ({self.data.batch_size}): "

@@ -32,7 +32,7 @@ class Panel:
 
 
 def side_by_side(lr: Frame, bicubic: Frame, mana: Frame, hr: Frame) -> Frame:
-    """Return one uint8 RGB picture of LR | bicubic | MANA | HR, labelled; LR has (h, w, 3), the others (4h, 4w, 3)."""
+    """Return one uint8 RGB picture of LR | bicubic | MANA | HR, labelled; LR has (h, w, 3), the others are HR."""
     return row([Panel("LR", lr), Panel("bicubic", bicubic), Panel("MANA", mana), Panel("HR", hr)])
 
 
@@ -78,7 +78,7 @@ def to_data_uri(picture: Frame) -> str:
 
 @dataclass(frozen=True)
 class Region:
-    """A part of an HR frame; its sides and position are multiples of 4, so that it has an LR counterpart.
+    """A part of an HR frame; its sides and position are multiples of the scale, so that it has an LR counterpart.
 
     Attributes:
         top: first row, HR pixels.
@@ -86,6 +86,7 @@ class Region:
         height: rows.
         width: columns.
         difference: mean absolute difference of the two frames in it, on the scale to 255.
+        scale: HR pixels to a LR pixel.
     """
 
     top: int
@@ -93,6 +94,7 @@ class Region:
     height: int
     width: int
     difference: float
+    scale: int = 4
 
     def of(self, frame: Frame) -> Frame:
         """Return this part of an HR frame."""
@@ -100,28 +102,30 @@ class Region:
 
     def of_lr(self, frame: Frame) -> Frame:
         """Return the corresponding part of an LR frame."""
-        return frame[self.top // 4 : (self.top + self.height) // 4, self.left // 4 : (self.left + self.width) // 4]
+        top, left, height, width = (side // self.scale for side in (self.top, self.left, self.height, self.width))
+        return frame[top : top + height, left : left + width]
 
 
-def most_different_region(a: Frame, b: Frame, side: int = 160) -> Region:
+def most_different_region(a: Frame, b: Frame, scale: int = 4, side: int = 160) -> Region:
     """Return the region where two HR frames have the largest mean absolute difference.
 
     Args:
-        a: (H, W, 3) uint8; H and W are multiples of 4.
+        a: (H, W, 3) uint8; H and W are multiples of ``scale``.
         b: of the same shape.
-        side: side of the region in HR pixels, a multiple of 4; a smaller frame limits it.
+        scale: HR pixels to a LR pixel.
+        side: side of the region in HR pixels, rounded down to a multiple of ``scale``; a smaller frame limits it.
     """
-    # On the LR grid: sums over 4x4 blocks, then every window of blocks from a summed-area table.
+    # On the LR grid: sums over the pixels of each LR pixel, then every window of them from a summed-area table.
     difference = np.abs(a.astype(np.int32) - b).sum(axis=2)
-    rows, columns = difference.shape[0] // 4, difference.shape[1] // 4
-    blocks = difference.reshape(rows, 4, columns, 4).sum(axis=(1, 3))
+    rows, columns = difference.shape[0] // scale, difference.shape[1] // scale
+    blocks = difference.reshape(rows, scale, columns, scale).sum(axis=(1, 3))
     table = np.zeros((rows + 1, columns + 1), np.int64)
     table[1:, 1:] = blocks.cumsum(0).cumsum(1)
-    height, width = min(side // 4, rows), min(side // 4, columns)
+    height, width = min(side // scale, rows), min(side // scale, columns)
     sums = table[height:, width:] - table[:-height, width:] - table[height:, :-width] + table[:-height, :-width]
     top, left = np.unravel_index(int(sums.argmax()), sums.shape)
-    mean = float(sums[top, left]) / (height * width * 16 * 3)
-    return Region(int(top) * 4, int(left) * 4, height * 4, width * 4, mean)
+    mean = float(sums[top, left]) / (height * width * scale**2 * 3)
+    return Region(int(top) * scale, int(left) * scale, height * scale, width * scale, mean, scale)
 
 
 def _fitting(label: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -49,6 +49,11 @@ def test_defaults_and_the_paper_preset_are_the_papers(arguments: list[str]) -> N
     assert {key: flat[key] for key in PAPER} == PAPER
 
 
+def test_a_models_default_name_in_the_registry_is_that_of_its_scale() -> None:
+    assert parse(["--model.scale", "2"]).mlflow.registered_model == "mana-x2"
+    assert parse(["--model.scale", "3", "--mlflow.registered_model", "mine"]).mlflow.registered_model == "mine"
+
+
 def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("model: {channels: 16}\nschedule: {stage1: {lr: 1e-3}}\ndata: {crop: 48}\n")

@@ -4,6 +4,7 @@ import base64
 import io
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -59,21 +60,23 @@ def test_data_uri_holds_the_png() -> None:
     np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(base64.b64decode(data)))), image)
 
 
-def test_most_different_region_against_trying_every_place() -> None:
-    random = np.random.default_rng(1)
-    for height, width in [(64, 96), (12, 80), (20, 20)]:
-        a, b = random.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
-        region = pictures.most_different_region(a, b, side=20)
-        rows, columns = min(20, height), min(20, width)
-        places = {
-            (top, left): np.abs(
-                a[top : top + rows, left : left + columns].astype(int) - b[top : top + rows, left : left + columns]
-            ).mean()
-            for top in range(0, height - rows + 1, 4)
-            for left in range(0, width - columns + 1, 4)
-        }
-        best = max(places, key=lambda place: places[place])
-        assert (region.top, region.left, region.height, region.width) == (*best, rows, columns)
-        np.testing.assert_allclose(region.difference, places[best])
-        assert region.of(a).shape == (rows, columns, 3)
-        assert region.of_lr(a[::4, ::4]).shape == (rows // 4, columns // 4, 3)
+@pytest.mark.parametrize(
+    ("height", "width", "scale"), [(64, 96, 4), (12, 80, 4), (20, 20, 4), (64, 36, 2), (60, 96, 3)]
+)
+def test_most_different_region_against_trying_every_place(height: int, width: int, scale: int) -> None:
+    a, b = np.random.default_rng(1).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    region = pictures.most_different_region(a, b, scale, side=20)
+    side = 20 - 20 % scale
+    rows, columns = min(side, height), min(side, width)
+    places = {
+        (top, left): np.abs(
+            a[top : top + rows, left : left + columns].astype(int) - b[top : top + rows, left : left + columns]
+        ).mean()
+        for top in range(0, height - rows + 1, scale)
+        for left in range(0, width - columns + 1, scale)
+    }
+    best = max(places, key=lambda place: places[place])
+    assert (region.top, region.left, region.height, region.width) == (*best, rows, columns)
+    np.testing.assert_allclose(region.difference, places[best])
+    assert region.of(a).shape == (rows, columns, 3)
+    np.testing.assert_array_equal(region.of_lr(a[::scale, ::scale]), region.of(a)[::scale, ::scale])

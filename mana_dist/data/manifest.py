@@ -133,7 +133,7 @@ def load_manifest(uri: str) -> Manifest:
     return manifest
 
 
-def check_dataset(uri: str, key: str, frames: int, crop: int) -> Manifest:
+def check_dataset(uri: str, key: str, frames: int, crop: int, scale: int = 4) -> Manifest:
     """Check that a training can use a dataset, and return its manifest.
 
     Args:
@@ -141,9 +141,11 @@ def check_dataset(uri: str, key: str, frames: int, crop: int) -> Manifest:
         key: the configuration key of ``uri``, for the message.
         frames: T of the model.
         crop: side of the LR crop.
+        scale: the model's.
 
     Raises:
-        UserError: no manifest, no samples, samples of fewer frames than T, or frames smaller than the crop.
+        UserError: no manifest, no samples, samples of fewer frames than T or of another scale, or frames smaller than
+            the crop.
     """
     manifest = load_manifest(uri)
     if manifest.samples == 0:
@@ -152,6 +154,11 @@ def check_dataset(uri: str, key: str, frames: int, crop: int) -> Manifest:
         raise UserError(
             f"{key}: samples in {uri} have {manifest.frames} frames, model.frames is {frames}; "
             f"ingest with --frames-per-sample {frames} or lower model.frames"
+        )
+    if manifest.scale != scale:
+        raise UserError(
+            f"{key}: samples in {uri} are of scale {manifest.scale}, model.scale is {scale}; "
+            f"ingest with --scale {scale} or set model.scale {manifest.scale}"
         )
     smallest = min(manifest.shards, key=lambda shard: min(shard.height, shard.width))
     side = min(smallest.height, smallest.width)

@@ -90,7 +90,7 @@ def _cells(uri: str, place: tuple[str, int], rows: Sequence[int]) -> list[Frame]
 
 
 def _cell(lr: Frame, hr: Frame, name: str, flow: float) -> Frame:
-    region = pictures.most_different_region(bicubic_upsample(lr), hr, _SIDE)
+    region = pictures.most_different_region(bicubic_upsample(lr), hr, side=_SIDE)
     return pictures.row(
         [
             Panel(name, _fit(hr)),

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from mana_dist.model.alignment_names import NAMES
 
+SCALES = (2, 3, 4)
+"""Upscaling factors that there are networks for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -17,7 +20,7 @@ class ModelConfig:
         frames: T, the frames that a window holds, centre included; odd.
         window: side of the spatial search window of the cross-frame attention; odd. ``dense`` has none.
         memory_slots: N, columns of the memory bank; 0 leaves the memory module out (the paper's No_Mem).
-        scale: upscaling factor; the paper's network, and so ours, is built for 4.
+        scale: upscaling factor, 2, 3 or 4; the paper's is 4.
         attention: what the cross-frame attention takes from a neighbour frame. ``one_hot``: the best match in the
             window (the paper's method). ``softmax_window``: the average over the window by softmax. ``dense``: the
             same over the whole frame. These have the same parameters. ``phases``: no attention, but matched patches,
@@ -43,8 +46,8 @@ class ModelConfig:
         for name in ("frames", "window"):
             if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
                 raise ValueError(f"model.{name} must be odd and positive, got {getattr(self, name)}")
-        if self.scale != 4:
-            raise ValueError(f"model.scale must be 4 (the paper's network has two 2x pixel shuffles), got {self.scale}")
+        if self.scale not in SCALES:
+            raise ValueError(f"model.scale must be one of {', '.join(map(str, SCALES))}, got {self.scale}")
         if self.attention not in NAMES:
             from mana_dist.model.alignment import KINDS
 

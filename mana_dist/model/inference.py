@@ -98,7 +98,7 @@ def super_resolve(
         wanted: numbers of the frames to give, from 0; the others are only looked at. None: all.
 
     Yields:
-        (4h, 4w, 3) RGB of the frames' type, one for each wanted frame, in order.
+        (sh, sw, 3) RGB of the frames' type, s the model's scale, one for each wanted frame, in order.
 
     Raises:
         ValueError: a frame is not uint8 or uint16 (h, w, 3), or its size or type differs from the first one's.
@@ -143,7 +143,7 @@ def super_resolve_window(
         precision: as in :func:`super_resolve`.
 
     Returns:
-        (4h, 4w, 3) uint8 RGB.
+        (sh, sw, 3) uint8 RGB, s the model's scale.
 
     Raises:
         ValueError: another shape or dtype.

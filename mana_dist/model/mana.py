@@ -77,22 +77,25 @@ class MemoryAttention(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """Two 2x pixel shuffles, then two 3x3 convolutions to RGB (paper figure 5b).
+    """Pixel shuffles, then two 3x3 convolutions to RGB (paper figure 5b).
 
-    Widths at C = 128: 128 -> 512 -> shuffle 128 -> 256 -> shuffle 64 -> 64 -> 3; other C keep the proportions.
+    At scale 4 two shuffles of 2; widths at C = 128: 128 -> 512 -> shuffle 128 -> 256 -> shuffle 64 -> 64 -> 3; other C
+    keep the proportions. At 2 and 3, which the paper does not have, the second one alone, of 2 or 3.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, scale: int) -> None:
         super().__init__()
-        self.expand1 = nn.Conv2d(channels, 4 * channels, 3, padding=1)
-        self.expand2 = nn.Conv2d(channels, 2 * channels, 3, padding=1)
+        self.expand1 = nn.Conv2d(channels, 4 * channels, 3, padding=1) if scale == 4 else None
+        self._last = 3 if scale == 3 else 2
+        self.expand2 = nn.Conv2d(channels, self._last**2 * (channels // 2), 3, padding=1)
         self.refine = nn.Conv2d(channels // 2, channels // 2, 3, padding=1)
         self.to_rgb = nn.Conv2d(channels // 2, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, 3, 4H, 4W), the residual."""
-        x = leaky_relu(F.pixel_shuffle(self.expand1(x), 2))
-        x = leaky_relu(F.pixel_shuffle(self.expand2(x), 2))
+        """(B, C, H, W) -> (B, 3, sH, sW), the residual at scale s."""
+        if self.expand1 is not None:
+            x = leaky_relu(F.pixel_shuffle(self.expand1(x), 2))
+        x = leaky_relu(F.pixel_shuffle(self.expand2(x), self._last))
         x = leaky_relu(self.refine(x))
         residual: Tensor = self.to_rgb(x)
         return residual
@@ -104,6 +107,8 @@ class Mana(nn.Module):
     The encoder (3x3 convolution 3 -> C, LeakyReLU 0.1, residual blocks) is shared by all frames. The projected
     results of both attentions are added to the un-normalised centre feature; the decoder turns the sum into a
     residual on the bilinearly upsampled centre frame. At the paper's settings: 14.3 million parameters.
+
+    The output is s = ``config.scale`` times as high and as wide as a frame.
 
     Call :meth:`forward` on windows; or, over a video, :meth:`embed` each frame once and :meth:`reconstruct` each
     window from the embeddings: the same arithmetic without encoding a frame T times.
@@ -130,7 +135,7 @@ class Mana(nn.Module):
             )
         )
         self.decoder = nn.Sequential(*(ResidualBlock(channels) for _ in range(config.decoder_blocks)))
-        self.upsampler = Upsampler(channels)
+        self.upsampler = Upsampler(channels, config.scale)
         # Last, so that the other weights' random start does not depend on the number of memory slots.
         self.memory = MemoryAttention(config) if config.memory_slots else None
 
@@ -174,7 +179,7 @@ class Mana(nn.Module):
             value: V of all frames, (B, T, C', H, W).
 
         Returns:
-            (B, 3, 4H, 4W) in the dtype of ``centre`` (or the weights', if wider); not clamped to [0, 1].
+            (B, 3, sH, sW) in the dtype of ``centre`` (or the weights', if wider); not clamped to [0, 1].
         """
         query = self.attention.query(feature)
         attended = self.attention(feature, query, key, value)
@@ -192,7 +197,7 @@ class Mana(nn.Module):
         return fused if self.memory is None else fused + self.memory(query)
 
     def decode(self, fused: Tensor) -> Tensor:
-        """The residual of fused features: (B, C, H, W) -> (B, 3, 4H, 4W)."""
+        """The residual of fused features: (B, C, H, W) -> (B, 3, sH, sW)."""
         residual: Tensor = self.upsampler(self._blocks(self.decoder, fused))
         return residual
 
@@ -205,7 +210,7 @@ class Mana(nn.Module):
         return x
 
     def upsample(self, centre: Tensor) -> Tensor:
-        """The blurry frame that the residual adds to, (B, 3, H, W) -> (B, 3, 4H, 4W).
+        """The blurry frame that the residual adds to, (B, 3, H, W) -> (B, 3, sH, sW).
 
         In the dtype of ``centre``: bf16 could not tell all 256 levels apart.
         """
@@ -235,7 +240,7 @@ class Mana(nn.Module):
             frames: (B, T, 3, H, W), RGB in [0, 1], any H and W; T as configured.
 
         Returns:
-            (B, 3, 4H, 4W); not clamped to [0, 1].
+            (B, 3, sH, sW); not clamped to [0, 1].
 
         Raises:
             ValueError: not five dimensions, three channels and T frames.

@@ -18,8 +18,9 @@ from mana_dist.model.mana import FrameEmbedding, Mana
 
 DECODER_HALO = 24
 LEAST_SIDE = 32
-# Live activations of the upsampler's last convolutions, tensors of C/2 channels at 4x, measured at their peak.
-_TENSORS_AT_4X = 3
+# Live activations of the upsampler's last convolutions, tensors of C/2 channels in the output's size, measured at their
+# peak.
+_LIVE_TENSORS = 3
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def tiling_for(config: ModelConfig, height: int, width: int, budget: int, elemen
 
 def bytes_per_pixel(config: ModelConfig, element_size: int) -> int:
     """Activations alive at the network's widest point, the end of the upsampler, per LR pixel."""
-    return 16 * (config.channels // 2) * _TENSORS_AT_4X * element_size
+    return config.scale**2 * (config.channels // 2) * _LIVE_TENSORS * element_size
 
 
 def encoder_reach(config: ModelConfig) -> int:
@@ -63,7 +64,7 @@ def encoder_reach(config: ModelConfig) -> int:
 
 
 def decoder_reach(config: ModelConfig) -> int:
-    """LR pixels around a pixel that its 4x4 output pixels depend on, in the fused features."""
+    """LR pixels around a pixel that its output pixels depend on, in the fused features."""
     return 2 * config.decoder_blocks + 2
 
 
@@ -95,7 +96,7 @@ def reconstruct(model: Mana, centre: Tensor, feature: Tensor, key: Tensor, value
         tile = (..., rows, columns)
         return model.decode(model.fuse(feature[tile], query[tile], attended(rows, columns)))
 
-    details = _over_tiles(feature.shape, tiling.side, tiling.halo, 4, residual)
+    details = _over_tiles(feature.shape, tiling.side, tiling.halo, model.config.scale, residual)
     return model.upsample(centre) + details
 
 

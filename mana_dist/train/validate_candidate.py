@@ -68,7 +68,7 @@ def _comparable(config: Config, holder: Registered, tracking_uri: str) -> Mana:
     model = model_folder.load(holder.uri, tracking_uri)[0]
     if model.config.scale != config.model.scale:
         raise UserError(f"it upscales {model.config.scale} times per side, not {config.model.scale}")
-    check_dataset(str(config.data.validation_path), "data.validation_path", model.config.frames, crop=1)
+    check_dataset(str(config.data.validation_path), "data.validation_path", model.config.frames, 1, model.config.scale)
     return model
 
 

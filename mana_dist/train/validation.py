@@ -47,7 +47,7 @@ class Validation:
         self._count = len(chosen)
         gained = np.isin(np.arange(self._count), evenly_spaced(GAIN_SAMPLES, self._count))
         self._gained: list[bool] = gained[rank::world_size].tolist()
-        self._bicubic = [_scores(bicubic_upsample(lr[frames // 2]), hr) for lr, hr in self._samples]
+        self._bicubic = [_scores(_bicubic(lr[frames // 2], hr), hr) for lr, hr in self._samples]
 
     def run(self, model: Mana, step: int, device: torch.device, ended_stage: int | None = None) -> Validated:
         """Return the model's scores, and a picture of rank 0's first sample; collective.
@@ -129,9 +129,13 @@ def ended_stage(step: int, every: int, stages: Sequence[Stage]) -> int | None:
 
 def _picture(lr: NDArray[np.uint8], output: NDArray[np.uint8], hr: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return LR, bicubic, output and HR side by side, cut to the region where bicubic differs most from HR."""
-    bicubic = bicubic_upsample(lr)
-    region = pictures.most_different_region(bicubic, hr)
+    bicubic = _bicubic(lr, hr)
+    region = pictures.most_different_region(bicubic, hr, hr.shape[0] // lr.shape[0])
     return pictures.side_by_side(region.of_lr(lr), *(region.of(frame) for frame in (bicubic, output, hr)))
+
+
+def _bicubic(lr: NDArray[np.uint8], hr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return bicubic_upsample(lr, hr.shape[0] // lr.shape[0])
 
 
 def _scores(output: NDArray[np.uint8], hr: NDArray[np.uint8]) -> tuple[float, float]:

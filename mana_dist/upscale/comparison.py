@@ -38,8 +38,9 @@ class Comparison:
             (H, W, 3) uint8: bicubic on the left, the result on the right.
         """
         lr, result = to_8_bits(lr), to_8_bits(result)
-        bicubic = bicubic_upsample(lr)
-        region = pictures.most_different_region(bicubic, result)
+        scale = result.shape[0] // lr.shape[0]
+        bicubic = bicubic_upsample(lr, scale)
+        region = pictures.most_different_region(bicubic, result, scale)
         if region.difference > self.difference:
             self.difference = region.difference
             cut = (region.of_lr(lr), region.of(bicubic), region.of(result))

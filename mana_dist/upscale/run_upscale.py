@@ -63,8 +63,8 @@ def upscale(
         whole = survey_of(source, settings)
     first, end = wanted_frames(whole, settings)
     surveyed = survey_within(whole, first, end)
-    check_size(surveyed, settings)
     loaded = model_folder.load_identified(model, tracking_uri)
+    check_size(surveyed, settings, loaded.config.model.scale)
     marked = mark.mark(loaded.sha256, surveyed.bytes, settings)
     with _errors(f"{destination}: cannot be looked at"):
         if is_done(destination, marked, surveyed.modified, settings, overwrite=overwrite):

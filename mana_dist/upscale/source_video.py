@@ -10,7 +10,6 @@ from itertools import islice, pairwise
 import av
 
 from mana_dist import storage
-from mana_dist.data.config import SCALE
 from mana_dist.errors import UserError
 from mana_dist.upscale import segments
 from mana_dist.upscale.config import Settings
@@ -84,14 +83,14 @@ class SourceError(UserError):
     """Error: a video cannot be upscaled, on whatever machine."""
 
 
-def check_size(found: Survey, settings: Settings) -> None:
-    """Check that the frames are large enough for the codec, and more than a pixel.
+def check_size(found: Survey, settings: Settings, scale: int) -> None:
+    """Check that the frames are, ``scale`` times as large, large enough for the codec, and more than a pixel.
 
     Raises:
         SourceError: they are not.
     """
     least = settings.traits.least_side
-    height, width = SCALE * found.height, SCALE * found.width
+    height, width = scale * found.height, scale * found.width
     if found.height == found.width == 1:
         raise SourceError(f"{found.uri}: its frames are of one pixel; there is nothing to upscale in them")
     if min(height, width) < least:

@@ -77,7 +77,7 @@ def test_a_run_checks_all_of_its_datasets(tmp_path: Path) -> None:
     assert check_inputs(config(tmp_path, MoreData(path=second.uri, weight=2))) == (first, second)
     with pytest.raises(UserError, match=r"data\.more: .*/a is there twice; give it a weight"):
         check_inputs(config(tmp_path, MoreData(path=f"{first.uri}/")))
-    with pytest.raises(UserError, match=r"data\.more: its datasets are of different scales"):
+    with pytest.raises(UserError, match=r"data\.more .*x2: samples in .*x2 are of scale 2, model\.scale is 4"):
         check_inputs(config(tmp_path, MoreData(path=str(tmp_path / "x2"))))
     with pytest.raises(UserError, match=r"nowhere: no finished sample dataset there"):
         check_inputs(config(tmp_path, MoreData(path=str(tmp_path / "nowhere"))))

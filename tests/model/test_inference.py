@@ -13,11 +13,11 @@ from mana_dist.model.inference import Frame, _Ring, super_resolve, super_resolve
 PADDINGS: tuple[Padding, ...] = ("reflection", "replicate", "reflection_circle", "circle")
 
 
-def random_model(frames: int = 5, attention: str = "one_hot") -> Mana:
+def random_model(frames: int = 5, attention: str = "one_hot", scale: int = 4) -> Mana:
     """A tiny model whose attention projections are not zero, so that every frame of the window matters."""
     torch.manual_seed(0)
     small = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, window=3, memory_slots=4)
-    model = Mana(dataclasses.replace(small, frames=frames, attention=attention))
+    model = Mana(dataclasses.replace(small, frames=frames, attention=attention, scale=scale))
     for parameter in model.attention.project.parameters():
         torch.nn.init.normal_(parameter)
     return model.eval()
@@ -55,6 +55,17 @@ def test_streaming_equals_plain_forward_for_other_attentions(attention: str) -> 
     model, frames = random_model(attention=attention), clip(8)
     for frame, expected in zip(super_resolve(model, frames), plain(model, frames, "reflection"), strict=True):
         assert np.abs(frame - expected.clamp(0, 1).permute(1, 2, 0).numpy() * 255).max() <= 0.5 + 255e-5
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_streaming_tiles_and_the_plain_forward_agree_at_other_scales(scale: int) -> None:
+    model, frames = random_model(scale=scale), clip(6, height=70, width=50)
+    for memory in (None, 1):
+        results = super_resolve(model, frames, memory=memory)
+        for frame, expected in zip(results, plain(model, frames, "reflection"), strict=True):
+            assert frame.shape == (scale * 70, scale * 50, 3)
+            # Half a step of quantisation, and what rounding in another order adds to random weights' large numbers.
+            assert np.abs(frame - expected.clamp(0, 1).permute(1, 2, 0).numpy() * 255).max() <= 0.5 + 255e-4
 
 
 @pytest.mark.parametrize("attention", ["one_hot", "softmax_window", "dense"])

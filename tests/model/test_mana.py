@@ -107,27 +107,28 @@ class Literal:
                 out.append((scores / scores.sum()) @ bank.T)
         return torch.stack(out, 1).view(-1, height, width)
 
-    def shuffle(self, x: Tensor) -> Tensor:
-        channels, height, width = x.shape[0] // 4, x.shape[1], x.shape[2]
-        out = x.new_zeros(channels, 2 * height, 2 * width)
-        for i in range(2):
-            for j in range(2):
-                out[:, i::2, j::2] = x[2 * i + j :: 4]
+    def shuffle(self, x: Tensor, side: int) -> Tensor:
+        channels, height, width = x.shape[0] // side**2, x.shape[1], x.shape[2]
+        out = x.new_zeros(channels, side * height, side * width)
+        for i in range(side):
+            for j in range(side):
+                out[:, i::side, j::side] = x[side * i + j :: side**2]
         return out
 
     def bilinear(self, frame: Tensor) -> Tensor:
-        _, height, width = frame.shape
+        (_, height, width), scale = frame.shape, self.config.scale
         out = []
-        for y in range(4 * height):
-            for x in range(4 * width):
-                sy, sx = min(max((y + 0.5) / 4 - 0.5, 0), height - 1), min(max((x + 0.5) / 4 - 0.5, 0), width - 1)
+        for y in range(scale * height):
+            for x in range(scale * width):
+                sy = min(max((y + 0.5) / scale - 0.5, 0), height - 1)
+                sx = min(max((x + 0.5) / scale - 0.5, 0), width - 1)
                 y0, x0 = math.floor(sy), math.floor(sx)
                 y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
                 fy, fx = sy - y0, sx - x0
                 top = (1 - fx) * frame[:, y0, x0] + fx * frame[:, y0, x1]
                 bottom = (1 - fx) * frame[:, y1, x0] + fx * frame[:, y1, x1]
                 out.append((1 - fy) * top + fy * bottom)
-        return torch.stack(out, 1).view(3, 4 * height, 4 * width)
+        return torch.stack(out, 1).view(3, scale * height, scale * width)
 
     def __call__(self, frames: Tensor) -> Tensor:
         features = [self.encode(frame) for frame in frames]
@@ -143,8 +144,9 @@ class Literal:
             x = x + self.conv(self.read_memory(query), "memory.project")
         for index in range(self.config.decoder_blocks):
             x = self.block(x, f"decoder.{index}")
-        x = leaky(self.shuffle(self.conv(x, "upsampler.expand1")))
-        x = leaky(self.shuffle(self.conv(x, "upsampler.expand2")))
+        if self.config.scale == 4:
+            x = leaky(self.shuffle(self.conv(x, "upsampler.expand1"), 2))
+        x = leaky(self.shuffle(self.conv(x, "upsampler.expand2"), 3 if self.config.scale == 3 else 2))
         x = leaky(self.conv(x, "upsampler.refine"))
         return self.bilinear(frames[middle]) + self.conv(x, "upsampler.to_rgb")
 
@@ -153,10 +155,12 @@ def leaky(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 0.1 * x)
 
 
-@pytest.mark.parametrize("attention", ALIKE)
-@pytest.mark.parametrize("slots", [5, 0])
-def test_output_and_gradients_equal_the_literal_network(slots: int, attention: str) -> None:
-    config = dataclasses.replace(SMALL, memory_slots=slots, attention=attention)
+@pytest.mark.parametrize(
+    ("attention", "slots", "scale"),
+    [*((attention, slots, 4) for attention in ALIKE for slots in (5, 0)), ("one_hot", 5, 2), ("one_hot", 0, 3)],
+)
+def test_output_and_gradients_equal_the_literal_network(attention: str, slots: int, scale: int) -> None:
+    config = dataclasses.replace(SMALL, memory_slots=slots, attention=attention, scale=scale)
     model = random_model(config)
     frames = torch.rand(1, 3, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     frames.requires_grad_()
@@ -312,7 +316,7 @@ def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    [{"window": 8}, {"frames": 4}, {"channels": 7}, {"scale": 2}, {"memory_slots": -1}, {"encoder_blocks": -1}],
+    [{"window": 8}, {"frames": 4}, {"channels": 7}, {"scale": 5}, {"memory_slots": -1}, {"encoder_blocks": -1}],
 )
 def test_settings_that_make_no_network_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):

@@ -32,11 +32,11 @@ def whole_and_tiled(model: Mana, height: int, width: int, cut: Tiling) -> tuple[
 
 @pytest.mark.parametrize("attention", ["one_hot", "softmax_window", "dense", "phases"])
 @pytest.mark.parametrize(("height", "width"), [(40, 33), (17, 64), (16, 16), (5, 50)])
-@pytest.mark.parametrize("side", [8, 16])
+@pytest.mark.parametrize(("side", "scale"), [(8, 4), (16, 4), (8, 2), (16, 3)])
 def test_with_the_whole_receptive_field_as_overlap_tiles_are_exact(
-    height: int, width: int, side: int, attention: str
+    height: int, width: int, side: int, scale: int, attention: str
 ) -> None:
-    model = random_model(dataclasses.replace(CONFIG, attention=attention))
+    model = random_model(dataclasses.replace(CONFIG, attention=attention, scale=scale))
     whole, tiled = whole_and_tiled(model, height, width, Tiling(side, decoder_reach(CONFIG)))
     torch.testing.assert_close(tiled, whole, rtol=1e-10, atol=1e-10)
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Container, Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import IO
@@ -13,6 +14,7 @@ from typing import IO
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mana_dist.config import Config
 from mana_dist.errors import UserError
@@ -273,3 +275,21 @@ def test_exit_code_2_and_one_line_within_a_second_of_import_time(tmp_path: Path)
     assert done.returncode == 2
     assert output == ["error: DST is missing; see mana upscale --help"]
     assert " torch\n" not in done.stderr  # what would make the user wait
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_a_models_scale_is_that_of_the_result(tmp_path: Path, scale: int) -> None:
+    torch.manual_seed(0)
+    config = Config(model=replace(CONFIG.model, scale=scale))
+    network = Mana(config.model).eval()
+    model_folder.save(str(tmp_path / "model"), network.state_dict(), config)
+    write_video(tmp_path / "a.mkv", moving_frames(4, 36, 48))  # RGB, without loss
+    frames = list(reading.read_frames(str(tmp_path / "a.mkv")))
+    options = ["--model", str(tmp_path / "model"), "--codec", "ffv1", "--precision", "fp32", "--compare"]
+    main([str(tmp_path / "a.mkv"), str(tmp_path / "b.mkv"), *options])
+    expected = list(inference.super_resolve(network, iter(frames)))
+    for result, frame in zip(reading.read_frames(str(tmp_path / "b.mkv")), expected, strict=True):
+        assert result.shape == (scale * 36, scale * 48, 3)
+        assert np.abs(result.astype(int) - frame).max() <= 1
+    with Image.open(tmp_path / "b.mkv.compare.png") as compared:
+        assert compared.size[0] >= 3 * scale * 48  # source, bicubic, MANA

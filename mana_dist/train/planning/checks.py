@@ -19,7 +19,7 @@ def check_inputs(config: Config) -> Mixture:
     Raises:
         UserError: one of them cannot be used; names the key to mend.
     """
-    data, run = config.data, config.run
+    model, data, run = config.model, config.data, config.run
     if not data.path:
         raise UserError("data.path is missing; make samples with `mana ingest --source … --out PATH`")
     if not stages(config):
@@ -30,7 +30,7 @@ def check_inputs(config: Config) -> Mixture:
     mixture += [_checked(config, each.path, f"data.more {each.path}", each.weight) for each in data.more]
     _check_different(mixture)
     if data.validation_path:
-        held_out = check_dataset(data.validation_path, "data.validation_path", config.model.frames, crop=1)
+        held_out = check_dataset(data.validation_path, "data.validation_path", model.frames, 1, model.scale)
         _check_shards(data.validation_path, "data.validation_path", held_out)
     storage.check_writable(run.storage, "run.storage")
     check_names(config.mlflow, run.name)
@@ -38,7 +38,7 @@ def check_inputs(config: Config) -> Mixture:
 
 
 def _checked(config: Config, uri: str, key: str, weight: int) -> Dataset:
-    manifest = check_dataset(uri, key, config.model.frames, config.data.crop)
+    manifest = check_dataset(uri, key, config.model.frames, config.data.crop, config.model.scale)
     _check_shards(uri, key, manifest)
     return Dataset(uri, manifest, weight)
 
@@ -48,9 +48,6 @@ def _check_different(mixture: Sequence[Dataset]) -> None:
     for folder in folders:
         if folders.count(folder) > 1:
             raise UserError(f"data.more: {folder} is there twice; give it a weight instead")
-    scales = {dataset.manifest.scale for dataset in mixture}
-    if len(scales) > 1:
-        raise UserError(f"data.more: its datasets are of different scales ({sorted(scales)}); train on one at a time")
 
 
 def _check_shards(uri: str, key: str, manifest: Manifest) -> None:

@@ -148,7 +148,7 @@ def _recipe(options: BucketOptions) -> Recipe:
     device = stages.device(options.settings.device)
     threads = options.cpus if device == "cpu" else None  # named: they decide the last bits
     settings = dataclasses.replace(options.settings, device=device, threads=threads)
-    return Recipe(model, tracking_uri, sha256, config.model.frames, settings)
+    return Recipe(model, tracking_uri, sha256, config.model.frames, config.model.scale, settings)
 
 
 def _precision(recipe: Recipe, records: ResultRecords) -> PrecisionChoice:

@@ -73,6 +73,7 @@ class Recipe:
         tracking_uri: URI of MLflow.
         sha256: SHA-256 of the weights.
         frames: T, of the network's window.
+        scale: the network's.
         settings: ``device`` is ``cpu`` or ``cuda``.
         precision: what all workers compute in.
         fence: checks that the folder of the results is still this job's; None: nobody else works in it.
@@ -82,6 +83,7 @@ class Recipe:
     tracking_uri: str
     sha256: str
     frames: int
+    scale: int
     settings: Settings
     precision: Precision = "fp32"
     fence: Fence | None = None
@@ -102,7 +104,7 @@ def look(output: Output, folder: str, recipe: Recipe) -> Video | Failure:
 
     def looked() -> Video:
         found = survey(output.source, keep_gaps=recipe.settings.keep_gaps)
-        check_size(found, recipe.settings)
+        check_size(found, recipe.settings, recipe.scale)
         return Video(output, found, segments_of(found, recipe.frames, recipe.settings.segment), folder)
 
     return _tried(looked, output.source, [output.source])

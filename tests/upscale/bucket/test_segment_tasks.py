@@ -22,7 +22,8 @@ from tests.upscale.bucket.runs import CONFIG, sha256, single_process, write_film
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     model = write_model(tmp_path_factory.mktemp("model"))
     settings = Settings(segment=12, device="cpu", memory=4096, threads=1, precision="fp32")
-    return Recipe(model, "", model_folder.load_identified(model).sha256, CONFIG.model.frames, settings)
+    network, sha256 = CONFIG.model, model_folder.load_identified(model).sha256
+    return Recipe(model, "", sha256, network.frames, network.scale, settings)
 
 
 def looked(path: Path, tmp_path: Path, recipe: Recipe) -> Video | Failure:

@@ -20,7 +20,8 @@ from tests.upscale.bucket.runs import CONFIG, write_film, write_model
 def recipe(tmp_path: Path) -> Recipe:
     model = write_model(tmp_path / "model")
     settings = Settings(segment=12, device="cpu", memory=4096, threads=1)
-    return Recipe(model, "", model_folder.load_identified(model).sha256, CONFIG.model.frames, settings)
+    network, sha256 = CONFIG.model, model_folder.load_identified(model).sha256
+    return Recipe(model, "", sha256, network.frames, network.scale, settings)
 
 
 def outputs(tmp_path: Path) -> list[Output]:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mana_dist.data.sampling import flow_magnitude
+from mana_dist.data.sampling import flow_magnitude, optical_flow
 from mana_dist.errors import UserError
 from mana_dist.evaluate.results import ClipScores
 from mana_dist.model.inference import Frame
@@ -36,6 +36,22 @@ class Motion:
     def mean(self) -> float | None:
         """Mean motion, LR pixels per frame; None for a single frame."""
         return math.fsum(self._lengths) / len(self._lengths) if self._lengths else None
+
+
+def flow_back(before: Frame, now: Frame) -> NDArray[np.float32]:
+    """Return the optical flow from a frame of the ground truth back to the one before, (H, W, 2) pixels.
+
+    It is found at half the frames' size, which takes a fifth of the time.
+    """
+    height, width = now.shape[:2]
+    half = max(1, width // 2), max(1, height // 2)
+    small_now, small_before = (
+        cv2.cvtColor(cv2.resize(frame, half, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+        for frame in (now, before)
+    )
+    flow: NDArray[np.float32] = cv2.resize(optical_flow(small_now, small_before), (width, height))
+    flow *= np.array([width / half[0], height / half[1]], np.float32)
+    return flow
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The amount of motion in clips, and the clips with the largest motion (the paper's Table 2)."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,12 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mana_dist.arguments import parse_share
 from mana_dist.data.sampling import flow_magnitude, optical_flow
 from mana_dist.errors import UserError
 from mana_dist.evaluate.results import ClipScores
 from mana_dist.model.inference import Frame
-
-_SHARE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(%?)")
 
 
 class Motion:
@@ -80,12 +78,12 @@ def parse_top_motion(text: str) -> TopMotion:
     Raises:
         UserError: neither.
     """
-    match = _SHARE.fullmatch(text.strip())
-    if match is not None and match[2] and 0 < Fraction(match[1]) <= 100:
-        return TopMotion(text.strip(), Fraction(match[1]) / 100)
-    if match is not None and not match[2] and match[1].isdecimal() and int(match[1]) > 0:
-        return TopMotion(text.strip(), None, int(match[1]))
-    raise UserError(f"--top-motion {text}: write a share of the clips like 6%, or a number of clips like 10")
+    found = parse_share(text)
+    if found is None:
+        raise UserError(f"--top-motion {text}: write a share of the clips like 6%, or a number of clips like 10")
+    if isinstance(found, int):
+        return TopMotion(text.strip(), None, found)
+    return TopMotion(text.strip(), found)
 
 
 def top_motion(clips: Sequence[ClipScores], top: TopMotion) -> tuple[str, ...]:

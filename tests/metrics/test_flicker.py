@@ -61,7 +61,7 @@ def test_it_is_the_difference_of_the_changes_along_the_motion() -> None:
     now = np.clip(before + np.random.default_rng(1).normal(0, 14, before.shape), 0, 255).astype(np.uint8)
     outputs = noise(2), noise(3)
     # 32nds of a pixel are exact.
-    flow = np.random.default_rng(4).integers(-64, 64, STILL.shape).astype(np.float32) / 32
+    flow = (np.random.default_rng(4).integers(-64, 64, STILL.shape) / 32).astype(np.float32)
     trail = follow(before, now, flow)
     assert trail is not None
     expected, followed = by_hand(outputs, (before, now), flow)
@@ -97,7 +97,7 @@ def test_only_what_was_followed_counts() -> None:
     now[:, 12:] = 255 - now[:, 12:] // 4  # another thing
     trail = follow(truth, now, flow)
     assert trail is not None
-    assert trail.seen.any(axis=0).nonzero()[0].tolist() == list(range(4, 12))
+    assert np.flatnonzero(trail.seen.any(axis=0)).tolist() == list(range(4, 12))
     output = now.copy()
     output[:, :4], output[:, 12:] = 0, 0
     assert flicker((truth, truth), (output, now), trail) == 0

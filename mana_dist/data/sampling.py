@@ -173,12 +173,18 @@ def greatest_change(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> floa
     return float(inside.max()) / (height * width)
 
 
-def flow_magnitude(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the length of Farneback's dense optical flow between two frames of luma, at every pixel; pixels."""
+def optical_flow(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return Farneback's dense optical flow between two frames of luma: (H, W, 2), pixels right and down."""
     # OpenCV's usual settings: three pyramid levels follow motion of some tens of pixels.
-    flow = cv2.calcOpticalFlowFarneback(
+    flow: NDArray[np.float32] = cv2.calcOpticalFlowFarneback(
         before, after, None, pyr_scale=0.5, levels=3, winsize=15, iterations=3, poly_n=5, poly_sigma=1.2, flags=0
     )
+    return flow
+
+
+def flow_magnitude(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the length of the :func:`optical_flow` between two frames of luma, at every pixel; pixels."""
+    flow = optical_flow(before, after)
     return np.hypot(flow[..., 0], flow[..., 1])
 
 

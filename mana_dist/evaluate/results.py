@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from mana_dist.evaluate import neighbours
 from mana_dist.evaluate.protocol import Protocol
-from mana_dist.metrics import PSNR, Metric
+from mana_dist.metrics import METRICS, PSNR, Metric
 from mana_dist.model.inference import Frame
 from mana_dist.pictures import Region
 
@@ -138,19 +138,20 @@ class Evaluation:
 def mean(scores: Sequence[Scores]) -> Scores:
     """Return the mean of every metric, unweighted by the numbers of frames; None where some lack the metric.
 
-    What was taken on a sample is the mean of those that have it.
+    Of a partial metric, and of what was taken on a sample, it is the mean of those that have it.
 
     ``math.fsum`` makes it independent of the order, so of the number of workers too.
     """
     names = dict.fromkeys(name for entry in scores for name in entry.values)
-    values = {name: _average([entry.values.get(name) for entry in scores]) for name in names}
+    values = {name: _average(name, [entry.values.get(name) for entry in scores]) for name in names}
     sampled = {name: [entry.sampled[name] for entry in scores if name in entry.sampled] for name in _SAMPLED}
     means = {name: math.fsum(found) / len(found) for name, found in sampled.items() if found}
     return Scores(values, sum(entry.frames for entry in scores), means)
 
 
-def _average(values: Sequence[float | None]) -> float | None:
+def _average(name: str, values: Sequence[float | None]) -> float | None:
     numbers = [value for value in values if value is not None]
-    if len(numbers) < len(values):
+    partial = name in METRICS and METRICS[name].partial
+    if not numbers or (len(numbers) < len(values) and not partial):
         return None
     return math.inf if math.inf in numbers else math.fsum(numbers) / len(numbers)

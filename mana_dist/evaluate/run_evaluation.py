@@ -25,7 +25,7 @@ from mana_dist.evaluate.score_tasks import score_clips
 from mana_dist.evaluate.scored_clips import Clip, find_clips
 from mana_dist.evaluate.scoring import DIGEST_BYTES, ScoredClip, Settings
 from mana_dist.evaluate.subset import parse_subset
-from mana_dist.metrics import METRICS, PAPERS, Measure, Unavailable, load_all
+from mana_dist.metrics import METRICS, PAPERS, Measure, PairMeasure, Unavailable, load_all
 from mana_dist.model.inference import choose_device
 from mana_dist.model.precision import Precision, precision_here
 from mana_dist.progress import LiveLine
@@ -263,7 +263,7 @@ def _protocol(
     datasets: Sequence[Dataset],
     clips: Sequence[Clip],
     methods: Sequence[tuple[Wanted, Method]],
-    measures: Mapping[str, Measure | Unavailable],
+    measures: Mapping[str, Measure | PairMeasure | Unavailable],
     device: str,
     precision: Precision,
 ) -> Protocol:

@@ -13,11 +13,11 @@ from mana_dist.errors import UserError
 from mana_dist.evaluate import neighbours
 from mana_dist.evaluate.given_lr import GivenLr
 from mana_dist.evaluate.methods import Method, Trained
-from mana_dist.evaluate.motion import Motion
+from mana_dist.evaluate.motion import Motion, flow_back
 from mana_dist.evaluate.neighbours import Sample, SampledFrame, mean_gain
 from mana_dist.evaluate.results import ClipScores, Example, Scores, mean
 from mana_dist.evaluate.scored_clips import Clip, LrFrame, cropped, inside
-from mana_dist.metrics import METRICS, Measure, psnr
+from mana_dist.metrics import METRICS, Measure, Metric, PairMeasure, Trail, follow, psnr
 from mana_dist.metrics.psnr_ssim import SSIM_SIZE
 from mana_dist.model.inference import Frame
 from mana_dist.pictures import most_different_region
@@ -44,7 +44,7 @@ class Settings:
 
     methods: tuple[Method, ...]
     degradation: Degradation
-    measures: Mapping[str, Measure]
+    measures: Mapping[str, Measure | PairMeasure]
     border_crop: int = 0
     device: str = "cpu"
     threads: int | None = None
@@ -67,6 +67,24 @@ class _Pair(NamedTuple):
     whole: tuple[int, ...]
 
 
+class _Compared(NamedTuple):
+    """What is compared of a scored frame.
+
+    Attributes:
+        lr: its LR frame.
+        hr: the ground truth inside the border: one array for all methods, whose features LPIPS keeps.
+        outputs: of each method, likewise.
+    """
+
+    lr: LrFrame
+    hr: Frame
+    outputs: Sequence[Frame]
+
+    def of(self, method: int) -> tuple[Frame, Frame]:
+        """Return the frame of the method of that position, and the ground truth."""
+        return self.outputs[method], self.hr
+
+
 def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = lambda: None) -> ScoredClip:
     """Score all methods on a clip, frame by frame, so that memory does not grow with the clip's length.
 
@@ -87,6 +105,7 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
     motion = Motion()
     scores: list[list[Scores]] = [[] for _ in settings.methods]
     sample, before = Sample(), deque[Frame](maxlen=neighbours.BEFORE)
+    earlier: _Compared | None = None
     example: Example | None = None
     notes: tuple[str, ...] = ()
     count, run = 0, 0
@@ -105,9 +124,11 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
                 _next(method.name, output, pair, clip, number)
                 for method, output in zip(settings.methods, outputs, strict=True)
             ]
-            hr = inside(pair.hr, settings.border_crop)  # one array for all methods, whose features LPIPS keeps
-            for collected, frame in zip(scores, frames, strict=True):
-                collected.append(_score(inside(frame, settings.border_crop), hr, settings.measures))
+            hr, *insides = (inside(frame, settings.border_crop) for frame in (pair.hr, *frames))
+            now = _Compared(pair.lr, hr, insides)
+            for collected, scored in zip(scores, _score(now, earlier, settings.measures), strict=True):
+                collected.append(scored)
+            earlier = now
             if clip.name in settings.sampled:
                 psnrs = tuple(collected[-1].psnr_rgb for collected in scores)
                 sample.add(SampledFrame(pair.lr.pixels, tuple(before), hr, psnrs))
@@ -232,13 +253,30 @@ def _clearer_example(best: Example | None, clip: Clip, number: int, pair: _Pair,
     return Example(clip.name, number, region, region.of_lr(pair.lr.pixels).copy(), region.of(pair.hr).copy(), cut)
 
 
-def _score(frame: Frame, hr: Frame, measures: Mapping[str, Measure]) -> Scores:
-    side = min(hr.shape[:2])
-    values = {
-        name: measures[name](frame, hr) if name in measures and side >= metric.smallest_side else None
-        for name, metric in METRICS.items()
-    }
-    return Scores(values, frames=1)
+def _score(now: _Compared, earlier: _Compared | None, measures: Mapping[str, Measure | PairMeasure]) -> list[Scores]:
+    """Return each method's scores of a frame; ``earlier`` is the one that was scored before it, if there is one."""
+    of_pairs = any(isinstance(measure, PairMeasure) for measure in measures.values())
+    trail = _trail(earlier, now) if of_pairs and earlier is not None else None
+
+    def value(metric: Metric, method: int) -> float | None:
+        measure = measures.get(metric.name)
+        if measure is None or min(now.hr.shape[:2]) < metric.smallest_side:
+            return None
+        if not isinstance(measure, PairMeasure):
+            return measure(*now.of(method))
+        if earlier is None or trail is None:
+            return None
+        return measure.measure(earlier.of(method), now.of(method), trail)
+
+    methods = range(len(now.outputs))
+    return [Scores({name: value(metric, method) for name, metric in METRICS.items()}, frames=1) for method in methods]
+
+
+def _trail(earlier: _Compared, now: _Compared) -> Trail | None:
+    """Follow the motion between two scored frames; None where they are no neighbours, or it cannot be followed."""
+    if (earlier.lr.run, earlier.lr.number + 1) != (now.lr.run, now.lr.number):
+        return None
+    return follow(earlier.hr, now.hr, flow_back(earlier.hr, now.hr))
 
 
 def _use_of_neighbours(position: int, sample: Sequence[SampledFrame], settings: Settings) -> dict[str, float]:

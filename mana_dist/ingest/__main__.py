@@ -44,8 +44,9 @@ def _options(values: argparse.Namespace) -> IngestOptions:
     numbers = {name: getattr(values, name) for name in names}
     degradation = DEGRADATIONS[values.degradation]
     settings = SampleSettings(degradation=degradation, detect_cuts=not values.keep_cuts, **numbers)
-    others = {name: getattr(values, name) for name in ("out", "frames", "downscale", "segment_frames", "overwrite")}
-    return IngestOptions(sources=tuple(values.source), settings=settings, **others).checked()
+    others = ("out", "frames", "downscale", "segment_frames", "hold_out", "overwrite")
+    rest = {name: getattr(values, name) for name in others}
+    return IngestOptions(sources=tuple(values.source), settings=settings, **rest).checked()
 
 
 def _verify(uri: str) -> None:
@@ -81,6 +82,8 @@ def _parser() -> Parser:
     add("--keep-cuts", action="store_true", help="do not look for shot cuts (when every source is one shot)")
     segment = "long videos are split into N frames a task (%(default)s)"
     add("--segment-frames", type=int, default=IngestOptions.segment_frames, metavar="N", help=segment)
+    held = "put that share or number of the clips into OUT-held-out instead, to validate on: 5%%, or 4"
+    add("--hold-out", metavar="N", help=held)
     add("--overwrite", action="store_true", help="replace the dataset at --out, whatever made it")
     add("--dry-run", action="store_true", help="tell what would be done, from headers alone")
     add("--verify", metavar="URI", help="check a finished dataset against its manifest")

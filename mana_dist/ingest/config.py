@@ -2,8 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from mana_dist import storage
+from mana_dist.arguments import parse_share
 from mana_dist.data.config import MIN_LR_SIDE, SampleSettings
 from mana_dist.errors import UserError
 from mana_dist.video.frame_names import parse_frame_range
@@ -19,6 +21,7 @@ class IngestOptions:
     frames: str = ":"  # ``START:STOP``, the frames to use of every source that has no range of its own
     downscale: int = 1  # what to shrink frames by before they are taken as HR
     segment_frames: int = 1000  # least frames of a long video that make a task
+    hold_out: str | None = None  # share or number of the clips that go to ``<out>-held-out`` instead: ``5%``, ``4``
     overwrite: bool = False  # whether a dataset made with other settings may be replaced
 
     def checked(self) -> "IngestOptions":
@@ -30,6 +33,10 @@ class IngestOptions:
         if not all(self.sources):  # an unset variable of a shell: the working folder is not what was meant
             raise UserError("--source: a source is empty; name a file, a folder or a list ('.' is this folder)")
         parse_frame_range(self.frames)
+        if self.hold_out is not None:
+            parse_hold_out(self.hold_out)
+            if not held_out_folder(self.out):
+                raise UserError(f"--hold-out: --out {self.out} is a whole bucket; name a folder in it")
         settings = self.settings
         if settings.frames_per_sample < 1 or settings.frames_per_sample % 2 == 0:
             raise UserError(f"--frames-per-sample must be an odd number, got {settings.frames_per_sample}")
@@ -41,3 +48,21 @@ class IngestOptions:
             if not values[name] >= minimum:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {minimum}, got {values[name]}")
         return dataclasses.replace(self, out=storage.resolve(self.out))
+
+
+def parse_hold_out(text: str) -> Fraction | int:
+    """Return the share of ``--hold-out 5%``, or the number of ``--hold-out 4``.
+
+    Raises:
+        UserError: neither.
+    """
+    found = parse_share(text)
+    if found is None:
+        raise UserError(f"--hold-out {text}: write a share of the clips like 5%, or a number of clips like 4")
+    return found
+
+
+def held_out_folder(out: str) -> str:
+    """Return the URI of the dataset of clips that are held out of the one at ``out``; empty for a whole bucket."""
+    uri = storage.resolve(out)
+    return "" if storage.is_remote(uri) and "/" not in uri.partition("://")[2] else f"{uri}-held-out"

@@ -11,8 +11,8 @@ from mana_dist.console import log
 from mana_dist.data.manifest import MANIFEST_NAME, Manifest, Rejected
 from mana_dist.errors import UserError
 from mana_dist.footage.expand import Clip, expand
-from mana_dist.ingest import contact_sheet, dataset, unit_tasks
-from mana_dist.ingest.config import IngestOptions
+from mana_dist.ingest import contact_sheet, dataset, hold_out, unit_tasks
+from mana_dist.ingest.config import IngestOptions, held_out_folder
 from mana_dist.ingest.dry_run import estimate
 from mana_dist.ingest.finished_units import Ledger
 from mana_dist.ingest.header import reason_to_refuse, reject_lookalikes
@@ -23,19 +23,31 @@ from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease
 from mana_dist.video.frame_names import parse_frame_range
 
+_NAMED = 20
+
 
 def ingest(options: IngestOptions) -> Manifest:
     """Bring a dataset up to its sources: what is new or changed is ingested, what is there stays.
 
     Returns:
-        The dataset's manifest: how many samples, in which shards, and which sources were rejected and why.
+        The dataset's manifest: how many samples, in which shards, and which sources were rejected and why. That of the
+        clips that are held out lies beside it, in ``held_out_folder(options.out)``.
 
     Raises:
         UserError: nothing is usable, the dataset cannot be read or written, or another ingest is at work on it.
     """
     options = options.checked()
-    with _storage_errors(options):
-        return _ingest(options)
+    with _storage_errors(options.out):
+        *held_out, main = _look(options)
+        for part in (*held_out, main):
+            _check_usable(part, options)
+            storage.check_writable(part.out, "--out")
+    for part in (*held_out, main):
+        with _storage_errors(part.out):
+            manifest = _ingest(part, options)
+    validation = "".join(f" --data.validation_path {shlex.quote(part.out)}" for part in held_out)
+    log.info(f"train on them: mana train --config tiny --data.path {shlex.quote(main.out)}{validation}")
+    return manifest
 
 
 def dry_run(options: IngestOptions) -> None:
@@ -45,40 +57,44 @@ def dry_run(options: IngestOptions) -> None:
         UserError: as :func:`ingest`.
     """
     options = options.checked()
-    with _storage_errors(options):
-        found = _look(options)
-        log.info(estimate(found.todo, options.settings, rejected=found.rejected, segment_frames=options.segment_frames))
-        _check_usable(found.todo, found.rejected, options, anything_there=found.there > 0)
-        storage.check_writable(options.out, "--out")
-        log.info(f"{count(found.there, 'clip')} there already; nothing was written")
+    with _storage_errors(options.out):
+        for part in _look(options):
+            settings, segment_frames = options.settings, options.segment_frames
+            log.info(estimate(part.todo, settings, rejected=part.rejected, segment_frames=segment_frames))
+            _check_usable(part, options)
+            storage.check_writable(part.out, "--out")
+            log.info(f"{part.out}: {count(part.there, 'clip')} there already; nothing was written")
 
 
 @contextmanager
-def _storage_errors(options: IngestOptions) -> Iterator[None]:
+def _storage_errors(out: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # those of sources are in the results
-        raise UserError(f"{options.out}: its storage failed ({error}); run the same command again") from error
+        raise UserError(f"{out}: its storage failed ({error}); run the same command again") from error
 
 
-class _Found(NamedTuple):
-    """What lies at the sources."""
+class _Part(NamedTuple):
+    """What lies at the sources for one dataset."""
 
-    clips: list[Clip]  # all that can be used, as far as their names say
+    out: str  # URI of its folder
+    clips: Sequence[Clip]  # all that can be used, as far as their names say
     todo: list[Clip]  # those that the dataset does not have
-    there: int  # how many it has
-    rejected: list[Rejected]  # what is refused already
+    rejected: Sequence[Rejected]  # what is refused already
     looked_at: Collection[str]  # URIs below which all was looked at
 
+    @property
+    def there(self) -> int:
+        """Return how many of the clips the dataset has."""
+        return len(set(self.clips) - set(self.todo))
 
-def _look(options: IngestOptions) -> _Found:
-    before = dataset.open_dataset(options.out, options.settings, overwrite=options.overwrite)
-    sheet = storage.join(options.out, contact_sheet.SHEET_NAME)
-    if not (before.published or options.overwrite) and storage.exists(sheet):
-        raise UserError(
-            f"{sheet}: is there already, and no dataset that it could show; name another --out, or replace it with "
-            "--overwrite"
-        )
+
+def _look(options: IngestOptions) -> list[_Part]:
+    """Look for clips, and return what each dataset gets of them, that of the held-out clips first.
+
+    A mistake in the few clips that are held out is found before the many others are worked on.
+    """
+    before = _open(options.out, options)
     start, stop = parse_frame_range(options.frames)
     found = expand(options.sources, start=start, stop=stop, downscale=options.downscale, as_truth=True)
     for note in found.notes:
@@ -86,44 +102,80 @@ def _look(options: IngestOptions) -> _Found:
     clips = [clip for clip in found.clips if not _is_sheet(clip, options.out)]
     low = reject_lookalikes(clips)
     clips = [clip for clip in clips if clip.uri not in low]
-    todo = dataset.to_do(before, clips)
-    return _Found(clips, todo, len(set(clips) - set(todo)), [*found.rejected, *low.values()], found.looked_at)
+    rejected = [*found.rejected, *low.values()]
+    held_out = _hold_out(clips, before, options)
+    parts = []
+    if held_out is not None:
+        apart = {clip.source for clip in held_out.clips}
+        clips = [clip for clip in clips if clip.source not in apart]
+        parts.append(held_out._replace(looked_at=found.looked_at))
+    return [*parts, _Part(options.out, clips, dataset.to_do(before, clips), rejected, found.looked_at)]
 
 
-def _ingest(options: IngestOptions) -> Manifest:
+def _open(out: str, options: IngestOptions) -> dataset.Dataset:
+    before = dataset.open_dataset(out, options.settings, overwrite=options.overwrite)
+    sheet = storage.join(out, contact_sheet.SHEET_NAME)
+    if not (before.published or options.overwrite) and storage.exists(sheet):
+        raise UserError(
+            f"{sheet}: is there already, and no dataset that it could show; name another --out, or replace it with "
+            "--overwrite"
+        )
+    return before
+
+
+def _hold_out(clips: Sequence[Clip], before: dataset.Dataset, options: IngestOptions) -> _Part | None:
+    """Return what the dataset of held-out clips gets of these; None: nothing is held out.
+
+    Raises:
+        UserError: that is no clip, or all; or a clip would be in both datasets.
+    """
+    if not clips:
+        return None
+    folder = held_out_folder(options.out)
+    if options.hold_out is None:
+        if folder:
+            hold_out.check_apart(clips, folder)
+        return None
+    beside = _open(folder, options)
+    chosen = hold_out.choose(clips, options.hold_out, before, beside)
+    names = ", ".join(clip.name for clip in chosen[:_NAMED]) + (", ..." if len(chosen) > _NAMED else "")
+    log.info(f"held out, by a hash of their names: {count(len(chosen), 'clip')} of {len(clips)} ({names})")
+    return _Part(beside.out, chosen, dataset.to_do(beside, chosen), (), ())
+
+
+def _ingest(part: _Part, options: IngestOptions) -> Manifest:
     begun = time.monotonic()
-    clips, todo, there, rejected, looked_at = _look(options)
-    _check_usable(todo, rejected, options, anything_there=there > 0)
-    storage.check_writable(options.out, "--out")
-    with lease.hold(options.out, f"--out {options.out}", "name another --out") as held:
+    out, clips = part.out, part.clips
+    with lease.hold(out, f"--out {out}", "name another --out") as held:
         # Opened once more: now nobody else changes it.
-        before = dataset.open_dataset(options.out, options.settings, overwrite=options.overwrite)
-        todo = dataset.to_do(before, clips)
-        results = _work(todo, len(set(clips) - set(todo)), options, held) if todo else []
-        manifest, rows = dataset.merge(before, todo, results, rejected, looked_at)
+        before = dataset.open_dataset(out, options.settings, overwrite=options.overwrite)
+        part = part._replace(todo=dataset.to_do(before, clips))
+        results = _work(part, options, held) if part.todo else []
+        manifest, rows = dataset.merge(before, part.todo, results, part.rejected, part.looked_at)
         if not manifest.samples:
             raise UserError(_nothing_usable(manifest.rejected))
         changed = manifest.shards != before.manifest.shards
         held.check()
         manifest = dataset.publish(before, manifest, rows)
-        sheet = storage.join(options.out, contact_sheet.SHEET_NAME)
-        if changed or Ledger(options.out).exists() or not storage.exists(sheet):  # a run may have been killed before it
-            contact_sheet.write(options.out, manifest)
+        sheet = storage.join(out, contact_sheet.SHEET_NAME)
+        if changed or Ledger(out).exists() or not storage.exists(sheet):  # a run may have been killed before it
+            contact_sheet.write(out, manifest)
         held.check()
         dataset.clear(before, manifest, results)
-    _say_summary(manifest, options, time.monotonic() - begun)
+    _say_summary(manifest, out, time.monotonic() - begun)
     return manifest
 
 
-def _work(todo: Sequence[Clip], there: int, options: IngestOptions, held: Lease) -> list[UnitResult]:
-    """Ingest the clips ``todo``; what an earlier run that was stopped has done of them is taken over."""
-    Ledger(options.out).begin(overwrite=options.overwrite)
-    planned = unit_tasks.plan(todo, options.out, options.settings, options.segment_frames)
-    done = Ledger(options.out).find(unit.name for unit in planned)
-    lines = UnitLines(planned, options.settings, clips=len(todo), done=done, there=there)
+def _work(part: _Part, options: IngestOptions, held: Lease) -> list[UnitResult]:
+    """Ingest the clips to do; what an earlier run that was stopped has done of them is taken over."""
+    out, settings = part.out, options.settings
+    Ledger(out).begin(overwrite=options.overwrite)
+    planned = unit_tasks.plan(part.todo, out, settings, options.segment_frames)
+    done = Ledger(out).find(unit.name for unit in planned)
+    lines = UnitLines(planned, settings, clips=len(part.todo), done=done, there=part.there)
     results = list(done.values())
     left = [unit for unit in planned if unit.name not in done]
-    for result in unit_tasks.run(left, options.out, options.settings, held.fence):
+    for result in unit_tasks.run(left, out, settings, held.fence):
         held.heed()
         if result.fatal:
             held.check()
@@ -133,21 +185,19 @@ def _work(todo: Sequence[Clip], there: int, options: IngestOptions, held: Lease)
     return results
 
 
-def _check_usable(
-    todo: Sequence[Clip], rejected: Sequence[Rejected], options: IngestOptions, *, anything_there: bool
-) -> None:
+def _check_usable(part: _Part, options: IngestOptions) -> None:
     """End before Ray starts if nothing can be used: a look at headers, up to the first usable clip.
 
     Raises:
         UserError: no source can be used.
     """
-    refused = list(rejected)
-    for clip in todo[:100]:
+    refused = list(part.rejected)
+    for clip in part.todo[:100]:
         reason = reason_to_refuse(clip, options.settings)
         if not reason:
             return
         refused.append(Rejected(clip.uri, reason))
-    if not anything_there and len(todo) <= 100:
+    if not part.there and len(part.todo) <= 100:
         raise UserError(_nothing_usable(refused))
 
 
@@ -171,15 +221,14 @@ def _nothing_usable(rejected: Sequence[Rejected]) -> str:
     return first if len(rejected) == 1 else f"none of the {len(rejected)} sources is usable; the first: {first}"
 
 
-def _say_summary(manifest: Manifest, options: IngestOptions, seconds: float) -> None:
+def _say_summary(manifest: Manifest, out: str, seconds: float) -> None:
     for item in manifest.rejected[:20]:
         log.warning(f"rejected: {item.source}: {item.reason}")
     if len(manifest.rejected) > 20:
         log.warning(f"... and {len(manifest.rejected) - 20} more: see {MANIFEST_NAME}")
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
     log.info(
-        f"{options.out}: {manifest.samples} samples of {count(manifest.clips, 'clip')} in "
+        f"{out}: {manifest.samples} samples of {count(manifest.clips, 'clip')} in "
         f"{count(len(manifest.shards), 'shard')}, {size:.1f} MB; {len(manifest.rejected)} rejected; {seconds:.1f} s"
     )
-    log.info(f"look at some of them: {storage.join(options.out, contact_sheet.SHEET_NAME)}")
-    log.info(f"train on them: mana train --config tiny --data.path {shlex.quote(options.out)}")
+    log.info(f"look at some of them: {storage.join(out, contact_sheet.SHEET_NAME)}")

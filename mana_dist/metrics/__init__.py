@@ -7,8 +7,10 @@ it.
 from collections.abc import Mapping
 
 from mana_dist.kinds import Table
-from mana_dist.metrics.metric import Measure, Metric, Network, Unavailable
+from mana_dist.metrics.flicker import flicker
+from mana_dist.metrics.metric import Measure, Metric, Network, PairMeasure, Unavailable
 from mana_dist.metrics.psnr_ssim import PSNR, SSIM, luma, psnr, psnr_y, ssim, ssim_y
+from mana_dist.metrics.trail import Trail, follow
 
 PAPERS = ("psnr_rgb", "ssim_rgb", "lpips", "psnr_y", "ssim_y")
 """Names of the metrics of the paper, whose definitions are fields of the protocol."""
@@ -22,7 +24,11 @@ __all__ = [
     "Measure",
     "Metric",
     "Network",
+    "PairMeasure",
+    "Trail",
     "Unavailable",
+    "flicker",
+    "follow",
     "load_all",
     "luma",
     "psnr",
@@ -32,7 +38,7 @@ __all__ = [
 ]
 
 
-def load_all(weights: Mapping[str, str | None]) -> dict[str, Measure | Unavailable]:
+def load_all(weights: Mapping[str, str | None]) -> dict[str, Measure | PairMeasure | Unavailable]:
     """Load every metric.
 
     Args:

@@ -7,8 +7,24 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from mana_dist.metrics.trail import Trail
+
 Measure = Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
 """Function of a frame and the ground truth, both (H, W, 3) uint8 RGB."""
+
+Compared = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""A frame and the ground truth, as for :data:`Measure`."""
+
+
+@dataclass(frozen=True)
+class PairMeasure:
+    """A measure of a method's frame and the one before it.
+
+    Attributes:
+        measure: function of both, the earlier first, and of where the later one's pixels were in the earlier one.
+    """
+
+    measure: Callable[[Compared, Compared, Trail], float]
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,8 @@ class Metric:
         smallest_side: pixels; smaller frames have no value.
         in_sweeps: whether a sweep's table has a column of it for each dataset.
         load: returns what computes it, given the file of weights that the user names, or None.
+        partial: whether a frame or a clip may have none of it; a mean is over those that have one, and a table has
+            the column where some clip does.
     """
 
     name: str
@@ -62,7 +80,8 @@ class Metric:
     larger_is_better: bool
     smallest_side: int
     in_sweeps: bool
-    load: Callable[[str | None], Measure | Unavailable]
+    load: Callable[[str | None], Measure | PairMeasure | Unavailable]
+    partial: bool = False
 
     @property
     def title(self) -> str:
@@ -74,7 +93,7 @@ class Metric:
         """Title with an arrow to the better values."""
         return f"{self.title} {'↑' if self.larger_is_better else '↓'}"
 
-    def described(self, measure: Measure | Unavailable) -> str:
+    def described(self, measure: Measure | PairMeasure | Unavailable) -> str:
         """Return the definition with the weights of ``measure``, or why there is none."""
         if isinstance(measure, Unavailable):
             return f"not available: {measure.reason}"

@@ -24,7 +24,7 @@ from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder
 from tests.video.videos import write_video
 from tests.web_server import web_server
 
-KEYS = {"psnr_rgb", "ssim_rgb", "lpips", "psnr_y", "ssim_y", "frames"}
+KEYS = {"psnr_rgb", "ssim_rgb", "lpips", "psnr_y", "ssim_y", "flicker", "frames"}
 
 
 def test_means_over_frames_then_clips_equal_scores_by_hand(tmp_path: Path, model: str) -> None:

@@ -13,7 +13,7 @@ from mana_dist.evaluate import neighbours
 from mana_dist.evaluate.methods import BICUBIC
 from mana_dist.evaluate.neighbours import NeighbourMetric
 from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
-from mana_dist.metrics import METRICS
+from mana_dist.metrics import METRICS, Metric
 from mana_dist.progress import count
 
 NOTHING = "\N{EN DASH}"
@@ -75,7 +75,7 @@ class Group:
 
 def columns(evaluation: Evaluation) -> list[Column]:
     """Return the columns of all tables: metrics, the gain over bicubic and, where there are any, neighbour metrics."""
-    found = [Column(metric.heading, metric.what) for metric in METRICS.values()]
+    found = [Column(metric.heading, metric.what) for metric in _metrics(evaluation)]
     found.append(Column(GAIN, "PSNR over that of bicubic"))
     return found + [Column(metric.heading, metric.what) for metric in _neighbour_metrics(evaluation)]
 
@@ -131,10 +131,12 @@ def footnotes(evaluation: Evaluation) -> list[str]:
     """Return what cells of this evaluation's tables need a word on, as plain text; mostly why some are empty."""
     scores = [entry for clip in evaluation.clips for entry in clip.scores]
     notes = []
-    for metric in METRICS.values():
+    for metric in _metrics(evaluation):
         missing = [entry[metric] is None for entry in scores]
         definition = evaluation.protocol.metrics.get(metric.name, evaluation.protocol.lpips)
-        if all(missing):
+        if metric.partial:
+            notes.append(f"{metric.title}: {metric.what}{', over the clips that have one' if any(missing) else ''}")
+        elif all(missing):
             notes.append(f"{metric.label} {NOTHING}: {definition}")
         elif any(missing):
             notes.append(
@@ -185,7 +187,7 @@ def _means(evaluation: Evaluation, title: str, clips: Sequence[ClipScores]) -> G
     scores = [evaluation.mean(method, clips) for method in range(len(evaluation.methods))]
     cells = [
         marked([entry[metric] for entry in scores], metric.digits, metric.larger_is_better)
-        for metric in METRICS.values()
+        for metric in _metrics(evaluation)
     ]
     cells.append(_gains(evaluation, scores))
     for metric in _neighbour_metrics(evaluation):
@@ -207,6 +209,16 @@ def _gains(evaluation: Evaluation, scores: Sequence[Scores]) -> list[Cell]:
     base = scores[evaluation.methods.index(BICUBIC)].psnr_rgb
     gains = [gain(entry.psnr_rgb, base) for entry in scores]
     return [Cell(NOTHING if value is None else signed(value), value) for value in gains]
+
+
+def _metrics(evaluation: Evaluation) -> list[Metric]:
+    """Return the table's metrics: all, but of partial ones those that some clip has."""
+    scores = [entry for clip in evaluation.clips for entry in clip.scores]
+    return [
+        metric
+        for metric in METRICS.values()
+        if not metric.partial or any(entry[metric] is not None for entry in scores)
+    ]
 
 
 def _neighbour_metrics(evaluation: Evaluation) -> list[NeighbourMetric]:

@@ -59,7 +59,8 @@ def test_streaming_equals_plain_forward_for_other_attentions(attention: str) -> 
 
 @pytest.mark.parametrize("scale", [2, 3])
 def test_streaming_tiles_and_the_plain_forward_agree_at_other_scales(scale: int) -> None:
-    model, frames = random_model(scale=scale), clip(6, height=70, width=50)
+    # A one-hot winner may change by rounding; a softmax's mean does not.
+    model, frames = random_model(scale=scale, attention="softmax_window"), clip(6, height=70, width=50)
     for memory in (None, 1):
         results = super_resolve(model, frames, memory=memory)
         for frame, expected in zip(results, plain(model, frames, "reflection"), strict=True):

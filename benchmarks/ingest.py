@@ -5,17 +5,18 @@
 Both do the same work: decode every frame, make its LR frame once, look for shot cuts, duplicates and detail, measure
 the optical flow, and write every 7-frame sample with its HR centre into Parquet files compressed with zstd, synced to
 the disk. The loop lets FFmpeg use all cores for decoding; the rest of it runs on one, as scripts do. Ray's start is
-told apart: it is some seconds, however long the job.
+told apart: it is some seconds, however long the job. The recipe ``real`` is compared with BI, task by task.
 """
 
 import argparse
+import functools
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
 
 from benchmarks.report import Row, show
+from benchmarks.turns import Way, in_turns
 from mana_dist.data.manifest import load_manifest
 
 FRAMES = 7
@@ -68,6 +70,28 @@ def measure(videos: list[Path], frames: int, folder: Path) -> Iterator[Row]:
     if seconds > start:
         rate = samples / (seconds - start)
         yield Row("ingest, without its start", rate, "samples/s", rate / theirs, "the loop")
+    yield from recipe_rows(videos[0], min(frames, 30), folder)
+
+
+def recipe_rows(video: Path, frames: int, folder: Path) -> Iterator[Row]:
+    """Compare a task whose LR frames the recipe ``real`` makes with one of BI; each has one thread."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # as Ray has it in its tasks
+    ways = {name: Way(functools.partial(task, name, video, frames, folder / name)) for name in ("BI", "real")}
+    seconds = in_turns(ways, rounds=3)
+    yield Row("a task, recipe real", frames / seconds["real"], "frames/s", seconds["BI"] / seconds["real"], "BI")
+
+
+def task(degradation: str, video: Path, frames: int, out: Path) -> Callable[[], object]:
+    """Return what does one task of the ingest, without Ray."""
+    from mana_dist.data.config import SampleSettings
+    from mana_dist.data.degradation import DEGRADATIONS
+    from mana_dist.footage.expand import expand
+    from mana_dist.ingest import units
+    from mana_dist.ingest.run_unit import run_unit
+
+    settings = SampleSettings(degradation=DEGRADATIONS[degradation])
+    unit = units.whole(expand([str(video)], stop=frames).clips, settings)
+    return lambda: run_unit(unit, str(out), settings)
 
 
 def ingest(videos: list[Path], frames: int, out: Path) -> int:

@@ -1,6 +1,7 @@
 """The settings of samples: every choice that changes a sample made of a clip's frames."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from mana_dist.data.degradation import BI, Degradation
 from mana_dist.data.manifest import Manifest
@@ -23,7 +24,8 @@ class SampleSettings:
         patch: side of the square LR patches that each sample is cut into; 0 keeps whole frames.
         detect_cuts: whether to detect shot cuts; no sample crosses one.
         min_change: a frame in which no block of 8x8 LR pixels changed by this much on average (luma, grey levels) is
-            left out as a repetition of the one before; 0 keeps every frame.
+            left out as a repetition of the one before; 0 keeps every frame. Of frames that a recipe degrades, repeats,
+            shot cuts and motion are looked for before it does.
         min_detail: smallest detail of a sample's HR centre (see :func:`mana_dist.data.sampling.detail`), grey levels.
     """
 
@@ -35,12 +37,18 @@ class SampleSettings:
     min_change: float = 0.5
     min_detail: float = 0.25
 
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """The degradation's recipe as plain values; None where all frames are treated alike."""
+        return None if self.degradation.recipe is None else self.degradation.recipe.to_mapping()
+
     def empty_manifest(self) -> Manifest:
         """Return the manifest of an empty dataset with these settings."""
         return Manifest(
             reader=READER_VERSION,
             degradation=self.degradation.name,
             degradation_version=self.degradation.version,
+            recipe=self.recipe,
             scale=SCALE,
             frames=self.frames_per_sample,
             stride=self.stride,

@@ -21,7 +21,7 @@ class EvaluationOptions:
             of any other method.
         out: URI of the folder for ``metrics.json`` and the report.
         overwrite: replace another evaluation's files there.
-        degradation: name of the degradation by which LR frames are made, or given ones were.
+        degradation: name of the degradation by which LR frames are made, or given ones were; or a recipe's YAML file.
         lr: source of the LR frames: ``made`` by the degradation, ``given`` with the dataset, or ``auto``: given where
             the dataset has them.
         frames: ``START:STOP`` of every clip, the frames that are used.

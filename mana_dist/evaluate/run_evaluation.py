@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from mana_dist import __version__, storage
 from mana_dist.config import MlflowConfig
 from mana_dist.console import log
-from mana_dist.data.degradation import DEGRADATIONS
+from mana_dist.data.degradation import Degradation, find_degradation
 from mana_dist.errors import UserError, one_line, redacted
 from mana_dist.evaluate import metrics_file, promote, report
 from mana_dist.evaluate.config import EvaluationOptions
@@ -122,7 +122,7 @@ def _prepare(options: EvaluationOptions) -> _Prepared:
         promote.alias_of(conditions)
     out = OutputFolder(storage.resolve(options.out))
     start, stop = parse_frame_range(options.frames)
-    degradation = DEGRADATIONS[options.degradation]
+    degradation = find_degradation(options.degradation)
 
     datasets = find_datasets(options.data, degradation, options.lr, out.uri)
     clips = tuple(find_clips(datasets, start, stop, subset))
@@ -152,7 +152,14 @@ def _prepare(options: EvaluationOptions) -> _Prepared:
         clips=clips,
         settings=settings,
         protocol=_protocol(
-            options, datasets, clips, tuple(zip(wanted, methods, strict=True)), measures, device, choice.precision
+            options,
+            degradation,
+            datasets,
+            clips,
+            tuple(zip(wanted, methods, strict=True)),
+            measures,
+            device,
+            choice.precision,
         ),
         workers=options.workers,
         out=out,
@@ -260,6 +267,7 @@ def _wanted(
 
 def _protocol(
     options: EvaluationOptions,
+    degradation: Degradation,
     datasets: Sequence[Dataset],
     clips: Sequence[Clip],
     methods: Sequence[tuple[Wanted, Method]],
@@ -267,7 +275,6 @@ def _protocol(
     device: str,
     precision: Precision,
 ) -> Protocol:
-    degradation = DEGRADATIONS[options.degradation]
     subsets = {clip.dataset: str(clip.subset) for clip in clips}
     definitions = {name: METRICS[name].described(measure) for name, measure in measures.items()}
     return Protocol(

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from mana_dist.data.config import SCALE
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import Degradation, degrade_clip
 from mana_dist.errors import UserError
 from mana_dist.evaluate import neighbours
 from mana_dist.evaluate.given_lr import GivenLr
@@ -57,6 +57,25 @@ class ScoredClip(NamedTuple):
     scores: ClipScores
     example: Example | None
     frames: int
+
+
+class _Whole(NamedTuple):
+    """The ground truth of a frame, cropped to multiples of 4, and its size before that."""
+
+    number: int
+    run: int
+    hr: Frame
+    whole: tuple[int, ...]
+
+
+class _Truth(NamedTuple):
+    """The ground truth of a frame, cropped to multiples of 4, its size before that, and the LR frame if given."""
+
+    number: int
+    run: int
+    hr: Frame
+    whole: tuple[int, ...]
+    lr: Frame | None
 
 
 class _Pair(NamedTuple):
@@ -174,6 +193,17 @@ class _Source:
 
 def _pairs(clip: Clip, settings: Settings, damaged: Callable[[str], None], compared: GivenLr | None) -> Iterator[_Pair]:
     """Yield the frames of a clip with LR frames given or made, except those of which either cannot be read."""
+    frames = _truth(clip, settings, damaged, compared)
+    with_lr: Iterator[tuple[_Truth, Frame]] = ((frame, frame.lr) for frame in frames if frame.lr is not None)
+    if clip.lr is None:
+        with_lr = degrade_clip(frames, settings.degradation, clip.name, SCALE)
+    for frame, lr in with_lr:
+        yield _Pair(LrFrame(frame.number, frame.run, lr), frame.hr, frame.whole)
+
+
+def _truth(
+    clip: Clip, settings: Settings, damaged: Callable[[str], None], compared: GivenLr | None
+) -> Iterator[_Truth]:
     given = clip.lr_frames(lambda what: damaged(f"given LR frames: {what}")) if clip.lr is not None else None
     breaks = clip.breaks(damaged)
     number, run, follows = -1, 0, True
@@ -187,7 +217,7 @@ def _pairs(clip: Clip, settings: Settings, damaged: Callable[[str], None], compa
         hr = cropped(whole)
         _check_size(clip, whole, hr, settings.border_crop)
         if lr is None:
-            yield _Pair(LrFrame(number, run, degrade(hr, settings.degradation)), hr, whole.shape)
+            yield _Truth(number, run, hr, whole.shape, None)
             continue
         if lr.shape[0] * SCALE != hr.shape[0] or lr.shape[1] * SCALE != hr.shape[1]:
             raise UserError(
@@ -196,7 +226,7 @@ def _pairs(clip: Clip, settings: Settings, damaged: Callable[[str], None], compa
             )
         if compared is not None:
             compared.add(number, hr, lr)
-        yield _Pair(LrFrame(number, run, lr), hr, whole.shape)
+        yield _Truth(number, run, hr, whole.shape, lr)
     if given is not None and list(islice(given, 1)):
         raise UserError(f"{clip.lr}: has more than the {number + 1} frames of {clip.uri}; or use --lr made")
 

@@ -8,7 +8,7 @@ from mana_dist import storage
 from mana_dist.arguments import Parser
 from mana_dist.console import log
 from mana_dist.data.config import SCALE, SampleSettings
-from mana_dist.data.degradation import DEGRADATIONS
+from mana_dist.data.degradation import DEGRADATIONS, find_degradation
 from mana_dist.errors import UserError
 from mana_dist.ingest.config import IngestOptions
 
@@ -42,8 +42,7 @@ def _options(values: argparse.Namespace) -> IngestOptions:
             raise UserError(f"--{name} is missing; see mana ingest --help")
     names = ("frames_per_sample", "stride", "patch", "min_change", "min_detail")
     numbers = {name: getattr(values, name) for name in names}
-    degradation = DEGRADATIONS[values.degradation]
-    settings = SampleSettings(degradation=degradation, detect_cuts=not values.keep_cuts, **numbers)
+    settings = SampleSettings(degradation=values.degradation, detect_cuts=not values.keep_cuts, **numbers)
     others = {name: getattr(values, name) for name in ("out", "frames", "downscale", "segment_frames", "overwrite")}
     return IngestOptions(sources=tuple(values.source), settings=settings, **others).checked()
 
@@ -65,8 +64,8 @@ def _parser() -> Parser:
     add("--source", nargs="+", metavar="URI", help="videos, frame folders, folders of them, globs; .txt, .csv lists")
     add("--out", metavar="URI", help="folder of the dataset")
     samples = SampleSettings()
-    kinds, made = list(DEGRADATIONS), "how LR is made (%(default)s)"
-    add("--degradation", choices=kinds, default=samples.degradation.name, help=made)
+    made = f"how LR is made: {', '.join(DEGRADATIONS)} or a recipe's file, PATH.yaml (%(default)s)"
+    add("--degradation", type=find_degradation, default=samples.degradation.name, metavar="NAME", help=made)
     add("--frames", default=IngestOptions.frames, metavar="START:STOP", help="the frames to use of every source")
     per_sample = "LR frames per sample, odd (%(default)s)"
     add("--frames-per-sample", type=int, default=samples.frames_per_sample, metavar="T", help=per_sample)

@@ -138,9 +138,10 @@ def _write_clip(
     trouble = damage.reason if damage is not None else ""
     try:
         breaks = () if clip.files is None else breaks_in(clip.files)
-        for sample in sampler.samples(source, first=clip.start, centres=centres, breaks=frozenset(breaks)):
+        samples = sampler.samples(source, clip=clip.source, first=clip.start, centres=centres, breaks=frozenset(breaks))
+        for sample in samples:
             with _writing():
-                writer.add(sample, clip=clip.name, source=redacted(clip.uri))
+                writer.add(sample, clip=clip.name, source=clip.source)
     except DamageFound as error:
         if damage is not None:
             raise AssertionError(f"{clip.uri}: damage found again") from error

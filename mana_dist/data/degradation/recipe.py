@@ -98,6 +98,14 @@ class Recipe:
             for operation, draws in self._used(clip)
         ]
 
+    def described(self, clip: str, number: int) -> str:
+        """Return :meth:`drawn` as a line for people."""
+        steps = []
+        for name, drawn in self.drawn(clip, number):
+            values = (value if isinstance(value, str) else f"{value:.3g}" for value in drawn.values())
+            steps.append(" ".join([name, *values]))
+        return ", ".join(steps)
+
     def to_mapping(self) -> dict[str, Any]:
         """Return the whole recipe as plain values, which :mod:`mana_dist.data.degradation.recipe_file` reads."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

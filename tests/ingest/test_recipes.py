@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+import mana_dist
 from mana_dist.data.config import SampleSettings
-from mana_dist.data.degradation import BI, REAL, Degradation, degrade_clip
+from mana_dist.data.degradation import BI, REAL, Degradation, degrade_clip, find_degradation
 from mana_dist.data.degradation.operations import Noise, Resize
 from mana_dist.data.degradation.recipe import Recipe
 from mana_dist.data.degradation.recipe_file import recipe_of
-from mana_dist.data.degradation.video_compression import VideoCompression
+from mana_dist.data.degradation.video_compression import CODECS, VideoCompression
 from mana_dist.data.manifest import load_manifest
 from mana_dist.data.sampling import Sampler
 from mana_dist.errors import UserError
@@ -164,10 +165,16 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
 
 
 PROGRAM = """
-import sys, ray
+import functools, sys
+from mana_dist import ray_runtime
+from mana_dist.ingest import unit_tasks
 from mana_dist.ingest.__main__ import main
-ray.init(num_cpus=int(sys.argv[1]), include_dashboard=False, log_to_driver=False)
-main(sys.argv[2:])
+
+ray_runtime.start_ray(cpus=5)
+map_on_ray = unit_tasks.map_on_ray
+for workers in (1, 2, 5):
+    unit_tasks.map_on_ray = functools.partial(map_on_ray, at_once=workers)
+    main([*sys.argv[1:], f"{workers}"])
 """
 
 
@@ -178,11 +185,11 @@ def test_any_number_of_workers_gives_the_same_bytes(
     film = write_video(tmp_path / "film.mp4", noise_frames(90), keyframes=10)
     clips = [write_pictures(tmp_path / f"take{seed}", scene(seed, 9)) for seed in range(3)]
     command = ["--source", *map(str, (film, *clips)), "--segment-frames", "20", "--degradation", str(recipe_file)]
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    environment.pop("RAY_ADDRESS", None)
-    for workers in ("1", "2", "5"):
-        line = [sys.executable, "-c", PROGRAM, workers, *command, "--out", str(tmp_path / workers)]
-        subprocess.run(line, check=True, capture_output=True, env=environment, timeout=600)
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment["PYTHONPATH"] = str(Path(mana_dist.__file__).parents[1])
+    line = [sys.executable, "-c", PROGRAM, *command, "--out"]
+    result = subprocess.run(line, check=False, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     assert tree(tmp_path / "1") == tree(tmp_path / "2") == tree(tmp_path / "5")
     without_ray(monkeypatch)
     main([*command, "--out", str(tmp_path / "here")])
@@ -230,6 +237,23 @@ def test_a_recipe_that_cannot_be_is_refused_in_a_line(
     with pytest.raises(UserError, match=rf"mine\.yaml: {message}") as refused:
         main(["--source", "x", "--out", "y", "--degradation", str(recipe_file)])
     assert "\n" not in str(refused.value)
+
+
+def test_the_recipe_in_the_documentation_is_one(tmp_path: Path) -> None:
+    text = (Path(mana_dist.__file__).parents[1] / "docs" / "data.md").read_text()
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    recipe = find_degradation(str(path)).recipe
+    assert recipe is not None
+    assert len(recipe.operations) == 5
+    assert recipe.block == 32
+
+
+def test_a_codec_that_pyav_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = {**CODECS, "h264": dataclasses.replace(CODECS["h264"], encoder="libnone")}
+    monkeypatch.setattr("mana_dist.data.degradation.video_compression.CODECS", lacking)
+    with pytest.raises(UserError, match=r"real: operations\[4\]\.codecs: h264 needs libnone, which this PyAV lacks"):
+        main(["--source", "x", "--out", "y", "--degradation", "real"])
 
 
 def test_a_recipe_file_that_is_none_is_refused_in_a_line(tmp_path: Path) -> None:

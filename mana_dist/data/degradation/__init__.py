@@ -61,19 +61,23 @@ def find_degradation(name: str) -> Degradation:
     Raises:
         UserError: there is none, or the file holds no recipe; one line that names the file and the key.
     """
-    from mana_dist.data.degradation.recipe_file import (
-        SUFFIXES,
-        load_recipe,
-    )  # takes longer than a command's help should
+    found = DEGRADATIONS[name] if name in DEGRADATIONS else _of_file(name)
+    try:
+        if found.recipe is not None:
+            found.recipe.check_codecs()
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+    return found
 
-    if name in DEGRADATIONS:
-        return DEGRADATIONS[name]
-    if not name.lower().endswith(SUFFIXES):
+
+def _of_file(name: str) -> Degradation:
+    if not name.lower().endswith((".yaml", ".yml")):
         known = ", ".join(DEGRADATIONS)
         raise UserError(f"--degradation {name}: there are {known}; name one of them or a recipe's file, PATH.yaml")
+    from mana_dist.data.degradation.recipe_file import load_recipe  # takes longer than a command's help should
+
     recipe = load_recipe(name)
-    known_recipe = DEGRADATIONS[recipe.name].recipe if recipe.name in DEGRADATIONS else recipe
-    if known_recipe != recipe:
+    if recipe.name in DEGRADATIONS and DEGRADATIONS[recipe.name].recipe != recipe:
         raise UserError(f"{name}: name: {recipe.name} is another degradation's; take another name")
     return Degradation.of_recipe(recipe)
 

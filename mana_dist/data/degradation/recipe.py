@@ -1,6 +1,7 @@
 """A degradation as data: operations with ranges, from which each clip draws its own."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 from mana_dist.data.degradation.draws import Draws, key_of
 from mana_dist.data.degradation.operations import Blur, Drawn, Frame, Jpeg, Noise, Operation, Resize, Target
-from mana_dist.data.degradation.video_compression import VideoCompression
+from mana_dist.data.degradation.video_compression import VideoCompression, missing_part
 
 OPERATIONS: Mapping[str, type[Operation]] = {
     "blur": Blur,
@@ -71,6 +72,13 @@ class Recipe:
         """The number of frames that are degraded together: those of a segment, or each for itself."""
         return self.segment if any(isinstance(operation, VideoCompression) for operation in self.operations) else 1
 
+    def check_codecs(self) -> None:
+        """Raise ValueError if PyAV was built without a codec that is named; it is one line that begins with the key."""
+        for place, operation in enumerate(self.operations):
+            for name in operation.codecs if isinstance(operation, VideoCompression) else ():
+                if part := missing_part(name):
+                    raise ValueError(f"operations[{place}].codecs: {name} needs {part}, which this PyAV lacks")
+
     def run(self, frames: Iterator[tuple[int, Frame]], clip: str, scale: int) -> Iterator[Frame]:
         """Yield the LR frames of HR frames of one segment that follow each other; lazily, some frames behind.
 
@@ -84,7 +92,7 @@ class Recipe:
             return
         height, width = first[1].shape[:2]
         target = Target(height // scale, width // scale, self.segment)
-        running = _chained(first, frames)
+        running: Iterator[tuple[int, Frame]] = itertools.chain([first], frames)
         for operation, draws in self._used(clip):
             running = operation.run(running, draws, target)
         for _, picture in running:
@@ -121,11 +129,6 @@ class Recipe:
 
 def _is_coded(operation: Operation) -> bool:
     return isinstance(operation, VideoCompression)
-
-
-def _chained(first: tuple[int, Frame], others: Iterator[tuple[int, Frame]]) -> Iterator[tuple[int, Frame]]:
-    yield first
-    yield from others
 
 
 def _plain(operation: Operation) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from mana_dist.data.degradation.operations import Operation
 from mana_dist.data.degradation.recipe import OPERATIONS, Recipe
 from mana_dist.errors import UserError, one_line
 
-SUFFIXES = (".yaml", ".yml")
 _LARGEST = 1 << 20  # bytes
 
 Value = TypeVar("Value")

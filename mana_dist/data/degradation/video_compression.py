@@ -4,8 +4,10 @@ A segment's frames go through one encoder and one decoder, of one thread each, s
 bits; what a codec carries over from frame to frame is carried over.
 """
 
+import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -82,7 +84,6 @@ class VideoCompression(Operation):
             if name not in CODECS:
                 raise ValueError(f"codecs: there is no {name}; there are {', '.join(CODECS)}")
             check_range(f"codecs.{name}", between, CODECS[name].best, CODECS[name].worst)
-            check_built(name)
 
     def drawn(self, draws: Draws, number: int) -> Drawn:
         """Return codec and quality of the segment that begins with frame ``number``."""
@@ -92,32 +93,35 @@ class VideoCompression(Operation):
 
     def run(self, frames: Iterator[tuple[int, Frame]], draws: Draws, target: Target) -> Iterator[tuple[int, Frame]]:
         """Encode and decode the frames; they come as the codec gives them, some frames after it took them."""
-        waiting: list[int] = []
+        waiting: deque[int] = deque()
 
         def pictures() -> Iterator[Frame]:
             for number, picture in frames:
                 waiting.append(number)
                 yield picture
 
-        begun = pictures()
-        first = next(begun, None)
+        read = pictures()
+        first = next(read, None)
         if first is None:
             return
         drawn = self.drawn(draws, waiting[0] // target.segment * target.segment)
-        for decoded in compressed(first, begun, str(drawn["codec"]), float(drawn["quality"]), target.segment):
-            yield waiting.pop(0), decoded
+        codec, quality = str(drawn["codec"]), float(drawn["quality"])
+        for decoded in compressed(itertools.chain([first], read), first.shape, codec, quality, target.segment):
+            yield waiting.popleft(), decoded
         if waiting:
             raise RuntimeError(f"{drawn['codec']} lost {len(waiting)} frames")
 
 
-def compressed(first: Frame, others: Iterator[Frame], name: str, quality: float, segment: int) -> Iterator[Frame]:
-    """Yield the pictures ``first`` and ``others``, all of one size, as they look after the codec ``name``."""
+def compressed(
+    pictures: Iterable[Frame], shape: Sequence[int], name: str, quality: float, segment: int
+) -> Iterator[Frame]:
+    """Yield ``pictures``, all of one ``shape``, as they look after the codec ``name``."""
     import av
 
     from mana_dist.video.priority import no_real_time
 
     codec = CODECS[name]
-    height, width = first.shape[:2]
+    height, width = shape[:2]
     encoder: Any = av.CodecContext.create(codec.encoder, "w")
     # Even sides, large enough; what is added at the bottom and on the right is cut off again.
     encoder.height, encoder.width = (max(_LEAST_SIDE, side + side % 2) for side in (height, width))
@@ -131,24 +135,21 @@ def compressed(first: Frame, others: Iterator[Frame], name: str, quality: float,
     with no_real_time():
         encoder.open()
     margin = ((0, encoder.height - height), (0, encoder.width - width), (0, 0))
-    for packet in _packets(encoder, first, others, margin):
+    padded = (np.pad(picture, margin, "edge") for picture in pictures)
+    for packet in _packets(encoder, padded):
         for picture in decoder.decode(packet):
             yield _shown(picture, height, width)
 
 
-def _packets(encoder: Any, first: Frame, others: Iterator[Frame], margin: tuple[tuple[int, int], ...]) -> Iterator[Any]:
+def _packets(encoder: Any, pictures: Iterable[Frame]) -> Iterator[Any]:
     """Yield an encoder's packets, and None, which ends the decoder's work."""
     from mana_dist.video.colours import Colours, to_picture
 
     colours = Colours(_BT601, full_range=False, primaries=_UNTAGGED, transfer=_UNTAGGED)
-    pixels: Frame | None = first
-    number = 0
-    while pixels is not None:
-        picture = to_picture(np.pad(pixels, margin, "edge"), "yuv420p", colours)
+    for number, pixels in enumerate(pictures):
+        picture = to_picture(pixels, "yuv420p", colours)
         picture.pts, picture.time_base = number, encoder.time_base
-        number += 1
         yield from encoder.encode(picture)
-        pixels = next(others, None)
     yield from encoder.encode(None)
     yield None
 
@@ -162,12 +163,13 @@ def _shown(picture: Any, height: int, width: int) -> Frame:
     return pixels_of(picture, 8, Shown(chroma="left"))[:height, :width]
 
 
-def check_built(name: str) -> None:
-    """Raise ValueError if PyAV was built without the encoder or the decoder of the codec ``name``."""
+def missing_part(name: str) -> str:
+    """Return the encoder or the decoder of the codec ``name`` that PyAV was built without; empty: it has both."""
     import av
 
     for part, mode in ((CODECS[name].encoder, "w"), (CODECS[name].decoder, "r")):
         try:
             av.codec.Codec(part, mode)
-        except ValueError as error:  # PyAV's UnknownCodecError is one
-            raise ValueError(f"codecs: {name} needs {part}, which this machine's PyAV lacks") from error
+        except ValueError:  # PyAV's UnknownCodecError is one
+            return part
+    return ""

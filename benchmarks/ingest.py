@@ -5,17 +5,20 @@
 Both do the same work: decode every frame, make its LR frame once, look for shot cuts, duplicates and detail, measure
 the optical flow, and write every 7-frame sample with its HR centre into Parquet files compressed with zstd, synced to
 the disk. The loop lets FFmpeg use all cores for decoding; the rest of it runs on one, as scripts do. Ray's start is
-told apart: it is some seconds, however long the job.
+told apart: it is some seconds, however long the job. The recipe ``real`` is compared with BI, task by task.
 """
 
 import argparse
+import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -68,6 +71,34 @@ def measure(videos: list[Path], frames: int, folder: Path) -> Iterator[Row]:
     if seconds > start:
         rate = samples / (seconds - start)
         yield Row("ingest, without its start", rate, "samples/s", rate / theirs, "the loop")
+    yield from recipe_rows(videos[0], min(frames, 30), folder)
+
+
+def recipe_rows(video: Path, frames: int, folder: Path) -> Iterator[Row]:
+    """Compare a task whose LR frames the recipe ``real`` makes with one of BI, by processor time, in turns."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # as Ray has it in its tasks
+    seconds: dict[str, list[float]] = {"BI": [], "real": []}
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        for _ in range(4):  # the first of each warms up
+            for name, taken in seconds.items():
+                taken.append(pool.submit(task_seconds, name, video, frames, folder / name).result())
+    bi, real = (statistics.median(taken[1:]) for taken in seconds.values())
+    yield Row("a task by the recipe real", 1000 * real / frames, "ms processor time/frame", bi / real, "BI")
+
+
+def task_seconds(degradation: str, video: Path, frames: int, out: Path) -> float:
+    """Return the processor time of one task of the ingest, without Ray."""
+    from mana_dist.data.config import SampleSettings
+    from mana_dist.data.degradation import DEGRADATIONS
+    from mana_dist.footage.expand import expand
+    from mana_dist.ingest import units
+    from mana_dist.ingest.run_unit import run_unit
+
+    settings = SampleSettings(degradation=DEGRADATIONS[degradation])
+    unit = units.whole(expand([str(video)], stop=frames).clips, settings)
+    before = time.process_time()
+    run_unit(unit, str(out), settings)
+    return time.process_time() - before
 
 
 def ingest(videos: list[Path], frames: int, out: Path) -> int:

@@ -354,7 +354,7 @@ def _named_errors(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise UserError(f"{name}: {_one_line(error)}") from error
+        raise UserError(f"{name}: {in_plain_words(error)}") from error
 
 
 def _check_least(section: str, values: object, least: Mapping[str, int]) -> None:
@@ -374,7 +374,7 @@ def yaml_mapping(text: str, name: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{name}: not valid YAML: {_one_line(error)}") from error
+        raise UserError(f"{name}: not valid YAML: {in_plain_words(error)}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -394,7 +394,7 @@ def _check_keys(keys: Iterable[str], where: str, also: Collection[str] = ()) -> 
         raise UserError(f"{where}: unknown key {key}; did you mean {nearest}?")
 
 
-def _one_line(error: Exception) -> str:
+def in_plain_words(error: Exception) -> str:
     """Return jsonargparse's message in plain words: 'run.seed: expected int, got value: x'."""
     text = re.sub(r'Parser key "([^"]+)":', r"\1:", str(error))
     text = re.sub(r"Expected a (?:<class '(\w+)'>|typing\.(.+?\]))\. Got", r"expected \1\2, got", text)

@@ -186,6 +186,7 @@ def _row_type(manifest: Manifest, shard: Shard) -> np.dtype[np.void]:
 def _fingerprint(uri: str, manifest: Manifest, shard: Shard) -> str:
     """Return a digest of a shard and how it was made, which stays when other shards come to the dataset."""
     made = [uri, manifest.degradation, manifest.degradation_version, manifest.scale, manifest.frames, manifest.stride]
+    made += [] if manifest.recipe is None else [manifest.recipe]
     return hashlib.sha256(json.dumps([*made, asdict(shard)]).encode()).hexdigest()[:24]
 
 

@@ -1,13 +1,13 @@
 """The settings of samples: every choice that changes a sample made of a clip's frames."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from mana_dist.data.degradation import BI, Degradation
 from mana_dist.data.manifest import Manifest
 from mana_dist.video import READER_VERSION
 from mana_dist.video.shots import CUT_DETECTOR
 
-SCALE = 4
 MIN_LR_SIDE = 16
 """Smallest LR height and width, pixels: smaller frames leave nothing to crop from."""
 
@@ -18,16 +18,22 @@ class SampleSettings:
 
     Attributes:
         degradation: the degradation that makes LR frames.
+        scale: HR side over LR side.
         frames_per_sample: LR frames per sample (T), odd.
         stride: at most one sample per this many frames.
         patch: side of the square LR patches that each sample is cut into; 0 keeps whole frames.
         detect_cuts: whether to detect shot cuts; no sample crosses one.
         min_change: a frame in which no block of 8x8 LR pixels changed by this much on average (luma, grey levels) is
-            left out as a repetition of the one before; 0 keeps every frame.
+            left out as a repetition of the one before; 0 keeps every frame. Of frames that a recipe degrades, repeats,
+            shot cuts and motion are looked for before it does.
         min_detail: smallest detail of a sample's HR centre (see :func:`mana_dist.data.sampling.detail`), grey levels.
+
+    Raises:
+        UserError: the degradation is not defined for the scale.
     """
 
     degradation: Degradation = BI
+    scale: int = 4
     frames_per_sample: int = 7
     stride: int = 1
     patch: int = 0
@@ -35,13 +41,22 @@ class SampleSettings:
     min_change: float = 0.5
     min_detail: float = 0.25
 
+    def __post_init__(self) -> None:
+        self.degradation.check_scale(self.scale)
+
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """The degradation's recipe as plain values; None where all frames are treated alike."""
+        return None if self.degradation.recipe is None else self.degradation.recipe.to_mapping()
+
     def empty_manifest(self) -> Manifest:
         """Return the manifest of an empty dataset with these settings."""
         return Manifest(
             reader=READER_VERSION,
             degradation=self.degradation.name,
             degradation_version=self.degradation.version,
-            scale=SCALE,
+            recipe=self.recipe,
+            scale=self.scale,
             frames=self.frames_per_sample,
             stride=self.stride,
             patch=self.patch,

@@ -58,6 +58,7 @@ class Manifest:
         reader: version of the reader of videos; 1 for datasets without a record of it.
         degradation: name of the degradation that made LR of HR.
         degradation_version: its version.
+        recipe: all of it, where it is one of operations with ranges (:mod:`mana_dist.data.degradation.recipe`).
         scale: HR side over LR side.
         frames: LR frames per sample (T), odd.
         stride: frames between the centres of neighbouring samples.
@@ -76,6 +77,7 @@ class Manifest:
     reader: int = 1
     degradation: str
     degradation_version: int
+    recipe: Mapping[str, Any] | None = None
     scale: int
     frames: int
     stride: int = 1
@@ -96,11 +98,20 @@ class Manifest:
 
     def differences(self, other: "Manifest") -> list[str]:
         """Return the settings that differ in ``other``, as 'name: mine -> theirs'."""
+        mine, theirs = _settings_of(self), _settings_of(other)
         return [
-            f"{name}: {getattr(self, name)} -> {getattr(other, name)}"
-            for name in _SETTINGS
-            if getattr(self, name) != getattr(other, name)
+            f"{name}: {mine.get(name)} -> {theirs.get(name)}"
+            for name in {**mine, **theirs}
+            if mine.get(name) != theirs.get(name)
         ]
+
+
+def _settings_of(manifest: Manifest) -> dict[str, Any]:
+    """Return the settings by name, those of a recipe and its operations each for itself."""
+    values = {name: getattr(manifest, name) for name in _SETTINGS}
+    recipe = dict(manifest.recipe or {})
+    steps = {f"operations[{place}]": step for place, step in enumerate(recipe.pop("operations", []))}
+    return values | {f"recipe.{name}": value for name, value in {**recipe, **steps}.items()}
 
 
 def find_manifest(uri: str) -> Manifest | None:
@@ -172,7 +183,10 @@ def check_dataset(uri: str, key: str, frames: int, crop: int, scale: int = 4) ->
 
 def save_manifest(uri: str, manifest: Manifest) -> None:
     """Write ``manifest`` into the dataset's folder ``uri``; readers see the old one or the new."""
-    text = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False) + "\n"
+    values = dataclasses.asdict(manifest)
+    if manifest.recipe is None:
+        del values["recipe"]
+    text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
     storage.write_bytes(storage.join(uri, MANIFEST_NAME), text.encode())
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mana_dist import storage
-from mana_dist.data.config import SCALE, SampleSettings
+from mana_dist.data.config import SampleSettings
 from mana_dist.data.degradation import BI, Degradation
 from mana_dist.data.manifest import Manifest, Shard, find_manifest, save_manifest
 from mana_dist.errors import UserError
@@ -76,6 +76,7 @@ def write_dataset(
     *,
     clip: str,
     frames: int = 7,
+    scale: int = 4,
     group_bytes: int = GROUP_BYTES,
     degradation: Degradation = BI,
 ) -> Manifest:
@@ -86,6 +87,7 @@ def write_dataset(
         samples: all of one size; taken one by one.
         clip: name of their origin, for the columns ``clip`` and ``source``.
         frames: LR frames per sample (T).
+        scale: HR side over LR side.
         group_bytes: raw size of a row group, the unit of reading and of shuffling.
         degradation: the degradation that made their LR frames.
 
@@ -101,15 +103,20 @@ def write_dataset(
         shape: tuple[int, ...] | None = None
         for number, sample in enumerate(samples):
             shape = shape or (frames, *sample.lr.shape[1:])
-            if sample.lr.shape != shape or sample.hr.shape != (SCALE * shape[1], SCALE * shape[2], 3):
+            if sample.lr.shape != shape or sample.hr.shape != (scale * shape[1], scale * shape[2], 3):
                 raise UserError(
                     f"sample {number}: lr {sample.lr.shape} and hr {sample.hr.shape} do not fit; lr must be "
-                    f"({frames}, h, w, 3), hr ({SCALE}h, {SCALE}w, 3), with one h and w for all samples"
+                    f"({frames}, h, w, 3), hr ({scale}h, {scale}w, 3), with one h and w for all samples"
                 )
             writer.add(sample, clip=clip, source=clip)
         shards = writer.close()
     settings = SampleSettings(
-        degradation=degradation, frames_per_sample=frames, detect_cuts=False, min_change=0, min_detail=0
+        degradation=degradation,
+        scale=scale,
+        frames_per_sample=frames,
+        detect_cuts=False,
+        min_change=0,
+        min_detail=0,
     )
     manifest = dataclasses.replace(
         settings.empty_manifest(), samples=sum(shard.rows for shard in shards), clips=1, shards=shards

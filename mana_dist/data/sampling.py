@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mana_dist.data.config import MIN_LR_SIDE, SCALE, SampleSettings
-from mana_dist.data.degradation import crop_to_multiple, degrade
+from mana_dist.data.config import MIN_LR_SIDE, SampleSettings
+from mana_dist.data.degradation import crop_to_multiple, degrade_clip
 from mana_dist.data.resize import imresize
 from mana_dist.data.samples import Sample
 from mana_dist.video.shots import mark_cuts
@@ -38,7 +38,7 @@ class Tally:
 class Sampler:
     """Makes the samples of one clip's, or one segment's, frames.
 
-    Frames are shrunk, cropped (top left kept) to multiples of 4, and degraded once each. A run of frames ends at a
+    Frames are shrunk, cropped (top left kept) to multiples of the scale, and degraded once each. A run of frames ends at a
     jump in their numbers, at another size and at a shot cut; inside it, a frame that repeats the one before is left
     out. Every window of T neighbouring frames of a run may give a sample, of a slot of ``stride`` frame numbers the
     first with detail enough. T LR frames are held and, for shot cuts looked ahead for, about half as many HR frames.
@@ -59,6 +59,7 @@ class Sampler:
         self,
         frames: Iterable[tuple[int, NDArray[np.uint8]]],
         *,
+        clip: str = "",
         first: int = 0,
         centres: range | None = None,
         breaks: Container[int] = (),
@@ -70,7 +71,9 @@ class Sampler:
         need.
 
         Args:
-            frames: (frame number in the source, uint8 (H, W, 3) RGB), the numbers rising.
+            frames: (frame number in the source, uint8 (H, W, 3) RGB), the numbers rising; of a segment, whole blocks of
+                the degradation.
+            clip: the clip's name, from which a recipe draws.
             first: number of the first frame used of the clip (not of the segment): slots count from it.
             centres: only these frame numbers may be centres and are counted in :attr:`tally`; None: all. A slot that
                 begins before them belongs to the segment before.
@@ -79,7 +82,7 @@ class Sampler:
         cv2.setNumThreads(1)  # one CPU per clip: parallelism comes from many clips
         half = self._settings.frames_per_sample // 2
         done = -1
-        for run in self._full_windows(frames, centres, breaks):
+        for run in self._full_windows(frames, clip, centres, breaks):
             slot = (run.centre - first - half) // self._settings.stride
             begin = first + half + slot * self._settings.stride
             if slot == done or (centres is not None and (run.centre not in centres or begin < centres.start)):
@@ -90,9 +93,10 @@ class Sampler:
                 yield sample
 
     def _full_windows(
-        self, frames: Iterable[tuple[int, NDArray[np.uint8]]], centres: range | None, breaks: Container[int]
+        self, frames: Iterable[tuple[int, NDArray[np.uint8]]], clip: str, centres: range | None, breaks: Container[int]
     ) -> Iterator["_Run"]:
-        distinct = self._without_repeats(self._prepared(frames, centres, breaks), centres)
+        degraded = self._degraded(self._prepared(frames, centres, breaks), clip)
+        distinct = self._without_repeats(degraded, centres)
         for _, stretch in itertools.groupby(distinct, key=lambda frame: frame.stretch):
             run = _Run(self._settings.frames_per_sample)
             for frame, is_cut in self._marked(stretch):
@@ -105,9 +109,9 @@ class Sampler:
 
     def _prepared(
         self, frames: Iterable[tuple[int, NDArray[np.uint8]]], centres: range | None, breaks: Container[int]
-    ) -> Iterator["_Frame"]:
+    ) -> Iterator["_Whole"]:
         stretch, follows = 0, (-1, tuple[int, ...]())
-        least = SCALE * max(self._settings.patch, MIN_LR_SIDE)
+        least = self._settings.scale * max(self._settings.patch, MIN_LR_SIDE)
         for number, pixels in frames:
             self._count(Tally(frames=1), number, centres)
             hr = self._shrunk(pixels)
@@ -117,14 +121,24 @@ class Sampler:
             if number in breaks or follows != (number, hr.shape):
                 stretch += 1
             follows = (number + 1, hr.shape)
-            lr = degrade(hr, self._settings.degradation, SCALE)
-            yield _Frame(number, stretch, hr, lr, cv2.cvtColor(lr, cv2.COLOR_RGB2GRAY))
+            yield _Whole(number, stretch, hr)
+
+    def _degraded(self, frames: Iterable["_Whole"], clip: str) -> Iterator["_Frame"]:
+        degradation = self._settings.degradation
+        for frame, lr in degrade_clip(frames, degradation, clip, self._settings.scale):
+            # Noise and compression would hide repeats, cuts and motion.
+            seen = (
+                lr
+                if degradation.recipe is None
+                else cv2.resize(frame.hr, lr.shape[1::-1], interpolation=cv2.INTER_AREA)
+            )
+            yield _Frame(frame.number, frame.run, frame.hr, lr, seen, cv2.cvtColor(seen, cv2.COLOR_RGB2GRAY))
 
     def _shrunk(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._downscale > 1:
             whole = crop_to_multiple(pixels, self._downscale)
             pixels = imresize(whole, whole.shape[0] // self._downscale, whole.shape[1] // self._downscale)
-        return crop_to_multiple(pixels, SCALE)
+        return crop_to_multiple(pixels, self._settings.scale)
 
     def _without_repeats(self, frames: Iterable["_Frame"], centres: range | None) -> Iterator["_Frame"]:
         kept: _Frame | None = None
@@ -138,14 +152,14 @@ class Sampler:
 
     def _marked(self, frames: Iterable["_Frame"]) -> Iterator[tuple["_Frame", bool]]:
         if self._settings.detect_cuts:
-            return mark_cuts(frames, lambda frame: frame.lr)
+            return mark_cuts(frames, lambda frame: frame.seen)
         return ((frame, False) for frame in frames)
 
     def _samples_of(self, run: "_Run") -> Iterator[Sample]:
-        side = self._settings.patch
+        side, scale = self._settings.patch, self._settings.scale
         lr: NDArray[np.uint8] | None = None
-        for top, left, height, width in _patches(run.hr.shape[0] // SCALE, run.hr.shape[1] // SCALE, side):
-            hr = run.hr[SCALE * top : SCALE * (top + height), SCALE * left : SCALE * (left + width)]
+        for top, left, height, width in _patches(run.hr.shape[0] // scale, run.hr.shape[1] // scale, side):
+            hr = run.hr[scale * top : scale * (top + height), scale * left : scale * (left + width)]
             if detail(hr) < self._settings.min_detail:
                 self.tally += Tally(flat=1)
                 continue
@@ -188,13 +202,22 @@ def flow_magnitude(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArr
     return np.hypot(flow[..., 0], flow[..., 1])
 
 
+class _Whole(NamedTuple):
+    """One frame: its number in the source, the stretch of unbroken numbers it is in, its picture."""
+
+    number: int
+    run: int
+    hr: NDArray[np.uint8]
+
+
 class _Frame(NamedTuple):
-    """One frame: its number in the source, the stretch of unbroken numbers it is in, its pictures."""
+    """The same with its LR frame, and LR pictures of it, in colours and luma, in which to look for what it shows."""
 
     number: int
     stretch: int
     hr: NDArray[np.uint8]
     lr: NDArray[np.uint8]
+    seen: NDArray[np.uint8]
     grey: NDArray[np.uint8]
 
 

@@ -7,6 +7,7 @@ from mana_dist import storage
 from mana_dist.arguments import Parser
 from mana_dist.errors import UserError
 from mana_dist.evaluate.config import EvaluationOptions
+from mana_dist.model.config import SCALES
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -37,7 +38,11 @@ def parse(arguments: Sequence[str]) -> EvaluationOptions:
 
 
 def _parser() -> Parser:
-    from mana_dist.data.degradation import DEGRADATIONS
+    from mana_dist.data.degradation import DEGRADATIONS, find_degradation
+
+    def degradation(text: str) -> str:
+        find_degradation(text)
+        return text
 
     parser = Parser(prog="mana evaluate", description="Measure super-resolution methods on clips.")
     inputs = parser.add_argument_group("what").add_argument
@@ -52,10 +57,13 @@ def _parser() -> Parser:
     protocol = parser.add_argument_group("protocol (the defaults are the paper's)").add_argument
     protocol(
         "--degradation",
-        choices=list(DEGRADATIONS),
+        type=degradation,
         default="BI",
-        help="by which the LR frames are made (default %(default)s)",
+        metavar="NAME",
+        help=f"by which the LR frames are made: {', '.join(DEGRADATIONS)} or a recipe's file, PATH.yaml (default "
+        "%(default)s)",
     )
+    protocol("--scale", type=int, choices=SCALES, default=4, help="HR side over LR side (default %(default)s)")
     protocol("--lr", choices=["made", "given", "auto"], default="auto", help="make the LR frames, use those of the "
         "dataset, or use them where it has them (default %(default)s)")  # fmt: skip
     protocol("--frames", metavar="START:STOP", default=":", help="the frames of each clip that are used (default all)")

@@ -21,7 +21,8 @@ class EvaluationOptions:
             of any other method.
         out: URI of the folder for ``metrics.json`` and the report.
         overwrite: replace another evaluation's files there.
-        degradation: name of the degradation by which LR frames are made, or given ones were.
+        degradation: name of the degradation by which LR frames are made, or given ones were; or a recipe's YAML file.
+        scale: HR side over LR side, 2, 3 or 4, which is that of all models.
         lr: source of the LR frames: ``made`` by the degradation, ``given`` with the dataset, or ``auto``: given where
             the dataset has them.
         frames: ``START:STOP`` of every clip, the frames that are used.
@@ -45,6 +46,7 @@ class EvaluationOptions:
     out: str
     overwrite: bool = False
     degradation: str = "BI"
+    scale: int = 4
     lr: Literal["made", "given", "auto"] = "auto"
     frames: str = ":"
     frame_subset: str | None = None

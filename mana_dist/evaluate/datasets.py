@@ -16,6 +16,7 @@ from mana_dist.footage.layouts import (
     VIMEO_BESIDE,
     WITHIN,
     Layout,
+    at_scale,
     check_numbers,
     is_lr_name,
     lr_folder_of,
@@ -90,6 +91,7 @@ class _Place:
         degradation: of the LR frames to look for.
         lr: which LR frames are wanted.
         without: a folder below the root that is left out; empty: none.
+        scale: HR side over LR side.
     """
 
     uri: str
@@ -97,6 +99,7 @@ class _Place:
     degradation: Degradation
     lr: LrSource
     without: str
+    scale: int
 
     def listing(self, folder: str) -> list[ListedFile]:
         return outside(folder, storage.list_files(folder), self.without)
@@ -105,7 +108,9 @@ class _Place:
         return clips_in(self.listing(folder))[0]
 
 
-def find_datasets(uris: Sequence[str], degradation: Degradation, lr: LrSource, without: str = "") -> list[Dataset]:
+def find_datasets(
+    uris: Sequence[str], degradation: Degradation, lr: LrSource, without: str = "", scale: int = 4
+) -> list[Dataset]:
     """Find the datasets at ``uris``, in that order.
 
     Args:
@@ -114,6 +119,7 @@ def find_datasets(uris: Sequence[str], degradation: Degradation, lr: LrSource, w
         lr: ``made``: LR frames that lie there are not used; ``given``: they must be there; ``auto``: they are used
             where they are there.
         without: the folder of the report, which is not searched; empty: none.
+        scale: HR side over LR side.
 
     Raises:
         UserError: a URI cannot be read or holds no clip, or LR frames do not match; ``without`` is one of ``uris``, or
@@ -126,15 +132,15 @@ def find_datasets(uris: Sequence[str], degradation: Degradation, lr: LrSource, w
         if any(storage.resolve(uri) == storage.resolve(other.uri) for other in found):
             raise UserError(f"--data names {uri} twice")
         try:
-            dataset = _find(uri, degradation, lr, without)
+            dataset = _find(uri, degradation, lr, without, scale)
         except OSError as error:
             raise UserError(f"--data {uri}: cannot be read ({error})") from error
         found.append(_only_reds4(dataset))
     return [replace(dataset, name=name) for dataset, name in zip(found, _names(found), strict=True)]
 
 
-def _find(uri: str, degradation: Degradation, lr: LrSource, without: str) -> Dataset:
-    place = _Place(uri, storage.resolve(uri), degradation, lr, without)
+def _find(uri: str, degradation: Degradation, lr: LrSource, without: str, scale: int) -> Dataset:
+    place = _Place(uri, storage.resolve(uri), degradation, lr, without, scale)
     if not storage.is_folder(uri):
         if not storage.exists(uri):
             raise UserError(f"--data {uri}: no such file or folder")
@@ -186,14 +192,14 @@ def _plain(place: _Place, found: Sequence[FoundClip], previews: Sequence[str]) -
     if place.lr == "given":
         raise UserError(
             f"--lr given: {uri} has no folder of {place.degradation} LR frames "
-            f"({place.degradation.lr_folders[0]} beside GT, for one); use --lr made"
+            f"({at_scale(place.degradation.lr_folders[0], place.scale)} beside GT, for one); use --lr made"
         )
     notes = [f"{below(uri, path)}: pictures beside or below videos are previews, left out" for path in previews[:1]]
     return _dataset(place, PLAIN, None, ALL, [_pair(place.root, clip) for clip in found], notes)
 
 
 def _beside(place: _Place, layout: Layout, names: Iterable[str]) -> Dataset:
-    folder = _given_folder(place, layout.lr(place.degradation))
+    folder = _given_folder(place, layout.lr(place.degradation, place.scale))
     hr = below(place.root, layout.hr)
     dataset = _paired(place, layout.name, ALL, hr, place.clips(hr), folder)
     others = []
@@ -225,9 +231,9 @@ def _vimeo(place: _Place, names: Iterable[str]) -> Dataset:
             f"--data {uri}: {below(hr, alone.path)} holds {alone.files[0]} alone; put all seven HR frames there "
             "(im1 to im7): the centre is scored, but frames are matched by their order"
         )
-    candidates = VIMEO.lr(place.degradation)
+    candidates = VIMEO.lr(place.degradation, place.scale)
     if ending := VIMEO_BESIDE.get(place.degradation.name):
-        candidates += (f"../{root.rpartition('/')[2]}{ending}/{vimeo.SEQUENCES}",)
+        candidates += (f"../{root.rpartition('/')[2]}{at_scale(ending, place.scale)}/{vimeo.SEQUENCES}",)
     dataset = _paired(place, VIMEO.name, CENTRE, hr, found, _given_folder(place, candidates))
     return replace(dataset, named_by_path=True)
 
@@ -264,7 +270,7 @@ def _paired(
 def _within(place: _Place, layout: Layout, found: Sequence[FoundClip]) -> Dataset:
     """Return a dataset whose clips are folders, each with its ground truth in one folder and LR frames in others."""
     truths = [clip for clip in found if _parted(clip.path)[1] == layout.hr and clip.files is not None]
-    names = layout.lr(place.degradation)
+    names = layout.lr(place.degradation, place.scale)
     there = {clip.path: clip for clip in found}
     name = next(
         (name for name in names if any(_joined(_parted(truth.path)[0], name) in there for truth in truths)), None

@@ -29,10 +29,11 @@ class GivenLr:
         uri: of the LR frames, for errors.
         hr_uri: of the HR frames, for errors.
         degradation: by which the LR frames should have been made.
+        scale: HR side over LR side.
     """
 
-    def __init__(self, uri: str, hr_uri: str, degradation: Degradation) -> None:
-        self._uri, self._hr_uri, self._degradation = uri, hr_uri, degradation
+    def __init__(self, uri: str, hr_uri: str, degradation: Degradation, scale: int = 4) -> None:
+        self._uri, self._hr_uri, self._degradation, self._scale = uri, hr_uri, degradation, scale
         self._frames: deque[tuple[int, Frame, Frame]] = deque(maxlen=3)
         self._found: list[Registration] = []
         self._next = 0
@@ -94,4 +95,4 @@ class GivenLr:
         self._found.append(found)
 
     def _register(self, hr: Frame, lr: Frame) -> Registration | None:
-        return register(degrade(hr, self._degradation), lr)
+        return register(degrade(hr, self._degradation, self._scale), lr)

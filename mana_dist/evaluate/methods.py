@@ -43,7 +43,7 @@ class Method(Protocol):
             device: where to compute.
 
         Returns:
-            The wanted frames for which there is an LR frame, (4h, 4w, 3) uint8 RGB, in order.
+            The wanted frames for which there is an LR frame, (sh, sw, 3) uint8 RGB at scale s, in order.
         """
 
 
@@ -52,10 +52,11 @@ class Bicubic:
     """MATLAB's bicubic interpolation, frame by frame, which every method should beat."""
 
     name: str = BICUBIC
+    scale: int = 4
 
     def upscale(self, clip: Clip, frames: Iterable[LrFrame], wanted: range, device: str) -> Iterator[Frame]:
         """Upscale each frame by itself."""
-        return (bicubic_upsample(frame.pixels) for frame in frames if frame.number in wanted)
+        return (bicubic_upsample(frame.pixels, self.scale) for frame in frames if frame.number in wanted)
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def load_methods(
     tracking_uri: str | None,
     without: str = "",
     precision: Precision = "fp32",
+    scale: int = 4,
 ) -> tuple[Method, ...]:
     """Load the methods that a command line names: ``bicubic``, model folders, registered models, frames of others.
 
@@ -134,9 +136,11 @@ def load_methods(
         tracking_uri: of the registry.
         without: the folder of the report, in which no method's frames are looked for.
         precision: of the models' arithmetic.
+        scale: HR side over LR side.
 
     Raises:
-        UserError: a name or a folder is given twice, a model cannot be loaded, or frames do not match the clips.
+        UserError: a name or a folder is given twice, a model cannot be loaded or is of another scale, or frames do not
+            match the clips.
     """
     folders: dict[str, str] = {}
     for name in (method.name for method in methods if _is_folder(method.name)):
@@ -146,8 +150,15 @@ def load_methods(
     loaded: list[Method] = []
     for method in methods:
         made = _load(method, clips, padding, tracking_uri, without)
+        if isinstance(made, Bicubic):
+            made = replace(made, scale=scale)
         if isinstance(made, Trained):
             made = replace(made, precision=precision)
+            if made.model.config.scale != scale:
+                raise UserError(
+                    f"--method {made.name}: a model of scale {made.model.config.scale}; give --scale "
+                    f"{made.model.config.scale}, with models of that scale alone"
+                )
         if made.name in [other.name for other in loaded]:
             raise UserError(f"--method names {made.name} twice")
         loaded.append(made)

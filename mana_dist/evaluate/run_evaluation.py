@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from mana_dist import __version__, storage
 from mana_dist.config import MlflowConfig
 from mana_dist.console import log
-from mana_dist.data.degradation import DEGRADATIONS
+from mana_dist.data.degradation import Degradation, find_degradation
 from mana_dist.errors import UserError, one_line, redacted
 from mana_dist.evaluate import metrics_file, promote, report
 from mana_dist.evaluate.config import EvaluationOptions
@@ -122,9 +122,10 @@ def _prepare(options: EvaluationOptions) -> _Prepared:
         promote.alias_of(conditions)
     out = OutputFolder(storage.resolve(options.out))
     start, stop = parse_frame_range(options.frames)
-    degradation = DEGRADATIONS[options.degradation]
+    degradation = find_degradation(options.degradation)
+    degradation.check_scale(options.scale)
 
-    datasets = find_datasets(options.data, degradation, options.lr, out.uri)
+    datasets = find_datasets(options.data, degradation, options.lr, out.uri, options.scale)
     clips = tuple(find_clips(datasets, start, stop, subset))
     elsewhere = len(clips) > 1 and options.workers != 1 and bool(os.environ.get("RAY_ADDRESS"))
     device = _device(options.device, elsewhere=elsewhere)
@@ -138,7 +139,7 @@ def _prepare(options: EvaluationOptions) -> _Prepared:
     choice = precision_on_cluster(options.precision, device) if elsewhere else precision_here(options.precision, device)
     if options.precision == "auto":
         log.info(f"precision: {choice}")
-    methods = load_methods(wanted, clips, options.padding, registry, out.uri, choice.precision)
+    methods = load_methods(wanted, clips, options.padding, registry, out.uri, choice.precision, options.scale)
     measures = load_all({"lpips": options.lpips_trunk})
     settings = Settings(
         methods=methods,
@@ -146,13 +147,21 @@ def _prepare(options: EvaluationOptions) -> _Prepared:
         measures={name: measure for name, measure in measures.items() if not isinstance(measure, Unavailable)},
         border_crop=options.border_crop,
         device=device,
+        scale=options.scale,
         sampled=sampled_clips(clips),
     )
     return _Prepared(
         clips=clips,
         settings=settings,
         protocol=_protocol(
-            options, datasets, clips, tuple(zip(wanted, methods, strict=True)), measures, device, choice.precision
+            options,
+            degradation,
+            datasets,
+            clips,
+            tuple(zip(wanted, methods, strict=True)),
+            measures,
+            device,
+            choice.precision,
         ),
         workers=options.workers,
         out=out,
@@ -260,6 +269,7 @@ def _wanted(
 
 def _protocol(
     options: EvaluationOptions,
+    degradation: Degradation,
     datasets: Sequence[Dataset],
     clips: Sequence[Clip],
     methods: Sequence[tuple[Wanted, Method]],
@@ -267,7 +277,6 @@ def _protocol(
     device: str,
     precision: Precision,
 ) -> Protocol:
-    degradation = DEGRADATIONS[options.degradation]
     subsets = {clip.dataset: str(clip.subset) for clip in clips}
     definitions = {name: METRICS[name].described(measure) for name, measure in measures.items()}
     return Protocol(
@@ -281,6 +290,9 @@ def _protocol(
         padding=options.padding,
         device=device,
         precision=precision,
+        scale=options.scale,
+        bicubic=Protocol.bicubic.replace("by 4", f"by {options.scale}"),
+        size=Protocol.size.replace("of 4", f"of {options.scale}"),
         mana_dist=__version__,
         datasets=tuple(
             DatasetProtocol(

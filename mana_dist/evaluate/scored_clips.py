@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mana_dist.data.config import SCALE
-from mana_dist.data.degradation import crop_to_multiple
 from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate.datasets import PLAIN, Dataset, Pair
 from mana_dist.evaluate.subset import FrameSubset
@@ -140,11 +138,6 @@ class Clip:
         if self.lr is None:
             raise ValueError(f"{self.name}: its LR frames are not given")
         return reading.read_places(self.lr, self.start, self.stop, damaged)
-
-
-def cropped(frame: Frame) -> Frame:
-    """Return the frame without the rows at the bottom and the columns at the right beyond a multiple of 4."""
-    return crop_to_multiple(frame, SCALE)
 
 
 def inside(frame: Frame, border: int) -> Frame:

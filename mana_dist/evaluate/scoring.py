@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
-from mana_dist.data.config import SCALE
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import Degradation, crop_to_multiple, degrade_clip
 from mana_dist.errors import UserError
 from mana_dist.evaluate import neighbours
 from mana_dist.evaluate.given_lr import GivenLr
@@ -16,7 +15,7 @@ from mana_dist.evaluate.methods import Method, Trained
 from mana_dist.evaluate.motion import Motion, flow_back
 from mana_dist.evaluate.neighbours import Sample, SampledFrame, mean_gain
 from mana_dist.evaluate.results import ClipScores, Example, Scores, mean
-from mana_dist.evaluate.scored_clips import Clip, LrFrame, cropped, inside
+from mana_dist.evaluate.scored_clips import Clip, LrFrame, inside
 from mana_dist.metrics import METRICS, Measure, Metric, PairMeasure, Trail, follow, psnr
 from mana_dist.metrics.psnr_ssim import SSIM_SIZE
 from mana_dist.model.inference import Frame
@@ -39,6 +38,7 @@ class Settings:
         device: where methods and metrics with networks run.
         threads: of torch and OpenCV; None: their own defaults. The same for all clips of an evaluation: a sum may
             depend on the number of threads.
+        scale: HR side over LR side.
         sampled: names of the clips on which the models' use of neighbours is measured.
     """
 
@@ -48,6 +48,7 @@ class Settings:
     border_crop: int = 0
     device: str = "cpu"
     threads: int | None = None
+    scale: int = 4
     sampled: frozenset[str] = frozenset()
 
 
@@ -59,8 +60,27 @@ class ScoredClip(NamedTuple):
     frames: int
 
 
+class _Whole(NamedTuple):
+    """The ground truth of a frame, cropped to multiples of the scale, and its size before that."""
+
+    number: int
+    run: int
+    hr: Frame
+    whole: tuple[int, ...]
+
+
+class _Truth(NamedTuple):
+    """The same, and the LR frame if given."""
+
+    number: int
+    run: int
+    hr: Frame
+    whole: tuple[int, ...]
+    lr: Frame | None
+
+
 class _Pair(NamedTuple):
-    """A frame: its LR frame, the ground truth cropped to multiples of 4, and its size before that."""
+    """A frame: its LR frame, the ground truth cropped to multiples of the scale, and its size before that."""
 
     lr: LrFrame
     hr: Frame
@@ -99,7 +119,7 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
     wanted = clip.scored()
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     damage: list[str] = []
-    compared = None if clip.lr is None else GivenLr(clip.lr, clip.uri, settings.degradation)
+    compared = None if clip.lr is None else GivenLr(clip.lr, clip.uri, settings.degradation, settings.scale)
     source = _Source(lambda: _pairs(clip, settings, damage.append, compared))
     outputs = [method.upscale(clip, source.lr(), wanted, settings.device) for method in settings.methods]
     motion = Motion()
@@ -195,6 +215,17 @@ class _Source:
 
 def _pairs(clip: Clip, settings: Settings, damaged: Callable[[str], None], compared: GivenLr | None) -> Iterator[_Pair]:
     """Yield the frames of a clip with LR frames given or made, except those of which either cannot be read."""
+    frames = _truth(clip, settings, damaged, compared)
+    with_lr: Iterator[tuple[_Truth, Frame]] = ((frame, frame.lr) for frame in frames if frame.lr is not None)
+    if clip.lr is None:
+        with_lr = degrade_clip(frames, settings.degradation, clip.name, settings.scale)
+    for frame, lr in with_lr:
+        yield _Pair(LrFrame(frame.number, frame.run, lr), frame.hr, frame.whole)
+
+
+def _truth(
+    clip: Clip, settings: Settings, damaged: Callable[[str], None], compared: GivenLr | None
+) -> Iterator[_Truth]:
     given = clip.lr_frames(lambda what: damaged(f"given LR frames: {what}")) if clip.lr is not None else None
     breaks = clip.breaks(damaged)
     number, run, follows = -1, 0, True
@@ -205,19 +236,19 @@ def _pairs(clip: Clip, settings: Settings, damaged: Callable[[str], None], compa
             follows = False
             continue
         run, follows = run + (not follows), True
-        hr = cropped(whole)
+        hr, scale = crop_to_multiple(whole, settings.scale), settings.scale
         _check_size(clip, whole, hr, settings.border_crop)
         if lr is None:
-            yield _Pair(LrFrame(number, run, degrade(hr, settings.degradation)), hr, whole.shape)
+            yield _Truth(number, run, hr, whole.shape, None)
             continue
-        if lr.shape[0] * SCALE != hr.shape[0] or lr.shape[1] * SCALE != hr.shape[1]:
+        if lr.shape[0] * scale != hr.shape[0] or lr.shape[1] * scale != hr.shape[1]:
             raise UserError(
                 f"{clip.lr}: LR frames of {_size(lr.shape)} do not match {clip.uri}, whose frames of "
-                f"{_size(whole.shape)} need {hr.shape[1] // SCALE}x{hr.shape[0] // SCALE}; or use --lr made"
+                f"{_size(whole.shape)} need {hr.shape[1] // scale}x{hr.shape[0] // scale}; or use --lr made"
             )
         if compared is not None:
             compared.add(number, hr, lr)
-        yield _Pair(LrFrame(number, run, lr), hr, whole.shape)
+        yield _Truth(number, run, hr, whole.shape, lr)
     if given is not None and list(islice(given, 1)):
         raise UserError(f"{clip.lr}: has more than the {number + 1} frames of {clip.uri}; or use --lr made")
 
@@ -237,7 +268,8 @@ def _next(method: str, output: Iterator[Frame], pair: _Pair, clip: Clip, number:
     if frame.shape == pair.hr.shape:
         return frame
     if frame.shape == pair.whole:
-        return cropped(frame)
+        height, width = pair.hr.shape[:2]
+        return frame[:height, :width]
     raise UserError(
         f"{method}: its frames of {clip.name} are {_size(frame.shape)}, those of {clip.uri} {_size(pair.whole)}; "
         "give it frames of the same size"
@@ -246,7 +278,8 @@ def _next(method: str, output: Iterator[Frame], pair: _Pair, clip: Clip, number:
 
 def _clearer_example(best: Example | None, clip: Clip, number: int, pair: _Pair, frames: Sequence[Frame]) -> Example:
     # The first method is compared with the last; a single one with the ground truth.
-    region = most_different_region(frames[0], frames[-1] if len(frames) > 1 else pair.hr)
+    scale = pair.hr.shape[0] // pair.lr.pixels.shape[0]
+    region = most_different_region(frames[0], frames[-1] if len(frames) > 1 else pair.hr, scale)
     if best is not None and region.difference <= best.region.difference:
         return best
     cut = [region.of(frame).copy() for frame in frames]

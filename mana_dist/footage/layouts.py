@@ -11,6 +11,7 @@ from mana_dist.data.degradation.bi import UNSAID
 from mana_dist.errors import UserError
 from mana_dist.footage import vimeo
 from mana_dist.footage.found import FoundClip
+from mana_dist.model.config import SCALES
 from mana_dist.video.frame_folders import clip_name
 
 
@@ -28,9 +29,15 @@ class Layout:
     hr: str
     own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def lr(self, degradation: Degradation) -> tuple[str, ...]:
+    def lr(self, degradation: Degradation, scale: int = 4) -> tuple[str, ...]:
         """Return the LR folders of a degradation."""
-        return self.own.get(degradation.name, degradation.lr_folders)
+        names = self.own.get(degradation.name, degradation.lr_folders)
+        return tuple(dict.fromkeys(at_scale(name, scale) for name in names))
+
+
+def at_scale(name: str, scale: int) -> str:
+    """Return the name that a folder of LR frames, named here as at scale 4, has at another scale."""
+    return name.replace("4", str(scale))
 
 
 # mmagic's Vid4, UDM10, SPMCS and REDS4; HR and LR; REDS as it is distributed.
@@ -58,7 +65,7 @@ _LR_NAME = re.compile(
     re.IGNORECASE,
 )
 _ONLY_LR = re.compile(
-    r"b[id]x[2348].*|sharp_bicubic|(train|val|test)_sharp_bicubic|sequences_lr|.*_matlablrx4", re.IGNORECASE
+    r"b[id]x[2348].*|sharp_bicubic|(train|val|test)_sharp_bicubic|sequences_lr|.*_matlablrx[2348]", re.IGNORECASE
 )
 
 
@@ -92,12 +99,13 @@ def truths_of(uri: str, *, is_video: bool) -> Iterator[Truth]:
     if not any(map(is_lr_name, path.split("/"))):
         return
     for layout in (*BESIDE, *WITHIN, VIMEO):
-        for name in (name for kind in DEGRADATIONS.values() for name in layout.lr(kind)):
+        names = (name for scale in SCALES for kind in DEGRADATIONS.values() for name in layout.lr(kind, scale))
+        for name in dict.fromkeys(names):
             before, found, after = path.rpartition(f"/{name}/")
             if found:
                 hr = f"{before}/{layout.hr}"
                 yield Truth(f"{before}/{name}", hr, f"{hr}/{after}".rstrip("/"))
-    for beside in VIMEO_BESIDE.values():
+    for beside in (at_scale(name, scale) for name in VIMEO_BESIDE.values() for scale in SCALES):
         before, found, after = path.rpartition(f"{beside}/")
         if found:
             yield Truth(f"{before}{beside}", before, f"{before}/{after}".rstrip("/"))

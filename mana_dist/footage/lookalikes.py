@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mana_dist import storage
-from mana_dist.data.config import SCALE
 from mana_dist.data.degradation import BI, crop_to_multiple, degrade
 from mana_dist.errors import UserError
+from mana_dist.model.config import SCALES
 from mana_dist.video import reading
 from mana_dist.video.colours import Frame
 from mana_dist.video.picture_files import shown_size
@@ -30,7 +30,7 @@ class Seen(NamedTuple):
 
 
 def lr_among(clips: Sequence[Seen], most: int | None = None) -> Iterator[tuple[Seen, Seen]]:
-    """Yield pairs of clips, HR and LR, with equally many frames, a quarter of the size, and the same first picture.
+    """Yield pairs of clips, HR and LR, with equally many frames, one a scale smaller, and the same first picture.
 
     Compares only clips whose paths differ in one name, like HR/walk and small/walk, or walk/a and walk/b.
 
@@ -45,17 +45,17 @@ def lr_among(clips: Sequence[Seen], most: int | None = None) -> Iterator[tuple[S
             key = clip.frames, position, *parts[:position], "", *parts[position + 1 :]
             groups.setdefault(key, []).append(clip)
     sizes: dict[str, Size] = {}
-    pictures: dict[tuple[str, bool], Frame | None] = {}
+    pictures: dict[tuple[str, int], Frame | None] = {}
     for group in groups.values():
         by_size: dict[Size, list[Seen]] = {}
         for clip in group if len(group) > 1 else ():
             if clip.uri in sizes or most is None or len(sizes) < most:
                 by_size.setdefault(sizes.setdefault(clip.uri, _size(clip, sizes)), []).append(clip)
         for (width, height), large in by_size.items():
-            small = by_size.get((width // SCALE, height // SCALE), []) if min(width, height) >= SCALE else []
-            for high, low in product(large, small):
-                if _alike(_picture(high, pictures, shrink=True), _picture(low, pictures, shrink=False)):
-                    yield high, low
+            for scale in SCALES if min(width, height) >= max(SCALES) else ():
+                for high, low in product(large, by_size.get((width // scale, height // scale), [])):
+                    if _alike(_picture(high, pictures, scale), _picture(low, pictures, 1)):
+                        yield high, low
 
 
 def _size(clip: Seen, sizes: dict[str, Size]) -> Size:
@@ -69,16 +69,16 @@ def _size(clip: Seen, sizes: dict[str, Size]) -> Size:
         return 0, 0
 
 
-def _picture(clip: Seen, pictures: dict[tuple[str, bool], Frame | None], *, shrink: bool) -> Frame | None:
-    """Return the first frame, in the LR frames' size; None if it cannot be read, which is reported where it is used."""
-    key = clip.uri, shrink
+def _picture(clip: Seen, pictures: dict[tuple[str, int], Frame | None], scale: int) -> Frame | None:
+    """Return the first frame, ``scale`` times smaller; None if it cannot be read, which is reported elsewhere."""
+    key = clip.uri, scale
     if key not in pictures:
         try:
             frame = next(reading.read_frames(clip.uri, stop=1))
         except UserError:
             pictures[key] = None
         else:
-            pictures[key] = degrade(crop_to_multiple(frame, SCALE), BI) if shrink else frame
+            pictures[key] = degrade(crop_to_multiple(frame, scale), BI, scale) if scale > 1 else frame
     return pictures[key]
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from mana_dist import storage
 from mana_dist.arguments import Parser
 from mana_dist.console import log
-from mana_dist.data.config import SCALE, SampleSettings
-from mana_dist.data.degradation import DEGRADATIONS
+from mana_dist.data.config import SampleSettings
+from mana_dist.data.degradation import DEGRADATIONS, find_degradation
 from mana_dist.errors import UserError
 from mana_dist.ingest.config import IngestOptions
+from mana_dist.model.config import SCALES
 
 _DESCRIPTION = "Videos and folders of frames into sharded training samples, on Ray Data."
 
@@ -40,10 +41,9 @@ def _options(values: argparse.Namespace) -> IngestOptions:
     for name in ("source", "out"):
         if not getattr(values, name):
             raise UserError(f"--{name} is missing; see mana ingest --help")
-    names = ("frames_per_sample", "stride", "patch", "min_change", "min_detail")
+    names = ("scale", "frames_per_sample", "stride", "patch", "min_change", "min_detail")
     numbers = {name: getattr(values, name) for name in names}
-    degradation = DEGRADATIONS[values.degradation]
-    settings = SampleSettings(degradation=degradation, detect_cuts=not values.keep_cuts, **numbers)
+    settings = SampleSettings(degradation=values.degradation, detect_cuts=not values.keep_cuts, **numbers)
     others = ("out", "frames", "downscale", "segment_frames", "hold_out", "overwrite")
     rest = {name: getattr(values, name) for name in others}
     return IngestOptions(sources=tuple(values.source), settings=settings, **rest).checked()
@@ -66,15 +66,16 @@ def _parser() -> Parser:
     add("--source", nargs="+", metavar="URI", help="videos, frame folders, folders of them, globs; .txt, .csv lists")
     add("--out", metavar="URI", help="folder of the dataset")
     samples = SampleSettings()
-    kinds, made = list(DEGRADATIONS), "how LR is made (%(default)s)"
-    add("--degradation", choices=kinds, default=samples.degradation.name, help=made)
+    made = f"how LR is made: {', '.join(DEGRADATIONS)} or a recipe's file, PATH.yaml (%(default)s)"
+    add("--degradation", type=find_degradation, default=samples.degradation.name, metavar="NAME", help=made)
+    add("--scale", type=int, choices=SCALES, default=samples.scale, help="HR side over LR side (%(default)s)")
     add("--frames", default=IngestOptions.frames, metavar="START:STOP", help="the frames to use of every source")
     per_sample = "LR frames per sample, odd (%(default)s)"
     add("--frames-per-sample", type=int, default=samples.frames_per_sample, metavar="T", help=per_sample)
     add("--stride", type=int, default=samples.stride, metavar="N", help="at most one sample per N frames (%(default)s)")
     shrink = "shrink frames by N first: hides compression noise (%(default)s)"
     add("--downscale", type=int, default=IngestOptions.downscale, metavar="N", help=shrink)
-    patch = f"cut samples into patches of P x P LR pixels ({SCALE}P x {SCALE}P HR): cheap crops of large frames (0: no)"
+    patch = "cut samples into patches of P x P LR pixels: cheap crops of large frames (0: no)"
     add("--patch", type=int, default=samples.patch, metavar="P", help=patch)
     change, detail = "grey levels below which a frame repeats", "least detail of a sample, grey levels"
     add("--min-change", type=float, default=samples.min_change, metavar="X", help=f"{change} (%(default)s)")

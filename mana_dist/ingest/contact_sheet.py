@@ -12,8 +12,9 @@ from PIL import Image
 from pyarrow import ArrowException
 
 from mana_dist import pictures, storage
-from mana_dist.data.config import SCALE
 from mana_dist.data.degradation import bicubic_upsample
+from mana_dist.data.degradation.recipe import Recipe
+from mana_dist.data.degradation.recipe_file import recipe_of
 from mana_dist.data.manifest import Manifest
 from mana_dist.data.samples import pixels
 from mana_dist.errors import UserError
@@ -33,7 +34,8 @@ def write(uri: str, manifest: Manifest, count: int = 24, seed: int = 0) -> str:
 
     A sample's cell shows its HR frame as a whole, shrunk to fit, and side by side, LR pixels enlarged by repeating
     them, the part in which bicubic upscaling of the LR centre is farthest from HR. Its caption is clip, frame number
-    and flow. Reads one row group per sample at most. The same dataset gives the same bytes.
+    and flow; where a recipe made LR, a line below says what it drew for that frame. Reads one row group per sample at
+    most. The same dataset gives the same bytes.
 
     Returns:
         The picture's URI.
@@ -45,7 +47,8 @@ def write(uri: str, manifest: Manifest, count: int = 24, seed: int = 0) -> str:
     for path, group, row in _choose(manifest, count, seed):
         rows[path, group].append(row)
     with ThreadPoolExecutor(_READERS) as readers:
-        cells = list(chain.from_iterable(readers.map(lambda place: _cells(uri, place, rows[place]), rows)))
+        recipe = None if manifest.recipe is None else recipe_of(manifest.recipe)
+        cells = list(chain.from_iterable(readers.map(lambda place: _cells(uri, place, rows[place], recipe), rows)))
     sheet = storage.join(uri, SHEET_NAME)
     storage.write_bytes(sheet, pictures.to_png(_grid(cells)))
     return sheet
@@ -73,31 +76,40 @@ def _choose(manifest: Manifest, count: int, seed: int) -> Iterator[tuple[str, in
         yield shard.path, group, row
 
 
-def _cells(uri: str, place: tuple[str, int], rows: Sequence[int]) -> list[Frame]:
+def _cells(uri: str, place: tuple[str, int], rows: Sequence[int], recipe: Recipe | None) -> list[Frame]:
     shard, group = place
     name = storage.join(uri, shard)
     filesystem, path = storage.filesystem(name)
-    columns = ["lr", "hr", "clip", "centre", "flow"]
+    columns = ["lr", "hr", "clip", "centre", "flow", "source"]
     try:
         with pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True) as file:
             table = file.read_row_group(group, columns=columns, use_threads=False)
         lr, hr = pixels(table, "lr"), pixels(table, "hr")
     except (OSError, ValueError, ArrowException) as error:
         raise UserError(f"{name}: cannot be read ({error}); mana ingest --verify {uri}") from error
-    clip, centre, flow = (table[column].to_pylist() for column in columns[2:])
+    clip, centre, flow, source = (table[column].to_pylist() for column in columns[2:])
     middle = lr.shape[1] // 2
-    return [_cell(lr[row, middle], hr[row], f"{clip[row]}:{centre[row]}", flow[row]) for row in rows]
+    cells = [_cell(lr[row, middle], hr[row], f"{clip[row]}:{centre[row]}", flow[row]) for row in rows]
+    if recipe is None:
+        return cells
+    return [_with_drawn(cell, recipe, source[row], centre[row]) for cell, row in zip(cells, rows, strict=True)]
 
 
 def _cell(lr: Frame, hr: Frame, name: str, flow: float) -> Frame:
-    region = pictures.most_different_region(bicubic_upsample(lr), hr, side=_SIDE)
+    scale = hr.shape[0] // lr.shape[0]
+    region = pictures.most_different_region(bicubic_upsample(lr, scale), hr, scale, _SIDE)
     return pictures.row(
         [
             Panel(name, _fit(hr)),
-            Panel(f"LR, flow {flow:.2f} px/frame", _fit(region.of_lr(lr).repeat(SCALE, 0).repeat(SCALE, 1))),
+            Panel(f"LR, flow {flow:.2f} px/frame", _fit(region.of_lr(lr).repeat(scale, 0).repeat(scale, 1))),
             Panel("HR", _fit(region.of(hr))),
         ]
     )
+
+
+def _with_drawn(cell: Frame, recipe: Recipe, clip: str, number: int) -> Frame:
+    line = np.full((1, cell.shape[1], 3), pictures.BACKGROUND, np.uint8)
+    return pictures.column([cell, pictures.row([Panel(recipe.described(clip, number), line)])])
 
 
 def _fit(frame: Frame) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 
-from mana_dist.data.config import SCALE, SampleSettings
+from mana_dist.data.config import SampleSettings
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError, one_line
 from mana_dist.footage.expand import Clip
@@ -205,13 +205,13 @@ def _used_frames(clip: Clip, header: HeaderInfo) -> tuple[int, bool]:
 
 
 def _work(clip: Clip, header: HeaderInfo, frames: int, settings: SampleSettings) -> Work:
-    width, height = (side // clip.downscale // SCALE for side in (header.width, header.height))
+    width, height = (side // clip.downscale // settings.scale for side in (header.width, header.height))
     windows = max(0, frames - settings.frames_per_sample + 1)
     samples = -(-windows // settings.stride)
     if settings.patch:
         samples *= -(-width // settings.patch) * -(-height // settings.patch)
         width = height = settings.patch
-    raw = samples * 3 * width * height * (settings.frames_per_sample + SCALE**2)
+    raw = samples * 3 * width * height * (settings.frames_per_sample + settings.scale**2)
     pixels = (clip.start + frames) * header.width * header.height  # the frames before are decoded too
     seconds = pixels / (1e6 * MEGAPIXELS_PER_SECOND) + raw / (1e6 * RAW_MEGABYTES_PER_SECOND)
     return Work(1, frames, samples, COMPRESSED * raw, seconds)

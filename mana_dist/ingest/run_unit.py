@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mana_dist import storage
-from mana_dist.data.config import MIN_LR_SIDE, SCALE, SampleSettings
+from mana_dist.data.config import MIN_LR_SIDE, SampleSettings
 from mana_dist.data.samples import ShardWriter
 from mana_dist.errors import UserError, one_line, redacted
 from mana_dist.footage.expand import Clip
@@ -138,9 +138,10 @@ def _write_clip(
     trouble = damage.reason if damage is not None else ""
     try:
         breaks = () if clip.files is None else breaks_in(clip.files)
-        for sample in sampler.samples(source, first=clip.start, centres=centres, breaks=frozenset(breaks)):
+        samples = sampler.samples(source, clip=clip.source, first=clip.start, centres=centres, breaks=frozenset(breaks))
+        for sample in samples:
             with _writing():
-                writer.add(sample, clip=clip.name, source=redacted(clip.uri))
+                writer.add(sample, clip=clip.name, source=clip.source)
     except DamageFound as error:
         if damage is not None:
             raise AssertionError(f"{clip.uri}: damage found again") from error
@@ -175,7 +176,7 @@ def bare_reason(error: UserError, uri: str) -> str:
 
 def refusal(width: int, height: int, used: int | None, clip: Clip, settings: SampleSettings) -> str:
     """Return why ``used`` frames of this size (None: not known how many) can give no sample; empty if they can."""
-    least = SCALE * max(MIN_LR_SIDE, settings.patch) * clip.downscale
+    least = settings.scale * max(MIN_LR_SIDE, settings.patch) * clip.downscale
     if min(width, height) < least:
         return f"{width}x{height} is too small; both sides must be at least {least}"
     if used is not None and used < settings.frames_per_sample:

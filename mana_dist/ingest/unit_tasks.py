@@ -89,9 +89,10 @@ def _plan_row(item: str, _: Step, out: str, settings: SampleSettings, segment_fr
     clip = Unit.from_json(item).clips[0]
     name = _plan_name(clip, settings, segment_frames)
     segments: list[Segment] = []
+    length = max(segment_frames, settings.degradation.block)
     for pause in (*RETRY_SECONDS, None):
         try:
-            segments = plan_segments(clip.uri, segment_frames, units.overlap(settings), clip.start, clip.stop)
+            segments = plan_segments(clip.uri, length, units.planned_overlap(settings), clip.start, clip.stop)
             with contextlib.suppress(OSError):  # of use to a later run alone
                 Ledger(out).save_plan(name, segments)
             break

@@ -150,6 +150,7 @@ def split(clip: Clip, segments: Sequence[Segment], settings: SampleSettings) -> 
     if len(segments) == 1:
         return [whole([clip], settings)]
     group = unit_name([clip], settings, segments)
+    segments = list(_aligned(segments, settings))
     borders = [0, *(part.first + overlap(settings) // 2 for part in segments[1:]), None]
     return [
         Unit(f"{group}-s{number:05d}", group, (clip,), part, (begin or 0, end))
@@ -160,6 +161,22 @@ def split(clip: Clip, segments: Sequence[Segment], settings: SampleSettings) -> 
 def overlap(settings: SampleSettings) -> int:
     """Return how many frames a segment shares with the next: windows and the search for cuts need them."""
     return settings.frames_per_sample - 1 + 2 * CUT_MARGIN
+
+
+def planned_overlap(settings: SampleSettings) -> int:
+    """Return how many frames a segment must share with the next so that :func:`split` can shorten both to blocks."""
+    return overlap(settings) + 2 * (settings.degradation.block - 1)
+
+
+def _aligned(segments: Sequence[Segment], settings: SampleSettings) -> Iterator[Segment]:
+    """Shorten segments to whole blocks of the degradation, whose LR frames then do not depend on who reads them."""
+    block = settings.degradation.block
+    firsts = [segments[0].first, *(-(-part.first // block) * block for part in segments[1:])]
+    for part, first, following in zip(segments, firsts, [*firsts[1:], None], strict=True):
+        end = None if part.frames is None else part.first + part.frames
+        if following is not None and end is not None:
+            end = min(end, -(-(following + overlap(settings)) // block) * block)
+        yield Segment(part.pts, first, None if end is None else end - first, part.skip + first - part.first)
 
 
 def weight(clip: Clip) -> int:
@@ -179,6 +196,7 @@ def unit_name(clips: Sequence[Clip], settings: SampleSettings, segments: Sequenc
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", clips[0].name).lstrip(".")[:60] or "clip"
     versions = {"version": settings.degradation.version, "reader": READER_VERSION, "cuts": CUT_DETECTOR}
     made_by = {**vars(settings), "degradation": settings.degradation.name, **versions, "schema": SCHEMA_VERSION}
+    made_by |= {} if settings.recipe is None else {"recipe": settings.recipe}
     sources = [dataclasses.astuple(dataclasses.replace(clip, uri=clip.source)) for clip in clips]
     identity = json.dumps([made_by, sources, [dataclasses.astuple(segment) for segment in segments]])
     return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"

@@ -34,7 +34,7 @@ def settle(
         out = storage.join(folder, EVALUATION_FOLDER, candidate.CANDIDATE)
         with tempfile.TemporaryDirectory(prefix="mana_dist-candidate-") as local:
             model_folder.copy(holder.uri, local, tracking_uri)
-            found = evaluate(judging.options(config.run, ["bicubic", local], out))
+            found = evaluate(judging.options(config.run, ["bicubic", local], out, config.model.scale))
         bicubic, held = (found.mean(index).psnr_rgb for index in range(2))
         return Scores(outcome.mean.psnr_rgb, held, bicubic)
 

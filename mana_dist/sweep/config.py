@@ -20,13 +20,14 @@ class Judging:
         """Return it without passwords, as files have it."""
         return replace(self, data=tuple(map(redacted, self.data)))
 
-    def options(self, run: RunConfig, methods: Sequence[str], out: str) -> EvaluationOptions:
-        """Return the options of an evaluation of ``methods`` by the device and the workers of ``run``."""
+    def options(self, run: RunConfig, methods: Sequence[str], out: str, scale: int) -> EvaluationOptions:
+        """Return the options of an evaluation of ``methods`` of a scale by the device and the workers of ``run``."""
         return EvaluationOptions(
             data=self.data,
             methods=tuple(methods),
             out=out,
             overwrite=True,
+            scale=scale,
             frames=self.frames,
             lpips_trunk=self.lpips_trunk,
             device=run.device,

@@ -114,7 +114,7 @@ def _evaluate(task: Task, judging: Judging, model: str) -> "Evaluation":
     from mana_dist.evaluate import evaluate
 
     out = storage.join(task.sweep.folder, EVALUATION_FOLDER, task.trial.name)
-    return evaluate(judging.options(task.trial.config.run, [model], out))
+    return evaluate(judging.options(task.trial.config.run, [model], out, task.trial.config.model.scale))
 
 
 def _track(task: Task, run_id: str, evaluation: "Evaluation | None") -> tuple[float | None, int | None]:

@@ -15,9 +15,9 @@ from mana_dist import storage
 from mana_dist.model.inference import Pixels
 from mana_dist.storage.file_names import partial_prefix
 from mana_dist.upscale.config import CODECS, Settings
-from mana_dist.upscale.priority import no_real_time
 from mana_dist.upscale.segment_record import PacketOrder
 from mana_dist.video.colours import Colours, tag, to_picture
+from mana_dist.video.priority import no_real_time
 
 INDEX_BASE = Fraction(1, 1000)
 """Time base of the segments' packets: their timestamp is the frame's number, and Matroska counts milliseconds."""

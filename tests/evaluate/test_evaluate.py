@@ -301,7 +301,7 @@ def test_lpips_with_a_trunk_file(tmp_path: Path) -> None:
         (["--data", "clip", "clip", "--method", "bicubic"], "--data names clip twice"),
         (["--data", "clip", "--method", "bicubic", "--frames", "9:"], "has 3 frames, so none from 9 on"),
         (["--data", "clip", "--method", "bicubic", "--frames", "3-5"], "frame range '3-5'"),
-        (["--data", "clip", "--method", "bicubic", "--degradation", "BX"], "--degradation: invalid choice"),
+        (["--data", "clip", "--method", "bicubic", "--degradation", "BX"], "--degradation BX: there are BI, BD, real"),
         (
             ["--data", "clip", "--method", "bicubic", "--lpips-trunk", "nowhere"],
             "--lpips-trunk nowhere: cannot be read",

@@ -139,7 +139,7 @@ def test_segments_give_the_samples_of_the_whole(tmp_path: Path) -> None:
 
 def test_a_bug_in_one_clip_does_not_take_the_job_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = write_video(tmp_path / "a.mp4", noise_frames(8))
-    monkeypatch.setattr("mana_dist.data.sampling.degrade", lambda *_: 1 / 0)
+    monkeypatch.setattr("mana_dist.data.sampling.degrade_clip", lambda *_: 1 / 0)
     assert reason_of(video, tmp_path / "out") == "ZeroDivisionError: division by zero"
 
 

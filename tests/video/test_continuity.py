@@ -14,9 +14,9 @@ import av
 import numpy as np
 import pytest
 
-from mana_dist.upscale.priority import no_real_time
 from mana_dist.video.colours import pixels_of
 from mana_dist.video.frame_stream import NumberedFrame
+from mana_dist.video.priority import no_real_time
 from mana_dist.video.reading import read_frames
 from mana_dist.video.stream_tags import shown
 from mana_dist.video.strict import Damage, DamageFound, numbered_frames, survey

@@ -47,4 +47,5 @@ BD = Degradation(
     ),
     shrink=_shrink,
     lr_folders=("BDx4",),
+    scales=(4,),
 )

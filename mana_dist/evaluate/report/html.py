@@ -161,7 +161,8 @@ def _options(names: Sequence[str], chosen: int) -> str:
 
 def _example(example: Example, methods: Sequence[str]) -> str:
     region = example.region
-    images = [example.lr, *(bicubic_upsample(example.lr) for _ in _upscaled_lr(methods)), *example.outputs, example.hr]
+    enlarged = bicubic_upsample(example.lr, example.hr.shape[0] // example.lr.shape[0])
+    images = [example.lr, *(enlarged for _ in _upscaled_lr(methods)), *example.outputs, example.hr]
     names = map(to_html, ["LR", *_upscaled_lr(methods), *methods, "HR"])
     figures = "".join(
         f'<figure><img src="{pictures.to_data_uri(image)}" width="{region.width}" height="{region.height}" '

@@ -9,8 +9,8 @@ import pytest
 
 from mana_dist.upscale.config import Codec, Settings
 from mana_dist.upscale.encode import Encoder
-from mana_dist.upscale.priority import no_real_time, real_time_threads
 from mana_dist.video.colours import Colours
+from mana_dist.video.priority import no_real_time, real_time_threads
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads can be asked on Linux alone")
 

@@ -1,8 +1,11 @@
 """``mana COMMAND ...``: everything that can be done, under one name."""
 
 import argparse
+import atexit
+import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -61,7 +64,7 @@ def run(name: str, arguments: Sequence[str] = ()) -> None:
                 raise
             raise missing(error.name, _EXTRAS[error.name]) from error
 
-    run_command(main)
+    run_process(main)
 
 
 def main() -> None:
@@ -70,7 +73,41 @@ def main() -> None:
         name = sys.argv.pop(1)
         run(name)
     else:
-        run_command(_help)
+        run_process(_help)
+
+
+def run_process(main: Callable[[list[str]], None]) -> None:
+    """Do as :func:`mana_dist.errors.run_command`; whatever libraries do at their end, the exit code stays."""
+    leaving = _Leaving()
+    atexit.register(leaving.leave)  # the first, so that it is called last
+    try:
+        run_command(main)
+    except SystemExit as error:
+        leaving.code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        raise
+    except BaseException:
+        leaving.code = 1
+        raise
+
+
+class _Leaving:
+    """Ends the process once Python has cleared up, before C++ libraries do.
+
+    Arrow's thread pools abort now and then at that (apache/arrow#34314), and a command that has done its work then
+    ends with exit code 134.
+    """
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def leave(self) -> None:
+        logging.shutdown()
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError):  # a closed pipe, a full disk
+            self.code = self.code or 120  # Python's own answer
+        os._exit(self.code)
 
 
 def _help(arguments: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Runnable entry: ``python -m pipelines.demo``, what `make demo` runs."""
 
-from mana_dist.errors import run_command
+from mana_dist.cli import run_process
 from mana_dist.stack.demo import main
 
 if __name__ == "__main__":
-    run_command(main)
+    run_process(main)

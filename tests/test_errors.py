@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mana_dist import __version__
 from mana_dist.errors import UserError, one_line, redacted, run_command
 
 
@@ -134,3 +135,26 @@ def test_a_mistake_tells_no_password_on_the_console(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         leave(UserError("mlflow.tracking_uri http://ann:s3cret@host cannot be used"))
     assert capsys.readouterr().err == "error: mlflow.tracking_uri http://***@host cannot be used\n"
+
+
+ABORTING = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+libc.__cxa_atexit(ctypes.cast(libc.abort, ctypes.c_void_p), None, None)
+from mana_dist.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "output"),
+    [(["--version"], 0, f"{__version__}\n"), (["ingest", "--verify", "nowhere"], 2, ""), (["ingest", "--out"], 2, "")],
+)
+def test_libraries_that_abort_at_their_end_do_not_change_the_exit_code(
+    arguments: list[str], code: int, output: str
+) -> None:
+    done = subprocess.run([sys.executable, "-c", ABORTING, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, output)
+    assert done.stderr.count("\n") == (1 if code else 0)
+    without = [sys.executable, "-c", ABORTING.replace("main()", "")]
+    assert subprocess.run(without, check=False).returncode == -signal.SIGABRT

@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mana_dist.errors import run_command
+from mana_dist.cli import run_process
 from mana_dist.sweep.neighbour_probe import main
 
 if __name__ == "__main__":
-    run_command(main)
+    run_process(main)

@@ -59,15 +59,6 @@ class ScoredClip(NamedTuple):
     frames: int
 
 
-class _Whole(NamedTuple):
-    """The ground truth of a frame, cropped to multiples of 4, and its size before that."""
-
-    number: int
-    run: int
-    hr: Frame
-    whole: tuple[int, ...]
-
-
 class _Truth(NamedTuple):
     """The ground truth of a frame, cropped to multiples of 4, its size before that, and the LR frame if given."""
 

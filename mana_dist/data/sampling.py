@@ -38,9 +38,9 @@ class Tally:
 class Sampler:
     """Makes the samples of one clip's, or one segment's, frames.
 
-    Frames are shrunk, cropped (top left kept) to multiples of the scale, and degraded once each. A run of frames ends at
-    a jump in their numbers, at another size and at a shot cut; inside it, a frame that repeats the one before is left
-    out. Every window of T neighbouring frames of a run may give a sample, of a slot of ``stride`` frame numbers the
+    Frames are shrunk, cropped (top left kept) to multiples of the scale, and degraded once each. A run of frames ends
+    at a jump in their numbers, at another size and at a shot cut; inside it, a frame that repeats the one before is
+    left out. Every window of T neighbouring frames of a run may give a sample, of a slot of ``stride`` frame numbers the
     first with detail enough. T LR frames are held and, for shot cuts looked ahead for, about half as many HR frames.
 
     Args:

@@ -60,17 +60,8 @@ class ScoredClip(NamedTuple):
     frames: int
 
 
-class _Whole(NamedTuple):
-    """The ground truth of a frame, cropped to multiples of the scale, and its size before that."""
-
-    number: int
-    run: int
-    hr: Frame
-    whole: tuple[int, ...]
-
-
 class _Truth(NamedTuple):
-    """The same, and the LR frame if given."""
+    """A frame's ground truth, cropped to multiples of the scale, its size before, and the LR frame if given."""
 
     number: int
     run: int

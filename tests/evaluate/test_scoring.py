@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mana_dist.data.degradation import BI, bicubic_upsample, degrade
+from mana_dist.data.degradation import BI, bicubic_upsample, degrade, degrade_clip
 from mana_dist.errors import UserError
 from mana_dist.evaluate import scoring
 from mana_dist.evaluate.datasets import find_datasets
@@ -78,7 +79,11 @@ class Living:
 def test_memory_does_not_grow_with_the_length(monkeypatch: pytest.MonkeyPatch, subset: FrameSubset) -> None:
     living = Living()
     monkeypatch.setattr(Clip, "frames", living)
-    monkeypatch.setattr(scoring, "degrade", lambda hr, kind: living.seen(degrade(hr, kind)))
+
+    def seen(*arguments: Any) -> Iterator[tuple[Any, Frame]]:
+        return ((frame, living.seen(lr)) for frame, lr in degrade_clip(*arguments))
+
+    monkeypatch.setattr(scoring, "degrade_clip", seen)
     clip = Clip(name="c", dataset="d", path="c", uri="c", lr=None, start=0, stop=None, subset=subset, total=LENGTH,
                 exact=True)  # fmt: skip
     methods = (Bicubic(), Deaf(), Ahead(), replace(Ahead(), name="far ahead", frames=20))

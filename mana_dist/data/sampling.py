@@ -40,8 +40,8 @@ class Sampler:
 
     Frames are shrunk, cropped (top left kept) to multiples of the scale, and degraded once each. A run of frames ends
     at a jump in their numbers, at another size and at a shot cut; inside it, a frame that repeats the one before is
-    left out. Every window of T neighbouring frames of a run may give a sample, of a slot of ``stride`` frame numbers the
-    first with detail enough. T LR frames are held and, for shot cuts looked ahead for, about half as many HR frames.
+    left out. Every window of T neighbouring frames of a run may give a sample, of a slot of ``stride`` frame numbers
+    the first with detail enough. T LR frames are held and, for shot cuts looked ahead for, half as many HR frames.
 
     Args:
         settings: the samples' settings.

@@ -17,6 +17,7 @@ from mana_dist.data.degradation import BD, BI, degrade
 from mana_dist.data.resize import imresize
 from mana_dist.data.samples import Sample
 from mana_dist.data.sampling import Sampler, Tally, detail, flow_magnitude, greatest_change
+from mana_dist.errors import UserError
 from mana_dist.video.shots import CUT_MARGIN
 from tests.data.scenes import scene
 from tests.video.videos import moving_frames, noise_frames
@@ -63,6 +64,28 @@ def test_odd_sizes_are_cropped_at_the_bottom_and_right() -> None:
     (sample,) = make(frames, SampleSettings(degradation=BD, detect_cuts=False))
     np.testing.assert_array_equal(sample.hr, frames[3, :64, :96])
     np.testing.assert_array_equal(sample.lr, degrade(frames[:, :64, :96], BD))
+
+
+@pytest.mark.parametrize(("scale", "patch"), [(2, 0), (3, 0), (2, 20)])
+def test_samples_of_other_scales_are_made_by_the_degradation_at_that_scale(scale: int, patch: int) -> None:
+    frames = noise_frames(7, 67, 97)
+    wanted = SampleSettings(scale=scale, patch=patch, detect_cuts=False)
+    height, width = 67 - 67 % scale, 97 - 97 % scale
+    lr = degrade(frames[:, :height, :width], BI, scale)
+    samples = make(frames, wanted)
+    assert len(samples) == (2 * 3 if patch else 1)  # 33 x 48 LR pixels in patches of 20
+    for sample in samples:
+        rows = slice(sample.top, sample.top + (patch or lr.shape[1]))
+        columns = slice(sample.left, sample.left + (patch or lr.shape[2]))
+        np.testing.assert_array_equal(sample.lr, lr[:, rows, columns])
+        whole = frames[3, scale * rows.start : scale * rows.stop, scale * columns.start : scale * columns.stop]
+        np.testing.assert_array_equal(sample.hr, whole)
+    assert wanted.empty_manifest().scale == scale
+
+
+def test_a_degradation_that_is_not_defined_for_a_scale_is_refused() -> None:
+    with pytest.raises(UserError, match="degradation BD is defined for scale 4, not 2; take BI"):
+        SampleSettings(degradation=BD, scale=2)
 
 
 def test_frames_are_shrunk_before_they_are_taken_as_hr() -> None:

@@ -34,10 +34,10 @@ def write_folder(folder: Path, frames: Frames, name: str = "{:04}.png", first: i
     return folder
 
 
-def write_pair(root: Path, hr: str, lr: str, frames: Frames, degradation: Degradation = BI) -> None:
+def write_pair(root: Path, hr: str, lr: str, frames: Frames, degradation: Degradation = BI, scale: int = 4) -> None:
     """The frames, and their LR frames, in two folders below ``root``."""
     write_folder(root / hr, frames)
-    write_folder(root / lr, degrade(frames, degradation))
+    write_folder(root / lr, degrade(frames, degradation, scale))
 
 
 def evaluate(out: Path, *arguments: str) -> dict[str, Any]:

@@ -144,3 +144,15 @@ def test_no_samples_or_a_missing_shard_are_told_in_one_line(tmp_path: Path) -> N
         contact_sheet.write(str(tmp_path), load_manifest(str(tmp_path)))
     with pytest.raises(UserError, match="no samples"):
         contact_sheet.write(str(tmp_path), dataset(tmp_path / "empty", 0))
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_lr_stands_beside_hr_at_every_scale(tmp_path: Path, scale: int) -> None:
+    hr = moving_frames(1, 48, 60)[0]
+    lr = degrade(hr, BI, scale)
+    made = [Sample(np.repeat(lr[None], 3, 0), hr, 0, 0.5)]
+    contact_sheet.write(str(tmp_path), write_dataset(str(tmp_path), made, clip="a", frames=3, scale=scale))
+    enlarged = lr.repeat(scale, 0).repeat(scale, 1)
+    for position, frame in ((1, enlarged), (2, hr)):
+        found = panel(picture(tmp_path), 0, position)
+        np.testing.assert_array_equal(found[24:216], frame.repeat(4, 0).repeat(4, 1))  # 48 x 60 in 240 x 240

@@ -27,10 +27,10 @@ STARTED = "worker(s) on "  # part of the line that tells of every start
 DATA = ["--data.path", "samples", "--data.validation_path", "held-out"]
 
 
-def make_workplace(folder: Path) -> Path:
+def make_workplace(folder: Path, scale: int = 4) -> Path:
     """A working folder with data, as a user has it."""
-    make_dataset(str(folder / "samples"), 22)
-    make_dataset(str(folder / "held-out"), 5)
+    make_dataset(str(folder / "samples"), 22, scale=scale)
+    make_dataset(str(folder / "held-out"), 5, scale=scale)
     return folder
 
 

@@ -35,7 +35,10 @@ def test_scores_equal_those_by_hand(tmp_path: Path, scale: int) -> None:
     height, width = 49 - 49 % scale, 62 - 62 % scale
     hr = np.ascontiguousarray(frames[:, :height, :width])
     lr = degrade(hr, BI, scale)
-    outputs = {"bicubic": bicubic_upsample(lr, scale), name: list(inference.super_resolve(model, lr))}
+    outputs = {
+        "bicubic": list(bicubic_upsample(lr, scale)),
+        name: list(inference.super_resolve(model, lr)),
+    }
     for method, made in outputs.items():
         expected = [peak_signal_noise_ratio(hr[number], made[number], data_range=255) for number in range(3)]
         assert mean_of(report, method)["psnr_rgb"] == pytest.approx(np.mean(expected))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -221,14 +222,17 @@ class Config:
     mlflow: MlflowConfig = field(default_factory=MlflowConfig)
 
     def __post_init__(self) -> None:
-        if name := self.mlflow.registered_model:
-            named = dataclasses.replace(self.mlflow, registered_model=name.replace("{scale}", str(self.model.scale)))
-            object.__setattr__(self, "mlflow", named)
         if self.run.worker_range[1] > self.data.batch_size:
             raise ValueError(
                 f"run.workers ({self.run.workers}) must not exceed data.batch_size ({self.data.batch_size}): "
                 "every worker needs a sample per step"
             )
+
+    @property
+    def registered_model(self) -> str | None:
+        """``mlflow.registered_model`` with the model's scale in it."""
+        name = self.mlflow.registered_model
+        return name and name.replace("{scale}", str(self.model.scale))
 
 
 def parse(arguments: Sequence[str], prog: str = "mana train") -> Config:
@@ -251,6 +255,9 @@ def parse(arguments: Sequence[str], prog: str = "mana train") -> Config:
             values = yaml_mapping(stream.read(), name)
         _parsed(parser, values, name)
         given += ("--config", path) if values else ()
+    for key, value in itertools.pairwise(keys):
+        if key == "--data.more":
+            _check_more(yaml_mapping(f"{{more: {value}}}", "command line: data.more").get("more"), "command line")
     with _named_errors("command line"):
         namespace = parser.parse_args([*given, *keys])
     return resolved(_built(parser, namespace, " and ".join([*files, *(["command line"] if keys else [])])))
@@ -337,6 +344,8 @@ def _split_files(command_line: Sequence[str]) -> tuple[dict[str, str], list[str]
 
 def _parsed(parser: "ArgumentParser", values: dict[str, Any], name: str) -> "Namespace":
     """Parse nested ``values``; unknown keys and wrong types raise a UserError that names ``name``."""
+    data = values.get("data")
+    _check_more(data.get("more", []) if isinstance(data, Mapping) else [], name)
     _check_keys(flatten(values), name)
     with _named_errors(name):
         return parser.parse_object(values)
@@ -382,6 +391,19 @@ def yaml_mapping(text: str, name: str) -> dict[str, Any]:
     return values
 
 
+def _check_more(more: object, where: str) -> None:
+    """Check the form of ``data.more``, of which jsonargparse would speak in terms of its own."""
+    known = [field.name for field in dataclasses.fields(MoreData)]
+    datasets = more if isinstance(more, list) else [None]
+    for place, each in enumerate(datasets):
+        for key in each if isinstance(each, Mapping) else ():
+            if key not in known:
+                nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
+                raise UserError(f"{where}: unknown key data.more[{place}].{key}; did you mean {nearest}?")
+    if not all(isinstance(each, Mapping) and "path" in each for each in datasets):
+        raise UserError(f"{where}: data.more: write a list of datasets, [{{path: URI, weight: 3}}]")
+
+
 def _check_keys(keys: Iterable[str], where: str, also: Collection[str] = ()) -> None:
     valid = list(flatten(to_mapping(Config())))
     sections = {".".join(key.split(".")[:depth]) for key in valid for depth in range(1, key.count(".") + 1)}
@@ -403,7 +425,7 @@ def in_plain_words(error: Exception) -> str:
 
 
 def resolved(config: Config) -> Config:
-    """Return the configuration with absolute local paths, since workers run in other folders."""
+    """Return the configuration with absolute local paths, since workers run in other folders, and the model's name."""
     names = ("path", "validation_path", "disk_cache")
     paths: dict[str, Any] = {name: storage.resolve(path) for name in names if (path := getattr(config.data, name))}
     more = tuple(dataclasses.replace(each, path=storage.resolve(each.path)) for each in config.data.more)
@@ -411,4 +433,6 @@ def resolved(config: Config) -> Config:
     if init and model_names.is_folder(init):
         init = storage.resolve(init)
     run = dataclasses.replace(config.run, storage=storage.resolve(config.run.storage), init=init or None)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **paths, more=more), run=run)
+    mlflow = dataclasses.replace(config.mlflow, registered_model=config.registered_model)
+    data = dataclasses.replace(config.data, **paths, more=more)
+    return dataclasses.replace(config, data=data, run=run, mlflow=mlflow)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import logging
 import os
 import secrets
@@ -82,7 +83,7 @@ def start_ray(cpus: int | None = None) -> None:
         return
     for left in reversed(range(_STARTS)):
         try:
-            with _own_process_group():
+            with _own_process_group(), _any_agent_port():
                 ray.init(
                     address="local",
                     num_cpus=max(cpus or 1, os.cpu_count() or 1),
@@ -157,3 +158,24 @@ def _own_process_group() -> Iterator[None]:
         yield
     finally:
         services.ConsolePopen = start
+
+
+@contextlib.contextmanager
+def _any_agent_port() -> Iterator[None]:
+    """Let the node's agent take any free port while the context is open.
+
+    Beside another cluster of this machine, Ray (2.60) would wait 3.5 s for its default one; and another that is started
+    later, with that port taken, would never take jobs. Ray has no option for it in ``init``; a version whose parameters
+    have another name waits.
+    """
+    from ray._private import parameter
+
+    initialise = parameter.RayParams.__init__
+    if "dashboard_agent_listen_port" not in inspect.signature(initialise).parameters:
+        yield
+        return
+    parameter.RayParams.__init__ = functools.partialmethod(initialise, dashboard_agent_listen_port=0)
+    try:
+        yield
+    finally:
+        parameter.RayParams.__init__ = initialise

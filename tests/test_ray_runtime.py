@@ -39,6 +39,14 @@ def test_a_process_that_imported_ray_before_gets_its_private_cluster_with_a_toke
     assert not (tmp_path / ".ray").exists()  # no token is left for others to find
 
 
+def test_a_private_cluster_leaves_the_default_port_of_agents_to_others(tmp_path: Path) -> None:
+    """Beside another cluster it would wait for that port, and another would take no jobs without it."""
+    program = PROGRAM + "from ray._private import worker; print(worker._global_node.dashboard_agent_listen_port)"
+    *_, port = printed(program, tmp_path)
+    assert int(port) > 0
+    assert int(port) != 52365
+
+
 def test_a_second_cluster_of_a_process_has_the_token_that_the_environment_has_by_then(tmp_path: Path) -> None:
     again = 'ray.shutdown()\nimport os; os.environ["RAY_AUTH_TOKEN"] = "b" * 64\n'
     assert printed(PROGRAM + again + PROGRAM, tmp_path) == ["answer", "42", "answer", "42"]

@@ -1,6 +1,6 @@
 """Sample shards: Parquet files of degraded frame windows with their centre frame, readable by plain pyarrow.
 
-Columns: ``lr`` [T, h, w, 3] and ``hr`` [4h, 4w, 3] (the centre frame), each sample's bytes as one value of fixed size,
+Columns: ``lr`` [T, h, w, 3] and ``hr`` [sh, sw, 3] (the centre frame), each sample's bytes as one value of fixed size,
 whose shape and type stand in the field's metadata; ``clip`` string, ``centre`` int64 (frame number in the source),
 ``source`` string (URI), ``flow`` float32 (mean optical-flow magnitude, LR pixels per frame), ``top`` and ``left`` int32
 (first row and column of a patch in its LR frame; 0 for whole frames). All samples of a shard have one size; a dataset
@@ -36,7 +36,7 @@ class Sample:
     """One training sample."""
 
     lr: NDArray[np.uint8]  # uint8 (T, h, w, 3), RGB, the degraded frames around ``centre``
-    hr: NDArray[np.uint8]  # uint8 (4h, 4w, 3), RGB, the centre frame as it was
+    hr: NDArray[np.uint8]  # uint8 (sh, sw, 3), RGB, the centre frame as it was
     centre: int  # frame number of the centre in the source, from 0
     flow: float  # mean optical-flow magnitude between the LR frames, LR pixels per frame
     top: int = 0  # first LR row of the patch in its frame; 0 for whole frames
@@ -48,7 +48,7 @@ class SampleGroup:
     """The samples of one row group."""
 
     lr: NDArray[np.uint8]  # uint8 (n, T, h, w, 3), RGB; read-only
-    hr: NDArray[np.uint8]  # uint8 (n, 4h, 4w, 3), RGB, the centre frames; read-only
+    hr: NDArray[np.uint8]  # uint8 (n, sh, sw, 3), RGB, the centre frames; read-only
 
 
 def pixels(table: pa.Table, column: str) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from collections import deque
 
 import numpy as np
 
-from mana_dist.data.degradation import Degradation, degrade
+from mana_dist.data.degradation import BI, Degradation, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.registration import Registration, register
 from mana_dist.model.inference import Frame
@@ -33,7 +33,9 @@ class GivenLr:
     """
 
     def __init__(self, uri: str, hr_uri: str, degradation: Degradation, scale: int = 4) -> None:
-        self._uri, self._hr_uri, self._degradation, self._scale = uri, hr_uri, degradation, scale
+        self._uri, self._hr_uri, self._scale = uri, hr_uri, scale
+        # What a recipe draws for a frame alone, noise and all, would be no measure of another's.
+        self._degradation = BI if degradation.recipe is not None else degradation
         self._frames: deque[tuple[int, Frame, Frame]] = deque(maxlen=3)
         self._found: list[Registration] = []
         self._next = 0

@@ -18,14 +18,14 @@ LOOKED_AT = 200
 
 
 def reject_lookalikes(clips: Sequence[Clip]) -> dict[str, Rejected]:
-    """Return the folders of frames that show another one at a quarter of its size, by URI.
+    """Return the folders of frames that show another one in a smaller size, by URI.
 
     Of very many folders with names that differ in one part alone, the first :data:`LOOKED_AT` are looked at.
     """
     seen = [
         Seen(clip.uri, clip.uri, len(clip.files), below(clip.uri, clip.files[0]), None) for clip in clips if clip.files
     ]
-    reason = "shows {} at a quarter of its size: LR frames or a preview, no ground truth of its own"
+    reason = "shows {} in a smaller size: LR frames or a preview, no ground truth of its own"
     return {low.uri: Rejected(low.uri, reason.format(high.uri)) for high, low in lr_among(seen, LOOKED_AT)}
 
 

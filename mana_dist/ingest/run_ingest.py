@@ -137,7 +137,11 @@ def _hold_out(clips: Sequence[Clip], before: dataset.Dataset, options: IngestOpt
             hold_out.check_apart(clips, folder)
         return None
     beside = _open(folder, options)
-    chosen = hold_out.choose(clips, options.hold_out, before, beside)
+
+    def is_usable(clip: Clip) -> bool:
+        return not reason_to_refuse(clip, options.settings)
+
+    chosen = hold_out.choose(clips, options.hold_out, before, beside, is_usable)
     names = ", ".join(clip.name for clip in chosen[:_NAMED]) + (", ..." if len(chosen) > _NAMED else "")
     log.info(f"held out, by a hash of their names: {count(len(chosen), 'clip')} of {len(clips)} ({names})")
     return _Part(beside.out, chosen, dataset.to_do(beside, chosen), (), ())

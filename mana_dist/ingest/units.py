@@ -197,6 +197,8 @@ def unit_name(clips: Sequence[Clip], settings: SampleSettings, segments: Sequenc
     versions = {"version": settings.degradation.version, "reader": READER_VERSION, "cuts": CUT_DETECTOR}
     made_by = {**vars(settings), "degradation": settings.degradation.name, **versions, "schema": SCHEMA_VERSION}
     made_by |= {} if settings.recipe is None else {"recipe": settings.recipe}
+    if settings.scale == 4:
+        del made_by["scale"]  # as older versions named what they had finished
     sources = [dataclasses.astuple(dataclasses.replace(clip, uri=clip.source)) for clip in clips]
     identity = json.dumps([made_by, sources, [dataclasses.astuple(segment) for segment in segments]])
     return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"

@@ -18,7 +18,7 @@ def dataset_input(name: str, digest: str, uri: str, profile: Mapping[str, object
     """Return a dataset as an input of a run.
 
     Args:
-        name: its name.
+        name: its name; a password in it is hidden.
         digest: of its content; the first :data:`LONGEST_DIGEST` characters are kept.
         uri: where it is; a password in it is hidden.
         profile: what it holds.
@@ -28,7 +28,9 @@ def dataset_input(name: str, digest: str, uri: str, profile: Mapping[str, object
 
     place = redacted(storage.resolve(uri))
     source = json.dumps({"url" if storage.is_web(uri) else "uri": place})
-    dataset = Dataset(name, digest[:LONGEST_DIGEST], _source_type(uri), source, profile=json.dumps(dict(profile)))
+    dataset = Dataset(
+        redacted(name), digest[:LONGEST_DIGEST], _source_type(uri), source, profile=json.dumps(dict(profile))
+    )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
 
 

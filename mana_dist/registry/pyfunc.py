@@ -55,7 +55,7 @@ with warnings.catch_warnings():
                 params: ``answer``: ``array``, or ``png`` for a PNG file in base64, which is far smaller over HTTP.
 
             Returns:
-                (4H, 4W, 3) uint8, RGB, as an array or a PNG file.
+                (sH, sW, 3) uint8, RGB, s the model's scale, as an array or a PNG file.
 
             Raises:
                 MlflowException: not T frames of three channels, or another ``answer``; over HTTP it is status 400.

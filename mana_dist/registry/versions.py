@@ -48,11 +48,13 @@ class Results:
         metrics: by the names of an evaluation.
         step: global steps that the model was trained for.
         dataset: the held-out data.
+        measured_on: the same in words, for the description.
     """
 
     metrics: Mapping[str, float]
     step: int = 0
     dataset: "Dataset | None" = None
+    measured_on: str = "the run's validation data"
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def log_and_register(
     """Log a model folder as a LoggedModel of a run and register it, unless this run has registered these weights.
 
     ``mlflow.pyfunc.load_model("models:/NAME/VERSION")`` then gives a model whose ``predict`` turns (T, H, W, 3) uint8
-    frames into the (4H, 4W, 3) uint8 super-resolved centre frame, also if mana_dist is not installed; with
+    frames into the (sH, sW, 3) uint8 super-resolved centre frame, also if mana_dist is not installed; with
     ``params={"answer": "png"}`` into a PNG file in base64.
 
     Args:
@@ -159,7 +161,7 @@ def log_and_register(
     Raises:
         UserError: ``folder`` is no model folder, or the registry or its store of artifacts cannot be used.
     """
-    name = str(config.mlflow.registered_model)
+    name = str(config.registered_model)
     with (
         _registry(f"model {folder}: cannot be registered as {name}", tracking_uri) as client,
         tempfile.TemporaryDirectory(prefix="mana_dist-register-") as temporary,
@@ -192,7 +194,7 @@ def _describe(
     on = (dataset.name, dataset.digest) if dataset else (None, None)
     metrics = [Metric(*point, now, results.step, registered.model_id, *on) for point in results.metrics.items()]
     client.log_batch(run_id, metrics=metrics)
-    text = description.describe(config, registered.uri, results.metrics)
+    text = description.describe(config, registered.uri, results.metrics, results.measured_on)
     client.update_model_version(registered.model, registered.version, text)
 
 

@@ -46,7 +46,7 @@ class Upscaler:
         )
 
     async def upscale(self, window: Frames) -> Frame:
-        """(T, H, W, 3) uint8 -> the middle frame, (4H, 4W, 3) uint8."""
+        """(T, H, W, 3) uint8 -> the middle frame, (sH, sW, 3) uint8."""
         result: Frame | Exception = await self.batch(window)
         if isinstance(result, Exception):
             raise result

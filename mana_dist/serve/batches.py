@@ -26,7 +26,7 @@ def super_resolve_windows(
             a time, one that needs more alone is done in tiles.
 
     Returns:
-        (4h, 4w, 3) uint8 RGB, one for each window, in order.
+        (sh, sw, 3) uint8 RGB at the model's scale s, one for each window, in order.
     """
     model = model.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)

@@ -74,7 +74,7 @@ class Api:
         openapi_extra={"requestBody": {"required": True, "content": _BODY}},
     )  # fmt: skip
     async def upscale(self, request: Request) -> Response:
-        """Upscale the middle frame of a window of consecutive frames four times per side.
+        """Upscale the middle frame of a window of consecutive frames by the model's scale.
 
         The body is a form with the frames as PNG or JPEG files, all fields named `frames`, in order; or one array as
         numpy.save writes it, uint8 (T, H, W, 3), RGB.

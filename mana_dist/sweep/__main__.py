@@ -33,6 +33,8 @@ def _memory(arguments: Sequence[str]) -> None:
         "slots, or none (default none 128 256 512 1024)")  # fmt: skip
     options, keys = parser.parse_known_args(arguments)
     config = configuration.parse(keys, prog="mana sweep memory")
+    if not (config.schedule.stage2.steps or config.schedule.stage3.steps):
+        raise UserError("schedule: stage 1 alone does not train the memory; give stage 2 and stage 3 steps")
     _run(config, memory_sweep(config, options.slots), options)
 
 

@@ -29,7 +29,7 @@ _RIDGE = 1e-2
 
 
 class ProbedSample(NamedTuple):
-    """A sample of a clip: LR (T, h, w, 3) and HR (4h, 4w, 3), uint8."""
+    """A sample of a clip: LR (T, h, w, 3) and HR, uint8."""
 
     clip: str
     lr: NDArray[np.uint8]

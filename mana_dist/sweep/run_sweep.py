@@ -100,7 +100,7 @@ def _prepared(config: Config, sweep: Sweep, options: Options) -> Config:
             log.info(f"warning: the table will be without {METRICS[name].label}: {measure.reason}")
     try:
         start, stop = parse_frame_range(judging.frames)
-        find_clips(find_datasets(list(judging.data), BI, "auto"), start, stop, None)
+        find_clips(find_datasets(list(judging.data), BI, "auto", scale=config.model.scale), start, stop, None)
     except UserError as error:
         text = str(error).replace("--data", "--evaluate-on").replace("frame range", "--evaluate-frames")
         raise UserError(text) from error
@@ -285,9 +285,8 @@ def _register(best: Trial, outcome: Outcome, record: Record, held: Lease, judgin
         return dataclasses.replace(record, best=best.name)
     mean = {} if outcome.mean is None else outcome.mean.values
     metrics = {metric.name: value for metric in (PSNR, SSIM) if (value := mean.get(metric.name)) is not None}
-    version = versions.log_and_register(
-        outcome.model, best.config, outcome.mlflow_run_id, record.tracking_uri, versions.Results(metrics)
-    )
+    results = versions.Results(metrics, measured_on="what the sweep was evaluated on")
+    version = versions.log_and_register(outcome.model, best.config, outcome.mlflow_run_id, record.tracking_uri, results)
     held.check()
     decision = candidate_scores.settle(best.config, outcome, judging, version, record.tracking_uri, held.folder)
     record = dataclasses.replace(record, best=best.name, registered=version.uri, candidate=str(decision))

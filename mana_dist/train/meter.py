@@ -44,6 +44,7 @@ class Meter:
         self._total = stages(config)[-1].stop
         self._batch_size = config.data.batch_size
         self._is_speaker = dist.get_rank() == 0
+        psutil.cpu_percent()  # the next call says what was used since
         precision = config.run.arithmetic
         self._flops = sample_cost(config.model, stage, config.data.crop, precision).flops if self._is_speaker else 0
         self._losses: list[Tensor] = []
@@ -134,6 +135,6 @@ def _usage(device: torch.device) -> Usage:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         gpu_memory = 1 - free / total
-        with contextlib.suppress(ImportError, RuntimeError):  # its library is not installed, or does not answer
+        with contextlib.suppress(Exception):  # a figure for a page: its library may be missing, or not know this GPU
             gpu = torch.cuda.utilization(device) / 100
     return Usage(psutil.cpu_percent() / 100, psutil.virtual_memory().percent / 100, gpu, gpu_memory)

@@ -29,7 +29,7 @@ class StageObjective(nn.Module):
 
         Args:
             lr: (B, T, 3, h, w) uint8.
-            hr: (B, 3, 4h, 4w) uint8, the ground truth of the centre frames.
+            hr: (B, 3, sh, sw) uint8, s the model's scale, the ground truth of the centre frames.
 
         Returns:
             Scalar, fp32: mean |O - G|, or Charbonnier's distance, with both in [0, 1] (stages 1 and 3), or mean |Y - Q|

@@ -242,7 +242,7 @@ def _train_model(
 
 
 def _is_registered_in(record: RunRecord, tracking_uri: str, config: Config) -> bool:
-    name = f"models:/{config.mlflow.registered_model}/"
+    name = f"models:/{config.registered_model}/"
     return record.is_tracked_in(tracking_uri) and str(record.registered).startswith(name)
 
 
@@ -266,7 +266,7 @@ def _print_plan(config: Config, mixture: Mixture, tracking_uri: str, *, resumed:
     )
     log.info(f"run {run.name} in {run_record.run_folder(config)}{' (exists: resuming)' if resumed else ''}")
     log.info(f"model: {parameter_count(config.model):,} parameters; steps: {planned}")
-    log.info(f"data: {sum(part.manifest.samples for part in mixture)} samples, batch {data.batch_size}, {often}")
+    log.info(f"data: {samples(mixture)} samples an epoch, batch {data.batch_size}, {often}")
     wanted, there = run.worker_range[1] * run.cpus_per_worker, os.cpu_count() or 1
     if not os.environ.get("RAY_ADDRESS") and wanted > there:  # in a cluster they wait for CPUs, here they share them
         log.info(f"note: {run.workers} workers ask for {wanted} CPUs and share the {there} of this machine: no faster")

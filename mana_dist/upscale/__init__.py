@@ -1,4 +1,4 @@
-"""A video file in, a 4x video file out.
+"""A video file in, a larger video file out.
 
 >>> from mana_dist.upscale import Settings, upscale
 >>> summary = upscale("in.mp4", "out.mp4")

@@ -25,7 +25,7 @@ def automatic(config: ModelConfig, device: str, height: int, width: int, element
     """
     inner = config.channels // 2
     held = config.frames * (config.channels + 4 * inner) * element_size  # features, and K and V, each twice
-    output = 16 * 3 * 4 * 4  # the upsampled frame, the residual, their sum, and its rounding
+    output = config.scale**2 * 3 * 4 * 4  # the upsampled frame, the residual, their sum, and its rounding
     left = max(int(free_bytes(device) * _SHARE) - height * width * (held + output), _LEAST)
     return int(2 ** (left.bit_length() - 1))
 

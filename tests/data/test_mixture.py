@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mana_dist.config import Config, DataConfig, MoreData, RunConfig, parse, to_mapping
+from mana_dist.config import Config, DataConfig, MoreData, RunConfig, parse, to_mapping, to_yaml
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.feed import Feed
 from mana_dist.data.manifest import save_manifest
@@ -95,3 +95,31 @@ def test_datasets_come_from_the_command_line_and_their_passwords_stay() -> None:
     assert "more" not in shared(to_mapping(found))["data"]
     with pytest.raises(UserError, match=r"data\.more\.weight must be at least 1"):
         parse(["--data.more", "[{path: b, weight: 0}]"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("b", r"data\.more: write a list of datasets, \[\{path: URI, weight: 3\}\]"),
+        ("{path: b}", r"data\.more: write a list of datasets"),
+        ("[b]", r"data\.more: write a list of datasets"),
+        ("[{weight: 2}]", r"data\.more: write a list of datasets"),
+        ("[{path: a}, {pth: b}]", r"unknown key data\.more\[1\]\.pth; did you mean path\?"),
+    ],
+)
+def test_a_list_that_is_none_is_one_line(tmp_path: Path, value: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^command line: {message}"):
+        parse(["--data.more", value])
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"data: {{more: {value}}}\n")
+    with pytest.raises(UserError, match=f"^{file}: {message}"):
+        parse(["--config", str(file)])
+
+
+def test_a_file_and_a_configuration_written_out_hold_the_same_datasets(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {path: a, more: [{path: /b, weight: 3}, {path: /c}]}\n")
+    found = parse(["--config", str(file), "--config", "tiny"])
+    assert found.data.more == (MoreData(path="/b", weight=3), MoreData(path="/c"))
+    (tmp_path / "again.yaml").write_text(to_yaml(found))
+    assert parse(["--config", str(tmp_path / "again.yaml")]) == found

@@ -18,7 +18,7 @@ from mana_dist.registry import model_folder, versions
 from mana_dist.registry.tracking_uri import experiment_id, tracking
 from tests.evaluate.footage import CONFIG, evaluate, frames_of, mean_of, write_folder
 
-NAME = CONFIG.mlflow.registered_model
+NAME = CONFIG.registered_model
 CANDIDATE, CHAMPION = f"models:/{NAME}@candidate", f"models:/{NAME}@champion"
 
 

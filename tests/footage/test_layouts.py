@@ -10,7 +10,7 @@ from mana_dist.data.degradation import BI, degrade
 from mana_dist.errors import UserError
 from mana_dist.evaluate.datasets import Dataset, find_datasets
 from mana_dist.evaluate.scored_clips import find_clips
-from mana_dist.footage.layouts import is_lr_name
+from mana_dist.footage.layouts import at_scale, is_lr_name
 from tests.evaluate.footage import evaluate, frames_of, mean_of, write_folder, write_pair
 from tests.video.videos import write_video
 
@@ -66,7 +66,8 @@ def test_another_clip_of_a_quarter_of_the_size_is_a_clip(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["LR", "lr", "X4", "x2", "LRx4", "LR_bicubic", "vimeo_matlabLRx4", "my4xLR", "BIx4",
-                                  "BIx4up_direct", "train_sharp_bicubic", "val_blur", "input4", "blur4"])  # fmt: skip
+                                  "BIx4up_direct", "train_sharp_bicubic", "val_blur", "input4", "blur4", "realx4",
+                                  "realx2"])  # fmt: skip
 def test_names_of_lr_folders(tmp_path: Path, name: str) -> None:
     assert is_lr_name(name)
     write_folder(tmp_path / name, frames_of(1))
@@ -77,6 +78,21 @@ def test_names_of_lr_folders(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["GT", "HR", "truth", "calendar", "000", "lrx", "colr", "train_sharp", "walk_x4"])
 def test_names_of_others(name: str) -> None:
     assert not is_lr_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "expected"),
+    [
+        ("BIx4", 2, "BIx2"),
+        ("LR/X4", 3, "LR/X3"),
+        ("input4", 2, "input2"),
+        ("LR", 2, "LR"),
+        ("h264-crf28x4", 2, "h264-crf28x2"),
+        ("BIx4", 4, "BIx4"),
+    ],
+)
+def test_names_at_other_scales(name: str, scale: int, expected: str) -> None:
+    assert at_scale(name, scale) == expected
 
 
 def test_a_folder_that_is_called_like_lr_frames_far_above_means_nothing(tmp_path: Path) -> None:

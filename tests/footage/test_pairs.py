@@ -119,7 +119,7 @@ def test_lr_frames_under_other_names_are_seen_by_their_pictures(tmp_path: Path, 
     write_pictures(tmp_path / "other", moving_frames(7, 32, 48)[:, ::-1, ::-1])
     clips = expand([str(tmp_path)], as_truth=True).clips
     assert len(clips) == 3
-    reason = f"shows {tmp_path}/{high} at a quarter of its size: LR frames or a preview, no ground truth of its own"
+    reason = f"shows {tmp_path}/{high} in a smaller size: LR frames or a preview, no ground truth of its own"
     assert reject_lookalikes(clips) == {f"{tmp_path}/{low}": Rejected(f"{tmp_path}/{low}", reason)}
     whole = (tmp_path / high / "im1.png").read_bytes()
     for broken in (b"no picture", whole[:-500]):  # which is told where it is read

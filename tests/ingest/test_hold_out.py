@@ -169,6 +169,16 @@ def test_what_cannot_be_used_is_said_before_the_rest_is_worked_on(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == [short.name]
 
 
+def test_a_clip_that_cannot_be_used_is_not_held_out_but_rejected(tmp_path: Path, clips: dict[str, Path]) -> None:
+    first = next(name for name in map(str, range(100)) if hashlib.sha256(name.encode()).hexdigest() < "1")
+    short = write_video(tmp_path / f"{first}.mp4", noise_frames(5))
+    out = tmp_path / "out"
+    main(["--source", str(short), str(clips["a"]), str(clips["b"]), "--out", str(out), "--hold-out", "1"])
+    assert sorted(row.clip for folder in (out, beside(out)) for row in rows(folder) if row.samples) == ["a", "b"]
+    (rejected,) = load_manifest(str(out)).rejected
+    assert rejected.source == str(short)
+
+
 def test_a_dry_run_says_which_and_writes_nothing(
     tmp_path: Path, clips: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

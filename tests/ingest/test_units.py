@@ -81,6 +81,7 @@ def test_a_unit_is_named_after_all_that_its_samples_depend_on() -> None:
     others = [name(dataclasses.replace(video(), **{key: value})) for key, value in changed.items()]
     of_settings: dict[str, Any] = {
         "degradation": BD,
+        "scale": 2,
         "frames_per_sample": 5,
         "stride": 2,
         "patch": 64,

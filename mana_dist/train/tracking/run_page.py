@@ -20,6 +20,7 @@ from mana_dist.train.schedule import stages
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
+_ROOMS = ("mana_dist", "pipelines", "tune", "cluster")  # where the entries of commands lie
 _LONGEST_TAG = 5000  # characters; older servers' limit
 
 
@@ -63,17 +64,19 @@ def validation_input(config: Config) -> "DatasetInput":
 
 
 def command(arguments: Iterable[str]) -> str:
-    """Return a command line as one would type it: the programs by name alone, and no passwords.
+    """Return a command line as one would type it, the programs by name alone, without passwords in its URIs.
 
     Args:
         arguments: as in ``sys.orig_argv``, the interpreter first.
     """
     interpreter, *rest = arguments
     if rest and os.path.basename(rest[0]) == "mana":
-        words = ["mana", *rest[1:]]
-    else:
-        words = [os.path.basename(interpreter), *rest]
-    return redacted(shlex.join(words))
+        return redacted(shlex.join(["mana", *rest[1:]]))
+    is_module = len(rest) > 1 and rest[0] == "-m" and rest[1].split(".")[0] in _ROOMS
+    is_entry = bool(rest) and os.path.basename(os.path.dirname(os.path.abspath(rest[0]))) in _ROOMS
+    if is_module or is_entry:
+        return redacted(shlex.join([os.path.basename(interpreter), *rest]))
+    return "Python"  # a notebook, a program in an option, a worker of a cluster: no command of ours
 
 
 def git_tags(folder: str) -> dict[str, str]:
@@ -98,7 +101,7 @@ def _git(folder: str, *arguments: str) -> str:
 def _input(context: str, dataset: Dataset) -> "DatasetInput":
     kept = ("samples", "clips", "frames", "stride", "patch", "scale", "degradation", "reader")
     profile = {"weight": dataset.weight, **{name: getattr(dataset.manifest, name) for name in kept}}
-    name = dataset.uri.rstrip("/").rpartition("/")[2] or context
+    name = redacted(dataset.uri).rstrip("/").rpartition("/")[2] or context
     return dataset_input(name, dataset.fingerprint, dataset.uri, profile, context)
 
 

@@ -18,8 +18,11 @@ from tests.train.datasets import make_dataset
     [
         (["/opt/venv/bin/python", "/opt/venv/bin/mana", "train", "--run.name", "a b"], "mana train --run.name 'a b'"),
         (["/usr/bin/python3", "-m", "mana_dist.train", "--dry-run"], "python3 -m mana_dist.train --dry-run"),
-        (["python", "notebook.py"], "python notebook.py"),
-        (["python"], "python"),
+        (["python", "/work/tune/sweep_memory.py", "--slots", "4"], "python /work/tune/sweep_memory.py --slots 4"),
+        (["python", "notebook.py", "--password", "p"], "Python"),
+        (["python"], "Python"),
+        (["python", "-c", "password = 'p'"], "Python"),
+        (["python", "-u", "/ray/default_worker.py", "--redis-password=p"], "Python"),
     ],
 )
 def test_a_command_is_shown_as_it_is_typed(arguments: list[str], shown: str) -> None:

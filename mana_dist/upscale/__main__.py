@@ -73,8 +73,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="mana upscale",
         usage="mana upscale SRC DST [OPTIONS]\n       mana upscale --source URI [URI ...] --out URI [OPTIONS]",
-        description="Upscale a video four times per side (by a model of scale 4), or many on a Ray cluster. Killed at any "
-        "moment, the same command goes on.",
+        description="Upscale a video four times per side (by a model of scale 4), or many on a Ray cluster. Killed "
+        "at any moment, the same command goes on.",
         allow_abbrev=False,
     )
     add = parser.add_argument

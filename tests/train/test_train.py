@@ -38,7 +38,7 @@ def finished(workplace: Path) -> subprocess.CompletedProcess[str]:
 def test_the_console_shows_the_course(finished: subprocess.CompletedProcess[str]) -> None:
     out = finished.stdout
     assert "steps: stage 1: 20, stage 2: 8, stage 3: 12" in out
-    assert "data: 22 samples, batch 5, so 9.1 passes over them" in out
+    assert "data: 22 samples an epoch, batch 5, so 9.1 passes over them" in out
     assert "starting: 2 worker(s)" in out
     lines = re.findall(
         r"stage (\d)  step +(\d+)/40  loss [\d.]+  .*[\d.]+ samples/s  .*data-wait [\d.]+%  .*ETA \d+:\d\d", out

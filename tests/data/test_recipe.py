@@ -19,6 +19,7 @@ from mana_dist.data.degradation.operations import Blur, Drawn, Jpeg, Noise, Oper
 from mana_dist.data.degradation.recipe import Recipe
 from mana_dist.data.degradation.video_compression import CODECS, VideoCompression
 from mana_dist.video.colours import Colours, pixels_of, to_picture
+from mana_dist.video.priority import no_real_time
 from mana_dist.video.stream_tags import Shown
 from tests.data.scenes import scene
 from tests.video.videos import Frames, noise_frames
@@ -181,6 +182,8 @@ def coded(frames: Frames, name: str, quality: float, segment: int) -> list[Frame
         stream = container.add_stream(CODECS[name].encoder, rate=25, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.gop_size, stream.codec_context.thread_count = "yuv420p", segment, 1
+        with no_real_time():  # as root, SVT-AV1 would take the cores of all that runs after this test
+            stream.codec_context.open()
         for number, frame in enumerate(frames):
             picture = to_picture(frame, "yuv420p", Colours(6, False, 2, 2))
             picture.pts, picture.time_base = number, Fraction(1, 25)

@@ -25,7 +25,7 @@ from tests.train.trainings import environment
 
 REPOSITORY = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-SWEEPS = [["sweep", "memory"], ["sweep", "window"]]
+SWEEPS = [["sweep", "memory"], ["sweep", "window"], ["sweep", "alignment"]]
 
 
 @pytest.fixture(scope="module")

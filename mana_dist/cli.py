@@ -36,7 +36,9 @@ COMMANDS = {
     "train": Command("the three training stages, to a registered model", "train", ("ray", "deepspeed", "mlflow")),
     "evaluate": Command("models against bicubic, by the paper's protocol"),
     "upscale": Command("a video four times per side; or many, on a cluster"),
-    "sweep": Command("memory, window or alignment: a training per setting, compared", "train", ("ray", "deepspeed", "mlflow")),
+    "sweep": Command(
+        "memory, window or alignment: a training per setting, compared", "train", ("ray", "deepspeed", "mlflow")
+    ),
     "serve": Command("a model behind HTTP", "serve", ("ray", "fastapi", "pydantic")),
     "stack": Command("up, down, status: all servers on this machine, for trying it"),
 }

@@ -25,7 +25,7 @@ def publish(config: Config, checkpoints: Checkpoints, check: Callable[[], None])
     Raises:
         OSError: the storage cannot be used.
     """
-    chosen = checkpoints.folder(chosen_step(config, checkpoints))
+    chosen = checkpoints.folder(chosen_step(config, checkpoints, log.info))
     weights = persistently(storage.read_bytes, storage.join(chosen, model_folder.WEIGHTS_FILE))
     model = model_folder_of(config)
     check()
@@ -36,16 +36,21 @@ def publish(config: Config, checkpoints: Checkpoints, check: Callable[[], None])
     persistently(storage.write_bytes, storage.join(model, model_folder.WEIGHTS_FILE), weights)
 
 
-def chosen_step(config: Config, checkpoints: Checkpoints) -> int:
+def chosen_step(config: Config, checkpoints: Checkpoints, say: Callable[[str], None] = lambda _: None) -> int:
     """Return the step of the checkpoint that is, or becomes, the finished model.
+
+    Args:
+        config: the run's.
+        checkpoints: the run's, that of the last step among them.
+        say: takes a line on the choice, where there was one.
 
     Raises:
         OSError: the storage cannot be used.
     """
-    return _best(config, checkpoints) or stages(config)[-1].stop
+    return _best(config, checkpoints, say) or stages(config)[-1].stop
 
 
-def _best(config: Config, checkpoints: Checkpoints) -> int | None:
+def _best(config: Config, checkpoints: Checkpoints, say: Callable[[str], None]) -> int | None:
     """Return the step of the checkpoint that was validated best and is whole; None where the last is to be taken."""
     best = checkpoints.best()
     if best is None:
@@ -53,9 +58,7 @@ def _best(config: Config, checkpoints: Checkpoints) -> int | None:
     try:
         checkpoints.read(best.step)
     except DamagedError as error:
-        log.info(f"checkpoint {checkpoints.folder(best.step)}, the best, is damaged ({error}); taking the last one")
+        say(f"checkpoint {checkpoints.folder(best.step)}, the best, is damaged ({error}); taking the last one")
         return None
-    log.info(
-        f"the finished model is that of step {best.step}, whose {config.run.keep_best} is the best: {best.score:.4f}"
-    )
+    say(f"the finished model is that of step {best.step}, whose {config.run.keep_best} is the best: {best.score:.4f}")
     return best.step

@@ -59,7 +59,7 @@ VIMEO = Layout("Vimeo90K, test list", vimeo.SEQUENCES, {BI.name: ("BIx4", "seque
 VIMEO_BESIDE = {BI.name: "_matlabLRx4"}
 """Ends, by degradation, the name of the folder beside Vimeo90K's that has the LR frames, as BasicSR has it."""
 
-_SCALE = re.compile(r"(?<=[xX])4|(?<=^input)4|(?<=^blur)4")
+_SCALE = re.compile(r"((?<=[xX])|(?<=^input)|(?<=^blur))[234]$")
 _LR_NAME = re.compile(
     r"x[2348]|lr([_-]?(x?[2348]|bicubic|bi|bd|unknown|mild|wild))?|.*(lr[_-]?x[2348]|[2348]x[_-]?lr|x[2348][_-]?lr)"
     r"|b[id]x[2348].*|sharp_bicubic|(train|val|test)_(sharp_bicubic|blur.*)|input[2348]|blur[2348]|sequences_lr",
@@ -114,14 +114,8 @@ def truths_of(uri: str, *, is_video: bool) -> Iterator[Truth]:
 
 def is_lr_name(name: str) -> bool:
     """Return whether a folder of this name holds LR frames, or what was made of them."""
-    if _LR_NAME.fullmatch(name) is not None:
-        return True
-    return any(at_scale(known, scale) == name for known in _known_names() for scale in SCALES)
-
-
-def _known_names() -> Iterator[str]:
-    for kind in DEGRADATIONS.values():
-        yield from kind.lr_folders
+    known = at_scale(name, 4)
+    return _LR_NAME.fullmatch(name) is not None or any(known in kind.lr_folders for kind in DEGRADATIONS.values())
 
 
 def check_numbers(hr: str, hr_clip: FoundClip, lr: str, lr_clip: FoundClip) -> None:

@@ -398,8 +398,7 @@ def _check_more(more: object, where: str) -> None:
     for place, each in enumerate(datasets):
         for key in each if isinstance(each, Mapping) else ():
             if key not in known:
-                nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-                raise UserError(f"{where}: unknown key data.more[{place}].{key}; did you mean {nearest}?")
+                raise UserError(f"{where}: unknown key data.more[{place}].{key}; did you mean {nearest(key, known)}?")
     if not all(isinstance(each, Mapping) and "path" in each for each in datasets):
         raise UserError(f"{where}: data.more: write a list of datasets, [{{path: URI, weight: 3}}]")
 
@@ -412,8 +411,12 @@ def _check_keys(keys: Iterable[str], where: str, also: Collection[str] = ()) -> 
             continue
         if key in sections:
             raise UserError(f"{where}: {key} is a group of keys, not a key; name one of its keys ({key}.…)")
-        nearest = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)[0]
-        raise UserError(f"{where}: unknown key {key}; did you mean {nearest}?")
+        raise UserError(f"{where}: unknown key {key}; did you mean {nearest(key, valid)}?")
+
+
+def nearest(key: object, valid: Sequence[str]) -> str:
+    """Return the valid key that is most like one that is not."""
+    return difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)[0]
 
 
 def in_plain_words(error: Exception) -> str:

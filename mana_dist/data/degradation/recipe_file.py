@@ -1,12 +1,11 @@
 """Recipes from YAML files."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from mana_dist import storage
-from mana_dist.config import in_plain_words, yaml_mapping
+from mana_dist.config import in_plain_words, nearest, yaml_mapping
 from mana_dist.data.degradation.draws import Range
 from mana_dist.data.degradation.operations import Operation
 from mana_dist.data.degradation.recipe import OPERATIONS, Recipe
@@ -94,5 +93,4 @@ def _built(kind: type[Value], values: Mapping[str, Any], prefix: str, **more: An
 def _check_keys(keys: Iterable[Any], valid: list[str], prefix: str) -> None:
     for key in keys:
         if key not in valid:
-            nearest = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)[0]
-            raise ValueError(f"{prefix}{key}: unknown key; did you mean {nearest}?")
+            raise ValueError(f"{prefix}{key}: unknown key; did you mean {nearest(key, valid)}?")

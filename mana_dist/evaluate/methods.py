@@ -149,9 +149,7 @@ def load_methods(
             raise UserError(f"--method names {first} twice, the second time as {name}")
     loaded: list[Method] = []
     for method in methods:
-        made = _load(method, clips, padding, tracking_uri, without)
-        if isinstance(made, Bicubic):
-            made = replace(made, scale=scale)
+        made = _load(method, clips, padding, tracking_uri, without, scale)
         if isinstance(made, Trained):
             made = replace(made, precision=precision)
             if made.model.config.scale != scale:
@@ -190,9 +188,11 @@ def _pinned(method: Wanted) -> str:
     return method.name if method.registered is None else method.registered.uri
 
 
-def _load(method: Wanted, clips: Sequence[Clip], padding: Padding, tracking_uri: str | None, without: str) -> Method:
+def _load(
+    method: Wanted, clips: Sequence[Clip], padding: Padding, tracking_uri: str | None, without: str, scale: int
+) -> Method:
     if method.name == BICUBIC:
-        return Bicubic()
+        return Bicubic(scale=scale)
     if method.name.startswith(FRAMES_SCHEME):
         return given_outputs.find(method.name, clips, without)
     found = model_folder.load_identified(_pinned(method), tracking_uri)

@@ -18,7 +18,7 @@ from tests.train.datasets import make_dataset
     [
         (["/opt/venv/bin/python", "/opt/venv/bin/mana", "train", "--run.name", "a b"], "mana train --run.name 'a b'"),
         (["/usr/bin/python3", "-m", "mana_dist.train", "--dry-run"], "python3 -m mana_dist.train --dry-run"),
-        (["python", "/opt/mana/tune/sweep_memory.py", "--slots", "4"], "python /opt/mana/tune/sweep_memory.py --slots 4"),
+        (["python", "/opt/m/tune/sweep_memory.py", "--slots", "4"], "python /opt/m/tune/sweep_memory.py --slots 4"),
         (["python", "notebook.py", "--password", "p"], "Python"),
         (["python"], "Python"),
         (["python", "-c", "password = 'p'"], "Python"),

@@ -1,23 +1,19 @@
 """The sweep's files: its table as Markdown, CSV and a page, and its plots."""
 
-import re
+from collections.abc import Mapping
 
-from mana_dist import storage
-from mana_dist.evaluate.report.svg_plots import standalone
-from mana_dist.evaluate.report.text import to_html
+from mana_dist import pages, storage
+from mana_dist.evaluate.report import html
+from mana_dist.pages import Section, figure, scrollable
+from mana_dist.pages.plots import standalone, to_svg
+from mana_dist.pages.text import to_html
+from mana_dist.progress import count
 from mana_dist.sweep import results_table, sweep_plots
 from mana_dist.sweep.results_table import Table
 from mana_dist.sweep.variations import Sweep
 
 MARKDOWN_FILE, CSV_FILE, PAGE_FILE = "table.md", "table.csv", "report.html"
 QUALITY_FILE, TIME_FILE, MEMORY_FILE = "quality.svg", "time_per_step.svg", "memory.svg"
-_STYLE = (
-    "body{font:15px system-ui,sans-serif;margin:2em auto;max-width:1250px;padding:0 1em}"
-    "table{border-collapse:collapse}th,td{padding:.25em .7em;text-align:right;border-bottom:1px solid #8884}"
-    "th[scope=row]{text-align:left}strong{color:#d55e00}em{color:#0072b2}"
-    ".plots{display:flex;flex-wrap:wrap;gap:1em}.plots svg{width:400px}.scroll{overflow-x:auto}"
-    ":root{color-scheme:light dark}"
-)
 
 
 def publish(folder: str, sweep: Sweep, found: Table, lines: tuple[str, ...]) -> list[str]:
@@ -27,9 +23,9 @@ def publish(folder: str, sweep: Sweep, found: Table, lines: tuple[str, ...]) -> 
         TIME_FILE: sweep_plots.step_time(found),
         MEMORY_FILE: sweep_plots.memory(found),
     }
-    svgs = {name: svg for name, svg in drawn.items() if svg is not None}
+    svgs = {name: to_svg(made, _what(name)) for name, made in drawn.items() if made is not None}
     files = {
-        PAGE_FILE: page(found, list(svgs.values()), lines).encode(),
+        PAGE_FILE: page(found, svgs, lines).encode(),
         MARKDOWN_FILE: markdown(found, list(svgs), lines).encode(),
         CSV_FILE: results_table.to_csv(found).encode(),
         **{name: standalone(svg) for name, svg in svgs.items()},
@@ -45,17 +41,25 @@ def markdown(found: Table, pictures: list[str], lines: tuple[str, ...]) -> str:
     return "\n\n".join([*parts, *(f"![{name.partition('.')[0]}]({name})" for name in pictures)]) + "\n"
 
 
-def page(found: Table, svgs: list[str], lines: tuple[str, ...]) -> str:
-    """Return one HTML page that needs no other file."""
+def page(found: Table, svgs: Mapping[str, str], lines: tuple[str, ...]) -> str:
+    """Return one HTML page that needs no other file, with the plots by their files' names."""
     notes = "".join(f"<li>{to_html(row.setting.label)}: {to_html(row.note)}</li>" for row in found.rows if row.note)
-    paragraphs = "".join(f"<p>{to_html(line)}</p>" for line in lines)
-    key = re.sub(
-        r"_(.+?)_", r"<em>\1</em>", results_table.legend(found).replace("**best**", "<strong>best</strong>"), count=1
+    key = html.KEY + results_table.spread(found)
+    table = scrollable("Results", results_table.to_html_table(found))
+    results = [table, f'<p class="key">{key}</p>', f"<ul>{notes}</ul>" if notes else ""]
+    results += [f"<p>{to_html(line)}</p>" for line in lines]
+    front = "The dashed line is the Pareto front: no other setting is better at no more cost."
+    drawn = "".join(
+        figure(f"PSNR against {_what(name)}." + ("" if name == QUALITY_FILE else f" {front}"), svg)
+        for name, svg in svgs.items()
     )
-    front = "<p>The dashed line is the Pareto front: no other setting is better at no more cost.</p>" if svgs else ""
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{to_html(found.title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{to_html(found.title)}</h1><p>{key}</p>"
-        f'<div class="scroll">{results_table.to_html_table(found)}</div><ul>{notes}</ul>{paragraphs}'
-        f'<div class="plots">{"".join(svgs)}</div>{front}</body></html>\n'
+    return pages.page(
+        found.title,
+        f"{count(len(found.rows), 'setting')} · {count(found.seeds, 'seed')} each",
+        [Section("Results", "".join(results)), Section("Plots", f'<div class="plots">{drawn}</div>' if drawn else "")],
     )
+
+
+def _what(name: str) -> str:
+    """Return what a plot's file shows PSNR against."""
+    return {QUALITY_FILE: "the setting", TIME_FILE: "time per step", MEMORY_FILE: "memory"}[name]

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mana_dist.evaluate.neighbours import GAIN
-from mana_dist.evaluate.report import markdown
-from mana_dist.evaluate.report.metrics_table import NOTHING, Cell, Mark, marked
-from mana_dist.evaluate.report.text import to_html, to_markdown
+from mana_dist.evaluate.report import html, markdown
+from mana_dist.evaluate.report.metrics_table import NOTHING, Cell, marked
 from mana_dist.evaluate.results import Scores
 from mana_dist.metrics import METRICS, Metric
 from mana_dist.model.mana import parameter_count
+from mana_dist.pages.text import to_html, to_markdown
 from mana_dist.progress import count
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import Plan, Trial
@@ -108,7 +108,7 @@ def to_markdown_text(table: Table) -> str:
         lines.append([to_markdown(label(row, table)), *map(markdown.marked, shown), *costs(row)])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = [f"* {to_markdown(row.setting.label)}: {to_markdown(row.note)}" for row in table.rows if row.note]
-    return "\n\n".join([legend(table), text, *(["\n".join(notes)] if notes else [])]) + "\n"
+    return "\n\n".join([f"{markdown.LEGEND}{spread(table)}", text, *(["\n".join(notes)] if notes else [])]) + "\n"
 
 
 def to_csv(table: Table) -> str:
@@ -128,25 +128,25 @@ def to_csv(table: Table) -> str:
 def to_html_table(table: Table) -> str:
     """Return the table as an HTML element."""
     groups = "".join(f'<th colspan="{len(COLUMNS)}">{to_html(name)}</th>' for name in table.datasets)
-    heads = "".join(f'<th title="{column.what}">{column.heading}</th>' for _ in table.datasets for column in COLUMNS)
-    kinds = {Mark.BEST: ("<strong>", "</strong>"), Mark.SECOND: ("<em>", "</em>"), Mark.NONE: ("", "")}
+    heads = "".join(
+        f'<th class="number" title="{column.what}">{column.heading}</th>' for _ in table.datasets for column in COLUMNS
+    )
+    heads += "".join(f'<th class="number">{name}</th>' for name in _ASIDE)
     body = []
     for row, shown in zip(table.rows, cells(table), strict=True):
-        parts = [f"<td>{kinds[cell.mark][0]}{cell.text}{kinds[cell.mark][1]}</td>" for cell in shown]
-        parts += [f"<td>{text}</td>" for text in costs(row)]
-        body.append(f'<tr><th scope="row">{to_html(label(row, table))}</th>{"".join(parts)}</tr>')
+        parts = [*map(html.cell, shown), *(f'<td class="number">{text}</td>' for text in costs(row))]
+        body.append(f'<tr><th scope="row" class="name">{to_html(label(row, table))}</th>{"".join(parts)}</tr>')
     return (
-        f'<table><thead><tr><td></td>{groups}<th colspan="{len(_ASIDE)}">model</th></tr><tr><td></td>{heads}'
-        f"{''.join(f'<th>{name}</th>' for name in _ASIDE)}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+        f'<table class="means"><thead><tr><td></td>{groups}<th colspan="{len(_ASIDE)}">model</th></tr>'
+        f"<tr><td></td>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     )
 
 
-def legend(table: Table) -> str:
-    """Return the line that explains the marks and signs."""
-    spread = f"; mean ± standard deviation over {count(table.seeds, 'seed')}"
+def spread(table: Table) -> str:
+    """Return what the signs after a number mean, to follow the explanation of the marks."""
     if table.seeds == 1:
-        spread = "; one seed each: --samples 3 would tell how much of a difference is chance"
-    return f"{markdown.LEGEND}{spread}"
+        return "; one seed each: --samples 3 would tell how much of a difference is chance"
+    return f"; mean ± standard deviation over {count(table.seeds, 'seed')}"
 
 
 def label(row: Row, table: Table) -> str:

@@ -11,8 +11,9 @@ from PIL import Image
 
 from mana_dist.evaluate import report
 from mana_dist.evaluate.protocol import DatasetProtocol, MethodSource, Protocol
-from mana_dist.evaluate.report import markdown, text
+from mana_dist.evaluate.report import markdown
 from mana_dist.evaluate.report.metrics_table import Mark, marked, most_different_clips
+from mana_dist.pages import text
 from tests.evaluate.evaluations import HOSTILE, PROTOCOL, clip, evaluation, example, scores
 
 BEST, SECOND, NONE = Mark.BEST, Mark.SECOND, Mark.NONE
@@ -162,21 +163,23 @@ def test_every_choice_is_listed() -> None:
         ),
     )
     listed = dict(markdown.choices(protocol))
-    assert set(Protocol.__dataclass_fields__) - listed.keys() == {"datasets", "metrics"}
-    assert listed["datasets 2"] == "name two; uri u; layout plain; clips 2; lr made; frame_subset all; digest ab12"
+    assert set(Protocol.__dataclass_fields__) - listed.keys() == {"datasets", "models", "metrics"}
     assert listed["data"] == "one, two"
-    assert listed["models"] == "none"
+    written = markdown.report(evaluation(("bicubic",), clip("a", scores(20)), protocol=protocol), [])
+    assert "* dataset: name one; uri u; layout plain; clips 2; lr made; frame_subset all; digest ab12\n" in written
+    assert "* dataset: name two; uri u; layout plain; clips 2; lr made; frame_subset all; digest ab12\n" in written
 
 
 def test_where_each_methods_frames_come_from_is_listed() -> None:
     trained = MethodSource(
         name="m", uri="models:/x4/2", sha256="ab12", attention="dense", memory_slots=0, window=9, frames=7
     )
-    listed = dict(markdown.choices(replace(PROTOCOL, models=(MethodSource(name="bicubic"), trained))))
-    assert listed["models 1"] == "name bicubic"
-    assert listed["models 2"] == (
-        "name m; uri models:/x4/2; sha256 ab12; attention dense; memory_slots 0; window 9; frames 7"
-    )
+    protocol = replace(PROTOCOL, models=(MethodSource(name="bicubic"), trained))
+    written = markdown.report(evaluation(("bicubic", "m"), clip("a", scores(20), scores(21)), protocol=protocol), [])
+    assert "* method: name bicubic\n" in written
+    assert (
+        "* method: name m; uri models:/x4/2; sha256 ab12; attention dense; memory_slots 0; window 9; frames 7\n"
+    ) in written
 
 
 def test_of_many_clips_those_where_methods_differ_most_are_shown_in_the_datas_order() -> None:

@@ -4,11 +4,11 @@ import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mana_dist.errors import UserError
 from mana_dist.evaluate.report.metrics_table import NOTHING
-from mana_dist.evaluate.report.svg_plots import Point
 from mana_dist.evaluate.results import Scores
 from mana_dist.sweep import publish, sweep_plots, trial_outcomes
 from mana_dist.sweep.results_table import best, make_table, to_csv, to_markdown_text
@@ -69,7 +69,7 @@ def test_what_neighbours_brought_stands_beside() -> None:
     ]
     assert [row[4] for row in rows] == ["+0.38", NOTHING]
     assert "neighbour gain (dB)" in to_csv(table)
-    assert "+0.38" in publish.page(table, [], ())
+    assert "+0.38" in publish.page(table, {}, ())
 
 
 def test_a_setting_without_all_its_seeds_says_so_and_takes_no_place() -> None:
@@ -121,12 +121,26 @@ def test_the_report_is_written_even_of_nothing(tmp_path: Path) -> None:
     assert {Path(file).name for file in files} == {
         *("report.html", "table.md", "table.csv", "quality.svg", "time_per_step.svg", "memory.svg")
     }
-    assert "N = 8: 33.00 dB" in (tmp_path / "some" / "quality.svg").read_text()
+    assert ">N = 8</text>" in (tmp_path / "some" / "quality.svg").read_text()
+    page = (tmp_path / "some" / "report.html").read_text()
+    assert page.count("<svg ") == 3
+    assert "told" in page
+
+
+def test_a_plot_has_a_point_per_setting_and_the_front_as_a_line() -> None:
+    plan = make_plan(CONFIG, SWEEP, samples=1)
+    outcomes = {"none-seed5": finished(31.0, 0.5), "4-seed5": finished(30.0, 0.6), "8-seed5": finished(33.0, 0.75)}
+    figure = sweep_plots.step_time(make_table(SWEEP, plan, outcomes))
+    assert figure is not None
+    (plot,) = figure.axes
+    drawn = sorted((x, y) for series in plot.collections for x, y in np.asarray(series.get_offsets()))
+    assert drawn == [(0.5, 31.0), (0.6, 30.0), (0.75, 33.0)]
+    (front,) = plot.lines
+    assert np.asarray(front.get_xydata()).tolist() == [[0.5, 31.0], [0.75, 33.0]]
 
 
 def test_the_pareto_front_holds_what_nothing_beats_at_no_more_cost() -> None:
-    points = [Point(1, 30, "a"), Point(2, 29, "b"), Point(2, 31, "c"), Point(3, 31, "d"), Point(4, 32, "e")]
-    assert [point.title for point in sweep_plots.pareto(points)] == ["a", "c", "e"]
+    assert sweep_plots.pareto([(1, 30), (2, 29), (2, 31), (3, 31), (4, 32)]) == [(1, 30), (2, 31), (4, 32)]
 
 
 def test_the_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:

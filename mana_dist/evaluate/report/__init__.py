@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from mana_dist import pictures, storage
-from mana_dist.evaluate.report import html, markdown, svg_plots
-from mana_dist.evaluate.report.text import clean
+from mana_dist.evaluate.report import html, markdown, plots
 from mana_dist.evaluate.results import Evaluation, Example
+from mana_dist.pages.plots import standalone
+from mana_dist.pages.text import clean
 
 PAGE_FILE, MARKDOWN_FILE, PICTURE_FILE = "report.html", "report.md", "side_by_side.png"
 GAIN_FILE, PSNR_FILE = "gain_over_motion.svg", "psnr_per_clip.svg"
@@ -36,12 +37,8 @@ def publish(out: str, evaluation: Evaluation) -> list[str]:
     if examples:
         rows = [_row(example, evaluation.methods) for example in examples[:ROWS_SHOWN]]
         shown.append(("side by side", PICTURE_FILE, pictures.to_png(pictures.column(rows))))
-    for what, name, svg in (
-        ("PSNR gain over bicubic against motion", GAIN_FILE, svg_plots.gain_over_motion(evaluation)),
-        ("PSNR per clip", PSNR_FILE, svg_plots.psnr_per_clip(evaluation)),
-    ):
-        if svg is not None:
-            shown.append((what, name, svg_plots.standalone(svg)))
+    names = {plots.GAIN: GAIN_FILE, plots.PSNR: PSNR_FILE}
+    shown += [(what, names[what], standalone(svg)) for what, svg in plots.svgs(evaluation).items()]
     text = markdown.report(evaluation, [(what, name) for what, name, _ in shown])
     files = [(name, data) for _, name, data in shown]
     files += [(MARKDOWN_FILE, text.encode()), (PAGE_FILE, html.page(evaluation).encode())]

@@ -1,27 +1,25 @@
-"""The report as one HTML page that needs no server, no network and no other file.
+"""The report of an evaluation as one HTML page."""
 
-The page is complete without its script, which adds sorting, and the slider and zoom over the crops. A content security
-policy lets that one script run and nothing be fetched, so that no name of a clip or method can run code.
-"""
+from collections.abc import Mapping, Sequence
 
-import base64
-import hashlib
-from collections.abc import Sequence
-from importlib import resources
-from string import Template
-
-from mana_dist import pictures
+from mana_dist import pages, pictures
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.evaluate.methods import BICUBIC
-from mana_dist.evaluate.report import markdown, metrics_table, svg_plots
+from mana_dist.evaluate.protocol import Protocol
+from mana_dist.evaluate.report import markdown, metrics_table, plots
 from mana_dist.evaluate.report.metrics_table import Cell, Column, Group, Mark
-from mana_dist.evaluate.report.text import to_html
 from mana_dist.evaluate.results import Evaluation, Example
+from mana_dist.pages import Section, figure, scrollable
+from mana_dist.pages.text import to_html
 from mana_dist.progress import count
 
 EXAMPLES_SHOWN = 12
 EXAMPLES_SIZE = 7_000_000
 """Limit of the examples in a page, characters; the first example is shown whatever its size."""
+KEY = (
+    '<span class="best"><strong>best</strong></span>, <span class="second"><em>second best</em></span>; '
+    "↑ larger is better, ↓ smaller is better"
+)
 ROWS_SHOWN = 2000
 NAMES_SHOWN = 20
 
@@ -35,20 +33,16 @@ def page(evaluation: Evaluation) -> str:
     Returns:
         HTML that can be written as UTF-8; at most about 10 MB where crops are of some hundred pixels a side.
     """
-    files = resources.files(__package__)
-    style, script, outline = ((files / name).read_text("utf-8") for name in ("page.css", "page.js", "page.html"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return Template(outline).substitute(
-        style=style,
-        script=script,
-        digest=digest,
-        summary=_summary(evaluation),
-        results=_results(evaluation),
-        protocol=_protocol(evaluation),
-        plots=_plots(evaluation),
-        examples=_examples(evaluation),
-        clips=_clips(evaluation),
-        notes=_notes(evaluation),
+    return pages.page(
+        "Evaluation",
+        _summary(evaluation),
+        [
+            Section("Results", _results(evaluation)),
+            Section("Plots", _plots(evaluation)),
+            Section("Where the methods differ most", _examples(evaluation), "Crops"),
+            Section("Clips", _clips(evaluation) + _notes(evaluation)),
+            Section("Protocol", _protocol(evaluation.protocol)),
+        ],
     )
 
 
@@ -70,10 +64,7 @@ def _results(evaluation: Evaluation) -> str:
     if large is not None:
         parts.append(_means_table("Large motion", [large], evaluation))
     if len(evaluation.methods) > 1:
-        parts.append(
-            '<p class="key"><span class="best"><strong>best</strong></span>, '
-            '<span class="second"><em>second best</em></span>; ↑ larger is better, ↓ smaller is better</p>'
-        )
+        parts.append(f'<p class="key">{KEY}</p>')
     footnotes = "".join(f"<li>{to_html(note)}</li>" for note in metrics_table.footnotes(evaluation))
     return "".join(parts) + (f'<ul class="footnotes">{footnotes}</ul>' if footnotes else "")
 
@@ -84,42 +75,52 @@ def _means_table(caption: str, groups: Sequence[Group], evaluation: Evaluation) 
     bodies = []
     for group in groups:
         rows = "".join(
-            f'<tr><th scope="row" class="name"><bdi>{to_html(name)}</bdi></th>{"".join(map(_cell, cells))}</tr>'
+            f'<tr><th scope="row" class="name"><bdi>{to_html(name)}</bdi></th>{"".join(map(cell, cells))}</tr>'
             for name, cells in zip(evaluation.methods, group.rows, strict=True)
         )
         title = f"<bdi>{to_html(group.title)}</bdi> <small>{group.size}</small>"
         heading = f'<tr class="group"><th colspan="{len(columns) + 1}" scope="rowgroup">{title}</th></tr>'
         bodies.append(f"<tbody>{heading}{rows}</tbody>")
-    return _scrollable(
+    return scrollable(
         caption,
         f"<table class='means'><caption>{caption}</caption><thead><tr>{headings}</tr></thead>{''.join(bodies)}</table>",
     )
 
 
-def _protocol(evaluation: Evaluation) -> str:
-    return "".join(
+def _protocol(protocol: Protocol) -> str:
+    """Return every choice that moves a number: data and models as tables of their own, the rest by name."""
+    parts = ['<p class="key">Every choice that moves a number.</p>']
+    for name, entries in (("data", protocol.datasets), ("methods", protocol.models)):
+        parts.append(_table_of(name, [dict(markdown.parts(entry)) for entry in entries]))
+    rows = "".join(
         f'<tr><th scope="row">{name.replace("_", " ")}</th><td>{to_html(value)}</td></tr>'
-        for name, value in markdown.choices(evaluation.protocol)
+        for name, value in markdown.choices(protocol)
     )
+    return "".join(parts) + f'<table class="protocol"><tbody>{rows}</tbody></table>'
+
+
+def _table_of(caption: str, entries: Sequence[Mapping[str, str]]) -> str:
+    """Return a table with a row per entry, and a column for each name that any of them has."""
+    names = list(dict.fromkeys(name for entry in entries for name in entry))
+    head = "".join(f'<th scope="col">{name.replace("_", " ")}</th>' for name in names)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{to_html(entry.get(name, str()))}</td>' for name in names)}</tr>" for entry in entries
+    )
+    heading = f"<caption>{caption}</caption><thead><tr>{head}</tr></thead>"
+    return scrollable(caption, f'<table class="entries">{heading}<tbody>{rows}</tbody></table>') if rows else ""
 
 
 def _plots(evaluation: Evaluation) -> str:
-    gains, psnr = svg_plots.gain_over_motion(evaluation), svg_plots.psnr_per_clip(evaluation)
     missing = [clip for clip in evaluation.clips if clip.motion is None]
     without = f" {count(len(missing), 'clip')} of a single frame left out." if missing else ""
-    less = len(evaluation.clips) > svg_plots.CLIPS_SHOWN
-    which = f" The {svg_plots.CLIPS_SHOWN} clips in which the methods differ most." if less else ""
-    parts = [
-        _plot(f"PSNR gain over bicubic against motion. A point per clip and method.{without}", gains),
-        _plot(f"PSNR per clip.{which}", psnr),
-    ]
-    return "".join(parts) or "<p>No finite PSNR to plot.</p>"
-
-
-def _plot(caption: str, svg: str | None) -> str:
-    if svg is None:
-        return ""
-    return f"<figure class='plot'>{_scrollable(caption, svg)}<figcaption>{caption}</figcaption></figure>"
+    less = len(evaluation.clips) > plots.CLIPS_SHOWN
+    which = f" The {plots.CLIPS_SHOWN} clips in which the methods differ most." if less else ""
+    captions = {
+        plots.GAIN: f"PSNR gain over bicubic against motion. A point per clip and method.{without}",
+        plots.PSNR: f"PSNR per clip.{which}",
+    }
+    shown = [figure(captions[what], svg) for what, svg in plots.svgs(evaluation).items()]
+    return f'<div class="plots">{"".join(shown)}</div>' if shown else "<p>No finite PSNR to plot.</p>"
 
 
 def _examples(evaluation: Evaluation) -> str:
@@ -135,7 +136,8 @@ def _examples(evaluation: Evaluation) -> str:
         return "<p>No pictures were kept.</p>"
     names = ["LR", *_upscaled_lr(evaluation.methods), *evaluation.methods, "HR"]
     first = names.index(BICUBIC) if BICUBIC in names else 1
-    second = len(names) - 2 if len(names) - 2 != first else len(names) - 1
+    best = max(range(len(evaluation.methods)), key=lambda method: evaluation.mean(method).psnr_rgb)
+    second = names.index(evaluation.methods[best], 1) if evaluation.methods[best] != BICUBIC else len(names) - 1
     selects = "".join(
         f'<label>{side} <select name="{side}">{_options(names, chosen)}</select></label>'
         for side, chosen in (("left", first), ("right", second))
@@ -185,10 +187,10 @@ def _clips(evaluation: Evaluation) -> str:
     rows = ""
     for names, cells in found:
         texts = [f'<td class="{kind}"><bdi>{to_html(name)}</bdi></td>' for kind, name in zip(kinds, names, strict=True)]
-        rows += f"<tr>{''.join(texts)}{''.join(map(_cell, cells))}</tr>"
+        rows += f"<tr>{''.join(texts)}{''.join(map(cell, cells))}</tr>"
     more = f"<p>{count(left_out, 'clip')} more, where the methods differ less, in metrics.json.</p>"
     caption = "Each clip: means over its frames"
-    return _scrollable(
+    return scrollable(
         caption,
         f'<table class="sortable"><caption>{caption}</caption><thead><tr>{headings}</tr></thead>'
         f"<tbody>{rows}</tbody></table>",
@@ -224,15 +226,11 @@ def _unbroken(heading: str) -> str:
     )
 
 
-def _cell(cell: Cell) -> str:
-    value = "" if cell.value is None else f' data-value="{cell.value!r}"'
-    if cell.mark is Mark.BEST:
-        return f'<td class="number best" title="best"{value}><strong>{cell.text}</strong></td>'
-    if cell.mark is Mark.SECOND:
-        return f'<td class="number second" title="second best"{value}><em>{cell.text}</em></td>'
-    return f'<td class="number"{value}>{cell.text}</td>'
-
-
-def _scrollable(label: str, content: str) -> str:
-    """Let content scroll that is wider than the window, by keys too."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{content}</div>'
+def cell(shown: Cell) -> str:
+    """Return a table's cell with a number, marked if it is among the best two."""
+    value = "" if shown.value is None else f' data-value="{shown.value!r}"'
+    if shown.mark is Mark.BEST:
+        return f'<td class="number best" title="best"{value}><strong>{shown.text}</strong></td>'
+    if shown.mark is Mark.SECOND:
+        return f'<td class="number second" title="second best"{value}><em>{shown.text}</em></td>'
+    return f'<td class="number"{value}>{shown.text}</td>'

@@ -1,13 +1,13 @@
 """The report as Markdown: the tables for a README or a console, and the file report.md."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 
-from mana_dist.evaluate.protocol import Protocol
+from mana_dist.evaluate.protocol import DatasetProtocol, MethodSource, Protocol
 from mana_dist.evaluate.report import metrics_table
 from mana_dist.evaluate.report.metrics_table import Cell, Group, Mark
-from mana_dist.evaluate.report.text import to_markdown
 from mana_dist.evaluate.results import Evaluation
+from mana_dist.pages.text import to_markdown
 from mana_dist.progress import count
 
 LEGEND = "**best**, _second best_; ↑ larger is better, ↓ smaller is better"
@@ -43,7 +43,7 @@ def report(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> str:
     sections = [
         f"# Evaluation\n\n{tables(evaluation)}",
         *(f"![{to_markdown(what)}]({name})" for what, name in pictures),
-        "## Protocol\n\n" + "\n".join(f"* {key}: {to_markdown(value)}" for key, value in choices(evaluation.protocol)),
+        "## Protocol\n\n" + "\n".join(_protocol(evaluation.protocol)),
         f"## Clips\n\n{_clips(evaluation)}",
     ]
     notes = [_note(text, names) for text, names in metrics_table.notes_by_text(evaluation).items()]
@@ -52,25 +52,27 @@ def report(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def _protocol(protocol: Protocol) -> list[str]:
+    """Return a line for each dataset and method, and for every other choice."""
+    kinds = (("dataset", protocol.datasets), ("method", protocol.models))
+    named = [(kind, "; ".join(map(" ".join, parts(entry)))) for kind, entries in kinds for entry in entries]
+    return [f"* {name}: {to_markdown(value)}" for name, value in [*named, *choices(protocol)]]
+
+
 def choices(protocol: Protocol) -> list[tuple[str, str]]:
-    """Return every choice of the protocol, its name and its value as text; a row for each dataset and model."""
-    rows = []
-    for name, value in protocol.entries().items():
-        if isinstance(value, list | tuple) and value and is_dataclass(value[0]):
-            rows += [(f"{name} {number}", _as_text(part)) for number, part in enumerate(value, 1)]
-        else:
-            rows.append((name, _as_text(value)))
-    return rows
+    """Return the protocol's choices by name, as text, but for those of each dataset and model."""
+    return [(name, _as_text(value)) for name, value in protocol.entries().items() if name not in {"datasets", "models"}]
+
+
+def parts(entry: DatasetProtocol | MethodSource) -> list[tuple[str, str]]:
+    """Return the choices of one dataset or model, by name, as text; those left empty are not there."""
+    found = [(field.name, getattr(entry, field.name)) for field in fields(entry)]
+    return [(name, _as_text(value)) for name, value in found if value not in ("", (), None)]
 
 
 def _as_text(value: object) -> str:
-    if is_dataclass(value):
-        parts = [(entry.name, getattr(value, entry.name)) for entry in fields(value)]
-        return "; ".join(f"{name} {_as_text(part)}" for name, part in parts if part not in ("", (), None))
     if isinstance(value, list | tuple):
         return ", ".join(map(_as_text, value)) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     return "none" if value is None or value == "" else str(value)
 
 

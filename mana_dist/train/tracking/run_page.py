@@ -1,14 +1,14 @@
 """What an MLflow run's page says of a training beside its figures: its command, its code and its data."""
 
 import os
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import mana_dist
+from mana_dist.arguments import command
 from mana_dist.config import Config
 from mana_dist.data.manifest import load_manifest
 from mana_dist.data.mixture import Dataset, Mixture
@@ -20,7 +20,6 @@ from mana_dist.train.schedule import stages
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
-_ROOMS = ("mana_dist", "pipelines", "tune", "cluster")  # where the entries of commands lie
 _LONGEST_TAG = 5000  # characters; older servers' limit
 
 
@@ -61,22 +60,6 @@ def validation_input(config: Config) -> "DatasetInput":
     """Return the validation dataset of a run that has one."""
     uri = str(config.data.validation_path)
     return _input("validation", Dataset(uri, load_manifest(uri)))
-
-
-def command(arguments: Iterable[str]) -> str:
-    """Return a command line as one would type it, the programs by name alone, without passwords in its URIs.
-
-    Args:
-        arguments: as in ``sys.orig_argv``, the interpreter first.
-    """
-    interpreter, *rest = arguments
-    if rest and os.path.basename(rest[0]) == "mana":
-        return redacted(shlex.join(["mana", *rest[1:]]))
-    is_module = len(rest) > 1 and rest[0] == "-m" and rest[1].split(".")[0] in _ROOMS
-    is_entry = bool(rest) and os.path.basename(os.path.dirname(os.path.abspath(rest[0]))) in _ROOMS
-    if is_module or is_entry:
-        return redacted(shlex.join([os.path.basename(interpreter), *rest]))
-    return "Python"  # a notebook, a program in an option, a worker of a cluster: no command of ours
 
 
 def git_tags(folder: str) -> dict[str, str]:

@@ -13,28 +13,6 @@ from mana_dist.train.tracking import run_page
 from tests.train.datasets import make_dataset
 
 
-@pytest.mark.parametrize(
-    ("arguments", "shown"),
-    [
-        (["/opt/venv/bin/python", "/opt/venv/bin/mana", "train", "--run.name", "a b"], "mana train --run.name 'a b'"),
-        (["/usr/bin/python3", "-m", "mana_dist.train", "--dry-run"], "python3 -m mana_dist.train --dry-run"),
-        (["python", "/opt/m/tune/sweep_memory.py", "--slots", "4"], "python /opt/m/tune/sweep_memory.py --slots 4"),
-        (["python", "notebook.py", "--password", "p"], "Python"),
-        (["python"], "Python"),
-        (["python", "-c", "password = 'p'"], "Python"),
-        (["python", "-u", "/ray/default_worker.py", "--redis-password=p"], "Python"),
-    ],
-)
-def test_a_command_is_shown_as_it_is_typed(arguments: list[str], shown: str) -> None:
-    assert run_page.command(arguments) == shown
-
-
-def test_a_command_shows_no_password() -> None:
-    shown = run_page.command(["python", "mana", "train", "--mlflow.tracking_uri", "http://me:secret@host:5000"])
-    assert "secret" not in shown
-    assert "@host:5000" in shown
-
-
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=n", "-c", "user.email=e"]
     return subprocess.run(

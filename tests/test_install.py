@@ -115,9 +115,7 @@ def test_the_wheel_is_one_package_with_all_that_it_reads(wheel: Path) -> None:
     listed = subprocess.run(
         ["git", "ls-files", "mana_dist"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert {"mana_dist/ops/fused_cpu.c", "mana_dist/presets/tiny.yaml", "mana_dist/pages/page.js"} <= {
-        *listed
-    }
+    assert {"mana_dist/ops/fused_cpu.c", "mana_dist/presets/tiny.yaml", "mana_dist/pages/page.js"} <= {*listed}
     assert {f"mana_dist/pretrained/{name}" for name in ("card.md", "config.yaml", "model.safetensors")} <= names
     assert {name for name in listed if (REPOSITORY / name).is_file()} <= names
     (scripts,) = [name for name in names if name.endswith("entry_points.txt")]

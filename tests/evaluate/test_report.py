@@ -2,17 +2,19 @@
 
 import io
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mana_dist.evaluate import report
 from mana_dist.evaluate.protocol import DatasetProtocol, MethodSource, Protocol
 from mana_dist.evaluate.report import markdown
-from mana_dist.evaluate.report.metrics_table import Mark, marked, most_different_clips
+from mana_dist.evaluate.report.metrics_table import Mark, marked, most_different_clips, paired_differences
 from mana_dist.pages import text
 from tests.evaluate.evaluations import HOSTILE, PROTOCOL, clip, evaluation, example, scores
 
@@ -180,6 +182,22 @@ def test_where_each_methods_frames_come_from_is_listed() -> None:
     assert (
         "* method: name m; uri models:/x4/2; sha256 ab12; attention dense; memory_slots 0; window 9; frames 7\n"
     ) in written
+
+
+def test_how_sure_a_difference_is_comes_from_the_clips_own_differences() -> None:
+    gains = [0.5, 1.5, -0.25, 2.0, 1.0, 0.75]
+    clips = [clip(str(n), scores(20 + n), scores(20 + n + gain), scores(20 + n)) for n, gain in enumerate(gains)]
+    perfect = clip("perfect", scores(30), scores(math.inf), scores(30))
+    best, equal = paired_differences(evaluation(("a", "b", "c"), *clips, perfect))
+    found = re.fullmatch(
+        r"b against a, .*: \+0\.92 dB \((\S+) to (\S+) dB in 95 % of resamplings of the 6 clips\)", best
+    )
+    assert found is not None
+    random = np.random.default_rng(7)  # a literal bootstrap, with other draws
+    means = [np.mean([gains[random.integers(6)] for _ in gains]) for _ in range(4000)]
+    assert [float(found[1]), float(found[2])] == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.06)
+    assert equal.startswith("b against c, ")
+    assert paired_differences(evaluation(("a", "b", "c"), *clips[:4], perfect)) == []
 
 
 def test_of_many_clips_those_where_methods_differ_most_are_shown_in_the_datas_order() -> None:

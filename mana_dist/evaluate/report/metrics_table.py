@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+
 from mana_dist.evaluate import neighbours
 from mana_dist.evaluate.methods import BICUBIC
 from mana_dist.evaluate.neighbours import NeighbourMetric
@@ -17,6 +19,7 @@ from mana_dist.metrics import METRICS, Metric
 from mana_dist.progress import count
 
 NOTHING = "\N{EN DASH}"
+LEAST_CLIPS = 5
 
 
 class Mark(Enum):
@@ -149,8 +152,34 @@ def footnotes(evaluation: Evaluation) -> list[str]:
         f"{sampled.heading}: {sampled.what}, of models, on the protocol's sample of frames"
         for sampled in _neighbour_metrics(evaluation)
     ]
+    notes += paired_differences(evaluation)
     if any(value == math.inf for entry in scores for value in entry.values.values()):
         notes.append(f"PSNR ∞: some frame equals the ground truth; null in metrics.json, and without a {GAIN}")
+    return notes
+
+
+def paired_differences(evaluation: Evaluation) -> list[str]:
+    """Return how sure it is that the best method is better than each other one, from the clips' own differences.
+
+    Nothing for fewer than :data:`LEAST_CLIPS` clips with a finite PSNR, of which an interval would say too little.
+    """
+    from scipy.stats import bootstrap  # scipy's statistics take long to import
+
+    psnr = np.array([[scores.psnr_rgb for scores in clip.scores] for clip in evaluation.clips])
+    psnr = psnr[np.isfinite(psnr).all(1)]
+    if len(psnr) < LEAST_CLIPS:
+        return []
+    best = int(psnr.mean(0).argmax())
+    notes = []
+    for other, name in enumerate(evaluation.methods):
+        differences = psnr[:, best] - psnr[:, other]
+        if other == best or np.ptp(differences) == 0:
+            continue
+        interval = bootstrap((differences,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
+        notes.append(
+            f"{evaluation.methods[best]} against {name}, PSNR clip by clip: {signed(differences.mean())} dB "
+            f"({signed(interval.low)} to {signed(interval.high)} dB in 95 % of resamplings of the {len(psnr)} clips)"
+        )
     return notes
 
 

@@ -6,8 +6,10 @@ import inspect
 import logging
 import os
 import secrets
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mana_dist.errors import UserError, one_line
 
@@ -141,11 +143,11 @@ def _reload_authentication() -> None:
 
 @contextlib.contextmanager
 def _own_process_group() -> Iterator[None]:
-    """Start Ray's processes outside this program's process group while the context is open.
+    """Start Ray's processes outside this program's process group while the context is open; end them if it fails.
 
     ``timeout``, systemd and terminals signal the whole group, so Ray would end before its work is saved. Ray (2.60) has
     no setting for it; a version without ``ConsolePopen`` keeps its processes in the group. They end with this process
-    in any case, by a signal of the kernel.
+    in any case, by a signal of the kernel; but those of a start that failed would stay until then, beside the next.
     """
     from ray._private import services
 
@@ -153,9 +155,20 @@ def _own_process_group() -> Iterator[None]:
     if start is None:
         yield
         return
-    services.ConsolePopen = functools.partial(start, process_group=0)
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start_outside(*arguments: Any, **options: Any) -> "subprocess.Popen[bytes]":
+        started.append(start(*arguments, **options, process_group=0))
+        return started[-1]
+
+    services.ConsolePopen = start_outside
     try:
         yield
+    except BaseException:
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        raise
     finally:
         services.ConsolePopen = start
 

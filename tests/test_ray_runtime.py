@@ -1,6 +1,7 @@
 """A private cluster in a process that has Ray already, as a notebook's."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,30 @@ def test_a_ray_that_is_not_up_in_time_is_started_once_more_and_then_a_line(start
     starts[:] = ["local"]
     ray_runtime.start_ray()
     assert starts == ["local", "local", "local"]
+
+
+def test_a_start_that_failed_leaves_no_process(starts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they would stay beside the next start's, for as long as the program runs."""
+    import ray
+    from ray._private import services
+
+    left: list[subprocess.Popen[bytes]] = []
+
+    def init(**_: object) -> None:
+        left.append(services.ConsolePopen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+        if len(left) == 1:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    ray_runtime.start_ray()
+    first, second = left
+    try:
+        assert first.wait(60) == -signal.SIGKILL
+        assert second.poll() is None
+        assert os.getpgid(second.pid) == second.pid
+    finally:
+        second.kill()
+        second.wait()
 
 
 def test_a_cluster_that_cannot_be_joined_is_a_line(starts: list[str]) -> None:

@@ -3,11 +3,23 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mana_dist.data.degradation import BI, Degradation
 from mana_dist.data.manifest import Manifest
 from mana_dist.video import READER_VERSION
 from mana_dist.video.shots import CUT_DETECTOR
 
+
+def _not_made(_: NDArray[np.uint8], __: int) -> NDArray[np.uint8]:
+    raise ValueError("given LR frames cannot be made")
+
+
+GIVEN = Degradation(
+    name="given", version=1, definition="LR frames as they were given with HR", shrink=_not_made, lr_folders=()
+)
+"""The degradation of pairs; in no table, since it makes nothing."""
 MIN_LR_SIDE = 16
 """Smallest LR height and width, pixels: smaller frames leave nothing to crop from."""
 

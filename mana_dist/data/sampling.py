@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
@@ -15,6 +15,11 @@ from mana_dist.data.degradation import crop_to_multiple, degrade_clip
 from mana_dist.data.resize import imresize
 from mana_dist.data.samples import Sample
 from mana_dist.video.shots import mark_cuts
+
+Given = tuple[int, NDArray[np.uint8]] | tuple[int, NDArray[np.uint8], NDArray[np.uint8]]
+"""A frame's number in the source, its pixels, uint8 (H, W, 3) RGB, and of a pair those of its LR frame."""
+Compare = Callable[[int, NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
+"""A function of a frame's number, its HR and its given LR pixels that gives the LR frame that BI makes of it."""
 
 _BLOCK = 8
 """Side of the blocks, LR pixels, whose change decides whether a frame repeats the one before."""
@@ -46,18 +51,19 @@ class Sampler:
     Args:
         settings: the samples' settings.
         downscale: factor by which frames are shrunk (see :func:`imresize`) before they serve as HR.
+        compare: of pairs, what is called with each; repeats, shot cuts and motion are looked for in what it gives.
 
     Attributes:
         tally: counts so far; final once :meth:`samples` has ended.
     """
 
-    def __init__(self, settings: SampleSettings, downscale: int = 1) -> None:
-        self._settings, self._downscale = settings, downscale
+    def __init__(self, settings: SampleSettings, downscale: int = 1, compare: Compare | None = None) -> None:
+        self._settings, self._downscale, self._compare = settings, downscale, compare
         self.tally = Tally()
 
     def samples(
         self,
-        frames: Iterable[tuple[int, NDArray[np.uint8]]],
+        frames: Iterable[Given],
         *,
         clip: str = "",
         first: int = 0,
@@ -71,8 +77,7 @@ class Sampler:
         need.
 
         Args:
-            frames: (frame number in the source, uint8 (H, W, 3) RGB), the numbers rising; of a segment, whole blocks of
-                the degradation.
+            frames: the numbers rising; of a segment, whole blocks of the degradation.
             clip: the clip's name, from which a recipe draws.
             first: number of the first frame used of the clip (not of the segment): slots count from it.
             centres: only these frame numbers may be centres and are counted in :attr:`tally`; None: all. A slot that
@@ -93,7 +98,7 @@ class Sampler:
                 yield sample
 
     def _full_windows(
-        self, frames: Iterable[tuple[int, NDArray[np.uint8]]], clip: str, centres: range | None, breaks: Container[int]
+        self, frames: Iterable[Given], clip: str, centres: range | None, breaks: Container[int]
     ) -> Iterator["_Run"]:
         degraded = self._degraded(self._prepared(frames, centres, breaks), clip)
         distinct = self._without_repeats(degraded, centres)
@@ -107,12 +112,10 @@ class Sampler:
                 if run.is_full:
                     yield run
 
-    def _prepared(
-        self, frames: Iterable[tuple[int, NDArray[np.uint8]]], centres: range | None, breaks: Container[int]
-    ) -> Iterator["_Whole"]:
+    def _prepared(self, frames: Iterable[Given], centres: range | None, breaks: Container[int]) -> Iterator["_Whole"]:
         stretch, follows = 0, (-1, tuple[int, ...]())
         least = self._settings.scale * max(self._settings.patch, MIN_LR_SIDE)
-        for number, pixels in frames:
+        for number, pixels, *lr in frames:
             self._count(Tally(frames=1), number, centres)
             hr = self._shrunk(pixels)
             if min(hr.shape[:2]) < least:
@@ -121,10 +124,17 @@ class Sampler:
             if number in breaks or follows != (number, hr.shape):
                 stretch += 1
             follows = (number + 1, hr.shape)
-            yield _Whole(number, stretch, hr)
+            yield _Whole(number, stretch, hr, lr[0] if lr else None)
 
     def _degraded(self, frames: Iterable["_Whole"], clip: str) -> Iterator["_Frame"]:
         degradation = self._settings.degradation
+        if self._compare is not None:
+            for frame in frames:
+                assert frame.lr is not None
+                seen = self._compare(frame.number, frame.hr, frame.lr)
+                grey = cv2.cvtColor(seen, cv2.COLOR_RGB2GRAY)
+                yield _Frame(frame.number, frame.run, frame.hr, frame.lr, seen, grey)
+            return
         for frame, lr in degrade_clip(frames, degradation, clip, self._settings.scale):
             # Noise and compression would hide repeats, cuts and motion.
             seen = (
@@ -203,11 +213,12 @@ def flow_magnitude(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArr
 
 
 class _Whole(NamedTuple):
-    """One frame: its number in the source, the stretch of unbroken numbers it is in, its picture."""
+    """One frame: its number in the source, the stretch of unbroken numbers it is in, its picture, a given LR frame."""
 
     number: int
     run: int
     hr: NDArray[np.uint8]
+    lr: NDArray[np.uint8] | None = None
 
 
 class _Frame(NamedTuple):

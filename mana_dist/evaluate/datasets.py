@@ -17,9 +17,9 @@ from mana_dist.footage.layouts import (
     WITHIN,
     Layout,
     at_scale,
-    check_numbers,
     is_lr_name,
     lr_folder_of,
+    numbers_differ,
 )
 from mana_dist.progress import count
 from mana_dist.storage import ListedFile
@@ -310,7 +310,8 @@ def _pair(hr: str, clip: FoundClip, lr: str = "", low: FoundClip | None = None) 
     low_frames = frame_count(low)
     if None not in (frames, low_frames) and frames != low_frames:
         raise UserError(f"{low_uri}: {low_frames} LR frames, but {uri} has {frames}; mend the dataset or use --lr made")
-    check_numbers(uri, clip, low_uri, low)
+    if trouble := numbers_differ(uri, clip.files or (), low.files or ()):
+        raise UserError(f"{low_uri}: {trouble}; complete the frames or use --lr made")
     return replace(pair, lr=low_uri)
 
 

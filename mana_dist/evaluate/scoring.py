@@ -10,12 +10,12 @@ from typing import NamedTuple
 from mana_dist.data.degradation import Degradation, crop_to_multiple, degrade_clip
 from mana_dist.errors import UserError
 from mana_dist.evaluate import neighbours
-from mana_dist.evaluate.given_lr import GivenLr
 from mana_dist.evaluate.methods import Method, Trained
 from mana_dist.evaluate.motion import Motion, flow_back
 from mana_dist.evaluate.neighbours import Sample, SampledFrame, mean_gain
 from mana_dist.evaluate.results import ClipScores, Example, Scores, mean
 from mana_dist.evaluate.scored_clips import Clip, LrFrame, inside
+from mana_dist.footage.given_lr import GivenLr
 from mana_dist.metrics import METRICS, Measure, Metric, PairMeasure, Trail, follow, psnr
 from mana_dist.metrics.psnr_ssim import SSIM_SIZE
 from mana_dist.model.inference import Frame

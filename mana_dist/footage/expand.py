@@ -5,16 +5,16 @@ import functools
 import math
 import os
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mana_dist import storage
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError, redacted
-from mana_dist.footage import source_lists, vimeo
+from mana_dist.footage import pairs, source_lists, vimeo
 from mana_dist.footage.found import FoundClip, below, clips_in, upwards
-from mana_dist.footage.layouts import lr_folder_of, truths_of
+from mana_dist.footage.layouts import lr_folder_of
 from mana_dist.footage.look_up import Place, look_at, look_up
 from mana_dist.footage.source_lists import Entry
 from mana_dist.storage import ListedFile
@@ -35,6 +35,8 @@ class Clip:
     stop: int | None = None  # frame before which to stop; None for the end
     downscale: int = 1  # factor by which frames are shrunk to become HR frames
     name: str  # name for people
+    lr: str | None = None  # URI of the LR frames that were given with it; None: they are made of it
+    lr_files: tuple[str, ...] | None = None  # as ``files``, of the LR frames
 
     @property
     def source(self) -> str:
@@ -56,7 +58,14 @@ class Expansion(NamedTuple):
 
 
 def expand(
-    arguments: Iterable[str], *, start: int = 0, stop: int | None = None, downscale: int = 1, as_truth: bool = False
+    arguments: Iterable[str],
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    downscale: int = 1,
+    as_truth: bool = False,
+    pairs_at: int | None = None,
+    paired: Mapping[str, str] | None = None,
 ) -> Expansion:
     """Return the clips that ``arguments`` name.
 
@@ -72,7 +81,10 @@ def expand(
         start: first frame to use of clips whose frames no list chooses.
         stop: frame before which to stop in those; None for the end.
         downscale: factor by which frames are shrunk, unless a list gives one.
-        as_truth: reject LR frames, and ground truth beside its LR frames, because pairs cannot be ingested.
+        as_truth: reject LR frames, and ground truth beside its LR frames.
+        pairs_at: HR side over LR side of pairs: every clip is HR frames with the LR frames that were given with them,
+            by the layouts of datasets or a list; what is in no pair is rejected. None: no pairs.
+        paired: sources of HR clips with those of their LR clips, as in a list.
 
     Raises:
         UserError: a wrong line in a list, a wrong pattern, a clip that is named twice with different frames.
@@ -81,9 +93,18 @@ def expand(
     expander = _Expander()
     for entry, place in zip(entries, look_up([entry.uri for entry in entries]), strict=True):
         expander.take(entry, place)
-    if as_truth:
+    if as_truth and pairs_at is None:
         expander.reject_pairs()
     clips = [clip for clip, _ in expander.named.values()]
+    if pairs_at is not None:
+        there = {clip.source: clip for clip in clips}
+        clips, alone = pairs.join(there, [*expander.listed, *(paired or {}).items()], pairs_at)
+        expander.rejected += alone
+        expander.named = {clip.source: expander.named[clip.source] for clip in clips}
+    elif expander.listed:
+        raise UserError(
+            f"{expander.listed[0][0]}: a list names it as one of a pair (hr, lr), which only mana ingest --pairs takes"
+        )
     rejected = {item.source: item for item in expander.rejected if item.source not in expander.named}
     return Expansion(clips, list(rejected.values()), list(dict.fromkeys(expander.notes)), frozenset(expander.looked_at))
 
@@ -95,6 +116,7 @@ class _Expander:
     rejected: list[Rejected] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     looked_at: set[str] = field(default_factory=set)
+    listed: list[tuple[str, str]] = field(default_factory=list)  # sources of pairs in lists
     _training: dict[str, frozenset[str]] = field(default_factory=dict)  # training lists by Vimeo90K's folder
     _low: dict[str, str] = field(default_factory=dict)  # folders that mark clips as LR frames, by the clips' URIs
 
@@ -174,6 +196,8 @@ class _Expander:
         entries = sorted(source_lists.read_list(entry), key=lambda item: item.uri)
         if not entries:
             self._reject(entry.uri, "a list that names no source")
+        self.listed += [(redacted(item.uri), redacted(item.lr)) for item in entries if item.lr]
+        entries += [dataclasses.replace(item, uri=item.lr) for item in entries if item.lr]
         for item, place in zip(entries, look_up([item.uri for item in entries]), strict=True):
             self.take(item, place, within_list=True)
 
@@ -191,18 +215,16 @@ class _Expander:
 
     def reject_pairs(self) -> None:
         """Reject LR frames and the ground truth beside them, by their folders."""
-        stems = {_stem(clip) for clip, _ in self.named.values()}
         folders: dict[str, str] = {}
-        for clip, _ in self.named.values():
-            truths = truths_of(clip.uri, is_video=clip.files is None)
-            truth = next((truth for truth in truths if truth.clip in stems), None)
-            if truth is not None:
-                mend = f"pairs cannot be ingested yet; name {truth.hr} alone, and LR frames are made of it"
-                folders[truth.lr] = f"holds the LR frames of {truth.hr}; {mend}"
-                folders.setdefault(truth.hr, f"has LR frames beside it, in {truth.lr}; {mend}")
-            elif clip.uri in self._low:
-                reason = "a folder of LR frames, which are no ground truth; name the folder of the HR frames"
-                folders.setdefault(self._low[clip.uri], reason)
+        low = dict(self._low)
+        for clip, truth, _ in pairs.truths_among([clip for clip, _ in self.named.values()]):
+            mend = f"add --pairs to train on both, or name {truth.hr} alone, and LR frames are made of it"
+            folders[truth.lr] = f"holds the LR frames of {truth.hr}; {mend}"
+            folders.setdefault(truth.hr, f"has LR frames beside it, in {truth.lr}; {mend}")
+            low.pop(clip.uri, None)
+        for folder in low.values():
+            reason = "a folder of LR frames, which are no ground truth; name the folder of the HR frames"
+            folders.setdefault(folder, reason)
         for folder, reason in folders.items():
             self._reject(folder, reason)
         self.named = {
@@ -307,12 +329,6 @@ def _split_by(pattern: re.Pattern[str], files: Iterable[ListedFile]) -> tuple[li
         elif pattern.fullmatch(file.path):
             matched.append(file)
     return inside, matched
-
-
-def _stem(clip: Clip) -> str:
-    """Return a clip's URI without a video's suffix."""
-    folder, _, name = clip.uri.rpartition("/")
-    return clip.uri if clip.files is not None else f"{folder}/{clip_name(name)}"
 
 
 def _name(uri: str, *, is_video: bool) -> str:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from mana_dist.data.degradation import BD, BI, DEGRADATIONS, Degradation
 from mana_dist.data.degradation.bi import UNSAID
-from mana_dist.errors import UserError
 from mana_dist.footage import vimeo
 from mana_dist.footage.found import FoundClip
 from mana_dist.model.config import SCALES
@@ -93,20 +92,26 @@ class Truth(NamedTuple):
     clip: str
 
 
-def truths_of(uri: str, *, is_video: bool) -> Iterator[Truth]:
-    """Yield the places at which the ground truth lies if the clip ``uri`` is LR frames, by each layout that it fits."""
+def truths_of(uri: str, *, is_video: bool, scales: Sequence[int] = SCALES) -> Iterator[Truth]:
+    """Yield the places at which the ground truth lies if the clip ``uri`` is LR frames, by each layout that it fits.
+
+    Args:
+        uri: the clip's.
+        is_video: whether it is a video.
+        scales: those that the LR frames may have.
+    """
     folder, _, name = uri.rpartition("/")
     path = f"{folder}/{clip_name(name)}/" if is_video else f"{uri}/"
     if not any(map(is_lr_name, path.split("/"))):
         return
     for layout in (*BESIDE, *WITHIN, VIMEO):
-        names = (name for scale in SCALES for kind in DEGRADATIONS.values() for name in layout.lr(kind, scale))
+        names = (name for scale in scales for kind in DEGRADATIONS.values() for name in layout.lr(kind, scale))
         for name in dict.fromkeys(names):
             before, found, after = path.rpartition(f"/{name}/")
             if found:
                 hr = f"{before}/{layout.hr}"
                 yield Truth(f"{before}/{name}", hr, f"{hr}/{after}".rstrip("/"))
-    for beside in (at_scale(name, scale) for name in VIMEO_BESIDE.values() for scale in SCALES):
+    for beside in (at_scale(name, scale) for name in VIMEO_BESIDE.values() for scale in scales):
         before, found, after = path.rpartition(f"{beside}/")
         if found:
             yield Truth(f"{before}{beside}", before, f"{before}/{after}".rstrip("/"))
@@ -118,24 +123,20 @@ def is_lr_name(name: str) -> bool:
     return _LR_NAME.fullmatch(name) is not None or any(known in kind.lr_folders for kind in DEGRADATIONS.values())
 
 
-def check_numbers(hr: str, hr_clip: FoundClip, lr: str, lr_clip: FoundClip) -> None:
-    """Check that the numbers of paired LR and HR frames go on alike, wherever they begin: they are paired by order.
+def numbers_differ(hr: str, hr_files: Sequence[str], lr_files: Sequence[str]) -> str:
+    """Return where the numbers of paired LR and HR frames do not go on alike: a frame is missing; empty: nowhere.
 
-    Names in which no number, or more than one, differs from frame to frame are not checked.
-
-    Raises:
-        UserError: somewhere the numbers do not go on alike: a frame is missing.
+    They are paired by order, wherever their numbers begin. Names in which no number, or more than one, differs from
+    frame to frame are not compared.
     """
-    high, low = _numbers(hr_clip.files or ()), _numbers(lr_clip.files or ())
-    if hr_clip.files is None or lr_clip.files is None or len(high) != len(low):
-        return
-    for position in range(1, len(high)):
+    high, low = _numbers(hr_files), _numbers(lr_files)
+    for position in range(1, len(high) if len(high) == len(low) else 0):
         if high[position] - high[position - 1] != low[position] - low[position - 1]:
-            raise UserError(
-                f"{lr}: {lr_clip.files[position]} would be the LR frame of {hr}/{hr_clip.files[position]}, but after "
-                f"{lr_clip.files[position - 1]} and {hr_clip.files[position - 1]} their numbers do not go on alike; "
-                "complete the frames or use --lr made"
+            return (
+                f"{lr_files[position]} would be the LR frame of {hr}/{hr_files[position]}, but after "
+                f"{lr_files[position - 1]} and {hr_files[position - 1]} their numbers do not go on alike"
             )
+    return ""
 
 
 def _numbers(names: Sequence[str]) -> list[int]:

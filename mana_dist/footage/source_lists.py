@@ -15,6 +15,7 @@ from mana_dist.video.frame_names import parse_frame_range
 
 LIST_SUFFIXES = (".txt", ".csv", ".jsonl")
 _KEYS = ("uri", "frames", "downscale")
+_PAIR = ("hr", "lr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Entry:
     stop: int | None  # frame before which to stop; None for the end
     downscale: int  # factor by which frames are shrunk
     origin: str  # where the user named it, for messages
+    lr: str = ""  # of a pair, the clip of LR frames; ``uri`` is that of the HR frames
 
 
 def is_list(uri: str) -> bool:
@@ -37,7 +39,8 @@ def read_list(default: Entry) -> list[Entry]:
     """Return the entries of the list at ``default.uri``, in its order; ``default`` fills in what they leave out.
 
     ``.txt``: a URI on each line, spaces around it ignored; lines that begin with '#' are comments. ``.csv``: a header
-    with ``uri`` and optionally ``frames`` (START:STOP) and ``downscale``. ``.jsonl``: objects with the same keys.
+    with ``uri`` and optionally ``frames`` (START:STOP) and ``downscale``; of pairs ``hr`` and ``lr`` in place of
+    ``uri``. ``.jsonl``: objects with the same keys.
     A relative URI is relative to the list's folder.
 
     Raises:
@@ -66,7 +69,7 @@ def _csv_rows(text: str, uri: str) -> Iterator[tuple[int, dict[str, object]]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        if "uri" not in header:
+        if "uri" not in header and not set(_PAIR).issubset(header):
             raise UserError(f"{uri}, line 1: no column uri; begin the table with the line: {','.join(_KEYS)}")
         for row in reader:
             if len(row) > len(header):
@@ -93,12 +96,15 @@ def _json_rows(text: str, uri: str) -> Iterator[tuple[int, dict[str, object]]]:
 
 
 def _entry(values: Mapping[str, object], origin: str, default: Entry) -> Entry:
-    unknown = [name for name in values if name not in _KEYS]
+    is_pair = any(name in values for name in _PAIR)
+    keys = (*_PAIR, *_KEYS[1:]) if is_pair else _KEYS
+    unknown = [name for name in values if name not in keys]
     if unknown:
-        raise UserError(f"{origin}: no such key: {unknown[0]!r}; only {', '.join(_KEYS)} can stand there")
-    uri, frames = values.get("uri"), values.get("frames")
-    if not isinstance(uri, str) or not uri:
-        raise UserError(f"{origin}: names no source; write its path or URI as uri")
+        raise UserError(f"{origin}: no such key: {unknown[0]!r}; only {', '.join(keys)} can stand there")
+    frames, lr = values.get("frames"), values.get("lr", "")
+    uri = values.get("hr" if is_pair else "uri")
+    if not isinstance(uri, str) or not uri or not isinstance(lr, str) or is_pair > bool(lr):
+        raise UserError(f"{origin}: names no source; write its path or URI as {' and '.join(keys[: 1 + is_pair])}")
     start, stop = default.start, default.stop
     if frames is not None:
         try:
@@ -108,7 +114,7 @@ def _entry(values: Mapping[str, object], origin: str, default: Entry) -> Entry:
     downscale = default.downscale if values.get("downscale") is None else _whole(values["downscale"])
     if downscale < 1:
         raise UserError(f"{origin}: downscale {values['downscale']!r} must be a whole number, at least 1")
-    return Entry(_absolute(uri, default.uri), start, stop, downscale, origin)
+    return Entry(_absolute(uri, default.uri), start, stop, downscale, origin, lr and _absolute(lr, default.uri))
 
 
 def _whole(value: object) -> int:

@@ -44,7 +44,7 @@ def _options(values: argparse.Namespace) -> IngestOptions:
     names = ("scale", "frames_per_sample", "stride", "patch", "min_change", "min_detail")
     numbers = {name: getattr(values, name) for name in names}
     settings = SampleSettings(degradation=values.degradation, detect_cuts=not values.keep_cuts, **numbers)
-    others = ("out", "frames", "downscale", "segment_frames", "hold_out", "overwrite")
+    others = ("out", "frames", "downscale", "segment_frames", "hold_out", "pairs", "overwrite")
     rest = {name: getattr(values, name) for name in others}
     return IngestOptions(sources=tuple(values.source), settings=settings, **rest).checked()
 
@@ -69,6 +69,8 @@ def _parser() -> Parser:
     made = f"how LR is made: {', '.join(DEGRADATIONS)} or a recipe's file, PATH.yaml (%(default)s)"
     add("--degradation", type=find_degradation, default=samples.degradation.name, metavar="NAME", help=made)
     add("--scale", type=int, choices=SCALES, default=samples.scale, help="HR side over LR side (%(default)s)")
+    given = "the sources are HR frames with their LR frames: trees (HR, LR; GT, BIx4), tables with columns hr,lr"
+    add("--pairs", action="store_true", help=given)
     add("--frames", default=IngestOptions.frames, metavar="START:STOP", help="the frames to use of every source")
     per_sample = "LR frames per sample, odd (%(default)s)"
     add("--frames-per-sample", type=int, default=samples.frames_per_sample, metavar="T", help=per_sample)

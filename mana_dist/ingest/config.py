@@ -6,7 +6,8 @@ from fractions import Fraction
 
 from mana_dist import storage
 from mana_dist.arguments import parse_share
-from mana_dist.data.config import MIN_LR_SIDE, SampleSettings
+from mana_dist.data.config import GIVEN, MIN_LR_SIDE, SampleSettings
+from mana_dist.data.degradation import BI
 from mana_dist.errors import UserError
 from mana_dist.video.frame_names import parse_frame_range
 
@@ -22,10 +23,11 @@ class IngestOptions:
     downscale: int = 1  # what to shrink frames by before they are taken as HR
     segment_frames: int = 1000  # least frames of a long video that make a task
     hold_out: str | None = None  # share or number of the clips that go to ``<out>-held-out`` instead: ``5%``, ``4``
+    pairs: bool = False  # whether the sources are HR frames with LR frames that are taken as they are
     overwrite: bool = False  # whether a dataset made with other settings may be replaced
 
     def checked(self) -> "IngestOptions":
-        """Return the options with an absolute ``out``.
+        """Return the options with an absolute ``out``; those of pairs with the degradation ``given``.
 
         Raises:
             UserError: a value that makes no sense, named by its option.
@@ -38,6 +40,10 @@ class IngestOptions:
             if not held_out_folder(self.out):
                 raise UserError(f"--hold-out: --out {self.out} is a whole bucket; name a folder in it")
         settings = self.settings
+        if self.pairs:
+            if self.downscale > 1 or settings.degradation not in (BI, GIVEN):
+                raise UserError("--pairs takes the LR frames that are there; leave --degradation and --downscale out")
+            settings = dataclasses.replace(settings, degradation=GIVEN)
         if settings.frames_per_sample < 1 or settings.frames_per_sample % 2 == 0:
             raise UserError(f"--frames-per-sample must be an odd number, got {settings.frames_per_sample}")
         if 0 < settings.patch < MIN_LR_SIDE:
@@ -47,7 +53,7 @@ class IngestOptions:
         for name, minimum in least.items():
             if not values[name] >= minimum:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {minimum}, got {values[name]}")
-        return dataclasses.replace(self, out=storage.resolve(self.out))
+        return dataclasses.replace(self, out=storage.resolve(self.out), settings=settings)
 
 
 def parse_hold_out(text: str) -> Fraction | int:

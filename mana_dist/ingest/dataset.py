@@ -87,7 +87,8 @@ def to_do(dataset: Dataset, clips: Sequence[Clip]) -> list[Clip]:
     replaced = {known[uri].unit for uri in todo if uri in known} - {""} | dataset.damaged
     sharing = [row for row in dataset.rows if row.unit in replaced and row.uri not in todo]
     todo |= {row.uri: given[row.uri] for row in sharing if row.uri in given}
-    todo |= {clip.source: clip for clip in _clips_again([row for row in sharing if row.uri not in given])}
+    lost = [row for row in sharing if row.uri not in given]
+    todo |= {clip.source: clip for clip in _clips_again(lost, dataset.manifest.scale)}
     return sorted(todo.values(), key=lambda clip: clip.uri)
 
 
@@ -203,7 +204,7 @@ def _damaged_units(out: str, manifest: Manifest) -> frozenset[str]:
     return frozenset(shard.unit for shard in manifest.shards if not are_whole([shard], sizes))
 
 
-def _clips_again(rows: Iterable[SourceRow]) -> Iterator[Clip]:
+def _clips_again(rows: Iterable[SourceRow], scale: int) -> Iterator[Clip]:
     """Yield the clips of ``rows`` as they are now; those that are gone are left out (their samples go too).
 
     Raises:
@@ -219,7 +220,15 @@ def _clips_again(rows: Iterable[SourceRow]) -> Iterator[Clip]:
     for row in rows:
         alike.setdefault((row.start, row.stop, row.downscale), {})[row.uri] = row
     for (start, stop, downscale), wanted in alike.items():
-        found, rejected, *_ = expand(wanted, start=start, stop=stop, downscale=downscale)
+        lows = {uri: row.lr for uri, row in wanted.items() if row.lr}
+        found, rejected, *_ = expand(
+            [*wanted, *lows.values()],
+            start=start,
+            stop=stop,
+            downscale=downscale,
+            pairs_at=scale if lows else None,
+            paired=lows,
+        )
         for item in rejected:
             if item.reason.startswith("cannot be read"):
                 raise UserError(
@@ -255,4 +264,5 @@ def _sum(a: ClipResult, b: ClipResult) -> ClipResult:
 def _row(clip: Clip, unit: str, result: ClipResult) -> SourceRow:
     used = {name: getattr(clip, name) for name in ("bytes", "modified", "start", "stop", "downscale")}
     made = {name: getattr(result, name) for name in _COUNTS}
-    return SourceRow(uri=clip.source, clip=clip.name, unit=unit, **used, **made, note=result.note or result.reason)
+    note = result.note or result.reason
+    return SourceRow(uri=clip.source, clip=clip.name, unit=unit, **used, **made, note=note, lr=clip.lr)

@@ -9,6 +9,7 @@ from mana_dist.errors import UserError, one_line
 from mana_dist.footage.expand import Clip
 from mana_dist.footage.found import below
 from mana_dist.footage.lookalikes import Seen, lr_among
+from mana_dist.ingest.pair_frames import size_problem
 from mana_dist.ingest.run_unit import bare_reason, refusal
 from mana_dist.video.header_info import probe_header
 from mana_dist.video.reading import read_frames
@@ -40,8 +41,13 @@ def reason_to_refuse(clip: Clip, settings: SampleSettings) -> str:
         if used is not None and used < settings.frames_per_sample and clip.files is None:
             there = sum(1 for _ in islice(read_frames(clip.uri), clip.start + settings.frames_per_sample))
             used = clip.used(there)
+        if reason := refusal(info.width, info.height, used, clip, settings):
+            return reason
+        if clip.lr is None:
+            return ""
+        lr = probe_header(clip.lr, clip.lr_files)
+        return size_problem((info.width, info.height), (lr.width, lr.height), settings.scale)
     except UserError as error:
         return bare_reason(error, clip.uri)
     except OSError as error:
         return f"cannot be read ({one_line(error)})"
-    return refusal(info.width, info.height, used, clip, settings)

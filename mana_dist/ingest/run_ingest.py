@@ -17,6 +17,7 @@ from mana_dist.ingest.dry_run import estimate
 from mana_dist.ingest.finished_units import Ledger
 from mana_dist.ingest.header import reason_to_refuse, reject_lookalikes
 from mana_dist.ingest.progress_lines import UnitLines
+from mana_dist.ingest.sources_table import SourceRow
 from mana_dist.ingest.units import UnitResult
 from mana_dist.progress import count
 from mana_dist.storage import lease
@@ -96,11 +97,14 @@ def _look(options: IngestOptions) -> list[_Part]:
     """
     before = _open(options.out, options)
     start, stop = parse_frame_range(options.frames)
-    found = expand(options.sources, start=start, stop=stop, downscale=options.downscale, as_truth=True)
+    pairs_at = options.settings.scale if options.pairs else None
+    found = expand(
+        options.sources, start=start, stop=stop, downscale=options.downscale, as_truth=True, pairs_at=pairs_at
+    )
     for note in found.notes:
         log.info(note)
     clips = [clip for clip in found.clips if not _is_sheet(clip, options.out)]
-    low = reject_lookalikes(clips)
+    low = {} if options.pairs else reject_lookalikes(clips)
     clips = [clip for clip in clips if clip.uri not in low]
     rejected = [*found.rejected, *low.values()]
     held_out = _hold_out(clips, before, options)
@@ -166,7 +170,7 @@ def _ingest(part: _Part, options: IngestOptions) -> Manifest:
             contact_sheet.write(out, manifest)
         held.check()
         dataset.clear(before, manifest, results)
-    _say_summary(manifest, out, time.monotonic() - begun)
+    _say_summary(manifest, rows, out, time.monotonic() - begun)
     return manifest
 
 
@@ -225,11 +229,13 @@ def _nothing_usable(rejected: Sequence[Rejected]) -> str:
     return first if len(rejected) == 1 else f"none of the {len(rejected)} sources is usable; the first: {first}"
 
 
-def _say_summary(manifest: Manifest, out: str, seconds: float) -> None:
+def _say_summary(manifest: Manifest, rows: Sequence[SourceRow], out: str, seconds: float) -> None:
     for item in manifest.rejected[:20]:
         log.warning(f"rejected: {item.source}: {item.reason}")
     if len(manifest.rejected) > 20:
         log.warning(f"... and {len(manifest.rejected) - 20} more: see {MANIFEST_NAME}")
+    for row in [row for row in rows if row.lr and row.samples and row.note][:20]:
+        log.warning(f"{row.uri}: {row.note}")
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
     log.info(
         f"{out}: {manifest.samples} samples of {count(manifest.clips, 'clip')} in "

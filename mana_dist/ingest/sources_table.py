@@ -33,16 +33,19 @@ class SourceRow:
     duplicates: int  # frames left out because they repeat the one before
     flat: int  # samples left out for want of detail
     note: str  # what was lost of it, or why it gave nothing
+    lr: str | None = None  # of a pair, where its LR frames were read, without passwords
 
     def __post_init__(self) -> None:
         """Hide secrets of URIs."""
         object.__setattr__(self, "uri", redacted(self.uri))
         object.__setattr__(self, "note", redacted(self.note))
+        object.__setattr__(self, "lr", self.lr and redacted(self.lr))
 
     def is_of(self, clip: Clip) -> bool:
         """Return whether ``clip`` is this source, unchanged, with the same frames to use."""
-        mine = (self.uri, self.bytes, self.modified, self.start, self.stop, self.downscale)
-        return mine == (clip.source, clip.bytes, clip.modified, clip.start, clip.stop, clip.downscale)
+        mine = (self.uri, self.lr, self.bytes, self.modified, self.start, self.stop, self.downscale)
+        lr = clip.lr and redacted(clip.lr)
+        return mine == (clip.source, lr, clip.bytes, clip.modified, clip.start, clip.stop, clip.downscale)
 
 
 def read(out: str, name: str | None) -> list[SourceRow]:

@@ -26,9 +26,12 @@ BYTES_PER_FRAME = 8192
 def plan(clips: Sequence[Clip], out: str, settings: SampleSettings, segment_frames: int) -> list[Unit]:
     """Return all units of ``clips``; long videos are read once, undecoded, to find where they can be cut.
 
-    The places to cut go into the ledger: a run that is stopped leaves them to the next.
+    The places to cut go into the ledger: a run that is stopped leaves them to the next. Pairs are never cut.
     """
-    is_long = {clip: clip.files is None and (clip.bytes or 0) > segment_frames * BYTES_PER_FRAME for clip in clips}
+    is_long = {
+        clip: clip.files is None and clip.lr is None and (clip.bytes or 0) > segment_frames * BYTES_PER_FRAME
+        for clip in clips
+    }
     planned = list(units.pack((clip for clip in clips if not is_long[clip]), settings))
     names = {clip: _plan_name(clip, settings, segment_frames) for clip in clips if is_long[clip]}
     segments = Ledger(out).find_plans(names.values())

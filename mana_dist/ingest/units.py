@@ -29,6 +29,9 @@ VIDEO_WEIGHT = 32
 """How many bytes of pictures a byte of a compressed video stands for."""
 
 
+_FILES = ("files", "lr_files")
+
+
 @dataclass(frozen=True)
 class Unit:
     """What one task ingests.
@@ -57,7 +60,9 @@ class Unit:
         """Return what :meth:`to_json` made the text of."""
         values = json.loads(text)
         segment = values["segment"] and Segment(**values["segment"])
-        clips = tuple(Clip(**{**clip, "files": clip["files"] and tuple(clip["files"])}) for clip in values["clips"])
+        clips = tuple(
+            Clip(**{**clip, **{name: clip[name] and tuple(clip[name]) for name in _FILES}}) for clip in values["clips"]
+        )
         return Unit(values["name"], values["group"], clips, segment, tuple(values["centres"]))
 
 
@@ -199,6 +204,11 @@ def unit_name(clips: Sequence[Clip], settings: SampleSettings, segments: Sequenc
     made_by |= {} if settings.recipe is None else {"recipe": settings.recipe}
     if settings.scale == 4:
         del made_by["scale"]  # as older versions named what they had finished
-    sources = [dataclasses.astuple(dataclasses.replace(clip, uri=clip.source)) for clip in clips]
+    sources = [_identity(clip) for clip in clips]
     identity = json.dumps([made_by, sources, [dataclasses.astuple(segment) for segment in segments]])
     return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def _identity(clip: Clip) -> tuple[object, ...]:
+    values = dataclasses.astuple(dataclasses.replace(clip, uri=clip.source, lr=clip.lr and redacted(clip.lr)))
+    return values if clip.lr else values[:-2]  # as older versions, which knew no pairs

@@ -57,7 +57,7 @@ def test_a_tree_of_pairs_is_refused(tmp_path: Path, high: str, low: str) -> None
     (hr, told), (lr, told_too) = sorted(reasons(found, tmp_path).items(), key=lambda item: not high.startswith(item[0]))
     assert high.startswith(hr)
     assert low.startswith(lr)
-    mend = f"pairs cannot be ingested yet; name {tmp_path}/{hr} alone, and LR frames are made of it"
+    mend = f"add --pairs to train on both, or name {tmp_path}/{hr} alone, and LR frames are made of it"
     assert told == f"has LR frames beside it, in {tmp_path}/{lr}; {mend}"
     assert told_too == f"holds the LR frames of {tmp_path}/{hr}; {mend}"
 
@@ -107,7 +107,7 @@ def test_the_command_refuses_pairs(cases: Path, tmp_path: Path, run_here: RunHer
     done = run_here(main, "--source", cases / "pairs", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "none of the 2 sources is usable; the first: " in done.stderr
-    assert f"LR: holds the LR frames of {cases}/pairs/HR; pairs cannot be ingested yet" in done.stderr
+    assert f"LR: holds the LR frames of {cases}/pairs/HR; add --pairs to train on both, or name" in done.stderr
     assert not list((tmp_path / "out").glob("*.parquet"))
 
 

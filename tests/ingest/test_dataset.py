@@ -17,7 +17,7 @@ from mana_dist.data.config import SampleSettings
 from mana_dist.data.manifest import find_manifest, load_manifest, save_manifest
 from mana_dist.data.samples import Sample, write_dataset
 from mana_dist.errors import UserError
-from mana_dist.ingest import contact_sheet, dataset, run_unit, unit_tasks, units
+from mana_dist.ingest import contact_sheet, dataset, unit_tasks, units
 from mana_dist.ingest.__main__ import main
 from mana_dist.ray_tasks import Task
 from mana_dist.storage import lease
@@ -190,7 +190,7 @@ def test_what_could_not_be_finished_is_taken_up_again(
                 raise ConnectionResetError("gone")
             return decode(uri, *arguments, **options)  # type: ignore[arg-type]
 
-        patch.setattr(run_unit, "numbered_frames", fails_for_b)
+        patch.setattr("mana_dist.ingest.pair_frames.numbered_frames", fails_for_b)
         # each clip alone in its folder, so that one failure spoils no other
         apart = [write_video(tmp_path / name / f"{name}.mp4", noise_frames(9, seed=ord(name))) for name in "ab"]
         ingest(out, *apart)
@@ -218,7 +218,7 @@ def test_a_changed_clip_that_cannot_be_read_keeps_its_old_samples(
         raise ConnectionResetError("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_unit, "numbered_frames", fails)
+        patch.setattr("mana_dist.ingest.pair_frames.numbered_frames", fails)
         ingest(out, clips[0])
     assert load_manifest(str(out)).shards == before.shards
     assert all((out / shard.path).exists() for shard in before.shards)
@@ -351,7 +351,7 @@ def test_a_file_that_must_not_be_read_costs_its_pack_mates_nothing(
                 raise PermissionError(13, "access denied", uri)
             return decode(uri, *arguments, **options)  # type: ignore[arg-type]
 
-        patch.setattr(run_unit, "numbered_frames", refuses_b)
+        patch.setattr("mana_dist.ingest.pair_frames.numbered_frames", refuses_b)
         ingest(out, *clips)
     manifest = load_manifest(str(out))
     assert (manifest.samples, [item.source for item in manifest.rejected]) == (6, [str(clips[1])])

@@ -3,6 +3,7 @@
 import os
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def header(width: int = 1280, height: int = 720, frames: int | None = 300) -> He
 
 
 def clips_with(
-    monkeypatch: pytest.MonkeyPatch, headers: list[HeaderInfo], bytes_: int = 1_000_000, **options: int
+    monkeypatch: pytest.MonkeyPatch, headers: list[HeaderInfo], bytes_: int = 1_000_000, **options: Any
 ) -> list[Clip]:
     """Clips whose headers are these, without any files."""
     by_uri = {f"s3://bucket/{number:06}.mp4": info for number, info in enumerate(headers)}

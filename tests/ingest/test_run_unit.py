@@ -154,7 +154,7 @@ def test_a_unit_is_recorded_when_it_is_done_and_not_when_it_failed(
     def storage_down(*_: object, **__: object) -> None:
         raise ConnectionResetError("the server went away")
 
-    monkeypatch.setattr(module, "numbered_frames", storage_down)
+    monkeypatch.setattr("mana_dist.ingest.pair_frames.numbered_frames", storage_down)
     failed = run(unit, tmp_path / "other", SETTINGS)
     assert failed.failure == "the storage failed (the server went away); run the same command again"
     assert not failed.fatal
@@ -221,7 +221,7 @@ def test_a_pack_with_many_damaged_clips_is_begun_again_once(tmp_path: Path, monk
         decoded.append(uri)
         return numbered_frames(uri, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "numbered_frames", noted)
+    monkeypatch.setattr("mana_dist.ingest.pair_frames.numbered_frames", noted)
     together = run(units.whole(clips, SETTINGS), tmp_path / "out", SETTINGS)
     assert decoded == [clips[0].uri, *(clip.uri for clip in clips)]
     apart = [ingest_clip(clip, tmp_path / "apart").clips[0] for clip in clips]

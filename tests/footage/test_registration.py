@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mana_dist.evaluate.registration import register
+from mana_dist.footage.registration import register
 
 
 def scene(height: int, width: int, right: float = 0, down: float = 0, seed: int = 0) -> NDArray[np.uint8]:

@@ -39,6 +39,11 @@ class SampleSettings:
             left out as a repetition of the one before; 0 keeps every frame. Of frames that a recipe degrades, repeats,
             shot cuts and motion are looked for before it does.
         min_detail: smallest detail of a sample's HR centre (see :func:`mana_dist.data.sampling.detail`), grey levels.
+        min_motion: smallest ``flow`` of a sample, LR pixels per frame.
+        max_motion: largest; None for any.
+        drop_near_duplicates: whether to leave out clips whose frames are in another clip.
+        max_blockiness: greatest mean blockiness of a clip's frames (see :mod:`mana_dist.data.looks`); None for any.
+        max_blur: greatest mean blur; None for any.
 
     Raises:
         UserError: the degradation is not defined for the scale.
@@ -52,6 +57,11 @@ class SampleSettings:
     detect_cuts: bool = True
     min_change: float = 0.5
     min_detail: float = 0.25
+    min_motion: float = 0.0
+    max_motion: float | None = None
+    drop_near_duplicates: bool = False
+    max_blockiness: float | None = None
+    max_blur: float | None = None
 
     def __post_init__(self) -> None:
         self.degradation.check_scale(self.scale)
@@ -75,6 +85,11 @@ class SampleSettings:
             cut_detector=CUT_DETECTOR if self.detect_cuts else "",
             min_change=self.min_change,
             min_detail=self.min_detail,
+            min_motion=self.min_motion,
+            max_motion=self.max_motion,
+            drop_near_duplicates=self.drop_near_duplicates,
+            max_blockiness=self.max_blockiness,
+            max_blur=self.max_blur,
             samples=0,
             clips=0,
             sources=None,

@@ -14,8 +14,19 @@ SCHEMA_VERSION = 3
 
 _SETTINGS = (
     *("reader", "degradation", "degradation_version", "scale", "frames", "stride", "patch", "cut_detector"),
-    *("min_change", "min_detail"),
+    *("min_change", "min_detail", "min_motion", "max_motion", "drop_near_duplicates", "max_blockiness", "max_blur"),
 )
+
+
+_NEWER: Mapping[str, Any] = {
+    "recipe": None,
+    "min_motion": 0.0,
+    "max_motion": None,
+    "drop_near_duplicates": False,
+    "max_blockiness": None,
+    "max_blur": None,
+}
+"""Settings that older versions did not have, as they were there; they are written where they are others."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,11 @@ class Manifest:
         cut_detector: name and version of the detector of shot cuts; empty if there was none.
         min_change: change of a block, grey levels; a frame in which every block changed less is a duplicate.
         min_detail: samples whose centre frame has less detail were left out; grey levels.
+        min_motion: samples with less flow were left out; LR pixels per frame.
+        max_motion: samples with more were too; None: none were.
+        drop_near_duplicates: whether clips that show what another one shows were left out.
+        max_blockiness: clips that are more blocky were left out; None: none were.
+        max_blur: so were those that are more blurred.
         samples: samples in all shards together.
         clips: sources that gave samples.
         sources: file name of the table of sources (Parquet) beside the manifest; None for samples made in Python.
@@ -85,6 +101,11 @@ class Manifest:
     cut_detector: str = ""
     min_change: float = 0.0
     min_detail: float = 0.0
+    min_motion: float = 0.0
+    max_motion: float | None = None
+    drop_near_duplicates: bool = False
+    max_blockiness: float | None = None
+    max_blur: float | None = None
     samples: int
     clips: int
     sources: str | None
@@ -184,8 +205,9 @@ def check_dataset(uri: str, key: str, frames: int, crop: int, scale: int = 4) ->
 def save_manifest(uri: str, manifest: Manifest) -> None:
     """Write ``manifest`` into the dataset's folder ``uri``; readers see the old one or the new."""
     values = dataclasses.asdict(manifest)
-    if manifest.recipe is None:
-        del values["recipe"]
+    for name, before in _NEWER.items():
+        if values[name] == before:
+            del values[name]
     text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
     storage.write_bytes(storage.join(uri, MANIFEST_NAME), text.encode())
 

@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mana_dist.data import looks
 from mana_dist.data.config import MIN_LR_SIDE, SampleSettings
 from mana_dist.data.degradation import crop_to_multiple, degrade_clip
+from mana_dist.data.looks import Look
 from mana_dist.data.resize import imresize
 from mana_dist.data.samples import Sample
 from mana_dist.video.shots import mark_cuts
@@ -35,6 +37,7 @@ class Tally:
     cuts: int = 0  # shot cuts found
     flat: int = 0  # samples (patches, where frames are cut into them) left out for too little detail
     samples: int = 0
+    off_pace: int = 0  # samples left out because they move too little or too much
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
@@ -46,7 +49,8 @@ class Sampler:
     Frames are shrunk, cropped (top left kept) to multiples of the scale, and degraded once each. A run of frames ends
     at a jump in their numbers, at another size and at a shot cut; inside it, a frame that repeats the one before is
     left out. Every window of T neighbouring frames of a run may give a sample, of a slot of ``stride`` frame numbers
-    the first with detail enough. T LR frames are held and, for shot cuts looked ahead for, half as many HR frames.
+    the first with detail and motion as wanted. T LR frames are held and, for shot cuts looked ahead for, half as many
+    HR frames.
 
     Args:
         settings: the samples' settings.
@@ -55,11 +59,13 @@ class Sampler:
 
     Attributes:
         tally: counts so far; final once :meth:`samples` has ended.
+        looks: what frames look like, one of :data:`mana_dist.data.looks.EVERY`, in their order.
     """
 
     def __init__(self, settings: SampleSettings, downscale: int = 1, compare: Compare | None = None) -> None:
         self._settings, self._downscale, self._compare = settings, downscale, compare
         self.tally = Tally()
+        self.looks: list[Look] = []
 
     def samples(
         self,
@@ -87,7 +93,7 @@ class Sampler:
         cv2.setNumThreads(1)  # one CPU per clip: parallelism comes from many clips
         half = self._settings.frames_per_sample // 2
         done = -1
-        for run in self._full_windows(frames, clip, centres, breaks):
+        for run in self._full_windows(self._seen(frames, first, centres), clip, centres, breaks):
             slot = (run.centre - first - half) // self._settings.stride
             begin = first + half + slot * self._settings.stride
             if slot == done or (centres is not None and (run.centre not in centres or begin < centres.start)):
@@ -96,6 +102,13 @@ class Sampler:
                 done = slot
                 self.tally += Tally(samples=1)
                 yield sample
+
+    def _seen(self, frames: Iterable[Given], first: int, centres: range | None) -> Iterator[Given]:
+        """Pass frames on, and look at some of them."""
+        for frame in frames:
+            if (frame[0] - first) % looks.EVERY == 0 and (centres is None or frame[0] in centres):
+                self.looks.append(looks.look_at(frame[1]))
+            yield frame
 
     def _full_windows(
         self, frames: Iterable[Given], clip: str, centres: range | None, breaks: Container[int]
@@ -173,9 +186,13 @@ class Sampler:
             if detail(hr) < self._settings.min_detail:
                 self.tally += Tally(flat=1)
                 continue
-            lr = run.lr() if lr is None else lr
             area = (slice(top, top + height), slice(left, left + width))
-            yield Sample(lr[:, *area], hr, run.centre, run.flow(area), top, left)
+            flow, most = run.flow(area), self._settings.max_motion
+            if flow < self._settings.min_motion or (most is not None and flow > most):
+                self.tally += Tally(off_pace=1)
+                continue
+            lr = run.lr() if lr is None else lr
+            yield Sample(lr[:, *area], hr, run.centre, flow, top, left)
 
     def _count(self, what: Tally, number: int, centres: range | None) -> None:
         if centres is None or number in centres:

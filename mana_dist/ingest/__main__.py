@@ -1,6 +1,7 @@
 """``mana ingest``: the command line."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -41,7 +42,8 @@ def _options(values: argparse.Namespace) -> IngestOptions:
     for name in ("source", "out"):
         if not getattr(values, name):
             raise UserError(f"--{name} is missing; see mana ingest --help")
-    names = ("scale", "frames_per_sample", "stride", "patch", "min_change", "min_detail")
+    by_hand = ("degradation", "detect_cuts")
+    names = [field.name for field in dataclasses.fields(SampleSettings) if field.name not in by_hand]
     numbers = {name: getattr(values, name) for name in names}
     settings = SampleSettings(degradation=values.degradation, detect_cuts=not values.keep_cuts, **numbers)
     others = ("out", "frames", "downscale", "segment_frames", "hold_out", "pairs", "overwrite")
@@ -82,6 +84,14 @@ def _parser() -> Parser:
     change, detail = "grey levels below which a frame repeats", "least detail of a sample, grey levels"
     add("--min-change", type=float, default=samples.min_change, metavar="X", help=f"{change} (%(default)s)")
     add("--min-detail", type=float, default=samples.min_detail, metavar="X", help=f"{detail} (%(default)s)")
+    pace = "samples that move less on average, LR pixels a frame, are left out"
+    add("--min-motion", type=float, default=samples.min_motion, metavar="X", help=f"{pace} (%(default)s)")
+    add("--max-motion", type=float, metavar="X", help="so are those that move more")
+    copies = "leave clips out whose frames are in one before them, in another size, coding or cut"
+    add("--drop-near-duplicates", action="store_true", help=copies)
+    blocky = "leave clips out that show blocks of compression (1: none; 1.3: visible ones)"
+    add("--max-blockiness", type=float, metavar="X", help=blocky)
+    add("--max-blur", type=float, metavar="X", help="leave blurred clips out (0: sharp, 1: nothing but blur)")
     add("--keep-cuts", action="store_true", help="do not look for shot cuts (when every source is one shot)")
     segment = "long videos are split into N frames a task (%(default)s)"
     add("--segment-frames", type=int, default=IngestOptions.segment_frames, metavar="N", help=segment)

@@ -49,7 +49,10 @@ class IngestOptions:
         if 0 < settings.patch < MIN_LR_SIDE:
             raise UserError(f"--patch must be 0 or at least {MIN_LR_SIDE}, got {settings.patch}")
         values = vars(settings) | vars(self)
-        least = {"stride": 1, "downscale": 1, "segment_frames": 16, "min_change": 0, "min_detail": 0, "patch": 0}
+        least: dict[str, float] = {"stride": 1, "downscale": 1, "segment_frames": 16, "patch": 0}
+        least |= {"min_change": 0, "min_detail": 0, "min_motion": 0}
+        most = {"max_motion": settings.min_motion, "max_blockiness": 1, "max_blur": 0}
+        least |= {name: value for name, value in most.items() if values[name] is not None}
         for name, minimum in least.items():
             if not values[name] >= minimum:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {minimum}, got {values[name]}")

@@ -5,6 +5,7 @@ import dataclasses
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pyarrow import fs
 
@@ -18,7 +19,7 @@ from mana_dist.footage.found import upwards
 from mana_dist.ingest import sources_table
 from mana_dist.ingest.finished_units import Ledger, are_whole, shard_sizes
 from mana_dist.ingest.sources_table import SourceRow
-from mana_dist.ingest.units import ClipResult, UnitResult
+from mana_dist.ingest.units import COUNTS, LOOKS, ClipResult, UnitResult, by_clip
 
 _OURS = re.compile(r".+-[0-9a-f]{12}(-s\d{5})?-\d{5}\.parquet|sources-[0-9a-f]{12}\.parquet")
 """Files of this form in a dataset's folder are ours to delete when no manifest names them."""
@@ -27,9 +28,6 @@ _HALF_WRITTEN = re.compile(
     r"(\.partial-\w+)?"
 )
 """So are these, which a run left that was killed while it wrote them."""
-
-_COUNTS = ("frames", "samples", "cuts", "duplicates", "flat")
-_NO_PART = "none of its parts gives a sample; the first: "
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def merge(
     known = (*before, *rejected, *gone)
     refused = {item.source: item for item in known if item.source not in worked}
     unfinished = {result.group for result in failures.values()}
-    for uri, (group, total) in _by_clip(results).items():
+    for uri, (group, total) in by_clip(results).items():
         if uri in failures:
             refused[uri] = Rejected(uri, failures[uri].failure)
             continue
@@ -244,25 +242,8 @@ def _covers(folders: Collection[str], uri: str) -> bool:
     return any(above in folders for above in upwards(uri))
 
 
-def _by_clip(results: Iterable[UnitResult]) -> dict[str, tuple[str, ClipResult]]:
-    """Return the unit and the result of each clip; the segments of a video are added up."""
-    found: dict[str, tuple[str, ClipResult]] = {}
-    for result in sorted(results, key=lambda result: result.name):
-        for clip in result.clips:
-            found[clip.uri] = (result.group, _sum(found[clip.uri][1], clip) if clip.uri in found else clip)
-    return found
-
-
-def _sum(a: ClipResult, b: ClipResult) -> ClipResult:
-    notes = dict.fromkeys(note for note in (a.note, b.note) if note)
-    counts = {name: getattr(a, name) + getattr(b, name) for name in _COUNTS}
-    added = ClipResult(a.uri, **counts, note="; ".join(notes))
-    first = a.reason.removeprefix(_NO_PART)  # it counts the frames of its part alone
-    return dataclasses.replace(added, reason="" if added.samples else _NO_PART + (first or b.reason))
-
-
 def _row(clip: Clip, unit: str, result: ClipResult) -> SourceRow:
-    used = {name: getattr(clip, name) for name in ("bytes", "modified", "start", "stop", "downscale")}
-    made = {name: getattr(result, name) for name in _COUNTS}
-    note = result.note or result.reason
-    return SourceRow(uri=clip.source, clip=clip.name, unit=unit, **used, **made, note=note, lr=clip.lr)
+    values: dict[str, Any] = {name: getattr(clip, name) for name in ("bytes", "modified", "start", "stop", "downscale")}
+    values |= {name: getattr(result, name) for name in COUNTS} | {name: result.mean(name) for name in LOOKS}
+    note, hashes = result.note or result.reason, result.hashes or None
+    return SourceRow(uri=clip.source, clip=clip.name, unit=unit, note=note, hashes=hashes, lr=clip.lr, **values)

@@ -8,17 +8,18 @@ from typing import NamedTuple
 
 from mana_dist import storage
 from mana_dist.console import log
+from mana_dist.data.config import SampleSettings
 from mana_dist.data.manifest import MANIFEST_NAME, Manifest, Rejected
 from mana_dist.errors import UserError
 from mana_dist.footage.expand import Clip, expand
-from mana_dist.ingest import contact_sheet, dataset, hold_out, unit_tasks
+from mana_dist.ingest import contact_sheet, curation, dataset, hold_out, sources_table, unit_tasks
 from mana_dist.ingest.config import IngestOptions, held_out_folder
 from mana_dist.ingest.dry_run import estimate
 from mana_dist.ingest.finished_units import Ledger
 from mana_dist.ingest.header import reason_to_refuse, reject_lookalikes
 from mana_dist.ingest.progress_lines import UnitLines
 from mana_dist.ingest.sources_table import SourceRow
-from mana_dist.ingest.units import UnitResult
+from mana_dist.ingest.units import Unit, UnitResult
 from mana_dist.progress import count
 from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease
@@ -43,9 +44,11 @@ def ingest(options: IngestOptions) -> Manifest:
         for part in (*held_out, main):
             _check_usable(part, options)
             storage.check_writable(part.out, "--out")
+    beside: list[SourceRow] = []
     for part in (*held_out, main):
         with _storage_errors(part.out):
-            manifest = _ingest(part, options)
+            manifest = _ingest(part, options, beside)
+            beside = sources_table.read(part.out, manifest.sources)
     validation = "".join(f" --data.validation_path {shlex.quote(part.out)}" for part in held_out)
     log.info(f"train on them: mana train --config tiny --data.path {shlex.quote(main.out)}{validation}")
     return manifest
@@ -151,7 +154,7 @@ def _hold_out(clips: Sequence[Clip], before: dataset.Dataset, options: IngestOpt
     return _Part(beside.out, chosen, dataset.to_do(beside, chosen), (), ())
 
 
-def _ingest(part: _Part, options: IngestOptions) -> Manifest:
+def _ingest(part: _Part, options: IngestOptions, beside: Sequence[SourceRow]) -> Manifest:
     begun = time.monotonic()
     out, clips = part.out, part.clips
     with lease.hold(out, f"--out {out}", "name another --out") as held:
@@ -159,6 +162,7 @@ def _ingest(part: _Part, options: IngestOptions) -> Manifest:
         before = dataset.open_dataset(out, options.settings, overwrite=options.overwrite)
         part = part._replace(todo=dataset.to_do(before, clips))
         results = _work(part, options, held) if part.todo else []
+        results = _curated(results, part, [*before.rows, *beside], options, held)
         manifest, rows = dataset.merge(before, part.todo, results, part.rejected, part.looked_at)
         if not manifest.samples:
             raise UserError(_nothing_usable(manifest.rejected))
@@ -176,11 +180,28 @@ def _ingest(part: _Part, options: IngestOptions) -> Manifest:
 
 def _work(part: _Part, options: IngestOptions, held: Lease) -> list[UnitResult]:
     """Ingest the clips to do; what an earlier run that was stopped has done of them is taken over."""
-    out, settings = part.out, options.settings
-    Ledger(out).begin(overwrite=options.overwrite)
-    planned = unit_tasks.plan(part.todo, out, settings, options.segment_frames)
+    Ledger(part.out).begin(overwrite=options.overwrite)
+    planned = unit_tasks.plan(part.todo, part.out, options.settings, options.segment_frames)
+    return _run(planned, part, options.settings, held)
+
+
+def _curated(
+    results: list[UnitResult], part: _Part, there: Sequence[SourceRow], options: IngestOptions, held: Lease
+) -> list[UnitResult]:
+    """Leave out the clips that are not wanted, and make shards anew that they shared with others."""
+    refused = curation.refusals(results, [clip.source for clip in part.clips], there, options.settings)
+    if not refused:
+        return results
+    log.info(f"left out: {count(len(refused), 'clip')} of those")
+    kept, again = curation.without(results, refused, part.todo, options.settings)
+    return [*kept, *(_run(again, part, options.settings, held) if again else [])]
+
+
+def _run(planned: Sequence[Unit], part: _Part, settings: SampleSettings, held: Lease) -> list[UnitResult]:
+    out = part.out
     done = Ledger(out).find(unit.name for unit in planned)
-    lines = UnitLines(planned, settings, clips=len(part.todo), done=done, there=part.there)
+    clips = len({clip.source for unit in planned for clip in unit.clips})
+    lines = UnitLines(planned, settings, clips=clips, done=done, there=part.there)
     results = list(done.values())
     left = [unit for unit in planned if unit.name not in done]
     for result in unit_tasks.run(left, out, settings, held.fence):

@@ -16,7 +16,7 @@ from mana_dist.footage.expand import Clip
 from mana_dist.footage.pairs import MismatchError
 from mana_dist.ingest.finished_units import Ledger
 from mana_dist.ingest.pair_frames import MEND, frames_of, pair_frames
-from mana_dist.ingest.units import ClipResult, Unit, UnitResult
+from mana_dist.ingest.units import COUNTS, ClipResult, Unit, UnitResult
 from mana_dist.storage.lease import LostError
 from mana_dist.video.colours import Frame
 from mana_dist.video.frame_names import breaks_in, describe_breaks
@@ -228,7 +228,13 @@ def _write_clip(
     tally = sampler.tally
     lost = "; ".join(filter(None, [_lost(clip, source.count), *reading.notes]))
     result = ClipResult(
-        clip.uri, tally.frames, tally.samples, tally.cuts, tally.duplicates, tally.flat, trouble or lost
+        clip.uri,
+        **{name: getattr(tally, name) for name in COUNTS},
+        looks=len(sampler.looks),
+        blockiness=sum(look.blockiness for look in sampler.looks),
+        blur=sum(look.blur for look in sampler.looks),
+        hashes="".join(f"{look.hash:016x}" for look in sampler.looks if look.hash is not None),
+        note=trouble or lost,
     )
     if tally.samples:
         return result
@@ -264,6 +270,7 @@ def _no_window(tally: "Tally", settings: SampleSettings, lost: str) -> str:
     needed = f"a sample needs {settings.frames_per_sample}"
     why = {"repeat the one before (--min-change)": tally.duplicates, "are shot cuts (--keep-cuts)": tally.cuts}
     why |= {"samples have no detail (--min-detail)": tally.flat}
+    why |= {"samples move too little or too much (--min-motion, --max-motion)": tally.off_pace}
     found = ", ".join(f"{number} {what}" for what, number in why.items() if number)
     return f"no sample in its {tally.frames} frames: {'; '.join(filter(None, [found or needed + ' in a row', lost]))}"
 

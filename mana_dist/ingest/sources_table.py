@@ -33,6 +33,10 @@ class SourceRow:
     duplicates: int  # frames left out because they repeat the one before
     flat: int  # samples left out for want of detail
     note: str  # what was lost of it, or why it gave nothing
+    off_pace: int = 0  # samples left out because they move too little or too much
+    blockiness: float | None = None  # mean of the frames looked at; None where there are none
+    blur: float | None = None  # their mean
+    hashes: str | None = None  # theirs, 16 hexadecimal digits each, to find near-duplicates by
     lr: str | None = None  # of a pair, where its LR frames were read, without passwords
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mana_dist.data.config import SampleSettings
@@ -30,6 +30,10 @@ VIDEO_WEIGHT = 32
 
 
 _FILES = ("files", "lr_files")
+_OF_CLIPS: Mapping[str, object] = {"drop_near_duplicates": False, "max_blockiness": None, "max_blur": None}
+"""Settings that choose among whole clips, and change no sample."""
+_NEWER: Mapping[str, object] = {"scale": 4, "min_motion": 0.0, "max_motion": None, **_OF_CLIPS}
+"""Settings that older versions did not have, as they were there: units keep the names that those gave them."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,13 @@ class Unit:
         return Unit(values["name"], values["group"], clips, segment, tuple(values["centres"]))
 
 
+COUNTS = ("frames", "samples", "cuts", "duplicates", "flat", "off_pace")
+"""The fields of a clip's result, of its row in the table of sources and of a tally that count."""
+LOOKS = ("blockiness", "blur")
+"""What is measured of the frames that are looked at (:mod:`mana_dist.data.looks`)."""
+_NO_PART = "none of its parts gives a sample; the first: "
+
+
 @dataclass(frozen=True)
 class ClipResult:
     """The result of a clip, or of a segment of it."""
@@ -76,8 +87,17 @@ class ClipResult:
     cuts: int = 0  # shot cuts found
     duplicates: int = 0  # frames left out because they repeat the one before
     flat: int = 0  # samples left out for want of detail
+    off_pace: int = 0  # samples left out for their motion
+    looks: int = 0  # frames that were looked at
+    blockiness: float = 0.0  # their sum
+    blur: float = 0.0  # their sum
+    hashes: str = ""  # of those that are not flat, 16 hexadecimal digits each
     note: str = ""  # what was lost; empty where nothing was
     reason: str = ""  # why there are no samples; empty where there are
+
+    def mean(self, name: str) -> float | None:
+        """Return the mean of one of :data:`LOOKS`; None where no frame was looked at."""
+        return float(getattr(self, name)) / self.looks if self.looks else None
 
     def __post_init__(self) -> None:
         """Hide secrets of URIs: it goes into the ledger."""
@@ -120,6 +140,23 @@ class UnitResult:
             return UnitResult(shards=shards, clips=clips, **values)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a unit's result: {error}") from error
+
+
+def by_clip(results: Iterable[UnitResult]) -> dict[str, tuple[str, ClipResult]]:
+    """Return the unit and the result of each clip; the segments of a video are added up."""
+    found: dict[str, tuple[str, ClipResult]] = {}
+    for result in sorted(results, key=lambda result: result.name):
+        for clip in result.clips:
+            found[clip.uri] = (result.group, _sum(found[clip.uri][1], clip) if clip.uri in found else clip)
+    return found
+
+
+def _sum(a: ClipResult, b: ClipResult) -> ClipResult:
+    notes = dict.fromkeys(note for note in (a.note, b.note) if note)
+    counts = {name: getattr(a, name) + getattr(b, name) for name in (*COUNTS, "looks", *LOOKS, "hashes")}
+    added = ClipResult(a.uri, **counts, note="; ".join(notes))
+    first = a.reason.removeprefix(_NO_PART)  # it counts the frames of its part alone
+    return dataclasses.replace(added, reason="" if added.samples else _NO_PART + (first or b.reason))
 
 
 def pack(clips: Iterable[Clip], settings: SampleSettings) -> Iterator[Unit]:
@@ -202,8 +239,9 @@ def unit_name(clips: Sequence[Clip], settings: SampleSettings, segments: Sequenc
     versions = {"version": settings.degradation.version, "reader": READER_VERSION, "cuts": CUT_DETECTOR}
     made_by = {**vars(settings), "degradation": settings.degradation.name, **versions, "schema": SCHEMA_VERSION}
     made_by |= {} if settings.recipe is None else {"recipe": settings.recipe}
-    if settings.scale == 4:
-        del made_by["scale"]  # as older versions named what they had finished
+    for name, before in _NEWER.items():
+        if name in _OF_CLIPS or made_by[name] == before:
+            del made_by[name]
     sources = [_identity(clip) for clip in clips]
     identity = json.dumps([made_by, sources, [dataclasses.astuple(segment) for segment in segments]])
     return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"

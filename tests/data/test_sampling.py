@@ -1,5 +1,6 @@
 """Cutting clips into samples: which frames, of which values, with which motion."""
 
+import dataclasses
 import gc
 import itertools
 import weakref
@@ -305,3 +306,22 @@ def test_memory_is_bounded_and_samples_come_at_once() -> None:
     finally:
         gc.unfreeze()
     assert most <= 4 + CUT_MARGIN + 3  # the centre and those after it, those looked ahead at, those being worked on
+
+
+def test_samples_that_move_too_little_or_too_much_are_left_out() -> None:
+    """Of a film of three shots that move 0, 4 and 12 HR pixels a frame, so 0, 1 and 3 LR pixels."""
+    shots = [scene(seed, 12, step=step) for seed, step in enumerate((0, 4, 12))]
+    frames = list(enumerate(np.concatenate(shots)))
+    whole = SampleSettings(min_change=0)
+    flows = {sample.centre: sample.flow for sample in Sampler(whole).samples(frames)}
+    assert [flows[centre] for centre in (6, 18)] == pytest.approx([0, 1], abs=0.3)
+    assert flows[30] > 1.5
+    for least, most in ((0.5, None), (0.0, 1.4), (0.5, 1.4)):
+        wanted = dataclasses.replace(whole, min_motion=least, max_motion=most)
+        sampler = Sampler(wanted)
+        centres = [sample.centre for sample in sampler.samples(frames)]
+        assert centres == [centre for centre, flow in flows.items() if least <= flow <= (most or np.inf)]
+        assert sampler.tally.off_pace == len(flows) - len(centres)
+        assert 0 < len(centres) < len(flows)
+    slots = dataclasses.replace(whole, stride=36, min_motion=0.5)  # of a slot the first that moves as wanted
+    assert [sample.centre for sample in Sampler(slots).samples(frames)] == [15]

@@ -25,7 +25,7 @@ from mana_dist.storage.lease import Owner
 from mana_dist.video import READER_VERSION
 from mana_dist.video.strict import numbered_frames
 from tests.ingest.datasets import rows, tree, without_ray
-from tests.video.videos import noise_frames, write_pictures, write_video
+from tests.video.videos import moving_frames, noise_frames, write_pictures, write_video
 from tests.web_server import WebServer, web_server
 
 
@@ -572,3 +572,19 @@ def test_shards_shared_with_a_source_whose_password_is_not_kept(
         ingest(tmp_path / "out", *links(served, "one", "a"))
     ingest(tmp_path / "out", *links(served, "one", "a", "b"))
     assert load_manifest(str(tmp_path / "out")).clips == 2
+
+
+def test_wanted_motion_stands_in_the_manifest_where_it_is_asked_for(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "a.mp4", moving_frames(9))
+    out = tmp_path / "out"
+    main(["--source", str(clip), "--out", str(out), "--min-motion", "0.2", "--max-motion", "9"])
+    values = json.loads((out / "manifest.json").read_text())
+    assert (values["min_motion"], values["max_motion"], values["samples"]) == (0.2, 9, 3)
+    with pytest.raises(UserError, match=r"made with other settings \(min_motion: 0.2 -> 0.0; max_motion: 9.0 -> None"):
+        main(["--source", str(clip), "--out", str(out)])
+    with pytest.raises(UserError, match=r"a.mp4: no sample in its 9 frames: 3 samples move too little or too much"):
+        main(["--source", str(clip), "--out", str(tmp_path / "none"), "--min-motion", "50"])
+    with pytest.raises(UserError, match="--max-motion must be at least 2.0, got 1.0"):
+        main(["--source", str(clip), "--out", str(out), "--min-motion", "2", "--max-motion", "1"])
+    main(["--source", str(clip), "--out", str(tmp_path / "any")])
+    assert not {"min_motion", "max_motion"} & json.loads((tmp_path / "any" / "manifest.json").read_text()).keys()

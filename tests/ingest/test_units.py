@@ -77,6 +77,7 @@ def test_a_unit_is_named_after_all_that_its_samples_depend_on() -> None:
         "stop": 9,
         "downscale": 2,
         "files": ("im1.png",),
+        "lr": "s3://c/lr.mp4",
     }
     others = [name(dataclasses.replace(video(), **{key: value})) for key, value in changed.items()]
     of_settings: dict[str, Any] = {
@@ -88,8 +89,12 @@ def test_a_unit_is_named_after_all_that_its_samples_depend_on() -> None:
         "detect_cuts": False,
         "min_change": 0.0,
         "min_detail": 1.0,
+        "min_motion": 0.5,
+        "max_motion": 3.0,
     }
-    assert set(of_settings) == {field.name for field in dataclasses.fields(SampleSettings)}
+    of_clips = {"drop_near_duplicates": True, "max_blockiness": 2.0, "max_blur": 0.5}  # which change no sample
+    assert set(of_settings) | set(of_clips) == {field.name for field in dataclasses.fields(SampleSettings)}
+    assert name(settings=dataclasses.replace(SETTINGS, **of_clips)) == name()  # type: ignore[arg-type]
     others += [name(settings=dataclasses.replace(SETTINGS, **{key: value})) for key, value in of_settings.items()]
     assert len({name(), *others}) == 1 + len(others)
     assert name() == name()

@@ -73,7 +73,12 @@ def to_png(picture: Frame) -> bytes:
 
 def to_data_uri(picture: Frame) -> str:
     """Return the ``data:`` URI of a (H, W, 3) uint8 RGB picture, for HTML: its PNG file in base64."""
-    return "data:image/png;base64," + base64.b64encode(to_png(picture)).decode()
+    return png_data_uri(to_png(picture))
+
+
+def png_data_uri(png: bytes) -> str:
+    """Return the ``data:`` URI of a PNG file."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 @dataclass(frozen=True)

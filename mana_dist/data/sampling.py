@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mana_dist.data import looks
 from mana_dist.data.config import MIN_LR_SIDE, SampleSettings
 from mana_dist.data.degradation import crop_to_multiple, degrade_clip
-from mana_dist.data.looks import Look
+from mana_dist.data.looks import Look, detail
 from mana_dist.data.resize import imresize
 from mana_dist.data.samples import Sample
 from mana_dist.video.shots import mark_cuts
@@ -197,13 +197,6 @@ class Sampler:
     def _count(self, what: Tally, number: int, centres: range | None) -> None:
         if centres is None or number in centres:
             self.tally += what
-
-
-def detail(hr: NDArray[np.uint8]) -> float:
-    """Return the mean absolute difference of neighbouring luma pixels of an RGB frame, down and across; grey levels."""
-    grey = cv2.cvtColor(hr, cv2.COLOR_RGB2GRAY)
-    down, across = (grey[1:], grey[:-1]), (grey[:, 1:], grey[:, :-1])
-    return sum(cv2.norm(*pair, cv2.NORM_L1) / max(1, pair[0].size) for pair in (down, across)) / 2
 
 
 def greatest_change(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:

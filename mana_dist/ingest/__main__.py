@@ -10,7 +10,7 @@ from mana_dist.arguments import Parser
 from mana_dist.console import log
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.degradation import DEGRADATIONS, find_degradation
-from mana_dist.errors import UserError
+from mana_dist.errors import UserError, one_line
 from mana_dist.ingest.config import IngestOptions
 from mana_dist.model.config import SCALES
 
@@ -24,11 +24,12 @@ def main(arguments: Sequence[str]) -> None:
         UserError: bad usage or bad input.
     """
     values = _parser().parse_args(arguments)
-    if values.verify:
-        if len(arguments) > (1 if "=" in arguments[0] else 2):
-            raise UserError("--verify checks a finished dataset and takes no other option: --verify URI")
-        _verify(storage.resolve(values.verify))
-        return
+    for name, does, run in (("verify", "checks", _verify), ("report", "shows", _report)):
+        if uri := getattr(values, name):
+            if len(arguments) > (1 if "=" in arguments[0] else 2):
+                raise UserError(f"--{name} {does} a finished dataset and takes no other option: --{name} URI")
+            run(storage.resolve(uri))
+            return
     options = _options(values)
     from mana_dist.ingest.run_ingest import dry_run, ingest  # a mistake on the command line is answered before
 
@@ -60,6 +61,15 @@ def _verify(uri: str) -> None:
     if problems:
         raise UserError(problems[0])
     log.info(f"{uri}: whole")
+
+
+def _report(uri: str) -> None:
+    from mana_dist.ingest import dataset_page
+
+    try:
+        log.info(dataset_page.write(uri))
+    except OSError as error:
+        raise UserError(f"{uri}: its report cannot be written ({one_line(error)})") from error
 
 
 def _parser() -> Parser:
@@ -100,6 +110,8 @@ def _parser() -> Parser:
     add("--overwrite", action="store_true", help="replace the dataset at --out, whatever made it")
     add("--dry-run", action="store_true", help="tell what would be done, from headers alone")
     add("--verify", metavar="URI", help="check a finished dataset against its manifest")
+    page = "write a page on a finished dataset into its folder: pictures, histograms, and what was left out and why"
+    add("--report", metavar="URI", help=page)
     return parser
 
 

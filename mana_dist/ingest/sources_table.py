@@ -34,7 +34,8 @@ class SourceRow:
     flat: int  # samples left out for want of detail
     note: str  # what was lost of it, or why it gave nothing
     off_pace: int = 0  # samples left out because they move too little or too much
-    blockiness: float | None = None  # mean of the frames looked at; None where there are none
+    detail: float | None = None  # mean of the frames looked at, grey levels; None where there are none
+    blockiness: float | None = None  # their mean
     blur: float | None = None  # their mean
     hashes: str | None = None  # theirs, 16 hexadecimal digits each, to find near-duplicates by
     lr: str | None = None  # of a pair, where its LR frames were read, without passwords

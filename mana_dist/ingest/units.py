@@ -72,7 +72,7 @@ class Unit:
 
 COUNTS = ("frames", "samples", "cuts", "duplicates", "flat", "off_pace")
 """The fields of a clip's result, of its row in the table of sources and of a tally that count."""
-LOOKS = ("blockiness", "blur")
+LOOKS = ("detail", "blockiness", "blur")
 """What is measured of the frames that are looked at (:mod:`mana_dist.data.looks`)."""
 _NO_PART = "none of its parts gives a sample; the first: "
 
@@ -89,6 +89,7 @@ class ClipResult:
     flat: int = 0  # samples left out for want of detail
     off_pace: int = 0  # samples left out for their motion
     looks: int = 0  # frames that were looked at
+    detail: float = 0.0  # their sum, grey levels
     blockiness: float = 0.0  # their sum
     blur: float = 0.0  # their sum
     hashes: str = ""  # of those that are not flat, 16 hexadecimal digits each

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.degradation import BD, BI, degrade
+from mana_dist.data.looks import detail
 from mana_dist.data.resize import imresize
 from mana_dist.data.samples import Sample
-from mana_dist.data.sampling import Sampler, Tally, detail, flow_magnitude, greatest_change
+from mana_dist.data.sampling import Sampler, Tally, flow_magnitude, greatest_change
 from mana_dist.errors import UserError
 from mana_dist.video.shots import CUT_MARGIN
 from tests.data.scenes import scene

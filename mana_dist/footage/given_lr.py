@@ -35,6 +35,9 @@ _TONES = 4.0
 """Least difference of tones that is reported, grey levels."""
 _MOST = 0.75
 """Share of the frames that must be most like others, all equally far away, where noise hides each frame's own."""
+_LAG = 0.2
+"""Least share of the difference from 1 of an LR frame's correlation by which another frame is more like it: strong
+compression carries so much of the frames before over (up to 0.15 where something moves, 0.37 is one frame's)."""
 _LEAST = 5
 """Least number of those frames."""
 _WORDS = ("one frame", "two frames", "three frames")
@@ -179,7 +182,9 @@ class GivenLr:
         self._compared = held.number + 1
         nearness = {other.number: _correlation(other.made_small, held.lr_small) for other in self._frames}
         plain = nearness[held.number]
-        self._offsets.append((max(nearness, key=nearness.__getitem__) - held.number, held.number))
+        nearest = max(nearness, key=nearness.__getitem__)
+        is_clear = nearness[nearest] - plain >= _LAG * (1 - plain)
+        self._offsets.append((nearest - held.number if is_clear else 0, held.number))
         has_contrast = float(held.made_small.std()) >= _CONTRAST
         rivals = [
             other

@@ -185,7 +185,7 @@ class GivenLr:
         nearest = max(nearness, key=nearness.__getitem__)
         is_clear = nearness[nearest] - plain >= _LAG * (1 - plain)
         self._offsets.append((nearest - held.number if is_clear else 0, held.number))
-        has_contrast = float(held.made_small.std()) >= _CONTRAST
+        has_contrast = float(held.made_small.std()) >= _CONTRAST or not self._every_frame
         rivals = [
             other
             for other in sorted(self._frames, key=lambda other: -nearness[other.number])
@@ -198,7 +198,7 @@ class GivenLr:
         found = register(held.made, held.lr)
         if found is not None:
             self._check_time(held, found, rivals, suspect)
-        elif plain >= _ALIKE or not has_contrast:
+        elif plain >= _ALIKE or not has_contrast or not self._every_frame:
             return
         found = found or Registration(0, 0, plain)
         is_alike = found.correlation >= _ALIKE or not has_contrast

@@ -227,7 +227,8 @@ class GivenLr:
             return
 
     def _refuse_time(self, number: int, shown: int, *, at_once: bool = True) -> None:
-        length = _WORDS[min(abs(shown - number), len(_WORDS)) - 1]
+        offset = abs(shown - number)
+        length = _WORDS[offset - 1] if offset <= len(_WORDS) else f"{offset} frames"
         which = f"LR frame {number} shows frame {shown} of {self._hr_uri}, not {number}"
         self._refuse(number, f"LR is {length} {'late' if shown < number else 'early'}: {which}", at_once=at_once)
 

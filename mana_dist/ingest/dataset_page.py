@@ -87,18 +87,18 @@ def page(uri: str, manifest: Manifest, rows: Sequence[SourceRow], flows: Sequenc
 
 
 def histogram(values: Sequence[float], label: str, what: str) -> tuple[str, str | None]:
-    """Return the label, and a plot of how many values lie where, in bars; None where there are none.
+    """Return the caption, and a plot of how many values lie where, in bars; None where there are none.
 
     Args:
         values: finite numbers.
-        label: of the x axis.
+        label: the caption.
         what: they are, for the other axis.
     """
     if not values:
         return label, None
-    plot = plots.axes(_INCHES, label, what)
+    plot = plots.axes(_INCHES, "", what)
     plot.hist(values, bins=_BARS, color=plots.COLOURS[0])
-    plot.yaxis.get_major_locator().set_params(integer=True)
+    plot.locator_params(axis="y", integer=True)
     figure = plot.get_figure(root=True)
     return label, None if figure is None else plots.to_svg(figure, label)
 

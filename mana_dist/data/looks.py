@@ -10,7 +10,7 @@ EVERY = 8
 """One frame of so many is looked at."""
 _BLOCK = 8
 _REBLUR = 9  # pixels
-_LINES = 4  # one row of so many is enough to see blur
+_LINES = 256  # so many rows are enough to see blocks and blur
 _HASHED, _KEPT = 32, 8
 _FLAT = 4.0
 """Least standard deviation of a picture that has a hash, grey levels: that of a flatter one would be noise's."""
@@ -53,7 +53,7 @@ def blockiness(grey: _Grey) -> float:
     The grid may lie anywhere, as it does in cropped footage; across and down, the worse counts.
     """
     worst = 1.0
-    for picture in (grey, grey.T):
+    for picture in _some_rows(grey), _some_rows(grey.T):
         if picture.shape[1] < 3 * _BLOCK:
             continue
         steps = np.abs(np.diff(picture.astype(np.int16), axis=1)).mean(0)
@@ -67,12 +67,16 @@ def blockiness(grey: _Grey) -> float:
 def blur(grey: _Grey) -> float:
     """Return how little of a picture's detail another blur takes away: from 0, sharp, to 1 (Crete et al., 2007)."""
     found = 0.0
-    for picture in (grey[::_LINES], grey.T[::_LINES]):
-        sharp = np.ascontiguousarray(picture, np.float32)
+    for picture in _some_rows(grey), _some_rows(grey.T):
+        sharp = picture.astype(np.float32)
         before, after = (np.abs(np.diff(one, axis=1)) for one in (sharp, cv2.blur(sharp, (_REBLUR, 1))))
         total = float(before.sum())
         found = max(found, 1 - float(np.maximum(0, before - after).sum()) / total if total else 1.0)
     return found
+
+
+def _some_rows(picture: _Grey) -> _Grey:
+    return np.ascontiguousarray(picture[:: max(1, len(picture) // _LINES)])
 
 
 def picture_hash(grey: _Grey) -> int | None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from mana_dist.console import log
 from mana_dist.errors import UserError
 
+_SPOKEN = 4000  # characters of what a process that died wrote at last that go to the log
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -29,15 +31,18 @@ def run_child(task: dict[str, Any], report: Report, stop: threading.Event, secon
     command = [sys.executable, "-m", "mana_dist.serve.page.job_process", json.dumps(task)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     error, late, ended = "", threading.Event(), threading.Event()
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    ) as process:
-        output, errors = process.stdout, process.stderr
-        assert output is not None
-        assert errors is not None
-        spoken: list[bytes] = []
-        listener = threading.Thread(target=lambda: spoken.extend(errors), daemon=True)
-        listener.start()
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            start_new_session=True,  # a terminal's Ctrl-C is the server's
+        ) as process,
+    ):
+        assert process.stdout is not None
 
         def watch() -> None:
             if not stop.wait(seconds):
@@ -45,17 +50,20 @@ def run_child(task: dict[str, Any], report: Report, stop: threading.Event, secon
             if not ended.is_set():
                 process.kill()
 
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        for line in output:
-            values = json.loads(line)
-            error = values.pop("error", "") or error
-            report(values)
-        listener.join()
-        process.wait()
-        ended.set()
-    was_stopped = stop.is_set()
-    stop.set()
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            for line in process.stdout:
+                values = json.loads(line)
+                error = values.pop("error", "") or error
+                report(values)
+            process.wait()
+        finally:
+            was_stopped = stop.is_set()
+            ended.set()
+            process.kill()
+            stop.set()
+        errors.seek(0)
+        spoken = errors.read()[-_SPOKEN:].decode(errors="replace")
     if error:
         raise UserError(error)
     if late.is_set():
@@ -65,7 +73,5 @@ def run_child(task: dict[str, Any], report: Report, stop: threading.Event, secon
     if was_stopped:
         raise UserError("it was stopped")
     if process.returncode:
-        log.warning(
-            "a clip's process ended with %d: %s", process.returncode, b"".join(spoken[-20:]).decode(errors="replace")
-        )
+        log.warning(f"a clip's process ended with {process.returncode}: {spoken}")
         raise UserError(f"its process died (exit code {process.returncode}); a smaller clip may need less memory")

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from mana_dist.serve.page.desk import Client
+from mana_dist.serve.page.clip import Client
 from mana_dist.serve.windows import RefusedError
 
 COOKIE = "mana_browser"

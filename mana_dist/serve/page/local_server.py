@@ -25,4 +25,11 @@ def serve_page(options: ServeOptions, host: str, port: int) -> None:
         door = Door(in_threads(desk), options.page_client_header)
         app = Starlette(routes=routes(lambda: door))
         log.info(f"the page is at http://{host}:{port}; Ctrl-C ends it")
-        uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=_END_SECONDS)
+        uvicorn.run(
+            app,
+            host=host,
+            port=port,
+            log_level="warning",
+            proxy_headers=False,  # the options say which header counts
+            timeout_graceful_shutdown=_END_SECONDS,
+        )

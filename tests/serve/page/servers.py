@@ -1,13 +1,16 @@
 """A desk whose clips are looked at and upscaled by nobody, a page in front of it, and what its clients send."""
 
 import os
+import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
+from PIL import Image
 from starlette.applications import Starlette
 
 from mana_dist.errors import UserError
@@ -36,13 +39,16 @@ class Work:
         self.tasks: list[dict[str, Any]] = []
         self.error = ""
         self.facts = dict(FACTS)
-        self.during = lambda: None
+        self.during: Callable[[], object] = lambda: None
+        self.compare: Path | None = None  # a video to look at
 
     def __call__(self, task: dict[str, Any], report: Report, stop: threading.Event, seconds: float) -> None:
         self.tasks.append(task)
         if self.error:
             raise UserError(self.error.format(**task))
         if task["kind"] == "look":
+            picture = Image.new("RGB", (48, 32))
+            picture.save(task["poster"])
             report(dict(self.facts))
             return
         report({"done": 1, "of": 4})
@@ -53,6 +59,8 @@ class Work:
         for suffix in ("", ".compare.mp4"):
             with open(task["destination"] + suffix, "w", encoding="utf-8") as file:
                 file.write(f"made of {task['settings']['frames']}")
+        if self.compare:
+            shutil.copy(self.compare, task["destination"] + ".compare.mp4")
         report({"done": 4, "of": 4, "out_width": 192, "out_height": 128, "notes": []})
 
 
@@ -74,7 +82,7 @@ def served(desk: Desk, client_header: str | None = None) -> Iterator[str]:
     door = Door(in_threads(desk), client_header)
     (port,) = free_ports(1)
     app = Starlette(routes=routes(lambda: door))
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", proxy_headers=False))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -1,8 +1,11 @@
 """A person with a video, in a real browser: from the clip to the downloaded result, which is the command's."""
 
+import glob
 import io
+import os
 import re
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 import pytest
+import urllib3
 from PIL import Image
 
 from mana_dist.registry import model_folder
@@ -127,10 +131,24 @@ def test_so_it_is_on_the_serve_app(opened: "Page", place: Path, tmp_path: Path) 
     try:
         serve.start(http_options={"port": port})
         serve.run(app(ServeOptions(model=str(place / "tiny"), precision="fp32", page=True, page_upload=1)))
-        check_result(opened, f"http://127.0.0.1:{port}", place, tmp_path)
+        url = f"http://127.0.0.1:{port}"
+        check_result(opened, url, place, tmp_path)
+        clip = os.path.join(tempfile.gettempdir(), "mana_dist-page-*", opened.url.partition("#")[2])
+        assert len(glob.glob(clip)) == 1
+        too_long = urllib3.request(
+            "POST",
+            f"{url}/page/clips?name=x",
+            body=bytes(2**20 + 1),
+            headers={"Content-Type": "application/octet-stream"},
+        )
+        line = "x: is longer than 1 MiB, the server's page_upload; cut it first"
+        assert (too_long.status, too_long.json()) == (413, {"detail": line})
+        assert urllib3.request("GET", f"{url}/healthz", timeout=60).json()["status"] == "ok"
+        assert urllib3.request("GET", f"{url}/docs", timeout=60).status == 404  # FastAPI's, which needs the internet
     finally:
         serve.shutdown()
         ray.shutdown()
+    assert glob.glob(clip) == []
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from mana_dist.console import log
 from mana_dist.errors import UserError
-from mana_dist.serve.page import child, sample_clip
+from mana_dist.serve.page import sample_clip
 from mana_dist.serve.page.child import run_child
 from mana_dist.upscale.config import Settings
 from mana_dist.upscale.sources import survey_of
@@ -76,7 +77,7 @@ def test_one_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         subprocess, "Popen", lambda command, **options: popen([sys.executable, "-c", program], **options)
     )
     warned: list[str] = []
-    monkeypatch.setattr(child.log, "warning", warned.append)
+    monkeypatch.setattr(log, "warning", warned.append)
     with pytest.raises(UserError, match=r"its process died \(exit code -9\)"):
         run_child({}, lambda _: None, threading.Event(), 600)
     assert warned == ["a clip's process ended with -9: last words\n"]

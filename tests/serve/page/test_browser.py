@@ -99,7 +99,12 @@ def check_result(page: "Page", url: str, place: Path, tmp_path: Path) -> None:
     """The download is the command's file, and the comparison plays both."""
     result = upscaled(page, url, place)
     expected = tmp_path / "out.mp4"
-    upscale(str(place / "clip.mp4"), str(expected), str(place / "tiny"), Settings(frames="1:5", **SETTINGS))  # type: ignore[arg-type]
+    settings = Settings(frames="1:5", **SETTINGS)  # type: ignore[arg-type]
+    seen: list[tuple[int, int]] = []
+    upscale(
+        str(place / "clip.mp4"), str(expected), str(place / "tiny"), settings, progress=lambda *step: seen.append(step)
+    )
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert result.read_bytes() == expected.read_bytes()
     canvas = page.locator("canvas")
     page.wait_for_selector("canvas[data-drawn]:not([data-drawn=''])")

@@ -22,6 +22,7 @@ from mana_dist.serve.page import sample_clip
 from mana_dist.serve.page.child import Report, run_child
 from mana_dist.serve.page.clip import FILES, Client, Clip, State, shown_name
 from mana_dist.serve.windows import RefusedError
+from mana_dist.upscale.config import ALL_FRAMES
 
 Child = Callable[[dict[str, Any], Report, threading.Event, float], None]
 
@@ -288,13 +289,16 @@ class Desk:
             clip = self._queue.pop(0)
             self._enter(clip, "running")
         wanted = clip.wanted
+        # All of them as the command without --frames: with the sound, and with the same mark in the file.
+        whole = (wanted["first"], wanted["stop"]) == (0, clip.facts["frames"])
+        frames = ALL_FRAMES if whole else f"{wanted['first']}:{wanted['stop']}"
         task = {
             "kind": "upscale",
             "source": clip.source,
             "destination": clip.result,
             "model": self._models[wanted["model"]],
             "tracking_uri": self._options.tracking_uri,
-            "settings": {**self._settings, "frames": f"{wanted['first']}:{wanted['stop']}", "compare": True},
+            "settings": {**self._settings, "frames": frames, "compare": True},
         }
         with self._ending(clip, "done"):
             self._child(task, lambda values: self._report(clip, values), clip.stop, self._options.page_seconds)

@@ -14,6 +14,7 @@ from mana_dist.serve.page import desk as desks
 from mana_dist.serve.page.clip import Client
 from mana_dist.serve.page.desk import Desk
 from mana_dist.serve.windows import RefusedError
+from mana_dist.upscale.config import Settings
 from tests.serve.page.servers import ANNE, BERT, Clock, Work, bring, desk_of
 
 
@@ -69,6 +70,13 @@ def test_the_work_is_what_was_asked_for(desk: Desk, work: Work) -> None:
     done = desk.state(clip)
     assert (done["name"], done["state"], done["result_bytes"]) == ("a film.MKV", "done", len("made of 1:5"))
     assert desk.read(clip, "result.mp4", 5, 2) == (len("made of 1:5"), b"of")
+
+
+def test_a_whole_clip_is_upscaled_as_by_the_command_without_a_range(desk: Desk, work: Work) -> None:
+    work.facts["frames"] = 4
+    desk.start(bring(desk, ANNE), "first", 0, 4)
+    desk.work_one()
+    assert work.tasks[-1]["settings"]["frames"] == Settings().frames
 
 
 def test_the_time_left_is_that_of_the_frames_left(desk: Desk, work: Work, clock: Clock) -> None:

@@ -13,6 +13,7 @@ from mana_dist.errors import UserError
 from mana_dist.registry import pretrained
 from mana_dist.registry.names import check_model_folder
 from mana_dist.serve.config import ServeOptions
+from mana_dist.serve.page.offered_models import wanted_models
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -28,7 +29,13 @@ def main(arguments: Sequence[str]) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}, got {first['input']}") from error
-    check_model_folder(options.model)
+    for name in wanted_models(options):
+        check_model_folder(name)
+    if options.page:
+        from mana_dist.serve.page.local_server import serve_page
+
+        serve_page(options, host, port)
+        return
     pretrained.announce(options.model)
     from mana_dist import ray_runtime
 
@@ -53,6 +60,12 @@ def _parser() -> Parser:
     parser = Parser(prog="mana serve", description="Answer HTTP requests with a model (see docs/serving.md).")
     described = {entry.arg_name: entry.description for entry in parse_docstring(str(ServeOptions.__doc__)).params}
     for name, field in ServeOptions.model_fields.items():
+        if field.annotation is bool:
+            helped = str(described[name])
+            parser.add_argument(
+                f"--{name.replace('_', '-')}", action="store_true", default=argparse.SUPPRESS, help=helped
+            )
+            continue
         default = "" if field.is_required() or field.default is None else f" (default {field.default})"
         parser.add_argument(
             f"--{name.replace('_', '-')}",

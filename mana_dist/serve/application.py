@@ -1,6 +1,7 @@
 """The Serve app: the HTTP front, and replicas of the model that work in batches."""
 
 import asyncio
+from typing import Any
 
 import click
 import ray
@@ -19,6 +20,8 @@ from mana_dist.registry.tracking_uri import resolve_tracking_uri
 from mana_dist.serve.batches import super_resolve_each
 from mana_dist.serve.config import ServeOptions
 from mana_dist.serve.front import UPSCALER, Api
+from mana_dist.serve.page.desk import Desk, in_threads
+from mana_dist.serve.page.offered_models import offered, public_name, wanted_models
 from mana_dist.serve.windows import Limits
 
 _SPARE_REQUESTS = 16  # which are being read, or ask for the health, while all others wait for the model
@@ -51,6 +54,23 @@ class Upscaler:
         if isinstance(result, Exception):
             raise result
         return result
+
+
+@serve.deployment(name="Page")
+class PageDesk:
+    """The page's clips. One replica has them all, so that each request finds its clip."""
+
+    def __init__(self, options: ServeOptions, models: dict[str, str], settings: dict[str, Any]) -> None:
+        """Take in clips; see :class:`mana_dist.serve.page.desk.Desk`."""
+        self._desk = Desk(options, models, settings).start_threads()
+        self._ask = in_threads(self._desk)
+
+    async def ask(self, name: str, *arguments: Any) -> Any:
+        """Call a method of the desk."""
+        return await self._ask(name, *arguments)
+
+    def __del__(self) -> None:
+        self._desk.close()  # Serve calls this when the replica ends
 
 
 class _UsageError(click.ClickException):
@@ -95,12 +115,21 @@ def build(options: ServeOptions) -> serve.Application:
     return Api.options(  # type: ignore[attr-defined]
         max_ongoing_requests=room,
         max_queued_requests=room,  # of a burst, which Serve counts here first: it is the front that should refuse
-    ).bind(upscaler, limits, f"{_public(model)} ({sha256[:12]})")
+    ).bind(upscaler, limits, f"{public_name(model)} ({sha256[:12]})", **_page(options, tracking_uri, device, precision))
 
 
-def _public(model: str) -> str:
-    """What anybody who asks the server may know of where the model comes from: no path."""
-    return model if model.startswith(model_folder.REGISTRY_SCHEME) else model.rpartition("/")[2]
+def _page(options: ServeOptions, tracking_uri: str, device: str, precision: PrecisionChoice) -> dict[str, Any]:
+    """Return what the front gets for the page."""
+    if not options.page:
+        return {}
+    models = offered({name: _fixed(name, tracking_uri) for name in wanted_models(options)}.values())
+    settings = {"device": device, "precision": precision.precision, "threads": options.cpus}
+    desk = PageDesk.options(  # type: ignore[attr-defined]
+        num_replicas=1,
+        max_ongoing_requests=256,
+        ray_actor_options={"num_cpus": options.cpus, "num_gpus": int(device == "cuda")},
+    ).bind(options.model_copy(update={"tracking_uri": tracking_uri}), models, settings)
+    return {"desk": desk, "client_header": options.page_client_header}
 
 
 def _fixed(model: str, tracking_uri: str) -> str:

@@ -26,6 +26,17 @@ class ServeOptions(BaseModel):
             answered 503.
         max_request: MiB of a request's body; a longer one is answered 413.
         max_pixels: of one frame that comes in; a larger one is answered 413.
+        page: whether people with a video get a page at ``/``.
+        page_models: further models, separated by commas, of which the page lets people choose.
+        page_upload: MiB of a clip that the page takes.
+        page_frames: of a clip that the page upscales at a time, at most.
+        page_seconds: that upscaling a clip may take; then the next has its turn.
+        page_keep: seconds after which the page deletes a clip that nobody began to upscale, or that is finished, with
+            all that was made of it.
+        page_clips: that the page holds at a time.
+        page_clips_each: of these for one address.
+        page_client_header: the header in which the proxy in front of the server names the client's address, like
+            ``X-Forwarded-For`` (its last entry counts); by default it is the connection's own.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -42,3 +53,12 @@ class ServeOptions(BaseModel):
     max_queued: int = Field(default=32, ge=1)
     max_request: int = Field(default=64, ge=1)
     max_pixels: int = Field(default=1920 * 1088, ge=1)
+    page: bool = False
+    page_models: str | None = None
+    page_upload: int = Field(default=512, ge=1)
+    page_frames: int = Field(default=300, ge=1)
+    page_seconds: float = Field(default=3600, gt=0)
+    page_keep: float = Field(default=3600, gt=0)
+    page_clips: int = Field(default=24, ge=1)
+    page_clips_each: int = Field(default=6, ge=1)
+    page_client_header: str | None = None

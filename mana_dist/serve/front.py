@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 import mana_dist
 from mana_dist.errors import one_line
+from mana_dist.serve.page.routes import Door, routes
 from mana_dist.serve.windows import ARRAY_TYPES, FIELD, MULTIPART, REASON, Limits, RefusedError, read_window, to_png
 
 UPSCALER = "Upscaler"
@@ -21,7 +22,8 @@ BODIES = 8
 BODY_SECONDS = 60.0
 """For one of them to come: a client that falls silent must not keep others out."""
 
-api = FastAPI(title="MANA", version=mana_dist.__version__)
+# Without FastAPI's pages for the API, which fetch their scripts from elsewhere.
+api = FastAPI(title="MANA", version=mana_dist.__version__, docs_url=None, redoc_url=None)
 
 _BODY = {
     MULTIPART: {
@@ -57,13 +59,37 @@ def _refusal(status: HTTPStatus, reason: str) -> Response:
     return JSONResponse({"detail": reason}, status, headers)
 
 
+def _door() -> Door | None:
+    door: Door | None = serve.get_replica_context().servable_object.door
+    return door
+
+
+api.router.routes.extend(routes(_door))
+
+
 @serve.deployment(name="Api")
 @serve.ingress(api)
 class Api:
     """Requests in, pictures out."""
 
-    def __init__(self, upscaler: DeploymentHandle, limits: Limits, model: str) -> None:
-        """Keep the model's replicas and what a request must keep to; ``model`` is shown with the health."""
+    def __init__(
+        self,
+        upscaler: DeploymentHandle,
+        limits: Limits,
+        model: str,
+        desk: DeploymentHandle | None = None,
+        client_header: str | None = None,
+    ) -> None:
+        """Keep the model's replicas and what a request must keep to.
+
+        Args:
+            upscaler: the model's replicas.
+            limits: of a window.
+            model: shown with the health.
+            desk: the page's, which is the :class:`mana_dist.serve.application.PageDesk`; None: there is no page.
+            client_header: as :attr:`mana_dist.serve.page.routes.Door.client_header`.
+        """
+        self.door = None if desk is None else Door(desk.ask.remote, client_header)
         self._upscaler = upscaler
         self._limits = limits
         self._model = model

@@ -36,6 +36,9 @@ class RefusedError(Exception):
         self.status = status
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["RefusedError"], tuple[HTTPStatus, str]]:
+        return type(self), (self.status, self.reason)  # it comes from a replica of the page
+
 
 @dataclass(frozen=True)
 class Limits:

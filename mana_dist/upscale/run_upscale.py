@@ -3,7 +3,7 @@
 import itertools
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -37,6 +37,7 @@ def upscale(
     tracking_uri: str | None = None,
     *,
     overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Summary | None:
     """Upscale ``source`` into ``destination``.
 
@@ -49,6 +50,7 @@ def upscale(
         settings: how to upscale and write.
         tracking_uri: URI of MLflow, for names in its registry.
         overwrite: whether what is there, and is not this very result, may be replaced.
+        progress: called after every frame with the number of frames done, and of all that are expected.
 
     Returns:
         What was written; None where this very result was there already.
@@ -83,10 +85,16 @@ def upscale(
             log.info(f"going on: {len(segments) - len(missing)} of {len(segments)} segments were finished before")
         live = LiveLine(os.path.basename(destination.rstrip("/")), max(surveyed.frames - begin, 0))
         place = ""
+
+        def step() -> None:
+            live.step()
+            if progress is not None:
+                progress(begin + live.count, surveyed.frames)
+
         try:
             with _errors(f"{source}: cannot be upscaled", stays):
                 for stretch in _stretches(missing):
-                    upscale_segments(surveyed, stretch, prepared, settings, folder, live.step)
+                    upscale_segments(surveyed, stretch, prepared, settings, folder, step)
             live.close()
             place = f"after the last of {count(surveyed.frames, 'frame')}, while they were joined"
             with _errors(f"{destination}: cannot be written", stays):

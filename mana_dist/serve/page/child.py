@@ -1,0 +1,77 @@
+"""One piece of work on a clip in a process of its own, as the server sees it."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mana_dist.console import log
+from mana_dist.errors import UserError
+
+_SPOKEN = 4000  # characters of what a process that died wrote at last that go to the log
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_child(task: dict[str, Any], report: Report, stop: threading.Event, seconds: float) -> None:
+    """Do a task of :mod:`mana_dist.serve.page.job_process`.
+
+    Args:
+        task: as that module takes it.
+        report: called with what each of its lines says.
+        stop: ends it when set.
+        seconds: that it may take.
+
+    Raises:
+        UserError: as the command's; or it took too long, or died.
+    """
+    command = [sys.executable, "-m", "mana_dist.serve.page.job_process", json.dumps(task)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    error, late, ended = "", threading.Event(), threading.Event()
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            start_new_session=True,  # a terminal's Ctrl-C is the server's
+        ) as process,
+    ):
+        assert process.stdout is not None
+
+        def watch() -> None:
+            if not stop.wait(seconds):
+                late.set()
+            if not ended.is_set():
+                process.kill()
+
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            for line in process.stdout:
+                values = json.loads(line)
+                error = values.pop("error", "") or error
+                report(values)
+            process.wait()
+        finally:
+            was_stopped = stop.is_set()
+            ended.set()
+            process.kill()
+            stop.set()
+        errors.seek(0)
+        spoken = errors.read()[-_SPOKEN:].decode(errors="replace")
+    if error:
+        raise UserError(error)
+    if late.is_set():
+        raise UserError(
+            f"it took longer than {seconds:g} s, the most that this server spends on a clip; take fewer frames"
+        )
+    if was_stopped:
+        raise UserError("it was stopped")
+    if process.returncode:
+        log.warning(f"a clip's process ended with {process.returncode}: {spoken}")
+        raise UserError(f"its process died (exit code {process.returncode}); a smaller clip may need less memory")

@@ -1,0 +1,43 @@
+"""``mana serve --page``: the page alone, on this machine, without Ray."""
+
+import socket
+from typing import Any
+
+from starlette.applications import Starlette
+
+from mana_dist.console import log
+from mana_dist.errors import UserError, terminable
+from mana_dist.serve.config import ServeOptions
+from mana_dist.serve.page.desk import Desk, in_threads
+from mana_dist.serve.page.offered_models import offered, wanted_models
+from mana_dist.serve.page.routes import Door, routes
+
+_END_SECONDS = 3  # that requests get to end
+
+
+def serve_page(options: ServeOptions, host: str, port: int) -> None:
+    """Serve the page until a signal ends it; then everything is deleted.
+
+    Raises:
+        UserError: nobody can listen there.
+    """
+    import uvicorn
+
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--host {host} --port {port}: cannot be listened at ({error}); name others") from error
+    settings: dict[str, Any] = {"device": options.device, "precision": options.precision}
+    if "cpus" in options.model_fields_set:
+        settings["threads"] = options.cpus
+    with listening, terminable(), Desk(options, offered(wanted_models(options)), settings).start_threads() as desk:
+        door = Door(in_threads(desk), options.page_client_header)
+        config = uvicorn.Config(
+            Starlette(routes=routes(lambda: door)),
+            log_level="warning",
+            proxy_headers=False,  # the options say which header counts
+            timeout_graceful_shutdown=_END_SECONDS,
+        )
+        shown = f"[{host}]" if ":" in host else host
+        log.info(f"the page is at http://{shown}:{listening.getsockname()[1]}; Ctrl-C ends it")
+        uvicorn.Server(config).run([listening])

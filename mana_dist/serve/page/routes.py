@@ -1,0 +1,185 @@
+"""The page over HTTP: its routes, for any ASGI app, in front of a desk that may be in another process."""
+
+import base64
+import functools
+import hashlib
+import ipaddress
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib import resources
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from mana_dist.serve.page.clip import Client
+from mana_dist.serve.windows import RefusedError
+
+COOKIE = "mana_browser"
+PIECE = 2**20
+"""Bytes that go to the desk, or come from it, at a time."""
+_UPLOAD = "application/octet-stream"  # no form of another site can send it
+_TYPES = {".png": "image/png", ".mp4": "video/mp4"}
+_SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+
+
+@dataclass(frozen=True)
+class Door:
+    """The way to a desk.
+
+    Attributes:
+        ask: name of one of :class:`~mana_dist.serve.page.desk.Desk`'s methods, its arguments -> what it returns.
+        client_header: header that holds the client's address; None: the connection's counts.
+    """
+
+    ask: Callable[..., Awaitable[Any]]
+    client_header: str | None = None
+
+
+Endpoint = Callable[[Request, Door], Awaitable[Response]]
+
+
+def routes(door: Callable[[], Door | None]) -> list[Route]:
+    """Return the page's routes; ``door`` is called at each request, None: there is no page."""
+
+    def route(path: str, endpoint: Endpoint, method: str = "GET") -> Route:
+        @functools.wraps(endpoint)
+        async def answer(request: Request) -> Response:
+            found = door()
+            if found is None:
+                return JSONResponse({"detail": "there is no page here; page=true brings it"}, HTTPStatus.NOT_FOUND)
+            try:
+                return await endpoint(request, found)
+            except RefusedError as error:
+                return JSONResponse({"detail": error.reason}, error.status, _SAFE)
+
+        return Route(path, answer, methods=[method])
+
+    return [
+        route("/", _page),
+        route("/page/about", _about),
+        route("/page/clips", _mine),
+        route("/page/clips", _create, "POST"),
+        route("/page/clips/{id}", _state),
+        route("/page/clips/{id}", _delete, "DELETE"),
+        route("/page/clips/{id}/start", _start, "POST"),
+        route("/page/clips/{id}/{name}", _file),
+    ]
+
+
+@functools.cache
+def _html() -> tuple[str, dict[str, str]]:
+    """Return the page, and headers by which it runs its own script and fetches from nowhere else."""
+    text = resources.files("mana_dist.serve.page").joinpath("page.html").read_text(encoding="utf-8")
+    script = text.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    own = "img-src 'self' data:; media-src 'self' blob:; connect-src 'self'; style-src 'unsafe-inline'"
+    policy = f"default-src 'none'; {own}; script-src 'sha256-{digest}'; frame-ancestors 'none'; base-uri 'none'"
+    return text, _SAFE | {"Content-Security-Policy": policy}
+
+
+async def _page(request: Request, _: Door) -> Response:
+    text, headers = _html()
+    answer = HTMLResponse(text, headers=headers)
+    if COOKIE not in request.cookies:
+        answer.set_cookie(COOKIE, secrets.token_urlsafe(16), httponly=True, samesite="strict")
+    return answer
+
+
+async def _about(_: Request, door: Door) -> Response:
+    return JSONResponse(await door.ask("about"), headers=_SAFE)
+
+
+async def _mine(request: Request, door: Door) -> Response:
+    return JSONResponse(await door.ask("of_browser", _client(request, door)), headers=_SAFE)
+
+
+async def _create(request: Request, door: Door) -> Response:
+    if request.headers.get("content-type") != _UPLOAD:
+        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the file's bytes as {_UPLOAD}")
+    sample, name = "sample" in request.query_params, request.query_params.get("name", "")
+    declared = request.headers.get("content-length", "")
+    size = int(declared) if declared.isdecimal() else 0
+    id_ = await door.ask("create", _client(request, door), name, size, sample)
+    if not sample:
+        try:
+            async for piece in _pieces(request):
+                await door.ask("add", id_, piece)
+        except ClientDisconnect:
+            await door.ask("delete", id_)
+            return Response(status_code=HTTPStatus.BAD_REQUEST)
+        await door.ask("finish", id_)
+    return JSONResponse(await door.ask("state", id_), HTTPStatus.CREATED, _SAFE)
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    waiting = bytearray()
+    async for piece in request.stream():
+        waiting += piece
+        if len(waiting) >= PIECE:
+            yield bytes(waiting)
+            waiting.clear()
+    yield bytes(waiting)
+
+
+async def _state(request: Request, door: Door) -> Response:
+    return JSONResponse(await door.ask("state", request.path_params["id"]), headers=_SAFE)
+
+
+async def _start(request: Request, door: Door) -> Response:
+    try:
+        if request.headers.get("content-type") != "application/json":
+            raise ValueError("no JSON")
+        wanted = await request.json()
+        model, first, stop = str(wanted["model"]), int(wanted["first"]), int(wanted["stop"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, 'send JSON: {"model": NAME, "first": N, "stop": N}') from error
+    return JSONResponse(await door.ask("start", request.path_params["id"], model, first, stop), headers=_SAFE)
+
+
+async def _delete(request: Request, door: Door) -> Response:
+    await door.ask("delete", request.path_params["id"])
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+async def _file(request: Request, door: Door) -> Response:
+    """Answer with a file or a part of it: players ask for parts."""
+    id_, name = request.path_params["id"], request.path_params["name"]
+    size, _ = await door.ask("read", id_, name, 0, 0)
+    found = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
+    begin = int(found[1]) if found else 0
+    end = min(int(found[2]) + 1, size) if found and found[2] else size
+    headers = _SAFE | {"Accept-Ranges": "bytes", "Content-Length": str(max(end - begin, 0))}
+    if found and begin >= end:
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+    if found:
+        headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
+    if name == "result.mp4":
+        headers["Content-Disposition"] = "attachment"
+
+    async def pieces() -> AsyncIterator[bytes]:
+        at = begin
+        while at < end:
+            _, piece = await door.ask("read", id_, name, at, min(PIECE, end - at))
+            if not piece:
+                break
+            yield piece
+            at += len(piece)
+
+    return StreamingResponse(pieces(), 206 if found else 200, headers, _TYPES[name[-4:]])
+
+
+def _client(request: Request, door: Door) -> Client:
+    address = request.client.host if request.client else ""
+    if door.client_header:
+        address = request.headers.get(door.client_header, address).rpartition(",")[2].strip()
+    with suppress(ValueError):
+        parsed = ipaddress.ip_address(address)
+        if parsed.version == 6 and not parsed.ipv4_mapped:  # a household has as many as it likes in its network
+            address = str(ipaddress.ip_network((parsed, 64), strict=False))
+    return Client(address, request.cookies.get(COOKIE, "")[:64])

@@ -1,0 +1,186 @@
+"""The page over HTTP: what it answers, what it lets a browser do, and whose clip is whose."""
+
+import asyncio
+import html.parser
+import http.client
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+import urllib3
+from starlette.applications import Starlette
+
+from mana_dist.serve.page.desk import Desk
+from mana_dist.serve.page.routes import COOKIE, routes
+from tests.serve.page.servers import Work, desk_of, served
+
+BYTES = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+def desk(work: Work) -> Iterator[Desk]:
+    with desk_of(work, page_upload=1) as made:
+        yield made
+
+
+@pytest.fixture
+def url(desk: Desk) -> Iterator[str]:
+    with served(desk) as address:
+        yield address
+
+
+def ask(method: str, url: str, **options: object) -> urllib3.BaseHTTPResponse:
+    return urllib3.request(method, url, retries=False, timeout=30, **options)  # type: ignore[arg-type]
+
+
+def bring(url: str, data: object = b"frames", cookie: str = "", **headers: str) -> urllib3.BaseHTTPResponse:
+    given = BYTES | ({"Cookie": f"{COOKIE}={cookie}"} if cookie else {}) | headers
+    return ask("POST", f"{url}/page/clips?name=clip.mp4", body=data, headers=given)
+
+
+def start(url: str, clip: str, **wanted: object) -> urllib3.BaseHTTPResponse:
+    body = json.dumps({"model": "first", "first": 0, "stop": 4} | wanted)
+    return ask("POST", f"{url}/page/clips/{clip}/start", body=body, headers={"Content-Type": "application/json"})
+
+
+def test_the_page_fetches_from_its_own_server_alone(url: str) -> None:
+    answer = ask("GET", url)
+    text = answer.data.decode()
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; img-src 'self' data:; media-src 'self' blob:; connect-src 'self';")
+    assert re.search(r"script-src 'sha256-[\w+/]{43}=';", policy)
+    named: list[str] = []
+
+    class Reader(html.parser.HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            named.extend(value or "" for name, value in attrs if name in ("src", "href", "srcset", "action"))
+            assert not [name for name, _ in attrs if name.startswith("on")]
+
+    Reader().feed(text)
+    assert [value.partition(",")[0] for value in named] == ["data:image/svg+xml"]
+    assert not re.search(r"@import|//[a-z]+\.", text.replace("http://www.w3.org/2000/svg", ""))
+
+
+def test_a_browser_is_known_by_a_cookie_that_no_script_and_no_other_site_uses(url: str) -> None:
+    cookie = ask("GET", url).headers["set-cookie"]
+    name, value = cookie.partition(";")[0].split("=")
+    assert name == COOKIE
+    assert "httponly" in cookie.lower()
+    assert "samesite=strict" in cookie.lower()
+    clip = bring(url, cookie=value).json()["id"]
+    headers = {"Cookie": f"{COOKIE}={value}"}
+    assert [found["id"] for found in ask("GET", f"{url}/page/clips", headers=headers).json()] == [clip]
+    assert "set-cookie" not in ask("GET", url, headers=headers).headers
+    assert ask("GET", f"{url}/page/clips").json() == []
+
+
+def test_from_upload_to_deletion(url: str, desk: Desk) -> None:
+    data = bytes(range(256)) * 3000
+    answer = bring(url, data)
+    clip = answer.json()["id"]
+    assert (answer.status, answer.json()["state"], answer.json()["frames"]) == (201, "ready", 6)
+    with open(desk._clips[clip].source, "rb") as file:
+        assert file.read() == data
+    assert start(url, clip).json()["state"] == "waiting"
+    desk.work_one()
+    assert ask("GET", f"{url}/page/clips/{clip}").json()["state"] == "done"
+    result = ask("GET", f"{url}/page/clips/{clip}/result.mp4")
+    assert (result.status, result.data, result.headers["content-type"]) == (200, b"made of 0:4", "video/mp4")
+    assert result.headers["content-disposition"] == "attachment"
+    assert result.headers["cache-control"] == "no-store"
+    assert ask("DELETE", f"{url}/page/clips/{clip}").status == 204
+    for gone in (clip, f"{clip}/result.mp4"):
+        answer = ask("GET", f"{url}/page/clips/{gone}")
+        assert (answer.status, list(answer.json())) == (404, ["detail"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "data", "told"),
+    [
+        ("bytes=0-3", 206, b"made", "bytes 0-3/11"),
+        ("bytes=8-", 206, b"0:4", "bytes 8-10/11"),
+        ("bytes=8-99", 206, b"0:4", "bytes 8-10/11"),
+        ("bytes=11-", 416, b"", "bytes */11"),
+        ("bytes=5-3", 416, b"", "bytes */11"),
+        ("lines=1-2", 200, b"made of 0:4", None),
+    ],
+)
+def test_players_get_the_parts_that_they_ask_for(
+    url: str, desk: Desk, asked: str, status: int, data: bytes, told: str | None
+) -> None:
+    clip = bring(url).json()["id"]
+    start(url, clip)
+    desk.work_one()
+    answer = ask("GET", f"{url}/page/clips/{clip}/compare.mp4", headers={"Range": asked})
+    assert answer.status == status
+    assert answer.headers.get("content-range") == told
+    assert answer.data == data
+
+
+def test_longer_than_said_is_413_with_and_without_a_length(url: str, desk: Desk) -> None:
+    line = {"detail": "clip.mp4: is longer than 1 MiB, the server's page_upload; cut it first"}
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+    connection.putrequest("POST", "/page/clips?name=clip.mp4")
+    for name, value in {**BYTES, "Content-Length": str(2**21)}.items():
+        connection.putheader(name, value)
+    connection.endheaders()  # and not one byte: nothing needs to come for the answer
+    early = connection.getresponse()
+    assert (early.status, json.loads(early.read())) == (413, line)
+    connection.close()
+    endless = (bytes(65536) for _ in range(1000))
+    answer = bring(url, endless, **{"Transfer-Encoding": "chunked"})
+    assert (answer.status, answer.json()) == (413, line)
+    assert desk._clips == {}
+
+
+def test_a_clip_that_is_refused_says_why(url: str, work: Work) -> None:
+    work.error = "{source}: not a video that can be read (x)"
+    answer = bring(url)
+    assert (answer.status, answer.json()) == (422, {"detail": "clip.mp4: not a video that can be read (x)"})
+
+
+def test_forms_of_other_sites_get_nothing_done(url: str, desk: Desk) -> None:
+    for kind in ("text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"):
+        assert bring(url, **{"Content-Type": kind}).status == 415
+    clip = bring(url).json()["id"]
+    answer = ask("POST", f"{url}/page/clips/{clip}/start", body=b"{}", headers={"Content-Type": "text/plain"})
+    assert answer.status == 400
+    assert desk.state(clip)["state"] == "ready"
+    assert start(url, clip, first="x").status == 400
+
+
+def test_clients_are_told_apart_by_the_proxys_header_where_one_is_named(work: Work) -> None:
+    with desk_of(work, page_clips_each=1) as desk, served(desk, "X-Forwarded-For") as url:
+        for address, status in (
+            ("6.6.6.6, 192.0.2.1", 201),
+            ("7.7.7.7, 192.0.2.1", 429),  # what the client itself wrote before the proxy's entry does not count
+            ("192.0.2.2", 201),
+            ("2001:db8::1", 201),
+            ("2001:db8::ffff:2", 429),  # one network
+            ("2001:db8:1::1", 201),
+        ):
+            assert bring(url, **{"X-Forwarded-For": address}).status == status, address
+    with desk_of(work, page_clips_each=1) as desk, served(desk) as url:
+        statuses = [bring(url, **{"X-Forwarded-For": address}).status for address in ("192.0.2.1", "192.0.2.2")]
+        assert statuses == [201, 429]
+
+
+def test_without_a_page_there_is_one_line() -> None:
+    app, sent = Starlette(routes=routes(lambda: None)), []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request"}
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    assert (sent[0]["status"], sent[1]["body"]) == (404, b'{"detail":"there is no page here; page=true brings it"}')

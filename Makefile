@@ -31,7 +31,7 @@ lint: install
 
 # The documentation as a site in site/; a broken link or an unknown name is an error.
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # At most 15 minutes on two cores, nothing else running; the table is in bench.md too.
 bench: install

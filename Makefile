@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-s3 test-cluster lint bench bench-gpu install clean
+.PHONY: demo test test-s3 test-cluster lint docs bench bench-gpu install clean
 .DELETE_ON_ERROR:
 
 demo: install
@@ -29,6 +29,10 @@ lint: install
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
+# The documentation as a site in site/; a broken link or an unknown name is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # At most 15 minutes on two cores, nothing else running; the table is in bench.md too.
 bench: install
 	$(BIN)/python -m benchmarks
@@ -43,8 +47,8 @@ $(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard mana_dist/ops/*
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): about 7 GB, most of it torch; a few minutes at the first time"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev,demo,bench,server]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev,docs,demo,bench,server]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info mana_dist/ops/*.so .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build site *.egg-info mana_dist/ops/*.so .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

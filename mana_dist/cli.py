@@ -40,10 +40,19 @@ COMMANDS = {
         "memory, window or alignment: a training per setting, compared", "train", ("ray", "deepspeed", "mlflow")
     ),
     "serve": Command("a model behind HTTP", "serve", ("ray", "fastapi", "pydantic")),
+    "export": Command("a model as an ONNX file, or one of torch.export"),
     "stack": Command("up, down, status: all servers on this machine, for trying it"),
 }
 
-_EXTRAS = {"ray": "ray", "mlflow": "mlflow", "pydantic": "serve", "psutil": "all"}
+_EXTRAS = {
+    "ray": "ray",
+    "mlflow": "mlflow",
+    "pydantic": "serve",
+    "psutil": "all",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+}
 """Which extra installs a library, where a command needs it for some of its work only."""
 
 

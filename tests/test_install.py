@@ -197,6 +197,7 @@ MISTAKES = [
     *("evaluate --data none.mp4 --method bicubic --out new", "evaluate --data clip --method bicubic --out new --lr x"),
     *("upscale none.mp4 new.mp4", "upscale clip new.mp4 --model none"),
     *("upscale clip new.mp4 --model none --crf x", "sweep memory --slots x --evaluate-on clip"),
+    *("export none new.onnx", "export pretrained new.onnx --to no-format"),
     *("serve --model none", "serve --model none --max-batch x"),
 ]
 
@@ -254,6 +255,7 @@ def test_the_light_install_explains_every_command(light: Path, tmp_path: Path, n
         (["upscale", "in.mp4", "out.mp4", "--model", "models:/x/1"], "mlflow", "mlflow"),
         (["upscale", "--source", "in.mp4", "--out", "out", "--model", "model"], "ray", "ray"),
         (["stack", "status"], "psutil", "all"),
+        (["export", "out.onnx"], "onnxruntime", "export"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else value,
 )

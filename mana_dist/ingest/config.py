@@ -14,17 +14,29 @@ from mana_dist.video.frame_names import parse_frame_range
 
 @dataclass(frozen=True, kw_only=True)
 class IngestOptions:
-    """What is ingested, and how."""
+    """What is ingested, and how.
 
-    sources: tuple[str, ...]  # URIs of videos, frame folders, folders of either, globs, lists of URIs
-    out: str  # URI of the dataset's folder
-    settings: SampleSettings = field(default_factory=SampleSettings)  # how samples are made
-    frames: str = ":"  # ``START:STOP``, the frames to use of every source that has no range of its own
-    downscale: int = 1  # what to shrink frames by before they are taken as HR
-    segment_frames: int = 1000  # least frames of a long video that make a task
-    hold_out: str | None = None  # share or number of the clips that go to ``<out>-held-out`` instead: ``5%``, ``4``
-    pairs: bool = False  # whether the sources are HR frames with LR frames that are taken as they are
-    overwrite: bool = False  # whether a dataset made with other settings may be replaced
+    Attributes:
+        sources: URIs of videos, frame folders, folders of either, globs, lists of URIs.
+        out: URI of the dataset's folder.
+        settings: how samples are made.
+        frames: ``START:STOP``, the frames to use of every source that has no range of its own.
+        downscale: what to shrink frames by before they are taken as HR.
+        segment_frames: least frames of a long video that make a task.
+        hold_out: share or number of the clips that go to ``<out>-held-out`` instead: ``5%``, ``4``.
+        pairs: whether the sources are HR frames with LR frames that are taken as they are.
+        overwrite: whether a dataset made with other settings may be replaced.
+    """
+
+    sources: tuple[str, ...]
+    out: str
+    settings: SampleSettings = field(default_factory=SampleSettings)
+    frames: str = ":"
+    downscale: int = 1
+    segment_frames: int = 1000
+    hold_out: str | None = None
+    pairs: bool = False
+    overwrite: bool = False
 
     def checked(self) -> "IngestOptions":
         """Return the options with an absolute ``out``; those of pairs with the degradation ``given``.

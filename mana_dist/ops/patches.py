@@ -27,6 +27,12 @@ class Search:
     coarse_window: int = 17
     refine: int = 5
 
+    @classmethod
+    def of(cls, sides: list[int]) -> "Search":
+        """Return the search that operators are given: patch, window, coarse_window and refine."""
+        patch, window, coarse_window, refine = sides
+        return cls(patch=patch, window=window, coarse_window=coarse_window, refine=refine)
+
     def __post_init__(self) -> None:
         for name in ("patch", "window", "coarse_window", "refine"):
             side = getattr(self, name)

@@ -69,7 +69,7 @@ _Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def _match(frames: Tensor, search: list[int]) -> _Five:
-    return _implementation(frames).match(frames.float(), _search(search))
+    return _implementation(frames).match(frames.float(), Search.of(search))
 
 
 def _match_fake(frames: Tensor, search: list[int]) -> _Five:
@@ -103,7 +103,7 @@ for _name, _operator, _shapes in (("match_patches", _match, _match_fake), ("sort
 @register_flop_formula(torch.ops.mana.match_patches)
 def _match_flops(frames: torch.Size, search: list[int], **_: Any) -> int:
     """Count sums of products of patches, row by row and then column by column."""
-    sides, (batch, count, _channels, height, width) = _search(search), frames
+    sides, (batch, count, _channels, height, width) = Search.of(search), frames
     candidates = sides.window**2 + sides.refine**2 + (sides.coarse_window / CELL) ** 2
     return int(batch * (count - 1) * height * width * (candidates * 3 * sides.patch + 8 * sides.patch**2))
 
@@ -112,11 +112,6 @@ def _match_flops(frames: torch.Size, search: list[int], **_: Any) -> int:
 def _sort_flops(frames: torch.Size, *_: Any, out_shape: torch.Size, **_named: Any) -> int:
     """Count a multiplication and an addition for each value of each neighbour."""
     return int(2 * (frames[1] - 1) * math.prod(out_shape))
-
-
-def _search(sides: list[int]) -> Search:
-    patch, window, coarse_window, refine = sides
-    return Search(patch=patch, window=window, coarse_window=coarse_window, refine=refine)
 
 
 def _implementation(frames: Tensor) -> ModuleType:

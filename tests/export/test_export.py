@@ -43,8 +43,13 @@ def saved(folder: Path, model: Mana) -> str:
     return str(folder / "model")
 
 
-@pytest.mark.slow(seconds=30)
-@pytest.mark.parametrize("attention", ["one_hot", "phases"])
+@pytest.mark.parametrize(
+    "attention",
+    [
+        pytest.param("one_hot", marks=pytest.mark.slow(seconds=10)),
+        pytest.param("phases", marks=pytest.mark.cluster(seconds=75)),  # of torch's exporter
+    ],
+)
 def test_onnx(tmp_path: Path, attention: str) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="needs the extra export")
     pytest.importorskip("onnxscript", reason="needs the extra export")

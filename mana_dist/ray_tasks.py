@@ -2,20 +2,20 @@
 
 import functools
 import logging
+import os
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from mana_dist.child_task import Task, run_in_child
 from mana_dist.console import log
 from mana_dist.model.precision import PrecisionChoice, WantedPrecision, choose_precision, processor_here
 from mana_dist.progress import count, duration
 
-Step = Callable[[], None]
-"""A function that a task calls after every frame."""
-Task = Callable[[str, Step], str]
-"""A function of an item and a Step that returns a result."""
+_Signs = dict[int, tuple[int | None, float]]  # frames done, and age in seconds of the last report, by task
 
 _BLOCKS = 10_000
 _RETRIES = 2  # of an item whose process died
@@ -54,6 +54,8 @@ def map_on_ray(
 ) -> Iterator[str]:
     """Yield the results of ``task`` for all items, in any order; an item whose process dies every time has none.
 
+    A single item, where no cluster is at hand, gets a process of its own, which starts in a second where Ray takes ten.
+
     Uses tasks, not a pool of actors: an actor that calls ``sys.exit`` is not restarted, and Ray Data waits for it
     forever (ray#62746). A task can cache what it loads in its process, which later tasks use too.
 
@@ -66,6 +68,9 @@ def map_on_ray(
         at_once: number of tasks that run at a time; None for as many as the cluster has room for.
     """
     if not items:
+        return
+    if len(items) == 1 and not gpus and not _has_ray():
+        yield from _run_beside(items[0], task, name, cpus)
         return
     from mana_dist import ray_runtime  # imports Ray, which takes seconds: only if there is work
 
@@ -97,24 +102,57 @@ def map_on_ray(
             max_retries=_RETRIES,
         )
     left = {number: name(item) for number, item in enumerate(items)}
-    with _Reminder(left, desk) as reminder:
+
+    def signs() -> _Signs:
+        try:
+            found: _Signs = ray.get(desk.signs.remote(), timeout=_SIGN_SECONDS)
+        except ray.exceptions.RayError:  # its node may be gone
+            return {}
+        return found
+
+    with _Reminder(left, signs) as reminder:
         for row in results.iter_rows():
             del left[row["number"]]
             reminder.restart()
             yield row["item"]
 
 
+def _has_ray() -> bool:
+    """Return whether a cluster is named, or this process has one already."""
+    ray = sys.modules.get("ray")
+    return "RAY_ADDRESS" in os.environ or (ray is not None and ray.is_initialized())
+
+
+def _run_beside(item: str, task: Task, name: Callable[[str], str], cpus: int) -> Iterator[str]:
+    """Yield the result of a task in a process of its own, which is tried again if it dies as often as Ray would."""
+    desk, frames = _Desk(), 0
+
+    def step() -> None:
+        nonlocal frames
+        frames += 1
+        desk.sign(0, frames)
+
+    with _Reminder({0: name(item)}, desk.signs):
+        for _ in range(1 + _RETRIES):
+            frames = 0
+            desk.sign(0, frames)
+            done = run_in_child(task, item, cpus, step)
+            if done is not None:
+                yield done
+                return
+
+
 class _Desk:
-    """An actor to which tasks report their progress."""
+    """An actor, or its like in this process, to which tasks report their progress."""
 
     def __init__(self) -> None:
-        self._signs: dict[int, tuple[int | None, float]] = {}
+        self._signs: _Signs = {}
 
     def sign(self, number: int, frames: int | None) -> None:
         """Record the frames that task ``number`` has done; None if it has ended and its result is on its way."""
         self._signs[number] = frames, time.monotonic()
 
-    def signs(self) -> dict[int, tuple[int | None, float]]:
+    def signs(self) -> _Signs:
         """Return the last report of each task that began, and its age in seconds."""
         now = time.monotonic()
         return {number: (frames, now - when) for number, (frames, when) in self._signs.items()}
@@ -139,8 +177,8 @@ def _run(row: dict[str, Any], task: Task, desk: Any) -> dict[str, Any]:
 class _Reminder:
     """A thread that prints which tasks are at work if no result has come for long."""
 
-    def __init__(self, left: dict[int, str], desk: Any) -> None:
-        self._left, self._desk = left, desk
+    def __init__(self, left: dict[int, str], signs: Callable[[], _Signs]) -> None:
+        self._left, self._signs = left, signs
         self._last = time.monotonic()
         self._silence = _SILENCE
         self._end = threading.Event()
@@ -158,21 +196,15 @@ class _Reminder:
         self._last, self._silence = time.monotonic(), _SILENCE
 
     def _watch(self) -> None:
-        import ray
-
         while not self._end.wait(max(self._last + self._silence - time.monotonic(), 0.1)):
             silent = time.monotonic() - self._last
             if silent < self._silence:
                 continue
             self._silence += min(self._silence, _MAX_SILENCE)
-            try:
-                signs = ray.get(self._desk.signs.remote(), timeout=_SIGN_SECONDS)
-            except ray.exceptions.RayError:  # its node may be gone
-                signs = {}
-            log.info(waiting_line(silent, dict(self._left), signs))
+            log.info(waiting_line(silent, dict(self._left), self._signs()))
 
 
-def waiting_line(silent: float, left: dict[int, str], signs: dict[int, tuple[int | None, float]]) -> str:
+def waiting_line(silent: float, left: dict[int, str], signs: _Signs) -> str:
     """Return the line that says which tasks are at work.
 
     Args:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -12,7 +13,8 @@ from typing import ClassVar
 import pytest
 
 from mana_dist import ray_runtime, ray_tasks
-from mana_dist.ray_tasks import Step, map_on_ray, waiting_line
+from mana_dist.child_task import Step
+from mana_dist.ray_tasks import map_on_ray, waiting_line
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +121,14 @@ def test_a_task_says_that_it_is_done() -> None:
 
     assert ray_tasks._run({"number": 4, "item": "a"}, lambda item, _: item * 2, Desk) == {"number": 4, "item": "aa"}
     assert Desk.said == [(4, 0), (4, None)]
+
+
+def test_a_single_item_needs_no_ray(tmp_path: Path) -> None:
+    program = (
+        "import sys; from tests.test_ray_tasks import try_to; from mana_dist.ray_tasks import map_on_ray\n"
+        f"print(list(map_on_ray(['a {tmp_path / 'tries'}'], try_to, str)))\n"
+        "ray = sys.modules.get('ray'); print(ray is not None and ray.is_initialized())"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["['a done']", "False"]

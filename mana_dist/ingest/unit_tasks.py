@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 
+from mana_dist.child_task import Step
 from mana_dist.console import log
 from mana_dist.data.config import SampleSettings
 from mana_dist.errors import UserError, one_line
@@ -15,7 +16,7 @@ from mana_dist.ingest.finished_units import Ledger
 from mana_dist.ingest.run_unit import RETRY_SECONDS, run_unit, unfinished
 from mana_dist.ingest.units import Unit, UnitResult
 from mana_dist.progress import count
-from mana_dist.ray_tasks import Step, map_on_ray
+from mana_dist.ray_tasks import map_on_ray
 from mana_dist.storage.lease import Fence, LostError
 from mana_dist.video.strict import Segment, plan_segments
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from mana_dist.child_task import Task
 from mana_dist.data.config import SampleSettings
 from mana_dist.footage.expand import Clip, expand
 from mana_dist.ingest import sources_table, unit_tasks
 from mana_dist.ingest.run_unit import run_unit
 from mana_dist.ingest.sources_table import SourceRow
 from mana_dist.ingest.units import Unit, UnitResult
-from mana_dist.ray_tasks import Task
 
 
 def clip_at(path: Path, *, start: int = 0, stop: int | None = None, downscale: int = 1) -> Clip:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from mana_dist.child_task import Step, Task
 from mana_dist.errors import run_command
 from mana_dist.ingest import unit_tasks
 from mana_dist.ingest.__main__ import main
 from mana_dist.ingest.units import UnitResult
-from mana_dist.ray_tasks import Step, Task, map_on_ray
+from mana_dist.ray_tasks import map_on_ray
 
 
 def held(item: str, step: Step, task: Task, folder: Path, count: int) -> str:

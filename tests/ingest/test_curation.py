@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
+from mana_dist.child_task import Task
 from mana_dist.data.manifest import load_manifest
 from mana_dist.errors import UserError
 from mana_dist.ingest import unit_tasks
 from mana_dist.ingest.__main__ import main
 from mana_dist.ingest.verify import verify
-from mana_dist.ray_tasks import Task
 from tests.ingest.datasets import rows, tree, without_ray
 from tests.ingest.test_pairs import Frames, film
 from tests.video.videos import write_coded, write_pictures

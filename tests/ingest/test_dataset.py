@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from mana_dist.child_task import Task
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.manifest import find_manifest, load_manifest, save_manifest
 from mana_dist.data.samples import Sample, write_dataset
 from mana_dist.errors import UserError
 from mana_dist.ingest import contact_sheet, dataset, unit_tasks, units
 from mana_dist.ingest.__main__ import main
-from mana_dist.ray_tasks import Task
 from mana_dist.storage import lease
 from mana_dist.storage.lease import Owner
 from mana_dist.video import READER_VERSION

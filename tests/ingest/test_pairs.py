@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 import mana_dist
+from mana_dist.child_task import Task
 from mana_dist.data.degradation import BD, BI, REAL, degrade, degrade_clip
 from mana_dist.data.manifest import load_manifest
 from mana_dist.errors import UserError
@@ -20,7 +21,6 @@ from mana_dist.footage.expand import expand
 from mana_dist.ingest import unit_tasks
 from mana_dist.ingest.__main__ import main
 from mana_dist.ingest.verify import verify
-from mana_dist.ray_tasks import Task
 from tests.data.shards import plain_array
 from tests.data.test_recipe import Hr
 from tests.footage.test_pairs import LAYOUTS, place, reasons, uris

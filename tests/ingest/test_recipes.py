@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import mana_dist
+from mana_dist.child_task import Task
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.degradation import BI, REAL, Degradation, degrade_clip, find_degradation
 from mana_dist.data.degradation.operations import Noise, Resize
@@ -26,7 +27,6 @@ from mana_dist.data.sampling import Sampler
 from mana_dist.errors import UserError
 from mana_dist.ingest import contact_sheet, unit_tasks, units
 from mana_dist.ingest.__main__ import main
-from mana_dist.ray_tasks import Task
 from mana_dist.video.shots import CUT_MARGIN
 from mana_dist.video.strict import Segment, plan_segments
 from tests.data.scenes import scene

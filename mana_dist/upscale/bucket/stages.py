@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from mana_dist.allocator import keep_freed_memory
+from mana_dist.child_task import Step
 from mana_dist.console import log
 from mana_dist.errors import UserError
 from mana_dist.model.precision import PrecisionChoice, WantedPrecision
-from mana_dist.ray_tasks import Step, map_on_ray, precision_on_cluster
+from mana_dist.ray_tasks import map_on_ray, precision_on_cluster
 from mana_dist.upscale.bucket import segment_tasks
 from mana_dist.upscale.bucket.output_names import Output
 from mana_dist.upscale.bucket.segment_tasks import Failure, Recipe, Upscaler, Video

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mana_dist.child_task import Step, Task
 from mana_dist.errors import UserError
-from mana_dist.ray_tasks import Step, Task
 from mana_dist.registry import model_folder
 from mana_dist.upscale.bucket import stages
 from mana_dist.upscale.bucket.output_names import Output

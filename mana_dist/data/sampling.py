@@ -37,7 +37,7 @@ class Tally:
     cuts: int = 0  # shot cuts found
     flat: int = 0  # samples (patches, where frames are cut into them) left out for too little detail
     samples: int = 0
-    off_pace: int = 0  # samples left out because they move too little or too much
+    wrong_motion: int = 0  # samples left out because they move too little or too much
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
@@ -189,7 +189,7 @@ class Sampler:
             area = (slice(top, top + height), slice(left, left + width))
             flow, most = run.flow(area), self._settings.max_motion
             if flow < self._settings.min_motion or (most is not None and flow > most):
-                self.tally += Tally(off_pace=1)
+                self.tally += Tally(wrong_motion=1)
                 continue
             lr = run.lr() if lr is None else lr
             yield Sample(lr[:, *area], hr, run.centre, flow, top, left)

@@ -54,6 +54,8 @@ def export(
     Raises:
         UserError: there is no such model, it cannot be exported, or the file cannot be written.
     """
+    if to not in FORMATS:
+        raise UserError(f"{to}: no such format; only {', '.join(FORMATS)}")
     if not out.endswith(FORMATS[to]):
         raise UserError(f"{out}: the file's name must end with {FORMATS[to]}, for {to}")
     if not overwrite and storage.exists(out):

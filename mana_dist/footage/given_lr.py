@@ -203,10 +203,11 @@ class GivenLr:
         found = found or Registration(0, 0, plain)
         is_alike = found.correlation >= _ALIKE or not has_contrast
         if not is_alike or max(abs(found.right), abs(found.down)) > _FARTHEST:
+            right, down = round(found.right, 1) + 0.0, round(found.down, 1) + 0.0  # so that nothing is -0.0
             self._refuse(
                 held.number,
                 f"LR frame {held.number} does not show what frame {held.number} of {self._hr_uri} shows "
-                f"(correlation {found.correlation:.2f}, {found.right:.1f} pixels right and {found.down:.1f} down)",
+                f"(correlation {found.correlation:.2f}, {right} pixels right and {down} down)",
                 at_once=not self._every_frame,
             )
         elif measured:

@@ -70,7 +70,8 @@ def _csv_rows(text: str, uri: str) -> Iterator[tuple[int, dict[str, object]]]:
     try:
         header = [name.strip() for name in next(reader, [])]
         if "uri" not in header and not set(_PAIR).issubset(header):
-            raise UserError(f"{uri}, line 1: no column uri; begin the table with the line: {','.join(_KEYS)}")
+            mend = f"begin the table with the line: {','.join(_KEYS)}, or, for pairs: {','.join(_PAIR)}"
+            raise UserError(f"{uri}, line 1: no column uri; {mend}")
         for row in reader:
             if len(row) > len(header):
                 mend = 'write "a, b" where a field has a comma'
@@ -97,7 +98,7 @@ def _json_rows(text: str, uri: str) -> Iterator[tuple[int, dict[str, object]]]:
 
 def _entry(values: Mapping[str, object], origin: str, default: Entry) -> Entry:
     is_pair = any(name in values for name in _PAIR)
-    keys = (*_PAIR, *_KEYS[1:]) if is_pair else _KEYS
+    keys = (*_PAIR, "frames") if is_pair else _KEYS
     unknown = [name for name in values if name not in keys]
     if unknown:
         raise UserError(f"{origin}: no such key: {unknown[0]!r}; only {', '.join(keys)} can stand there")

@@ -16,7 +16,7 @@ _BITS = 6
 """Most bits of 64 by which the hashes of two copies of a frame differ; of other frames it is 16 and more, mostly 32."""
 _SHARE = 0.8
 """Least share of a clip's frames that are in another one of which it is a near-duplicate."""
-_AT_ONCE = 256
+_AT_ONCE = 2**22  # comparisons, of 16 bytes each
 _DIGITS = 16
 
 _Hashes = NDArray[np.uint64]
@@ -78,8 +78,9 @@ def _found_in(hashes: _Hashes, known: _Hashes, ends: NDArray[np.int64]) -> NDArr
     """Return how many of ``hashes`` are in each of the clips whose hashes end at ``ends`` among those known."""
     begins = np.concatenate([[0], ends[:-1]])
     counts = np.zeros(len(ends), np.int64)
-    for first in range(0, len(hashes), _AT_ONCE):
-        alike = np.bitwise_count(hashes[first : first + _AT_ONCE, None] ^ known[None]) <= _BITS
+    step = max(1, _AT_ONCE // len(known))
+    for first in range(0, len(hashes), step):
+        alike = np.bitwise_count(hashes[first : first + step, None] ^ known[None]) <= _BITS
         counts += np.logical_or.reduceat(alike, begins, axis=1).sum(0)
     return counts
 

@@ -24,10 +24,12 @@ from mana_dist.ingest.units import COUNTS, LOOKS, ClipResult, UnitResult, by_cli
 _OURS = re.compile(r".+-[0-9a-f]{12}(-s\d{5})?-\d{5}\.parquet|sources-[0-9a-f]{12}\.parquet")
 """Files of this form in a dataset's folder are ours to delete when no manifest names them."""
 _HALF_WRITTEN = re.compile(
-    r"\.(manifest\.json|contact_sheet\.png|sources-[0-9a-f]{12}\.parquet|\.?mana_dist-write-test-[0-9a-f]{8})"
+    r"\.(manifest\.json|contact_sheet\.png|report\.html|sources-[0-9a-f]{12}\.parquet|\.?mana_dist-write-test-[0-9a-f]{8})"
     r"(\.partial-\w+)?"
 )
 """So are these, which a run left that was killed while it wrote them."""
+PAGE_NAME = "report.html"
+"""The page on a dataset, as it was when the page was made; a run that changes the dataset deletes it."""
 
 
 @dataclass(frozen=True)
@@ -173,11 +175,13 @@ def clear(dataset: Dataset, manifest: Manifest, results: Sequence[UnitResult]) -
     unfinished = {result.group for result in results if result.failure}
     kept = {shard.path for result in results if result.group in unfinished for shard in result.shards}
     filesystem, folder = storage.filesystem(dataset.out)
+    is_other = manifest.shards != dataset.manifest.shards or manifest.rejected != dataset.manifest.rejected
     named = {shard.path for shard in manifest.shards} | {manifest.sources, *kept}
     for info in filesystem.get_file_info(fs.FileSelector(folder)):
         name = info.base_name
         with contextlib.suppress(FileNotFoundError):  # processes of a killed run may still be at work
-            if _HALF_WRITTEN.fullmatch(name) or (_OURS.fullmatch(name) and name not in named):
+            is_old = (_OURS.fullmatch(name) and name not in named) or (is_other and name == PAGE_NAME)
+            if is_old or _HALF_WRITTEN.fullmatch(name):
                 filesystem.delete_file(info.path)
             elif name == PARTIAL_FOLDER:
                 filesystem.delete_dir(info.path)

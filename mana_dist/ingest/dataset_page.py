@@ -11,17 +11,17 @@ from mana_dist.data.manifest import Manifest, load_manifest
 from mana_dist.data.shard_reader import ShardReader
 from mana_dist.errors import UserError
 from mana_dist.ingest import contact_sheet, sources_table
+from mana_dist.ingest.dataset import PAGE_NAME
 from mana_dist.ingest.sources_table import SourceRow
 from mana_dist.pages import Section, plots
 from mana_dist.pages.text import to_html
 from mana_dist.progress import count
 
-PAGE_NAME = "report.html"
 ROWS_SHOWN = 2000
 _BARS = 24
 _INCHES = 2.4
 _READERS = 16
-_COLUMNS = ("frames", "samples", "cuts", "duplicates", "flat", "off_pace", "detail", "blockiness", "blur")
+_COLUMNS = ("frames", "samples", "cuts", "duplicates", "flat", "wrong_motion", "detail", "blockiness", "blur")
 _SETTINGS = (
     *("degradation", "degradation_version", "scale", "frames", "stride", "patch", "cut_detector", "min_change"),
     *("min_detail", "min_motion", "max_motion", "drop_near_duplicates", "max_blockiness", "max_blur", "reader"),
@@ -122,7 +122,7 @@ def _left_out(rows: Sequence[SourceRow]) -> str:
     whys = {
         "duplicates": "frames that repeat the one before",
         "flat": "samples without detail",
-        "off_pace": "samples that move too little or too much",
+        "wrong_motion": "samples that move too little or too much",
     }
     parts = [(why, str(sum(getattr(row, name) for row in rows))) for name, why in whys.items()]
     return "<h3>Within clips</h3>" + _table(("what", "number"), parts, numbers=1)

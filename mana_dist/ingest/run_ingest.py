@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mana_dist import storage
 from mana_dist.console import log
 from mana_dist.data.config import SampleSettings
-from mana_dist.data.manifest import MANIFEST_NAME, Manifest, Rejected
+from mana_dist.data.manifest import MANIFEST_NAME, Manifest, Rejected, find_manifest
 from mana_dist.errors import UserError
 from mana_dist.footage.expand import Clip, expand
 from mana_dist.ingest import contact_sheet, curation, dataset, hold_out, sources_table, unit_tasks
@@ -44,11 +44,9 @@ def ingest(options: IngestOptions) -> Manifest:
         for part in (*held_out, main):
             _check_usable(part, options)
             storage.check_writable(part.out, "--out")
-    beside: list[SourceRow] = []
     for part in (*held_out, main):
         with _storage_errors(part.out):
-            manifest = _ingest(part, options, beside)
-            beside = sources_table.read(part.out, manifest.sources)
+            manifest = _ingest(part, options, _beside(part.out, options))
     validation = "".join(f" --data.validation_path {shlex.quote(part.out)}" for part in held_out)
     log.info(f"train on them: mana train --config tiny --data.path {shlex.quote(main.out)}{validation}")
     return manifest
@@ -152,6 +150,16 @@ def _hold_out(clips: Sequence[Clip], before: dataset.Dataset, options: IngestOpt
     names = ", ".join(clip.name for clip in chosen[:_NAMED]) + (", ..." if len(chosen) > _NAMED else "")
     log.info(f"held out, by a hash of their names: {count(len(chosen), 'clip')} of {len(clips)} ({names})")
     return _Part(beside.out, chosen, dataset.to_do(beside, chosen), (), ())
+
+
+def _beside(out: str, options: IngestOptions) -> list[SourceRow]:
+    """Return the clips on the other side of a hold-out, as they are now and will stay."""
+    is_main = out == options.out
+    if not options.settings.drop_near_duplicates or (options.overwrite and not is_main):
+        return []
+    other = held_out_folder(options.out) if is_main else options.out
+    manifest = find_manifest(other) if other else None
+    return [] if manifest is None else sources_table.read(other, manifest.sources)
 
 
 def _ingest(part: _Part, options: IngestOptions, beside: Sequence[SourceRow]) -> Manifest:

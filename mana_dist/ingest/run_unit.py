@@ -269,7 +269,7 @@ def _no_window(tally: "Tally", settings: SampleSettings, lost: str) -> str:
     needed = f"a sample needs {settings.frames_per_sample}"
     why = {"repeat the one before (--min-change)": tally.duplicates, "are shot cuts (--keep-cuts)": tally.cuts}
     why |= {"samples have no detail (--min-detail)": tally.flat}
-    why |= {"samples move too little or too much (--min-motion, --max-motion)": tally.off_pace}
+    why |= {"samples move too little or too much (--min-motion, --max-motion)": tally.wrong_motion}
     found = ", ".join(f"{number} {what}" for what, number in why.items() if number)
     return f"no sample in its {tally.frames} frames: {'; '.join(filter(None, [found or needed + ' in a row', lost]))}"
 

@@ -33,7 +33,7 @@ class SourceRow:
     duplicates: int  # frames left out because they repeat the one before
     flat: int  # samples left out for want of detail
     note: str  # what was lost of it, or why it gave nothing
-    off_pace: int = 0  # samples left out because they move too little or too much
+    wrong_motion: int = 0  # samples left out because they move too little or too much
     detail: float | None = None  # mean of the frames looked at, grey levels; None where there are none
     blockiness: float | None = None  # their mean
     blur: float | None = None  # their mean

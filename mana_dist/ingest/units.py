@@ -70,7 +70,7 @@ class Unit:
         return Unit(values["name"], values["group"], clips, segment, tuple(values["centres"]))
 
 
-COUNTS = ("frames", "samples", "cuts", "duplicates", "flat", "off_pace")
+COUNTS = ("frames", "samples", "cuts", "duplicates", "flat", "wrong_motion")
 """The fields of a clip's result, of its row in the table of sources and of a tally that count."""
 LOOKS = ("detail", "blockiness", "blur")
 """What is measured of the frames that are looked at (:mod:`mana_dist.data.looks`)."""
@@ -87,7 +87,7 @@ class ClipResult:
     cuts: int = 0  # shot cuts found
     duplicates: int = 0  # frames left out because they repeat the one before
     flat: int = 0  # samples left out for want of detail
-    off_pace: int = 0  # samples left out for their motion
+    wrong_motion: int = 0  # samples left out for their motion
     looks: int = 0  # frames that were looked at
     detail: float = 0.0  # their sum, grey levels
     blockiness: float = 0.0  # their sum

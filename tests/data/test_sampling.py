@@ -322,7 +322,7 @@ def test_samples_that_move_too_little_or_too_much_are_left_out() -> None:
         sampler = Sampler(wanted)
         centres = [sample.centre for sample in sampler.samples(frames)]
         assert centres == [centre for centre, flow in flows.items() if least <= flow <= (most or np.inf)]
-        assert sampler.tally.off_pace == len(flows) - len(centres)
+        assert sampler.tally.wrong_motion == len(flows) - len(centres)
         assert 0 < len(centres) < len(flows)
     slots = dataclasses.replace(whole, stride=36, min_motion=0.5)  # of a slot the first that moves as wanted
     assert [sample.centre for sample in Sampler(slots).samples(frames)] == [15]

@@ -187,7 +187,7 @@ def test_where_each_methods_frames_come_from_is_listed() -> None:
 def test_how_sure_a_difference_is_comes_from_the_clips_own_differences() -> None:
     gains = [0.5, 1.5, -0.25, 2.0, 1.0, 0.75]
     clips = [clip(str(n), scores(20 + n), scores(20 + n + gain), scores(20 + n)) for n, gain in enumerate(gains)]
-    perfect = clip("perfect", scores(30), scores(math.inf), scores(30))
+    perfect = clip("perfect", scores(30), scores(math.inf), scores(29))  # so b is the best, and c's lead is not
     best, equal = paired_differences(evaluation(("a", "b", "c"), *clips, perfect))
     found = re.fullmatch(
         r"b against a, .*: \+0\.92 dB \((\S+) to (\S+) dB in 95 % of resamplings of the 6 clips\)", best
@@ -198,6 +198,9 @@ def test_how_sure_a_difference_is_comes_from_the_clips_own_differences() -> None
     assert [float(found[1]), float(found[2])] == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.06)
     assert equal.startswith("b against c, ")
     assert paired_differences(evaluation(("a", "b", "c"), *clips[:4], perfect)) == []
+    constant = [clip(str(n), scores(20 + n), scores(21 + n), scores(21 + n)) for n in range(6)]
+    (sure,) = paired_differences(evaluation(("a", "b", "c"), *constant))
+    assert "b against a, PSNR clip by clip: +1.00 dB (+1.00 to +1.00 dB " in sure
 
 
 def test_of_many_clips_those_where_methods_differ_most_are_shown_in_the_datas_order() -> None:

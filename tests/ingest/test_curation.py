@@ -94,6 +94,23 @@ def test_no_near_duplicate_is_on_both_sides_of_a_hold_out(tmp_path: Path, source
     assert kept["second"] == kept["take"] == 14
 
 
+def test_nor_on_both_sides_once_more_is_held_out_or_trained_on(tmp_path: Path) -> None:
+    """A copy of what is trained on is no validation, and a copy of what is held out is not trained on."""
+    for name, first in (("p", 0), ("q", 100), ("r", 200)):
+        write_pictures(tmp_path / "set" / name, film(20, first=first))
+    command = ["--drop-near-duplicates", "--out", str(tmp_path / "out"), "--source", str(tmp_path / "set")]
+    main([*command, "--hold-out", "1"])
+    (held,) = [name for name, number in samples(tmp_path / "out-held-out").items() if number]
+    trained = "q" if held != "q" else "r"
+    for copied in (trained, held):
+        first = {"p": 0, "q": 100, "r": 200}[copied]
+        write_pictures(tmp_path / "set" / f"copy of {copied}", film(20, first=first))
+    main([*command, "--hold-out", "2"])
+    for folder in ("out", "out-held-out"):
+        assert not samples(tmp_path / folder).get(f"copy of {trained}")
+        assert not samples(tmp_path / folder).get(f"copy of {held}")
+
+
 def test_those_that_share_shards_with_a_near_duplicate_are_made_again_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,3 +118,13 @@ def test_a_lost_contact_sheet_is_made_again(out: Path) -> None:
     (out / "contact_sheet.png").unlink()
     main(["--report", str(out)])
     assert (out / "contact_sheet.png").read_bytes() == sheet
+
+
+def test_a_dataset_that_changed_has_no_page_of_what_it_was(out: Path, tmp_path: Path) -> None:
+    main(["--report", str(out)])
+    command = ["--out", str(out), "--min-motion", "0.1", "--source", str(tmp_path / "set")]
+    main(command)
+    assert (out / "report.html").exists()  # nothing was new
+    write_pictures(tmp_path / "set" / "another", moving_frames(12))
+    main(command)
+    assert not (out / "report.html").exists()

@@ -161,24 +161,23 @@ def footnotes(evaluation: Evaluation) -> list[str]:
 def paired_differences(evaluation: Evaluation) -> list[str]:
     """Return how sure it is that the best method is better than each other one, from the clips' own differences.
 
-    Nothing for fewer than :data:`LEAST_CLIPS` clips with a finite PSNR, of which an interval would say too little.
+    Nothing for fewer than :data:`LEAST_CLIPS` clips whose PSNR is finite by both, of which an interval would say too
+    little, and nothing where the two never differ.
     """
     from scipy.stats import bootstrap  # scipy's statistics take long to import
 
-    psnr = np.array([[scores.psnr_rgb for scores in clip.scores] for clip in evaluation.clips])
-    psnr = psnr[np.isfinite(psnr).all(1)]
-    if len(psnr) < LEAST_CLIPS:
-        return []
-    best = int(psnr.mean(0).argmax())
+    means = [evaluation.mean(method).psnr_rgb for method in range(len(evaluation.methods))]
+    best = max(range(len(means)), key=means.__getitem__)
     notes = []
     for other, name in enumerate(evaluation.methods):
-        differences = psnr[:, best] - psnr[:, other]
-        if other == best or np.ptp(differences) == 0:
+        pairs = [(clip.scores[best].psnr_rgb, clip.scores[other].psnr_rgb) for clip in evaluation.clips]
+        leads = [lead for pair in pairs if (lead := gain(*pair)) is not None]
+        if other == best or len(leads) < LEAST_CLIPS or not any(leads):
             continue
-        interval = bootstrap((differences,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
+        interval = bootstrap((leads,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
         notes.append(
-            f"{evaluation.methods[best]} against {name}, PSNR clip by clip: {signed(differences.mean())} dB "
-            f"({signed(interval.low)} to {signed(interval.high)} dB in 95 % of resamplings of the {len(psnr)} clips)"
+            f"{evaluation.methods[best]} against {name}, PSNR clip by clip: {signed(float(np.mean(leads)))} dB "
+            f"({signed(interval.low)} to {signed(interval.high)} dB in 95 % of resamplings of the {len(leads)} clips)"
         )
     return notes
 

@@ -8,6 +8,7 @@
  */
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Columns of one run of pixels that share their start in the fine search: one cell of the coarse level. */
@@ -166,7 +167,8 @@ void phases_match(const struct level *level, const struct level *coarse, const s
             out_x[i] = (int32_t)(i + winner[i] % window - window / 2);
         }
         if (offsets) {
-            int64_t reach = search->refine / 2, cell_y = min(y / CELL, coarse->height - 1);
+            /* What lies in the window was taken already, and is not likelier than the best. */
+            int64_t reach = search->refine / 2, within = window / 2, cell_y = min(y / CELL, coarse->height - 1);
             for (int64_t left = 0, next; left < columns; left = next) {
                 int64_t cell = min(left / CELL, coarse->width - 1);
                 next = min((left / CELL + 1) * CELL, columns);
@@ -175,7 +177,7 @@ void phases_match(const struct level *level, const struct level *coarse, const s
                     if (v < 0 || v >= rows) continue;
                     for (int64_t aside = CELL * offset[1] - reach; aside <= CELL * offset[1] + reach; aside++) {
                         int64_t first = max(left, -aside), count = min(next, columns - aside) - first;
-                        if (count <= 0) continue;
+                        if (count <= 0 || (llabs(v - y) <= within && llabs(aside) <= within)) continue;
                         int64_t p = centre * area + y * columns + first;
                         int64_t q = other * area + v * columns + first + aside;
                         const float *here = level->grey + centre * level->frame + y * level->row + first;

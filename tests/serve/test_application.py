@@ -91,7 +91,7 @@ def test_the_command_serves_the_page_without_ray(monkeypatch: pytest.MonkeyPatch
     ("arguments", "line"),
     [
         (
-            "--page --replicas 2 --max-batch 4 --batch-wait 1 --max-queued 9 --max-request 8 --max-pixels 99 --memory 64",
+            "--page --replicas 2 --max-batch 4 --batch-wait 1 --max-queued 9 --max-request 8 --memory 64",
             "--batch-wait, --max-batch, --max-queued, --max-request, --replicas: not with --page",
         ),
         ("--page-clips 3 --page-models pretrained --replicas 2", "--page-clips, --page-models: only with --page"),

@@ -15,6 +15,8 @@ from mana_dist.registry.names import check_model_folder
 from mana_dist.serve.config import ServeOptions
 from mana_dist.serve.page.offered_models import wanted_models
 
+_OF_THE_APP = ("replicas", "max_batch", "batch_wait", "max_queued", "max_request")
+
 
 def main(arguments: Sequence[str]) -> None:
     """Run ``mana serve`` until a signal ends it.
@@ -29,6 +31,10 @@ def main(arguments: Sequence[str]) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}, got {first['input']}") from error
+    wrong = [name for name in options.model_fields_set if _is_unused(name, options.page)]
+    if wrong:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(wrong))
+        raise UserError(f"{named}: {'not with' if options.page else 'only with'} --page")
     for name in wanted_models(options):
         check_model_folder(name)
     if options.page:
@@ -54,6 +60,11 @@ def main(arguments: Sequence[str]) -> None:
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+def _is_unused(name: str, page: bool) -> bool:
+    """Return whether the page alone, or the app without a page, has no use for an option."""
+    return name in _OF_THE_APP if page else name.startswith("page_")
 
 
 def _parser() -> Parser:

@@ -8,20 +8,18 @@ import ray
 import torch
 from ray import serve
 
-from mana_dist import storage
 from mana_dist.console import log
 from mana_dist.errors import UserError, one_line
 from mana_dist.model.inference import Frame, Frames
 from mana_dist.model.precision import Precision, PrecisionChoice, WantedPrecision, precision_here
-from mana_dist.model_names import is_folder
 from mana_dist.ray_tasks import precision_on_cluster
-from mana_dist.registry import model_folder, versions
+from mana_dist.registry import model_folder
 from mana_dist.registry.tracking_uri import resolve_tracking_uri
 from mana_dist.serve.batches import super_resolve_each
 from mana_dist.serve.config import ServeOptions
 from mana_dist.serve.front import UPSCALER, Api
 from mana_dist.serve.page.desk import Desk, in_threads
-from mana_dist.serve.page.offered_models import offered, public_name, wanted_models
+from mana_dist.serve.page.offered_models import fixed, offered, public_name, wanted_models
 from mana_dist.serve.windows import Limits
 
 _SPARE_REQUESTS = 16  # which are being read, or ask for the health, while all others wait for the model
@@ -98,7 +96,7 @@ def build(options: ServeOptions) -> serve.Application:
         UserError: no such model.
     """
     tracking_uri = resolve_tracking_uri(options.tracking_uri)
-    model = _fixed(options.model, tracking_uri)
+    model = fixed(options.model, tracking_uri)
     _, config, sha256 = model_folder.load_identified(model, tracking_uri)
     device = _device(options.device)
     precision = _precision(options.precision, device)
@@ -122,22 +120,14 @@ def _page(options: ServeOptions, tracking_uri: str, device: str, precision: Prec
     """Return what the front gets for the page."""
     if not options.page:
         return {}
-    models = offered({name: _fixed(name, tracking_uri) for name in wanted_models(options)}.values())
-    settings = {"device": device, "precision": precision.precision, "threads": options.cpus}
+    models = offered(fixed(name, tracking_uri) for name in wanted_models(options))
+    settings = {"device": device, "precision": precision.precision, "threads": options.cpus, "memory": options.memory}
     desk = PageDesk.options(  # type: ignore[attr-defined]
         num_replicas=1,
         max_ongoing_requests=256,
         ray_actor_options={"num_cpus": options.cpus, "num_gpus": int(device == "cuda")},
     ).bind(options.model_copy(update={"tracking_uri": tracking_uri}), models, settings)
     return {"desk": desk, "client_header": options.page_client_header}
-
-
-def _fixed(model: str, tracking_uri: str) -> str:
-    """The name that means the same model everywhere and for ever, as far as that can be."""
-    if is_folder(model):
-        return storage.resolve(model)  # replicas run in other folders
-    found = versions.resolve(model, tracking_uri)
-    return found.uri if found else model
 
 
 def _precision(wanted: WantedPrecision, device: str) -> PrecisionChoice:

@@ -51,7 +51,7 @@ def test_the_page_has_one_replica_and_the_precision_of_the_others(
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, **({"GPU": float(gpus)} if gpus else {})})
     more = f"{model}, pretrained"
     options = ServeOptions(
-        model=model, page=True, page_models=more, precision="bf16", cpus=2, page_client_header="X-Real-IP"
+        model=model, page=True, page_models=more, precision="bf16", cpus=2, memory=64, page_client_header="X-Real-IP"
     )
     given = app(options)._bound_deployment.init_kwargs
     page = given["desk"]._bound_deployment
@@ -59,7 +59,7 @@ def test_the_page_has_one_replica_and_the_precision_of_the_others(
     assert page.ray_actor_options["num_gpus"] == min(gpus, 1)
     _, models, settings = page.init_args
     assert models == {"model": model, "pretrained": "pretrained"}
-    assert settings == {"device": "cuda" if gpus else "cpu", "precision": "bf16", "threads": 2}
+    assert settings == {"device": "cuda" if gpus else "cpu", "precision": "bf16", "threads": 2, "memory": 64}
     assert app(ServeOptions(model=model, precision="fp32"))._bound_deployment.init_kwargs == {}
 
 
@@ -85,6 +85,21 @@ def test_the_command_serves_the_page_without_ray(monkeypatch: pytest.MonkeyPatch
         main(["--page", "--page-models", "pretrained, nowhere"])
     with pytest.raises(UserError, match="--page-frames: Input should be greater than or equal to 1, got 0"):
         main(["--page", "--page-frames", "0"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            "--page --replicas 2 --max-batch 4 --batch-wait 1 --max-queued 9 --max-request 8 --memory 64",
+            "--batch-wait, --max-batch, --max-queued, --max-request, --replicas: not with --page",
+        ),
+        ("--page-clips 3 --page-models pretrained --replicas 2", "--page-clips, --page-models: only with --page"),
+    ],
+)
+def test_options_that_nothing_would_heed_are_refused(arguments: str, line: str) -> None:
+    with pytest.raises(UserError, match=f"^{line}$"):
+        main(arguments.split())
 
 
 def test_the_command_says_first_which_model_it_takes_by_itself(

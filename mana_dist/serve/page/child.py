@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from mana_dist.console import log
@@ -28,7 +29,7 @@ def run_child(task: dict[str, Any], report: Report, stop: threading.Event, secon
     Raises:
         UserError: as the command's; or it took too long, or died.
     """
-    command = [sys.executable, "-m", "mana_dist.serve.page.job_process", json.dumps(task)]
+    command = [sys.executable, "-m", "mana_dist.serve.page.job_process"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     error, late, ended = "", threading.Event(), threading.Event()
     with (
@@ -42,6 +43,7 @@ def run_child(task: dict[str, Any], report: Report, stop: threading.Event, secon
             start_new_session=True,  # a terminal's Ctrl-C is the server's
         ) as process,
     ):
+        assert process.stdin is not None
         assert process.stdout is not None
 
         def watch() -> None:
@@ -52,10 +54,14 @@ def run_child(task: dict[str, Any], report: Report, stop: threading.Event, secon
 
         threading.Thread(target=watch, daemon=True).start()
         try:
+            with suppress(BrokenPipeError):  # it died already
+                # Not as an argument: any user of the machine may read those, and a registry's URI can hold a password.
+                os.write(process.stdin.fileno(), json.dumps(task).encode() + b"\n")
             for line in process.stdout:
                 values = json.loads(line)
                 error = values.pop("error", "") or error
-                report(values)
+                if values:
+                    report(values)
             process.wait()
         finally:
             was_stopped = stop.is_set()

@@ -12,7 +12,6 @@ FILES = {
     "poster.png": "poster.png",
     "result.mp4": "result.mp4",
     "compare.mp4": "result.mp4.compare.mp4",
-    "compare.png": "result.mp4.compare.png",
 }
 """The files of a clip that the page may have, and where they lie in its folder."""
 _NAME = 120  # characters of a name

@@ -1,6 +1,7 @@
 """The page's clips, each from its upload to its deletion, and the queue of those to be upscaled. No HTTP, no Ray."""
 
 import asyncio
+import functools
 import os
 import secrets
 import shutil
@@ -32,8 +33,6 @@ _LOOK_SECONDS = 120.0
 _LOOKS = 2  # clips that are looked at at a time
 _FOLDER = "mana_dist-page-"
 _SWEEP_SECONDS = 10.0
-
-
 _NOT_STARTED = ("uploading", "reading", "ready")
 _KEPT = ("ready", "done", "failed")
 
@@ -63,6 +62,7 @@ class Desk:
             clock: seconds.
         """
         self._options, self._models, self._settings = options, dict(models), dict(settings)
+        self._hidden = {model: name for name, model in models.items()}
         self._child, self._clock = child, clock
         self._clips: dict[str, Clip] = {}
         self._queue: list[Clip] = []
@@ -246,10 +246,7 @@ class Desk:
     def of_browser(self, client: Client) -> list[dict[str, Any]]:
         """Return the states of a browser's clips."""
         with self._changed:
-            mine = [
-                clip.id for clip in self._clips.values() if client.browser and clip.client.browser == client.browser
-            ]
-            return [self.state(id_) for id_ in mine]
+            return [self.state(clip.id) for clip in self._clips.values() if clip.client.browser == client.browser != ""]
 
     def delete(self, id_: str) -> None:
         """Delete a clip and all that was made of it; if it is at work it is stopped."""
@@ -323,7 +320,8 @@ class Desk:
     def _report(self, clip: Clip, values: dict[str, Any]) -> None:
         with self._changed:
             clip.facts |= values
-            clip.began = clip.began or (self._clock(), clip.facts["done"])
+            if "done" in values and clip.began is None:
+                clip.began = (self._clock(), values["done"])
 
     @contextmanager
     def _ending(self, clip: Clip, state: State) -> Iterator[None]:
@@ -333,8 +331,9 @@ class Desk:
         except UserError as error:
             state = "failed"
             self._remove_made(clip)
-            text = one_line(error).partition("; what is done stays in")[0].replace(clip.source, clip.name)
-            clip.facts["error"] = text.replace(clip.folder + os.sep, "")
+            text = one_line(error).partition("; what is done stays in")[0]
+            hidden = {clip.source: clip.name, clip.folder + os.sep: "", **self._hidden}
+            clip.facts["error"] = functools.reduce(lambda line, pair: line.replace(*pair), hidden.items(), text)
         except Exception:
             state = "failed"
             log.exception("a clip failed")

@@ -1,6 +1,7 @@
-"""The process of one piece of a clip's work, so that a clip that breaks a decoder, or memory, breaks nothing else.
+"""The process of one piece of a clip's work, so that a crash of a decoder, or of the network, does not end the server.
 
-``python -m mana_dist.serve.page.job_process TASK`` reads a task as JSON and writes lines of JSON.
+``python -m mana_dist.serve.page.job_process`` reads a task, a line of JSON, and writes lines of JSON. It shares the
+machine's memory, disk and GPU with the server.
 """
 
 import json
@@ -79,4 +80,4 @@ def _end_with_the_server() -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(json.loads(sys.stdin.readline()))

@@ -7,9 +7,10 @@ from starlette.applications import Starlette
 
 from mana_dist.console import log
 from mana_dist.errors import UserError, terminable
+from mana_dist.registry.tracking_uri import resolve_tracking_uri
 from mana_dist.serve.config import ServeOptions
 from mana_dist.serve.page.desk import Desk, in_threads
-from mana_dist.serve.page.offered_models import offered, wanted_models
+from mana_dist.serve.page.offered_models import fixed, offered, wanted_models
 from mana_dist.serve.page.routes import Door, routes
 
 _END_SECONDS = 3  # that requests get to end
@@ -19,10 +20,13 @@ def serve_page(options: ServeOptions, host: str, port: int) -> None:
     """Serve the page until a signal ends it; then everything is deleted.
 
     Raises:
-        UserError: nobody can listen there.
+        UserError: nobody can listen there, or the registry has no such model.
     """
     import uvicorn
 
+    tracking_uri = resolve_tracking_uri(options.tracking_uri)
+    models = offered(fixed(name, tracking_uri) for name in wanted_models(options))
+    options = options.model_copy(update={"tracking_uri": tracking_uri})
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
@@ -30,7 +34,9 @@ def serve_page(options: ServeOptions, host: str, port: int) -> None:
     settings: dict[str, Any] = {"device": options.device, "precision": options.precision}
     if "cpus" in options.model_fields_set:
         settings["threads"] = options.cpus
-    with listening, terminable(), Desk(options, offered(wanted_models(options)), settings).start_threads() as desk:
+    if "memory" in options.model_fields_set:
+        settings["memory"] = options.memory
+    with listening, terminable(), Desk(options, models, settings).start_threads() as desk:
         door = Door(in_threads(desk), options.page_client_header)
         config = uvicorn.Config(
             Starlette(routes=routes(lambda: door)),

@@ -4,8 +4,10 @@ import base64
 import functools
 import hashlib
 import ipaddress
+import json
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from mana_dist.serve.windows import RefusedError
 COOKIE = "mana_browser"
 PIECE = 2**20
 """Bytes that go to the desk, or come from it, at a time."""
+_PASS_SECONDS = 5.0  # after which fewer go, so that the desk sees that a slow upload is not silent
+_WISH = 4096  # bytes of what says how to upscale a clip
 _UPLOAD = "application/octet-stream"  # no form of another site can send it
 _TYPES = {".png": "image/png", ".mp4": "video/mp4"}
 _SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
@@ -87,7 +91,7 @@ async def _page(request: Request, _: Door) -> Response:
     text, headers = _html()
     answer = HTMLResponse(text, headers=headers)
     if COOKIE not in request.cookies:
-        answer.set_cookie(COOKIE, secrets.token_urlsafe(16), httponly=True, samesite="strict")
+        answer.set_cookie(COOKIE, secrets.token_urlsafe(16), httponly=True, samesite="lax")
     return answer
 
 
@@ -117,13 +121,14 @@ async def _create(request: Request, door: Door) -> Response:
     return JSONResponse(await door.ask("state", id_), HTTPStatus.CREATED, _SAFE)
 
 
-async def _pieces(request: Request) -> AsyncIterator[bytes]:
-    waiting = bytearray()
+async def _pieces(request: Request, clock: Callable[[], float] = time.monotonic) -> AsyncIterator[bytes]:
+    waiting, passed = bytearray(), clock()
     async for piece in request.stream():
         waiting += piece
-        if len(waiting) >= PIECE:
+        if len(waiting) >= PIECE or clock() - passed > _PASS_SECONDS:
             yield bytes(waiting)
             waiting.clear()
+            passed = clock()
     yield bytes(waiting)
 
 
@@ -135,9 +140,15 @@ async def _start(request: Request, door: Door) -> Response:
     try:
         if request.headers.get("content-type") != "application/json":
             raise ValueError("no JSON")
-        wanted = await request.json()
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > _WISH:
+                raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send at most {_WISH} bytes")
+        wanted = json.loads(body)
         model, first, stop = str(wanted["model"]), int(wanted["first"]), int(wanted["stop"])
-    except (ValueError, KeyError, TypeError) as error:
+        model.encode()  # half of a pair of surrogates would fit into no answer
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise RefusedError(HTTPStatus.BAD_REQUEST, 'send JSON: {"model": NAME, "first": N, "stop": N}') from error
     return JSONResponse(await door.ask("start", request.path_params["id"], model, first, stop), headers=_SAFE)
 
@@ -152,11 +163,15 @@ async def _file(request: Request, door: Door) -> Response:
     id_, name = request.path_params["id"], request.path_params["name"]
     size, _ = await door.ask("read", id_, name, 0, 0)
     found = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
-    begin = int(found[1]) if found else 0
-    end = min(int(found[2]) + 1, size) if found and found[2] else size
-    headers = _SAFE | {"Accept-Ranges": "bytes", "Content-Length": str(max(end - begin, 0))}
+    try:
+        begin = int(found[1]) if found else 0
+        end = min(int(found[2]) + 1, size) if found and found[2] else size
+    except ValueError:  # more digits than Python reads
+        begin = end = size
+    headers = _SAFE | {"Accept-Ranges": "bytes", "Content-Length": str(end - begin)}
     if found and begin >= end:
-        return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+        line = {"detail": f"{name} has {size} bytes"}
+        return JSONResponse(line, 416, _SAFE | {"Content-Range": f"bytes */{size}"})
     if found:
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
     if name == "result.mp4":
@@ -177,7 +192,8 @@ async def _file(request: Request, door: Door) -> Response:
 def _client(request: Request, door: Door) -> Client:
     address = request.client.host if request.client else ""
     if door.client_header:
-        address = request.headers.get(door.client_header, address).rpartition(",")[2].strip()
+        # A proxy appends what it saw, to the line or as a line of its own; what stands before may be the client's.
+        address = (request.headers.getlist(door.client_header) or [address])[-1].rpartition(",")[2].strip()
     with suppress(ValueError):
         parsed = ipaddress.ip_address(address)
         if parsed.version == 6 and not parsed.ipv4_mapped:  # a household has as many as it likes in its network

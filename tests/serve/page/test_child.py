@@ -12,11 +12,15 @@ import pytest
 
 from mana_dist.console import log
 from mana_dist.errors import UserError
+from mana_dist.registry.names import check_model_folder
+from mana_dist.serve import ServeOptions
 from mana_dist.serve.page import sample_clip
 from mana_dist.serve.page.child import run_child
+from mana_dist.serve.page.desk import Desk
 from mana_dist.upscale.config import Settings
 from mana_dist.upscale.sources import survey_of
 from mana_dist.video.reading import read_frames
+from tests.serve.page.servers import ANNE
 from tests.train.trainings import environment
 
 
@@ -50,19 +54,20 @@ def test_a_bad_file_gets_the_commands_line(tmp_path: Path, data: bytes) -> None:
     assert str(found.value) == str(expected.value)
 
 
-def run_instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    popen = subprocess.Popen
-    command = [sys.executable, "-c", program]
-    monkeypatch.setattr(subprocess, "Popen", lambda _, **options: popen(command, **options))
+def run_instead(monkeypatch: pytest.MonkeyPatch, program: str) -> list[list[str]]:
+    """Let a program stand for the work; the commands that it stands for come into the list."""
+    popen, commands = subprocess.Popen, list[list[str]]()
+
+    def started(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+        commands.append(command)
+        return popen([sys.executable, "-c", program], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    return commands
 
 
 def test_it_ends_when_it_is_stopped_or_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that would run for ever stands for the work."""
-    forever = 'import threading; print("{}", flush=True); threading.Event().wait()'
-    popen = subprocess.Popen
-    monkeypatch.setattr(
-        subprocess, "Popen", lambda command, **options: popen([sys.executable, "-c", forever], **options)
-    )
+    run_instead(monkeypatch, "import threading; print('{\"done\": 1}', flush=True); threading.Event().wait()")
     stop = threading.Event()
     with pytest.raises(UserError, match="it was stopped"):
         run_child({}, lambda _: stop.set(), stop, 600)
@@ -71,10 +76,8 @@ def test_it_ends_when_it_is_stopped_or_late(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_one_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    popen = subprocess.Popen
-    program = "import os, sys; print('last words', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
-    monkeypatch.setattr(
-        subprocess, "Popen", lambda command, **options: popen([sys.executable, "-c", program], **options)
+    run_instead(
+        monkeypatch, "import os, sys; print('last words', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
     )
     warned: list[str] = []
     monkeypatch.setattr(log, "warning", warned.append)
@@ -83,11 +86,41 @@ def test_one_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert warned == ["a clip's process ended with -9: last words\n"]
 
 
+def test_no_other_user_of_the_machine_reads_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They can read a process's arguments; the program answers with the task that came to it."""
+    commands = run_instead(monkeypatch, "import sys; print(sys.stdin.readline(), end='')")
+    task = {"kind": "upscale", "tracking_uri": "http://anne:secret@mlflow"}
+    assert run(task) == task
+    assert len(commands) == 1
+    assert "secret" not in " ".join(commands[0])
+
+
+def test_an_error_alone_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_instead(monkeypatch, 'print(\'{"error": "why"}\')')
+    said: list[dict[str, Any]] = []
+    with pytest.raises(UserError, match="^why$"):
+        run_child({}, said.append, threading.Event(), 600)
+    assert said == []
+
+
+def test_a_model_that_is_gone_gets_the_commands_line_without_its_path(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    with Desk(ServeOptions(page=True), {"shown": gone}, {"device": "cpu", "precision": "fp32"}) as desk:
+        clip = desk.create(ANNE, "", sample=True)
+        desk.start(clip, "shown", 0, 2)
+        desk.work_one()
+        state = desk.state(clip)
+    with pytest.raises(UserError) as expected:
+        check_model_folder(gone)
+    assert (state["state"], state["error"]) == ("failed", str(expected.value).replace(gone, "shown"))
+
+
 def test_it_ends_with_the_server(tmp_path: Path) -> None:
     """The server's end closes its stdin; the clip is a pipe that nobody writes to, so that it would wait for ever."""
     os.mkfifo(tmp_path / "clip.mp4")
-    command = [sys.executable, "-m", "mana_dist.serve.page.job_process", json.dumps(look(tmp_path / "clip.mp4"))]
+    command = [sys.executable, "-m", "mana_dist.serve.page.job_process"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment()) as process:
         assert process.stdin is not None
+        process.stdin.write(json.dumps(look(tmp_path / "clip.mp4")).encode() + b"\n")
         process.stdin.close()
         assert process.wait(60) == 1

@@ -5,13 +5,19 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
 
+from mana_dist.errors import UserError
+from mana_dist.model_names import PRETRAINED
+from mana_dist.serve import ServeOptions
 from mana_dist.serve.__main__ import main
+from mana_dist.serve.page import local_server
 from tests.conftest import RunHere
 from tests.ports import free_ports
+from tests.serve.models import register
 from tests.train.trainings import environment
 
 
@@ -34,6 +40,46 @@ def test_it_answers_until_a_signal_and_leaves_nothing(tmp_path: Path, number: in
             server.send_signal(number)
         assert server.wait(60) == code
     assert list(tmp_path.iterdir()) == []
+
+
+class Opened(Exception):  # noqa: N818  # not an error: what the page was opened with
+    pass
+
+
+def opened_with(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[ServeOptions, dict[str, str], Any]:
+    """The options, models and settings of the page that the command would serve."""
+
+    def desk(*given: Any) -> None:
+        raise Opened(*given)
+
+    monkeypatch.setattr(local_server, "Desk", desk)
+    with pytest.raises(Opened) as opened:
+        main(["--page", "--port", "0", *arguments])
+    options, models, settings = opened.value.args
+    return options, models, settings
+
+
+def test_the_options_of_the_work_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, settings = opened_with(monkeypatch, "--memory", "64", "--cpus", "3", "--device", "cpu")
+    assert settings == {"device": "cpu", "precision": "auto", "threads": 3, "memory": 64}
+    _, _, settings = opened_with(monkeypatch)  # the command's own defaults
+    assert settings == {"device": "auto", "precision": "auto"}
+
+
+def test_registered_models_are_looked_up_once_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracking_uri = register(tmp_path)
+    registry = ("--tracking-uri", tracking_uri)
+    options, models, _ = opened_with(
+        monkeypatch, *registry, "--model", "models:/tiny-x4@champion", "--page-models", str(tmp_path / "model")
+    )
+    assert models == {
+        "models:/tiny-x4/1": "models:/tiny-x4/1",
+        "model": str(tmp_path / "model"),
+        PRETRAINED: PRETRAINED,
+    }
+    assert options.tracking_uri == tracking_uri
+    with pytest.raises(UserError, match="models:/nothing@champion: not in the MLflow registry"):
+        opened_with(monkeypatch, *registry, "--page-models", "models:/nothing@champion")
 
 
 def test_a_port_that_is_taken_is_one_line(run_here: RunHere) -> None:

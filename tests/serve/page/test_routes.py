@@ -10,10 +10,14 @@ from collections.abc import Iterator
 import pytest
 import urllib3
 from starlette.applications import Starlette
+from starlette.requests import Request
+from urllib3 import HTTPHeaderDict
 
+from mana_dist.serve.page import desk as desks
 from mana_dist.serve.page.desk import Desk
-from mana_dist.serve.page.routes import COOKIE, routes
-from tests.serve.page.servers import Work, desk_of, served
+from mana_dist.serve.page.routes import COOKIE, _pieces, routes
+from mana_dist.serve.windows import RefusedError
+from tests.serve.page.servers import ANNE, Clock, Work, desk_of, served
 
 BYTES = {"Content-Type": "application/octet-stream"}
 
@@ -68,12 +72,12 @@ def test_the_page_fetches_from_its_own_server_alone(url: str) -> None:
     assert not re.search(r"@import|//[a-z]+\.", text.replace("http://www.w3.org/2000/svg", ""))
 
 
-def test_a_browser_is_known_by_a_cookie_that_no_script_and_no_other_site_uses(url: str) -> None:
+def test_a_browser_is_known_by_a_cookie_that_no_script_and_no_other_sites_form_uses(url: str) -> None:
     cookie = ask("GET", url).headers["set-cookie"]
     name, value = cookie.partition(";")[0].split("=")
     assert name == COOKIE
     assert "httponly" in cookie.lower()
-    assert "samesite=strict" in cookie.lower()
+    assert "samesite=lax" in cookie.lower()  # a link from another site brings the person back to their clips
     clip = bring(url, cookie=value).json()["id"]
     headers = {"Cookie": f"{COOKIE}={value}"}
     assert [found["id"] for found in ask("GET", f"{url}/page/clips", headers=headers).json()] == [clip]
@@ -107,8 +111,10 @@ def test_from_upload_to_deletion(url: str, desk: Desk) -> None:
         ("bytes=0-3", 206, b"made", "bytes 0-3/11"),
         ("bytes=8-", 206, b"0:4", "bytes 8-10/11"),
         ("bytes=8-99", 206, b"0:4", "bytes 8-10/11"),
-        ("bytes=11-", 416, b"", "bytes */11"),
-        ("bytes=5-3", 416, b"", "bytes */11"),
+        ("bytes=11-", 416, b'{"detail":"compare.mp4 has 11 bytes"}', "bytes */11"),
+        ("bytes=5-3", 416, b'{"detail":"compare.mp4 has 11 bytes"}', "bytes */11"),
+        (f"bytes={'9' * 5000}-", 416, b'{"detail":"compare.mp4 has 11 bytes"}', "bytes */11"),
+        (f"bytes=0-{'9' * 5000}", 416, b'{"detail":"compare.mp4 has 11 bytes"}', "bytes */11"),
         ("lines=1-2", 200, b"made of 0:4", None),
     ],
 )
@@ -140,6 +146,49 @@ def test_longer_than_said_is_413_with_and_without_a_length(url: str, desk: Desk)
     assert desk._clips == {}
 
 
+@pytest.mark.parametrize("interval", [desks.SILENCE / 3, desks.SILENCE * 2])
+def test_a_slow_upload_is_not_taken_for_a_silent_one(interval: float) -> None:
+    """It brings 100 bytes at a time; one that falls silent for longer than the server waits is deleted."""
+    clock = Clock()
+    with desk_of(Work(), clock) as desk:
+        clip = desk.create(ANNE, "clip.mp4")
+
+        async def receive() -> dict[str, object]:
+            clock.now += interval
+            desk.sweep()
+            return {"type": "http.request", "body": bytes(100), "more_body": clock.now < 1000 + 10 * interval}
+
+        async def upload() -> None:
+            async for piece in _pieces(Request({"type": "http"}, receive), clock):
+                desk.add(clip, piece)
+
+        if interval > desks.SILENCE:
+            with pytest.raises(RefusedError, match="no such clip"):
+                asyncio.run(upload())
+        else:
+            asyncio.run(upload())
+            assert desk.state(clip)["bytes"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"model": "first", "first": 1e999, "stop": 4}', 400),
+        (b'{"model": "first", "first": NaN, "stop": 4}', 400),
+        (b'{"model": "\\ud800", "first": 0, "stop": 4}', 400),
+        (b"[" * 4000, 400),
+        (b"{" + b" " * 4096, 413),
+        ((b" " * 1024 for _ in range(5)), 413),
+    ],
+)
+def test_wishes_that_are_none_get_one_line(url: str, desk: Desk, body: object, status: int) -> None:
+    clip = bring(url).json()["id"]
+    json_type = {"Content-Type": "application/json"}
+    answer = ask("POST", f"{url}/page/clips/{clip}/start", body=body, headers=json_type)
+    assert (answer.status, list(answer.json())) == (status, ["detail"])
+    assert desk.state(clip)["state"] == "ready"
+
+
 def test_a_clip_that_is_refused_says_why(url: str, work: Work) -> None:
     work.error = "{source}: not a video that can be read (x)"
     answer = bring(url)
@@ -165,8 +214,13 @@ def test_clients_are_told_apart_by_the_proxys_header_where_one_is_named(work: Wo
             ("2001:db8::1", 201),
             ("2001:db8::ffff:2", 429),  # one network
             ("2001:db8:1::1", 201),
+            (("198.51.100.7", "192.0.2.2"), 429),  # a proxy may write its entry as a line of its own
         ):
-            assert bring(url, **{"X-Forwarded-For": address}).status == status, address
+            headers = HTTPHeaderDict(BYTES)
+            for line in [address] if isinstance(address, str) else address:
+                headers.add("X-Forwarded-For", line)
+            answer = ask("POST", f"{url}/page/clips?name=clip.mp4", body=b"frames", headers=headers)
+            assert answer.status == status, address
     with desk_of(work, page_clips_each=1) as desk, served(desk) as url:
         statuses = [bring(url, **{"X-Forwarded-For": address}).status for address in ("192.0.2.1", "192.0.2.2")]
         assert statuses == [201, 429]

@@ -107,7 +107,7 @@ def test_other_world_sizes_and_zero_stages_give_the_same_losses(workplace: Path,
             if stop is not None:
                 training.wait_for_step(stop)
                 training.process.send_signal(signal.SIGTERM)
-                assert training.finish(60) == 128 + signal.SIGTERM, training.output
+                assert training.finish() == 128 + signal.SIGTERM, training.output
             else:
                 assert training.finish() == 0, training.output
             assert f"{workers} worker(s) on CPU" in training.output

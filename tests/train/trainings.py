@@ -23,6 +23,7 @@ TINY = [
     *["--run.validate_every", "20", "--run.validate_samples", "3"],
 ]
 STEPS = 40
+PATIENCE = 900.0  # seconds; a machine where two suites run takes minutes to start one training
 STARTED = "worker(s) on "  # part of the line that tells of every start
 DATA = ["--data.path", "samples", "--data.validation_path", "held-out"]
 
@@ -44,7 +45,13 @@ def environment() -> dict[str, str]:
 
 def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=900, check=False
+        command(*arguments),
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
 
 
@@ -97,11 +104,11 @@ class Training:
         """The last one told since the workers started last; 0 before that."""
         return max((int(step) for step in re.findall(r"step +(\d+)/", self.output.split(STARTED)[-1])), default=0)
 
-    def wait_for(self, text: str, seconds: float = 200, count: int = 1) -> None:
+    def wait_for(self, text: str, seconds: float = PATIENCE, count: int = 1) -> None:
         """Until the output holds ``text`` ``count`` times."""
         self._wait(lambda: self.output.count(text) >= count, f"{text!r}", seconds)
 
-    def wait_for_step(self, step: int, seconds: float = 200) -> None:
+    def wait_for_step(self, step: int, seconds: float = PATIENCE) -> None:
         """Until a step of at least ``step`` was told."""
         self._wait(lambda: self.step >= step, f"step {step}", seconds)
 
@@ -112,7 +119,7 @@ class Training:
             assert time.monotonic() < deadline, f"no {what} in {seconds} s:\n{self.output}"
             time.sleep(0.02)
 
-    def finish(self, seconds: float = 200) -> int:
+    def finish(self, seconds: float = PATIENCE) -> int:
         """The exit code."""
         try:
             return self.process.wait(seconds)

@@ -81,14 +81,14 @@ def upscaled(page: "Page", url: str, place: Path) -> Path:
     """What a person downloads who drops the clip, takes the model and the frames 1 to 4, and waits."""
     page.goto(url)
     page.locator("#file").set_input_files(place / "clip.mp4")
-    page.get_by_text(f"48 {TIMES} 32, 6 frames").wait_for(timeout=120_000)
+    page.get_by_text(f"48 {TIMES} 32, 6 frames").wait_for(timeout=600_000)
     page.get_by_label("Model").select_option("tiny")
     for label, value in (("first frame", "1"), ("how many frames", "4")):
         page.get_by_label(label, exact=True).fill(value)
         page.get_by_label(label, exact=True).press("Tab")
     page.get_by_role("button", name="Upscale").click()
     link = page.get_by_role("link", name="Download")
-    link.wait_for(timeout=240_000)
+    link.wait_for(timeout=600_000)
     with page.expect_download() as download:
         link.click()
     assert download.value.suggested_filename == "clip-128p.mp4"
@@ -148,8 +148,8 @@ def test_so_it_is_on_the_serve_app(opened: "Page", place: Path, tmp_path: Path) 
         )
         line = "x: is longer than 1 MiB, the server's page_upload; cut it first"
         assert (too_long.status, too_long.json()) == (413, {"detail": line})
-        assert urllib3.request("GET", f"{url}/healthz", timeout=60).json()["status"] == "ok"
-        assert urllib3.request("GET", f"{url}/docs", timeout=60).status == 404  # FastAPI's, which needs the internet
+        assert urllib3.request("GET", f"{url}/healthz", timeout=300).json()["status"] == "ok"
+        assert urllib3.request("GET", f"{url}/docs", timeout=300).status == 404  # FastAPI's, which needs the internet
     finally:
         serve.shutdown()
         ray.shutdown()

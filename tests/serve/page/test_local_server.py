@@ -30,10 +30,10 @@ def test_it_answers_until_a_signal_and_leaves_nothing(tmp_path: Path, number: in
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == f"the page is at http://127.0.0.1:{port}; Ctrl-C ends it\n"
-            assert b"<title>MANA</title>" in urllib3.request("GET", f"http://127.0.0.1:{port}", timeout=60).data
+            assert b"<title>MANA</title>" in urllib3.request("GET", f"http://127.0.0.1:{port}", timeout=300).data
             kind = {"Content-Type": "application/octet-stream"}
             clips = f"http://127.0.0.1:{port}/page/clips?name=x"
-            answer = urllib3.request("POST", clips, body=b"no video", headers=kind, timeout=60)
+            answer = urllib3.request("POST", clips, body=b"no video", headers=kind, timeout=300)
             assert (answer.status, answer.json()["detail"].partition(":")[0]) == (422, "x")
             assert len(list(tmp_path.glob("mana_dist-page-*"))) == 1
         finally:

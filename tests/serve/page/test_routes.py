@@ -40,7 +40,7 @@ def url(desk: Desk) -> Iterator[str]:
 
 
 def ask(method: str, url: str, **options: object) -> urllib3.BaseHTTPResponse:
-    return urllib3.request(method, url, retries=False, timeout=30, **options)  # type: ignore[arg-type]
+    return urllib3.request(method, url, retries=False, timeout=300, **options)  # type: ignore[arg-type]
 
 
 def bring(url: str, data: object = b"frames", cookie: str = "", **headers: str) -> urllib3.BaseHTTPResponse:
@@ -132,7 +132,7 @@ def test_players_get_the_parts_that_they_ask_for(
 
 def test_longer_than_said_is_413_with_and_without_a_length(url: str, desk: Desk) -> None:
     line = {"detail": "clip.mp4: is longer than 1 MiB, the server's page_upload; cut it first"}
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=300)
     connection.putrequest("POST", "/page/clips?name=clip.mp4")
     for name, value in {**BYTES, "Content-Length": str(2**21)}.items():
         connection.putheader(name, value)

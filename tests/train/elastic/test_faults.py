@@ -63,14 +63,14 @@ def test_a_halted_driver_that_was_replaced_stops_without_a_trace(workplace: Path
             other.wait_for(STARTED)
             assert "run halted belongs to another attempt (process" in other.output
             halted.process.send_signal(signal.SIGCONT)
-            assert halted.finish(60) == 2, halted.output
+            assert halted.finish() == 2, halted.output
             assert halted.output.splitlines()[-1].startswith(
                 f"error: run halted was taken over by another attempt (process {other.process.pid} on "
             )
             assert "Traceback" not in halted.output
             other.wait_for_step(other.step + 50)
             other.process.send_signal(signal.SIGTERM)
-            assert other.finish(60) == 128 + signal.SIGTERM, other.output
+            assert other.finish() == 128 + signal.SIGTERM, other.output
     assert history(workplace, "halted", status="RUNNING")  # how it ends was not the halted one's to say
 
 
@@ -103,10 +103,10 @@ def test_a_stalled_worker_is_reported_with_its_stacks_and_restarted(workplace: P
         training.wait_for_step(7)
         stopped = training.workers()[0]
         os.kill(stopped, signal.SIGSTOP)
-        training.wait_for("has made no step for", seconds=60)
+        training.wait_for("has made no step for")
         # The stack of the other one's thread that trains, wherever in a step it waits: forward, checkpoint, validation.
         assert "mana_dist/train/worker.py" in training.output
-        training.wait_for("resuming after step", seconds=120)
+        training.wait_for("resuming after step")
         assert training.finish() == 0, training.output
     assert sorted(history(workplace, "stalled")) == list(range(1, STEPS + 1))
 
@@ -123,13 +123,13 @@ def test_failures_count_from_the_newest_checkpoint_on(workplace: Path) -> None:
         training.wait_for("counting anew")
         rare = [*arguments, "--run.checkpoint_every", "4000"]
         training.process.send_signal(signal.SIGTERM)
-        assert training.finish(60) == 128 + signal.SIGTERM, training.output
+        assert training.finish() == 128 + signal.SIGTERM, training.output
     with Training(workplace, *rare) as training:
         for number in (1, 2):
             training.wait_for("resuming after step", count=number)
             training.wait_for_step(checkpoint_steps(workplace, "unlucky")[-1] + 1)
             os.kill(training.workers()[0], signal.SIGKILL)
-        assert training.finish(120) == 2, training.output
+        assert training.finish() == 2, training.output
         assert "error: workers failed more often than run.max_failures (1) allows" in training.output
         assert "Traceback" not in training.output
     assert (workplace / "runs" / "unlucky" / "failure.txt").exists()

@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 
 from mana_dist import console
 from mana_dist.errors import run_command
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Else torch's threads, of several processes on a few cores, spend most of the time in busy waiting for each other.
 # Before torch is imported, which reads it then; what the tests start inherits it.
@@ -80,3 +84,16 @@ def cases(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             subprocess.run(["bash", str(script), str(folder)], env={**os.environ, "PATH": path}, check=True)
             (folder / ".whole").touch()
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """A real one, where there is one."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -4,7 +4,6 @@ import glob
 import io
 import os
 import re
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -28,20 +27,8 @@ from tests.serve.page.servers import Work, desk_of, served
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TIMES = "\N{MULTIPLICATION SIGN}"
 SETTINGS = {"precision": "fp32", "threads": 1, "device": "cpu"}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    if BROWSER is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ def main() -> None:
 
     try:
         task, item = pickle.load(sys.stdin.buffer)  # noqa: S301  (from the process that started this one)
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        end_with_parent()
         answer("done", task(item, lambda: answer("step")))
     except Exception as error:
         try:
@@ -85,9 +85,15 @@ def main() -> None:
     os._exit(0)  # C++ libraries may abort at their end
 
 
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()  # returns when the other end is closed, by whatever
-    os._exit(1)
+def end_with_parent() -> None:
+    """End this process, from now on, when the other end of its standard input closes, by whatever."""
+
+    def wait() -> None:
+        while os.read(0, 4096):  # not through Python's buffer, whose lock would be in the way at the process's end
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, name="stdin", daemon=True).start()
 
 
 if __name__ == "__main__":

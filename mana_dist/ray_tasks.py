@@ -138,8 +138,9 @@ def _run_beside(item: str, task: Task, name: Callable[[str], str], cpus: int) ->
             desk.sign(0, frames)
             done = run_in_child(task, item, cpus, step)
             if done is not None:
-                yield done
-                return
+                break
+    if done is not None:
+        yield done
 
 
 class _Desk:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mana_dist import console, storage
+from mana_dist.child_task import end_with_parent
 from mana_dist.config import Config
 from mana_dist.errors import UserError, one_line
 from mana_dist.registry.tracking_uri import failures
@@ -39,7 +40,7 @@ def main() -> None:
     """Do the task, and write its outcome; a user's mistake is an outcome too."""
     console.show()
     task = from_line(sys.stdin.readline())
-    threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
+    end_with_parent()  # without a last checkpoint: the same trial may start again at once
     threading.Thread(target=_end_with_sweep, args=[task.sweep], name="sweep", daemon=True).start()
     begun = time.monotonic()
     try:
@@ -171,12 +172,6 @@ def _send(report: Report) -> None:
     # In one piece: print writes the line's end on its own, and other threads print too.
     sys.stdout.write(f"{report_line(report)}\n")
     sys.stdout.flush()
-
-
-def _end_with_stdin() -> None:
-    while sys.stdin.read(1):
-        pass
-    os._exit(1)  # without a last checkpoint: the same trial may start again at once
 
 
 def _end_with_sweep(sweep: Fence) -> None:

@@ -5,12 +5,11 @@ machine's memory, disk and GPU with the server.
 """
 
 import json
-import os
 import sys
-import threading
 import time
 from typing import Any
 
+from mana_dist.child_task import end_with_parent
 from mana_dist.errors import UserError, one_line
 
 _INTERVAL = 0.2  # seconds between two lines of progress
@@ -18,7 +17,7 @@ _INTERVAL = 0.2  # seconds between two lines of progress
 
 def main(task: dict[str, Any]) -> None:
     """Do the task; its last line holds what came of it, or ``error``."""
-    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    end_with_parent()
     try:
         _say((_upscale if task["kind"] == "upscale" else _look)(task))
     except UserError as error:
@@ -71,12 +70,6 @@ def _upscale(task: dict[str, Any]) -> dict[str, Any]:
 
 def _say(values: dict[str, Any]) -> None:
     print(json.dumps(values), flush=True)
-
-
-def _end_with_the_server() -> None:
-    """The server holds the other end of stdin, which closes however it ends."""
-    os.read(0, 1)
-    os._exit(1)
 
 
 if __name__ == "__main__":

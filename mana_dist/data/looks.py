@@ -37,12 +37,15 @@ class Look(NamedTuple):
 def look_at(frame: NDArray[np.uint8]) -> Look:
     """Return what a frame, uint8 (H, W, 3) RGB, looks like."""
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    return Look(detail(frame), blockiness(grey), blur(grey), picture_hash(grey))
+    return Look(_detail(grey), blockiness(grey), blur(grey), picture_hash(grey))
 
 
 def detail(hr: NDArray[np.uint8]) -> float:
     """Return the mean absolute difference of neighbouring luma pixels of an RGB frame, down and across; grey levels."""
-    grey = cv2.cvtColor(hr, cv2.COLOR_RGB2GRAY)
+    return _detail(cv2.cvtColor(hr, cv2.COLOR_RGB2GRAY))
+
+
+def _detail(grey: _Grey) -> float:
     down, across = (grey[1:], grey[:-1]), (grey[:, 1:], grey[:, :-1])
     return sum(cv2.norm(*pair, cv2.NORM_L1) / max(1, pair[0].size) for pair in (down, across)) / 2
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from mana_dist.evaluate.protocol import Protocol
+from mana_dist.evaluate.report import html, plots
 from mana_dist.evaluate.results import ClipScores, Evaluation, Example, Scores
 from mana_dist.metrics import psnr, psnr_y, ssim, ssim_y
 from mana_dist.pictures import Region
@@ -52,3 +53,8 @@ def example(name: str, methods: int, difference: float = 1.0, side: int = 32) ->
         for length, level in [(side // 4, 10), (side, 200), *((side, level) for level in levels)]
     )
     return Example(name, 2, Region(8, 4, side, side, difference), lr, hr, outputs)
+
+
+def page_of(found: Evaluation) -> str:
+    """The report's page, with the plots."""
+    return html.page(found, plots.svgs(found))

@@ -12,9 +12,9 @@ from mana_dist.evaluate import report
 from mana_dist.evaluate.evaluation_run import values
 from mana_dist.evaluate.motion import flow_back
 from mana_dist.evaluate.promote import parse_condition
-from mana_dist.evaluate.report import html, markdown
+from mana_dist.evaluate.report import markdown
 from mana_dist.evaluate.results import Scores, mean
-from tests.evaluate.evaluations import clip, evaluation, scores
+from tests.evaluate.evaluations import clip, evaluation, page_of, scores
 from tests.evaluate.footage import Frames, evaluate, frames_of, mean_of, write_folder
 
 HEADING = "flicker (grey levels) ↓"
@@ -111,7 +111,7 @@ def flickering(psnr: float, value: float | None) -> Scores:
 
 def test_tables_mark_the_smallest_and_have_no_column_where_no_clip_has_one() -> None:
     without = evaluation(("bicubic", "MANA"), clip("a", flickering(20, None), flickering(21, None)))
-    assert "flicker" not in report.table(without) + markdown.report(without, []) + html.page(without)
+    assert "flicker" not in report.table(without) + markdown.report(without, []) + page_of(without)
     taken = evaluation(
         ("bicubic", "MANA"),
         clip("a", flickering(20, 2.5), flickering(21, 1.5)),
@@ -120,7 +120,7 @@ def test_tables_mark_the_smallest_and_have_no_column_where_no_clip_has_one() -> 
     head, _, bicubic, mana = ([cell.strip() for cell in row.split("|")] for row in report.table(taken).split("\n")[2:6])
     place = head.index(HEADING)
     assert (bicubic[place], mana[place]) == ("_2.50_", "**1.50**")
-    assert HEADING.replace(" (", "&nbsp;(").replace(" ↓", "&nbsp;↓") in html.page(taken)
+    assert HEADING.replace(" (", "&nbsp;(").replace(" ↓", "&nbsp;↓") in page_of(taken)
 
 
 def test_mlflow_and_conditions_know_it() -> None:

@@ -5,7 +5,6 @@ import html.parser
 import io
 import math
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +16,11 @@ from PIL import Image
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.evaluate.report import html as report_html
 from mana_dist.evaluate.results import Evaluation
-from tests.evaluate.evaluations import HOSTILE, clip, evaluation, example, scores
+from tests.evaluate.evaluations import HOSTILE, clip, evaluation, example, page_of, scores
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TIMES = "\N{MULTIPLICATION SIGN}"
 VOID = {"meta", "img", "input", "br"}
 
@@ -67,7 +65,7 @@ def several() -> Evaluation:
 
 
 def test_nothing_is_fetched_and_only_the_pages_own_script_may_run() -> None:
-    text = report_html.page(several())
+    text = page_of(several())
     page = Reader(text)
     assert not page.all("link")
     for _, attributes in page.elements:
@@ -87,7 +85,7 @@ def test_hostile_names_are_text() -> None:
         examples=(example(HOSTILE, 2),),
         top_motion=(HOSTILE,),
     )
-    text = report_html.page(hostile)
+    text = page_of(hostile)
     text.encode()
     page = Reader(text)
     assert len(page.all("script")) == 1
@@ -96,7 +94,7 @@ def test_hostile_names_are_text() -> None:
 
 
 def test_pictures_are_the_examples_most_different_first() -> None:
-    page = Reader(report_html.page(several()))
+    page = Reader(page_of(several()))
     levels = []
     for picture in page.all("img"):
         with Image.open(io.BytesIO(base64.b64decode(picture["src"].split(",")[1]))) as image:
@@ -107,20 +105,20 @@ def test_pictures_are_the_examples_most_different_first() -> None:
         ("MANA", 32, [60] * 3),
         ("HR", 32, [200] * 3),
     ]
-    headings = re.findall(r"<h3><bdi>(clip \d+)</bdi>", report_html.page(several()))
+    headings = re.findall(r"<h3><bdi>(clip \d+)</bdi>", page_of(several()))
     assert headings == ["clip 10", "clip 1", "clip 2"]
 
 
 def test_without_the_bicubic_method_its_picture_is_made_from_the_lr_crop() -> None:
     found = example("a", 1)
-    page = Reader(report_html.page(evaluation(("MANA",), clip("a", scores(20)), examples=(found,))))
+    page = Reader(page_of(evaluation(("MANA",), clip("a", scores(20)), examples=(found,))))
     assert [picture["alt"] for picture in page.all("img")] == ["LR", "LR, bicubic", "MANA", "HR"]
     with Image.open(io.BytesIO(base64.b64decode(page.all("img")[1]["src"].split(",")[1]))) as image:
         np.testing.assert_array_equal(np.asarray(image), bicubic_upsample(found.lr))
 
 
 def test_every_choice_and_note_and_footnote_stands_in_the_page() -> None:
-    text = " ".join(Reader(report_html.page(several())).texts)
+    text = " ".join(Reader(page_of(several())).texts)
     for expected in ("BT.601", "degradation version", "11x11", "s3://bucket/*.mp4", "not available: no trunk"):
         assert expected in text
     assert "cropped from 961x540 to 960x540: " in text
@@ -134,31 +132,20 @@ def test_a_page_of_many_methods_and_clips_stays_below_ten_megabytes() -> None:
     for found in noisy:  # noise: no picture's file is larger
         found.outputs[:] = list(random.integers(0, 256, (10, 160, 160, 3), dtype=np.uint8))
     clips = [clip(f"clip {number}", *(scores(20 + number % 9) for _ in methods)) for number in range(1000)]
-    text = report_html.page(evaluation(methods, *clips, examples=tuple(noisy)))
+    text = page_of(evaluation(methods, *clips, examples=tuple(noisy)))
     assert len(text.encode()) < 10_000_000
     assert 2 <= text.count('<article class="example">') <= report_html.EXAMPLES_SHOWN
     assert "800 clips more" in text
 
 
 def test_no_examples() -> None:
-    assert "No pictures were kept" in report_html.page(evaluation(("bicubic",), clip("a", scores(20))))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    if BROWSER is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield started
-        started.close()
+    assert "No pictures were kept" in page_of(evaluation(("bicubic",), clip("a", scores(20))))
 
 
 @pytest.fixture
 def opened(browser: "Browser", tmp_path: Path) -> Iterator["Page"]:
     """The page of ``several()``, opened from its file; at the end it must have complained of nothing."""
-    (tmp_path / "report.html").write_text(report_html.page(several()), "utf-8")
+    (tmp_path / "report.html").write_text(page_of(several()), "utf-8")
     page = browser.new_page(viewport={"width": 1300, "height": 900})
     said: list[str] = []
     requested: list[str] = []
@@ -294,7 +281,7 @@ def test_dark_and_print(opened: "Page") -> None:
 
 
 def test_without_scripts_the_page_is_still_complete(browser: "Browser", tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text(report_html.page(several()), "utf-8")
+    (tmp_path / "report.html").write_text(page_of(several()), "utf-8")
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((tmp_path / "report.html").as_uri())
@@ -308,7 +295,7 @@ def test_hostile_names_do_nothing_in_the_browser(browser: "Browser", tmp_path: P
     hostile = evaluation(
         ("bicubic", HOSTILE), clip(HOSTILE, scores(20), scores(21), note=HOSTILE), examples=(example(HOSTILE, 2),)
     )
-    (tmp_path / "report.html").write_text(report_html.page(hostile), "utf-8")
+    (tmp_path / "report.html").write_text(page_of(hostile), "utf-8")
     page = browser.new_page()
     happened: list[str] = []
     page.on("dialog", lambda dialog: happened.append(dialog.message))

@@ -14,14 +14,14 @@ from mana_dist.data.degradation import BI, degrade
 from mana_dist.evaluate import report
 from mana_dist.evaluate.evaluation_run import values
 from mana_dist.evaluate.neighbours import Sample, SampledFrame, mean_gain, sampled_clips
-from mana_dist.evaluate.report import html, markdown
+from mana_dist.evaluate.report import markdown
 from mana_dist.evaluate.results import Scores, mean
 from mana_dist.evaluate.scored_clips import Clip
 from mana_dist.evaluate.subset import ALL
 from mana_dist.model import Mana
 from mana_dist.model.match_error import match_error
 from mana_dist.registry import model_folder
-from tests.evaluate.evaluations import clip, evaluation, scores
+from tests.evaluate.evaluations import clip, evaluation, page_of, scores
 from tests.evaluate.footage import CONFIG, Frames, evaluate, frames_of, mean_of, write_folder
 
 WRITTEN = "neighbour_gain"
@@ -173,7 +173,7 @@ def test_files_and_mlflow_have_it_where_it_was_taken() -> None:
 def test_tables_have_a_column_of_it_where_it_was_taken() -> None:
     heading = "neighbour gain (dB)"
     without = evaluation(("bicubic", "MANA"), clip("a", scores(20), scores(21)))
-    assert heading not in report.table(without) + markdown.report(without, []) + html.page(without)
+    assert heading not in report.table(without) + markdown.report(without, []) + page_of(without)
     taken = evaluation(
         ("bicubic", "MANA"),
         clip("a", scores(20), gained(21, -0.0004)),
@@ -188,6 +188,6 @@ def test_tables_have_a_column_of_it_where_it_was_taken() -> None:
     matched = clip("a", scores(20), replace(scores(21), sampled={"match_error": 3.456}))
     head, _, bicubic, mana = report.table(evaluation(("bicubic", "MANA"), matched)).split("\n")[2:6]
     assert [line.split("|")[-2].strip() for line in (head, bicubic, mana)] == ["match error", "\N{EN DASH}", "3.46"]
-    page = html.page(taken)
+    page = page_of(taken)
     assert page.count("neighbour gain&nbsp;(dB)</th>") == 2
     assert '<th colspan="8" scope="rowgroup">' in page

@@ -37,11 +37,12 @@ def publish(out: str, evaluation: Evaluation) -> list[str]:
     if examples:
         rows = [_row(example, evaluation.methods) for example in examples[:ROWS_SHOWN]]
         shown.append(("side by side", PICTURE_FILE, pictures.to_png(pictures.column(rows))))
+    svgs = plots.svgs(evaluation)
     names = {plots.GAIN: GAIN_FILE, plots.PSNR: PSNR_FILE}
-    shown += [(what, names[what], standalone(svg)) for what, svg in plots.svgs(evaluation).items()]
+    shown += [(what, names[what], standalone(svg)) for what, svg in svgs.items()]
     text = markdown.report(evaluation, [(what, name) for what, name, _ in shown])
     files = [(name, data) for _, name, data in shown]
-    files += [(MARKDOWN_FILE, text.encode()), (PAGE_FILE, html.page(evaluation).encode())]
+    files += [(MARKDOWN_FILE, text.encode()), (PAGE_FILE, html.page(evaluation, svgs).encode())]
     for name, data in files:
         storage.write_bytes(storage.join(out, name), data)
     return [storage.join(storage.resolve(out), name) for name, _ in reversed(files)]

@@ -24,11 +24,12 @@ ROWS_SHOWN = 2000
 NAMES_SHOWN = 20
 
 
-def page(evaluation: Evaluation) -> str:
+def page(evaluation: Evaluation, svgs: Mapping[str, str]) -> str:
     """Return the whole page.
 
     Args:
         evaluation: of at least one clip; its names may hold anything.
+        svgs: its plots, as :func:`mana_dist.evaluate.report.plots.svgs` gives them.
 
     Returns:
         HTML that can be written as UTF-8; at most about 10 MB where crops are of some hundred pixels a side.
@@ -38,7 +39,7 @@ def page(evaluation: Evaluation) -> str:
         _summary(evaluation),
         [
             Section("Results", _results(evaluation)),
-            Section("Plots", _plots(evaluation)),
+            Section("Plots", _plots(evaluation, svgs)),
             Section("Where the methods differ most", _examples(evaluation), "Crops"),
             Section("Clips", _clips(evaluation) + _notes(evaluation)),
             Section("Protocol", _protocol(evaluation.protocol)),
@@ -110,7 +111,7 @@ def _table_of(caption: str, entries: Sequence[Mapping[str, str]]) -> str:
     return scrollable(caption, f'<table class="entries">{heading}<tbody>{rows}</tbody></table>') if rows else ""
 
 
-def _plots(evaluation: Evaluation) -> str:
+def _plots(evaluation: Evaluation, svgs: Mapping[str, str]) -> str:
     missing = [clip for clip in evaluation.clips if clip.motion is None]
     without = f" {count(len(missing), 'clip')} of a single frame left out." if missing else ""
     less = len(evaluation.clips) > plots.CLIPS_SHOWN
@@ -119,7 +120,7 @@ def _plots(evaluation: Evaluation) -> str:
         plots.GAIN: f"PSNR gain over bicubic against motion. A point per clip and method.{without}",
         plots.PSNR: f"PSNR per clip.{which}",
     }
-    shown = [figure(captions[what], svg) for what, svg in plots.svgs(evaluation).items()]
+    shown = [figure(captions[what], svg) for what, svg in svgs.items()]
     return f'<div class="plots">{"".join(shown)}</div>' if shown else "<p>No finite PSNR to plot.</p>"
 
 

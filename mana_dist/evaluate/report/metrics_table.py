@@ -174,7 +174,8 @@ def paired_differences(evaluation: Evaluation) -> list[str]:
         leads = [lead for pair in pairs if (lead := gain(*pair)) is not None]
         if other == best or len(leads) < LEAST_CLIPS or not any(leads):
             continue
-        interval = bootstrap((leads,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
+        drawn = bootstrap((leads,), np.mean, n_resamples=2000, batch=200, method="percentile", rng=0)
+        interval = drawn.confidence_interval
         notes.append(
             f"{evaluation.methods[best]} against {name}, PSNR clip by clip: {signed(float(np.mean(leads)))} dB "
             f"({signed(interval.low)} to {signed(interval.high)} dB in 95 % of resamplings of the {len(leads)} clips)"

@@ -25,7 +25,7 @@ from tests.serve.models import CONFIG, tiny_model
 from tests.serve.page.servers import Work, desk_of, served
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 SETTINGS = {"precision": "fp32", "threads": 1, "device": "cpu"}
@@ -217,6 +217,17 @@ def test_two_people_see_their_places_and_come_back_to_their_clips(browser: "Brow
         people[1].get_by_role("link", name="Download").wait_for()
         for page in people:
             page.context.close()
+
+
+def test_a_clip_may_come_before_the_server_has_told_its_limits(opened: "Page", work: Work, place: Path) -> None:
+    def choose_first(route: "Route") -> None:
+        opened.locator("#file").set_input_files(place / "clip.mp4")
+        route.continue_()
+
+    opened.route("**/page/about", choose_first)
+    with desk_of(work).start_threads() as desk, served(desk) as url:
+        opened.goto(url)
+        opened.get_by_text(f"48 {TIMES} 32, 6 frames").wait_for()
 
 
 def test_what_cannot_be_taken_gets_its_line(opened: "Page", work: Work, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from mana_dist.data.degradation import BI, degrade
 from mana_dist.data.manifest import load_manifest
 from mana_dist.errors import UserError
 from mana_dist.ingest.__main__ import main
@@ -141,6 +142,30 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
         assert (other[0], other[2]) == (0, "")
         assert "ingest:" not in other[1]
     assert {path: path.stat().st_mtime_ns for path in finished} == written, "a finished unit was done again"
+    assert tree(out) == tree(undisturbed)
+
+
+@pytest.mark.cluster(seconds=40)
+@pytest.mark.parametrize("kind", ["BD", "real", "pairs"])
+def test_killed_it_goes_on_to_the_same_bytes_with_any_degradation(
+    tmp_path: Path, kind: str, left_behind: list[psutil.Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in range(4):
+        frames = noise_frames(50, 96, 128, seed=part)
+        write_video(tmp_path / "films" / "HR" / f"{part}.mp4", frames, keyframes=10)
+        if kind == "pairs":
+            write_video(tmp_path / "films" / "LR" / f"{part}.mp4", degrade(frames, BI), keyframes=7)
+    sources = ["--source", str(tmp_path / "films"), "--segment-frames", "20"]
+    sources += ["--pairs"] if kind == "pairs" else ["--degradation", kind]
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
+    with monkeypatch.context() as patched:
+        without_ray(patched)
+        main([*sources, "--out", str(undisturbed)])
+    left_behind += kill_when_recorded((*sources, "--out", out), out / ".work", 2, tmp_path / "held", 3)
+    recorded = len(list((out / ".work").glob("*.json")))
+    assert not (out / "manifest.json").exists()
+    result = run_command_line(*sources, "--out", out)
+    assert f"{recorded} of " in result.stdout, result.stderr
     assert tree(out) == tree(undisturbed)
 
 

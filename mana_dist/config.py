@@ -23,7 +23,7 @@ from mana_dist.schedule_config import StageConfig as StageConfig  # noqa: PLC041
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-PRESETS = ("tiny", "small", "paper")
+PRESETS = ("tiny", "small", "paper", "finetune")
 # Options that all commands spell alike, and the keys that they set here.
 _ALIASES = {
     "--device": "--run.device",
@@ -264,7 +264,7 @@ def parse(arguments: Sequence[str], prog: str = "mana train") -> Config:
 
 
 def preset(name: str) -> Config:
-    """Return the configuration of a preset, ``tiny``, ``small`` or ``paper``.
+    """Return the configuration of a preset, ``tiny``, ``small``, ``paper`` or ``finetune``.
 
     Raises:
         UserError: there is none of that name.

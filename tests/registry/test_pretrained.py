@@ -40,6 +40,12 @@ def test_its_network_is_that_of_the_configuration_in_the_repository() -> None:
     )
 
 
+def test_a_fine_tuning_goes_on_with_its_network() -> None:
+    finetune = configuration.preset("finetune")
+    assert finetune.run.init == "pretrained"
+    assert finetune.model == model_folder.load("pretrained")[1].model
+
+
 def test_its_files_are_few_and_small() -> None:
     files = {path.name: path.stat().st_size for path in Path(pretrained.folder()).iterdir()}
     assert set(files) == {"card.md", "config.yaml", "model.safetensors"}

@@ -12,6 +12,7 @@ from torch import Tensor
 from mana_dist.config import Config
 from mana_dist.console import log
 from mana_dist.errors import UserError, redacted
+from mana_dist.model.grow import grown
 from mana_dist.model.mana import initial_weights
 from mana_dist.registry import model_folder
 from mana_dist.train import run_record
@@ -130,7 +131,19 @@ def _another(config: Config, record: RunRecord, now: str) -> UserError:
 
 
 def _fitting(config: Config, loaded: model_folder.Loaded) -> dict[str, Tensor]:
-    """Return a run's first weights: the model's where name and shape fit, else drawn as without it; logs which."""
+    """Return a run's first weights: the model's where name and shape fit, else drawn as without it; logs which.
+
+    A network that is wider or deeper, and otherwise the model's, begins as the model.
+    """
+    larger = grown(loaded.model, config.model, config.run.seed)
+    if larger is not None:
+        there, here = (
+            f"{sizes.channels} channels, {sizes.encoder_blocks} and {sizes.decoder_blocks} blocks"
+            for sizes in (loaded.model.config, config.model)
+        )
+        begun = f"grown from {there} to {here}, as which it computes the same"
+        log.info(f"starting from {redacted(str(config.run.init))} (SHA-256 {loaded.sha256[:12]}): {begun}")
+        return larger
     theirs, ours = loaded.model.state_dict(), initial_weights(config.model, config.run.seed)
     taken = {name: theirs[name] for name in ours if name in theirs and theirs[name].shape == ours[name].shape}
     model = redacted(str(config.run.init))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mana_dist.config import Config
 from mana_dist.errors import UserError
+from mana_dist.model import Mana
 from mana_dist.model.mana import initial_weights
 from mana_dist.registry import model_folder
 from mana_dist.train import ray_fit, run_record, run_training, starting_weights
@@ -90,6 +91,28 @@ def test_what_does_not_fit_starts_anew_and_is_listed_in_one_line(
     left = [name for name in weights if name not in own]
     assert f"; these start anew: memory.bank (4x6 there, 4x4 here); these of it are left out: {left[0]}" in line
     assert "\n" not in line
+
+
+def test_a_wider_and_deeper_network_begins_as_the_model(
+    config: Config, tmp_path: Path, begun: list[TrainState | None], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    smaller = dataclasses.replace(config.model, attention="none", memory_slots=0)
+    trained = {name: torch.rand_like(tensor) / 4 for name, tensor in initial_weights(smaller, 5).items()}
+    folder = str(tmp_path / "first")
+    model_folder.save(folder, trained, dataclasses.replace(config, model=smaller))
+    wanted = dataclasses.replace(smaller, channels=2 * smaller.channels, decoder_blocks=smaller.decoder_blocks + 1)
+    run_training.train(begins_with(dataclasses.replace(config, model=wanted), folder))
+    (state,) = begun
+    assert state is not None
+    network = Mana(wanted)
+    network.load_state_dict(dict(state.weights))
+    frames = torch.rand(1, wanted.frames, 3, 16, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(network(frames), model_folder.load(folder)[0](frames))
+    (line,) = [message for message in caplog.messages if message.startswith("starting from")]
+    assert f"grown from {smaller.channels} channels, " in line
+    assert f" to {wanted.channels} channels, " in line
 
 
 def test_a_model_that_cannot_be_used_is_refused_before_anything_begins(

@@ -13,6 +13,7 @@ from mana_dist.config import Config
 from mana_dist.data.manifest import load_manifest
 from mana_dist.data.mixture import Dataset, Mixture
 from mana_dist.errors import redacted
+from mana_dist.progress import count
 from mana_dist.registry.inputs import dataset_input
 from mana_dist.train.run_record import run_folder
 from mana_dist.train.schedule import stages
@@ -90,12 +91,12 @@ def _input(context: str, dataset: Dataset) -> "DatasetInput":
 
 def _note(config: Config, mixture: Mixture) -> str:
     model = config.model
-    samples = sum(dataset.manifest.samples for dataset in mixture)
-    clips = sum(dataset.manifest.clips for dataset in mixture)
+    samples = count(sum(dataset.manifest.samples for dataset in mixture), "sample")
+    clips = count(sum(dataset.manifest.clips for dataset in mixture), "clip")
     planned = ", ".join(f"stage {stage.number}: {stage.stop - stage.start}" for stage in stages(config))
     return redacted(
         f"Training of an x{model.scale} model (attention `{model.attention}`, {model.channels} channels, windows of "
-        f"{model.frames} frames) on {samples:,} samples of {clips} clips; steps: {planned}.\n\n"
+        f"{model.frames} frames) on {samples} of {clips}; steps: {planned}.\n\n"
         f"Everything of the run is in `{run_folder(config)}`. If it ended early, the same command with "
         f"`--run.name {config.run.name}` goes on with it."
     )

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.cluster(seconds=300), pytest.mark.skipif(bool(unavaila
 
 
 def ingest_and_upscale(cluster: Nodes, folder: Path) -> None:
-    """Two clips into samples, a third that is too small refused; two videos upscaled, a third is none."""
+    """Two clips become samples, a third is too small and refused; two videos are upscaled."""
     for name in ("a", "b"):
         write_video(folder / "clips" / f"{name}.mp4", moving_frames(12))
     write_video(folder / "clips" / "small.mp4", moving_frames(12, 32, 32))

@@ -37,6 +37,7 @@ class UnitLines:
         self._left = sum(work for name, work in self._work.items() if name not in done)
         self._done_work = 0
         self._frames = self._samples = 0
+        self._all_work = max(sum(self._work.values()), 1)
         self._begun = self._printed = time.monotonic()
 
     def add(self, result: UnitResult) -> None:
@@ -52,6 +53,11 @@ class UnitLines:
         if self._total <= _EVERY_LINE or noted or now - self._printed > _SECONDS or self._number == self._total:
             log.info(f"[{self._number}/{self._total}] {self._news(result)}; {self._rate(now)}")
             self._printed = now
+
+    @property
+    def done_ratio(self) -> float:
+        """Share of the work that is done, with what earlier runs did."""
+        return 1 - (self._left - self._done_work) / self._all_work
 
     def _rate(self, now: float) -> str:
         elapsed = max(now - self._begun, 1e-9)

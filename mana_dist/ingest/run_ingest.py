@@ -1,5 +1,6 @@
 """An ingest from its sources to the finished dataset."""
 
+import os
 import shlex
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -21,6 +22,7 @@ from mana_dist.ingest.progress_lines import UnitLines
 from mana_dist.ingest.sources_table import SourceRow
 from mana_dist.ingest.units import Unit, UnitResult
 from mana_dist.progress import count
+from mana_dist.ray_metrics import RayMetrics
 from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease
 from mana_dist.video.frame_names import parse_frame_range
@@ -212,14 +214,27 @@ def _run(planned: Sequence[Unit], part: _Part, settings: SampleSettings, held: L
     lines = UnitLines(planned, settings, clips=clips, done=done, there=part.there)
     results = list(done.values())
     left = [unit for unit in planned if unit.name not in done]
-    for result in unit_tasks.run(left, out, settings, held.fence):
-        held.heed()
-        if result.fatal:
-            held.check()
-            raise UserError(f"{result.failure}; mend it, and the same command goes on where this one stopped")
-        results.append(result)
-        lines.add(result)
+    with RayMetrics(dataset=os.path.basename(out.rstrip("/"))) as metrics:
+        for result in unit_tasks.run(left, out, settings, held.fence):
+            held.heed()
+            if result.fatal:
+                held.check()
+                raise UserError(f"{result.failure}; mend it, and the same command goes on where this one stopped")
+            results.append(result)
+            lines.add(result)
+            _show(result, lines.done_ratio, metrics)
     return results
+
+
+def _show(result: UnitResult, done_ratio: float, metrics: RayMetrics) -> None:
+    """Let a unit's result be seen on the cluster; a part of a long video is no clip of its own."""
+    whole = result.clips if result.name == result.group else ()
+    metrics.add("mana_ingest_clips_total", len(whole))
+    metrics.add("mana_ingest_refused_total", sum(bool(clip.reason) for clip in whole))
+    metrics.add("mana_ingest_frames_total", sum(clip.frames for clip in result.clips))
+    metrics.add("mana_ingest_samples_total", sum(shard.rows for shard in result.shards))
+    metrics.add("mana_ingest_bytes_total", sum(shard.bytes for shard in result.shards))
+    metrics.set("mana_ingest_done_ratio", done_ratio)
 
 
 def _check_usable(part: _Part, options: IngestOptions) -> None:

@@ -218,7 +218,7 @@ def _train_model(
     from mana_dist.train.checkpoints.history import Checkpoints
     from mana_dist.train.tracking.observer import Observer
 
-    observer = Observer(tracker, str(config.run.name))
+    observer = Observer(tracker, config, alone=part is None)
 
     def see(event: Event) -> None:
         if held.is_lost:

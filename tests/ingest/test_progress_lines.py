@@ -34,6 +34,7 @@ def test_time_left_counts_only_what_is_left(clock: list[float], capsys: pytest.C
     lines = UnitLines(planned, SETTINGS, clips=10, done={unit.name for unit in planned[:8]}, there=0)
     clock[0] = 60.0
     lines.add(result(planned[8], 3))
+    assert lines.done_ratio == pytest.approx(0.9)
     told = capsys.readouterr().out
     assert "8 of 10 tasks were done before it was stopped" in told
     assert "[9/10] 8: 3 samples; " in told

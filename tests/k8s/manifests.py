@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,22 @@ def copy_with(folder: Path, file: str, old: str, new: str) -> Path:
     return copy
 
 
+@functools.cache
+def with_components(overlay: str) -> str:
+    """The overlay with the components for logs and monitoring, put where k8s/README.md says."""
+    last = "  - ../../components/cluster-everywhere\n"
+    with tempfile.TemporaryDirectory() as folder:
+        more = "".join(f"  - ../../components/{name}\n" for name in ("logs", "monitoring"))
+        done = kustomize(overlay, copy_with(Path(folder), f"overlays/{overlay}/kustomization.yaml", last, more + last))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def core_errors(text: str) -> list[str]:
     """What is wrong with Kubernetes' own kinds in ``text``, by the newest schemas, unknown fields included."""
     errors = []
     for document in parsed(text):
-        if document["apiVersion"].startswith("ray.io/"):
+        if document["apiVersion"].startswith(("ray.io/", "monitoring.coreos.com/")):
             continue
         try:
             kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
@@ -109,8 +121,15 @@ def _kuberay_validator() -> tuple[Callable[[Document, Any], list[str]], Any]:
 
 def cluster_specs(overlay: str) -> Iterator[tuple[str, Document]]:
     """The name and the Ray cluster of everything that has one."""
+    yield from clusters_in(documents(overlay))
+
+
+def clusters_in(documents: Iterable[Document]) -> Iterator[tuple[str, Document]]:
+    """The same of any documents."""
     places = {"RayCluster": (), "RayJob": ("rayClusterSpec",), "RayService": ("rayClusterConfig",)}
-    for document in of_kind(overlay, *places):
+    for document in documents:
+        if document["kind"] not in places:
+            continue
         spec = document["spec"]
         for key in places[document["kind"]]:
             spec = spec[key]

@@ -1,5 +1,6 @@
 """A Ray cluster of this machine, started from the command line, each node with processes of its own."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -58,6 +59,22 @@ class Nodes:
     def driver_environment(self) -> dict[str, str]:
         """What a driver needs to join the cluster."""
         return {**self.environment, "RAY_ADDRESS": self.address}
+
+    @property
+    def folder(self) -> str:
+        """Ray's folder of temporary files."""
+        return self._folder
+
+    def processes(self, title: str) -> list[int]:
+        """Ids of the cluster's processes whose title begins with ``title``."""
+        mark = f"RAY_AUTH_TOKEN={self.environment['RAY_AUTH_TOKEN']}".encode()
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                is_ours = mark in (entry / "environ").read_bytes().split(b"\0")
+                if is_ours and (entry / "cmdline").read_bytes().startswith(title.encode()):
+                    found.append(int(entry.name))
+        return found
 
     def add(self, cpus: int) -> "subprocess.Popen[bytes]":
         """One more node, once it has joined."""

@@ -1,5 +1,6 @@
 """The observer of a training: it passes events to the console, MLflow, Ray's metrics and the summary."""
 
+from mana_dist.config import Config
 from mana_dist.errors import one_line
 from mana_dist.train.tracking import console_lines
 from mana_dist.train.tracking.events import Event
@@ -13,12 +14,13 @@ class Observer:
 
     Args:
         tracker: the MLflow run.
-        run_name: distinguishes Ray's metrics of several runs.
+        config: the run.
+        alone: see :class:`mana_dist.train.tracking.gauges.Gauges`.
     """
 
-    def __init__(self, tracker: Tracker, run_name: str) -> None:
+    def __init__(self, tracker: Tracker, config: Config, *, alone: bool = True) -> None:
         self._tracker = tracker
-        self._gauges = Gauges(run_name)
+        self._gauges = Gauges(config, alone=alone)
         self._summary = Summary()
 
     def see(self, event: Event) -> None:
@@ -30,7 +32,8 @@ class Observer:
                 console_lines.say(f"warning: {type(event).__name__} is not tracked: {one_line(error)}"[:500])
 
     def close(self) -> None:
-        """Print the summary."""
+        """Print the summary, and show no more metrics."""
+        self._gauges.close()
         for line in self._summary.lines():
             console_lines.say(line)
 

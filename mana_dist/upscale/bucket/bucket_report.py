@@ -45,6 +45,11 @@ class SegmentLines:
             log.info(f"[{self._number}/{self._total}] {video.label(segment)}; {self._rate(now)}")
             self._printed = now
 
+    @property
+    def done_ratio(self) -> float:
+        """Share of the frames to do that are done."""
+        return self._frames / max(self._left, 1)
+
     def _rate(self, now: float) -> str:
         rate = self._frames / max(now - self._begun, 1e-9)
         line = f"{self._frames} frames, {rate:.2f} frames/s"

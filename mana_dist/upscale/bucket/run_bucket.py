@@ -1,6 +1,7 @@
 """Upscaling of many videos, from the sources to the report."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from mana_dist.footage.expand import Clip, expand
 from mana_dist.model.precision import PrecisionChoice
 from mana_dist.model_names import is_folder
 from mana_dist.progress import count
+from mana_dist.ray_metrics import RayMetrics
 from mana_dist.registry import model_folder, pretrained, versions
 from mana_dist.registry.tracking_uri import resolve_tracking_uri
 from mana_dist.storage import lease
@@ -181,14 +183,16 @@ def _work(
     for output, failure in failures.items():
         if failure.rejected:
             records.forget(output)  # here alone: segments that were finished show that later trouble may pass
-    for video, found in _made(videos, records, recipe, options):
-        held.check_lately()
-        if isinstance(found, Failure):
-            failures.setdefault(video.output, found)
-        else:
-            records.save(video.output, found)
-            log_result(video.output, found)
-            results.append((video.output, found))
+    with RayMetrics(results=os.path.basename(options.out.rstrip("/"))) as metrics:
+        for video, found in _made(videos, records, recipe, options, metrics):
+            held.check_lately()
+            if isinstance(found, Failure):
+                metrics.add("mana_upscale_failed_videos_total", int(video.output not in failures))
+                failures.setdefault(video.output, found)
+            else:
+                records.save(video.output, found)
+                log_result(video.output, found)
+                results.append((video.output, found))
     refused, failed = (
         [Rejected(output.source, failure.reason) for output, failure in failures.items() if failure.rejected is kind]
         for kind in (True, False)
@@ -210,7 +214,7 @@ def _look(
 
 
 def _made(
-    videos: Sequence[Video], records: ResultRecords, recipe: Recipe, options: BucketOptions
+    videos: Sequence[Video], records: ResultRecords, recipe: Recipe, options: BucketOptions, metrics: RayMetrics
 ) -> Iterator[tuple[Video, Summary | Failure]]:
     """Yield all videos as they are finished, or failed."""
     if not videos:
@@ -234,6 +238,9 @@ def _made(
     for video, segment, failure in stages.upscale(jobs, recipe, count_of_workers, options.cpus):
         if failure is None:
             lines.add(video, segment)
+            metrics.add("mana_upscale_segments_total")
+            metrics.add("mana_upscale_frames_total", video.frames(segment))
+            metrics.set("mana_upscale_done_ratio", lines.done_ratio)
             left[video.output.key] -= 1
             if not left[video.output.key]:
                 joins.start(video)

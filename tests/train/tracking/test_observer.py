@@ -2,17 +2,32 @@
 
 import dataclasses
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mana_dist.train.tracking.events import Checkpointed, Event, Failed, Progress, Stalled, Started, Validated
-from mana_dist.train.tracking.gauges import figures
+from mana_dist import config as configuration
+from mana_dist import ray_metrics
+from mana_dist.train.tracking.events import (
+    Checkpointed,
+    Event,
+    Failed,
+    Progress,
+    Stalled,
+    Started,
+    Stopped,
+    Validated,
+)
+from mana_dist.train.tracking.gauges import Gauges, figures
 from mana_dist.train.tracking.observer import Observer
 from mana_dist.train.tracking.summary import Summary
 
 PICTURE = np.zeros((1, 1, 3), np.uint8)
+CONFIG = configuration.parse(
+    ["--data.path", "x", "--data.batch_size", "5", "--run.name", "mine", "--run.checkpoint_every", "6"]
+)
 
 
 def progress(step: int) -> Progress:
@@ -67,16 +82,18 @@ def test_figures_for_ray() -> None:
     found = figures(progress(50))
     assert found["mana_train_loss"] == 0.375
     assert found["mana_train_gradient_norm"] == 2.0
-    assert found["mana_train_peak_share"] == 0.5
+    assert found["mana_train_mfu_ratio"] == 0.5
+    assert found["mana_train_flops"] == 3e12
     assert figures(Checkpointed(50, 3.0, 1.0)) == {
+        "mana_train_checkpoint_step": 50.0,
         "mana_train_checkpoint_seconds": 3.0,
         "mana_train_checkpoint_wait_seconds": 1.0,
     }
     assert figures(Stalled(1, 2.0, "")) == {}
     validated = Validated(60, 30.0, 0.9, 28.0, 0.8, PICTURE)
-    assert figures(validated) == {"mana_validation_psnr": 30.0, "mana_validation_ssim": 0.9}
+    assert figures(validated) == {"mana_validation_psnr_decibels": 30.0, "mana_validation_ssim": 0.9}
     gained = dataclasses.replace(validated, neighbour_gain=0.25)
-    assert figures(gained) == {**figures(validated), "mana_validation_neighbour_gain": 0.25}
+    assert figures(gained) == {**figures(validated), "mana_validation_neighbour_gain_decibels": 0.25}
 
 
 class FakeTracker:
@@ -90,11 +107,10 @@ class FakeTracker:
             raise self._error
 
 
-class FakeGauge:
-    """Ray's, as far as it is used; without a cluster the real one records nothing that could be asked for."""
+class FakeMetric:
+    """Ray's gauge or counter, as far as it is used; without a cluster the real ones record nothing to ask for."""
 
     values: dict[str, list[float]] = {}  # noqa: RUF012
-    tags: dict[str, dict[str, str]] = {}  # noqa: RUF012
 
     def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
         assert description
@@ -103,40 +119,67 @@ class FakeGauge:
         assert name not in self.values  # Ray warns of a metric made twice
         self.values[name] = []
 
-    def set_default_tags(self, tags: dict[str, str]) -> None:
-        self.tags[self._name] = tags
-
-    def set(self, value: float) -> None:
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        assert tags == {"run": "mine"}
         self.values[self._name].append(value)
+
+    def inc(self, value: float, tags: dict[str, str]) -> None:
+        assert value > 0  # Ray's own condition
+        self.set(value, tags)
 
 
 @pytest.fixture
-def gauges(monkeypatch: pytest.MonkeyPatch) -> type[FakeGauge]:
-    monkeypatch.setattr("ray.util.metrics.Gauge", FakeGauge)
-    monkeypatch.setattr(FakeGauge, "values", {})
-    monkeypatch.setattr(FakeGauge, "tags", {})
-    return FakeGauge
+def gauges(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeMetric]]:
+    monkeypatch.setattr("ray.util.metrics.Gauge", FakeMetric)
+    monkeypatch.setattr("ray.util.metrics.Counter", FakeMetric)
+    monkeypatch.setattr(FakeMetric, "values", {})
+    monkeypatch.setattr(ray_metrics, "_is_connected", lambda: True)
+    monkeypatch.setattr(ray_metrics, "_AGAIN", 3600.0)
+    monkeypatch.setattr("mana_dist.train.tracking.gauges.time.time", lambda: 1e9)
+    made = (ray_metrics._gauge, ray_metrics._counter)
+    for metrics in made:
+        metrics.cache_clear()
+    yield FakeMetric
+    for metrics in made:
+        metrics.cache_clear()
 
 
-def test_everybody_hears_of_every_event(gauges: type[FakeGauge], capsys: pytest.CaptureFixture[str]) -> None:
+def test_everybody_hears_of_every_event(gauges: type[FakeMetric], capsys: pytest.CaptureFixture[str]) -> None:
     tracker: Any = FakeTracker()
-    observer = Observer(tracker, "mine")
+    observer = Observer(tracker, CONFIG)
     for event in EVENTS:
         observer.see(event)
     observer.close()
     assert tracker.seen == EVENTS
     assert gauges.values["mana_train_step"] == [40, 50, 60, 50, 60]
-    assert gauges.values["mana_validation_psnr"] == [30.0]
-    assert gauges.tags["mana_train_step"] == {"run": "mine"}
+    assert gauges.values["mana_validation_psnr_decibels"] == [30.0]
+    assert gauges.values["mana_train_samples_total"] == [10, 10, 10]  # batches of five
+    assert gauges.values["mana_train_restarts_total"] == [1, 1]  # it went on from step 40, and again
+    assert gauges.values["mana_train_worker_failures_total"] == [1]
+    assert gauges.values["mana_train_checkpoint_step"] == [40, 50, 50]
+    assert gauges.values["mana_train_checkpoint_every_steps"] == [6, 6]
+    assert gauges.values["mana_train_last_step_timestamp_seconds"] == [1e9] * 5
+    assert "mana_train_ended_timestamp_seconds" not in gauges.values
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(EVENTS) + 2
     assert lines[0] == "resuming after step 40: 2 worker(s) on CPU"
     assert lines[-2].startswith("summary: steps 41 to 60")
 
 
+@pytest.mark.parametrize("last", [progress(100), Stopped(60, "SIGTERM")])
+def test_a_run_that_ended_in_order_says_so_unless_a_sweep_looks_after_it(gauges: type[FakeMetric], last: Event) -> None:
+    for alone in (False, True):
+        observer = Gauges(CONFIG, alone=alone)
+        for event in (Started(40, 2, "CPU", ()), progress(50), last):
+            observer.set(event)
+        observer.close()
+        assert ("mana_train_ended_timestamp_seconds" in gauges.values) is alone
+        assert ("mana_train_last_step_timestamp_seconds" in gauges.values) is alone
+
+
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device")])
 def test_without_a_console_the_others_hear_of_every_event(
-    gauges: type[FakeGauge], monkeypatch: pytest.MonkeyPatch, error: OSError
+    gauges: type[FakeMetric], monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
@@ -144,7 +187,7 @@ def test_without_a_console_the_others_hear_of_every_event(
 
     monkeypatch.setattr("sys.stdout", Closed())
     tracker: Any = FakeTracker()
-    observer = Observer(tracker, "mine")
+    observer = Observer(tracker, CONFIG)
     for event in EVENTS:
         observer.see(event)
     observer.close()
@@ -153,17 +196,17 @@ def test_without_a_console_the_others_hear_of_every_event(
 
 
 def test_an_event_that_cannot_be_put_in_words_is_tracked(
-    gauges: type[FakeGauge], capsys: pytest.CaptureFixture[str]
+    gauges: type[FakeMetric], capsys: pytest.CaptureFixture[str]
 ) -> None:
     tracker: Any = FakeTracker()
     odd = dataclasses.replace(progress(50), eta_seconds=float("nan"))
-    Observer(tracker, "mine").see(odd)
+    Observer(tracker, CONFIG).see(odd)
     assert tracker.seen == [odd]
     assert "warning: Progress is not tracked" in capsys.readouterr().out
 
 
-def test_a_broken_tracker_disturbs_nobody(gauges: type[FakeGauge], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_tracker_disturbs_nobody(gauges: type[FakeMetric], capsys: pytest.CaptureFixture[str]) -> None:
     tracker: Any = FakeTracker(OSError("no room"))
-    Observer(tracker, "mine").see(progress(50))
+    Observer(tracker, CONFIG).see(progress(50))
     assert "warning: Progress is not tracked: no room" in capsys.readouterr().out
     assert gauges.values["mana_train_loss"] == [0.375]

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mana_dist.evaluate.neighbours import GAIN
-from mana_dist.evaluate.report import html, markdown
-from mana_dist.evaluate.report.metrics_table import NOTHING, Cell, marked
+from mana_dist.evaluate.report import markdown
+from mana_dist.evaluate.report.metrics_table import NOTHING, marked
 from mana_dist.evaluate.results import Scores
 from mana_dist.metrics import METRICS, Metric
 from mana_dist.model.mana import parameter_count
-from mana_dist.pages.text import to_html, to_markdown
+from mana_dist.pages import tables
+from mana_dist.pages.tables import Cell, Column
+from mana_dist.pages.text import to_markdown
 from mana_dist.progress import count
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import Plan, Trial
@@ -127,19 +129,13 @@ def to_csv(table: Table) -> str:
 
 def to_html_table(table: Table) -> str:
     """Return the table as an HTML element."""
-    groups = "".join(f'<th colspan="{len(COLUMNS)}">{to_html(name)}</th>' for name in table.datasets)
-    heads = "".join(
-        f'<th class="number" title="{column.what}">{column.heading}</th>' for _ in table.datasets for column in COLUMNS
-    )
-    heads += "".join(f'<th class="number">{name}</th>' for name in _ASIDE)
-    body = []
-    for row, shown in zip(table.rows, cells(table), strict=True):
-        parts = [*map(html.cell, shown), *(f'<td class="number">{text}</td>' for text in costs(row))]
-        body.append(f'<tr><th scope="row" class="name">{to_html(label(row, table))}</th>{"".join(parts)}</tr>')
-    return (
-        f'<table class="means"><thead><tr><td></td>{groups}<th colspan="{len(_ASIDE)}">model</th></tr>'
-        f"<tr><td></td>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    )
+    columns = [Column("setting")]
+    columns += [Column(metric.heading, metric.what, "number", name) for name in table.datasets for metric in COLUMNS]
+    columns += [Column(name, kind="number", over="model") for name in _ASIDE]
+    rows: list[tables.Row] = [
+        (label(row, table), *shown, *map(Cell, costs(row))) for row, shown in zip(table.rows, cells(table), strict=True)
+    ]
+    return tables.table("A row per setting", columns, rows)
 
 
 def spread(table: Table) -> str:

@@ -1,5 +1,6 @@
 """The report of an evaluation as one HTML page."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from mana_dist import pages, pictures
@@ -7,20 +8,15 @@ from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.evaluate.methods import BICUBIC
 from mana_dist.evaluate.protocol import Protocol
 from mana_dist.evaluate.report import markdown, metrics_table, plots
-from mana_dist.evaluate.report.metrics_table import Cell, Column, Group, Mark
 from mana_dist.evaluate.results import Evaluation, Example
-from mana_dist.pages import Section, figure, scrollable
+from mana_dist.pages import Section, figures, listed
+from mana_dist.pages.tables import KEY, ROWS_SHOWN, Column, Group, grouped, table
 from mana_dist.pages.text import to_html
 from mana_dist.progress import count
 
 EXAMPLES_SHOWN = 12
 EXAMPLES_SIZE = 7_000_000
 """Limit of the examples in a page, characters; the first example is shown whatever its size."""
-KEY = (
-    '<span class="best"><strong>best</strong></span>, <span class="second"><em>second best</em></span>; '
-    "↑ larger is better, ↓ smaller is better"
-)
-ROWS_SHOWN = 2000
 NAMES_SHOWN = 20
 
 
@@ -66,49 +62,23 @@ def _results(evaluation: Evaluation) -> str:
         parts.append(_means_table("Large motion", [large], evaluation))
     if len(evaluation.methods) > 1:
         parts.append(f'<p class="key">{KEY}</p>')
-    footnotes = "".join(f"<li>{to_html(note)}</li>" for note in metrics_table.footnotes(evaluation))
-    return "".join(parts) + (f'<ul class="footnotes">{footnotes}</ul>' if footnotes else "")
+    return "".join(parts) + listed(map(to_html, metrics_table.footnotes(evaluation)), "footnotes")
 
 
 def _means_table(caption: str, groups: Sequence[Group], evaluation: Evaluation) -> str:
-    columns = metrics_table.columns(evaluation)
-    headings = _headings(["method"], columns)
-    bodies = []
-    for group in groups:
-        rows = "".join(
-            f'<tr><th scope="row" class="name"><bdi>{to_html(name)}</bdi></th>{"".join(map(cell, cells))}</tr>'
-            for name, cells in zip(evaluation.methods, group.rows, strict=True)
-        )
-        title = f"<bdi>{to_html(group.title)}</bdi> <small>{group.size}</small>"
-        heading = f'<tr class="group"><th colspan="{len(columns) + 1}" scope="rowgroup">{title}</th></tr>'
-        bodies.append(f"<tbody>{heading}{rows}</tbody>")
-    return scrollable(
-        caption,
-        f"<table class='means'><caption>{caption}</caption><thead><tr>{headings}</tr></thead>{''.join(bodies)}</table>",
-    )
+    return grouped(caption, [Column("method"), *metrics_table.columns(evaluation)], groups)
 
 
 def _protocol(protocol: Protocol) -> str:
     """Return every choice that moves a number: data and models as tables of their own, the rest by name."""
     parts = ['<p class="key">Every choice that moves a number.</p>']
     for name, entries in (("data", protocol.datasets), ("methods", protocol.models)):
-        parts.append(_table_of(name, [dict(markdown.parts(entry)) for entry in entries]))
-    rows = "".join(
-        f'<tr><th scope="row">{name.replace("_", " ")}</th><td>{to_html(value)}</td></tr>'
-        for name, value in markdown.choices(protocol)
-    )
-    return "".join(parts) + f'<table class="protocol"><tbody>{rows}</tbody></table>'
-
-
-def _table_of(caption: str, entries: Sequence[Mapping[str, str]]) -> str:
-    """Return a table with a row per entry, and a column for each name that any of them has."""
-    names = list(dict.fromkeys(name for entry in entries for name in entry))
-    head = "".join(f'<th scope="col">{name.replace("_", " ")}</th>' for name in names)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{to_html(entry.get(name, str()))}</td>' for name in names)}</tr>" for entry in entries
-    )
-    heading = f"<caption>{caption}</caption><thead><tr>{head}</tr></thead>"
-    return scrollable(caption, f'<table class="entries">{heading}<tbody>{rows}</tbody></table>') if rows else ""
+        rows = [dict(markdown.parts(entry)) for entry in entries]
+        names = list(dict.fromkeys(itertools.chain(*rows)))
+        headings = [Column(heading.replace("_", " ")) for heading in names]
+        parts.append(table(name, headings, [[row.get(heading, "") for heading in names] for row in rows], "entries"))
+    choices = [(name.replace("_", " "), value) for name, value in markdown.choices(protocol)]
+    return "".join(parts) + table("other choices", [Column("choice"), Column("value")], choices, "protocol")
 
 
 def _plots(evaluation: Evaluation, svgs: Mapping[str, str]) -> str:
@@ -120,8 +90,7 @@ def _plots(evaluation: Evaluation, svgs: Mapping[str, str]) -> str:
         plots.GAIN: f"PSNR gain over bicubic against motion. A point per clip and method.{without}",
         plots.PSNR: f"PSNR per clip.{which}",
     }
-    shown = [figure(captions[what], svg) for what, svg in svgs.items()]
-    return f'<div class="plots">{"".join(shown)}</div>' if shown else "<p>No finite PSNR to plot.</p>"
+    return figures((captions[what], svg) for what, svg in svgs.items()) or "<p>No finite PSNR to plot.</p>"
 
 
 def _examples(evaluation: Evaluation) -> str:
@@ -181,57 +150,16 @@ def _example(example: Example, methods: Sequence[str]) -> str:
 
 def _clips(evaluation: Evaluation) -> str:
     found, left_out = metrics_table.clip_rows(evaluation, max(1, ROWS_SHOWN // len(evaluation.methods)))
-    columns = ["clip", "dataset", "method"] if len(evaluation.datasets) > 1 else ["clip", "method"]
-    numbers = [*metrics_table.columns(evaluation), Column("motion", "LR pixels per frame"), Column("frames", "")]
-    headings = _headings(columns, numbers)
-    kinds = ["name dataset" if column == "dataset" else "name" for column in columns]
-    rows = ""
-    for names, cells in found:
-        texts = [f'<td class="{kind}"><bdi>{to_html(name)}</bdi></td>' for kind, name in zip(kinds, names, strict=True)]
-        rows += f"<tr>{''.join(texts)}{''.join(map(cell, cells))}</tr>"
     more = f"<p>{count(left_out, 'clip')} more, where the methods differ less, in metrics.json.</p>"
     caption = "Each clip: means over its frames"
-    return scrollable(
-        caption,
-        f'<table class="sortable"><caption>{caption}</caption><thead><tr>{headings}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>",
-    ) + (more if left_out else "")
+    made = table(caption, metrics_table.clip_columns(evaluation), found, "sortable")
+    return made + (more if left_out else "")
 
 
 def _notes(evaluation: Evaluation) -> str:
     entries = []
     for note, clips in metrics_table.notes_by_text(evaluation).items():
-        listed = ", ".join(f"<bdi>{to_html(name)}</bdi>" for name in clips[:NAMES_SHOWN])
+        names = ", ".join(f"<bdi>{to_html(name)}</bdi>" for name in clips[:NAMES_SHOWN])
         more = f" and {len(clips) - NAMES_SHOWN} more" if len(clips) > NAMES_SHOWN else ""
-        entries.append(f"<li>{to_html(note)}: {listed}{more}</li>")
-    return f"<h3>Notes</h3><ul>{''.join(entries)}</ul>" if entries else ""
-
-
-def _headings(names: Sequence[str], numbers: Sequence[Column]) -> str:
-    """Return a table's head: columns of text, then of numbers, each with its meaning."""
-    kinds = [("name", name, "") for name in names]
-    kinds += [("number", column.heading, column.meaning) for column in numbers]
-    return "".join(
-        f'<th scope="col" class="{kind}" title="{meaning or name}">{_unbroken(name)}</th>'
-        for kind, name, meaning in kinds
-    )
-
-
-def _unbroken(heading: str) -> str:
-    """Break a long heading into two lines; the style prevents other breaks."""
-    return (
-        heading.replace(" over ", " over<br>")
-        .replace(" (", "&nbsp;(")
-        .replace(" ↑", "&nbsp;↑")
-        .replace(" ↓", "&nbsp;↓")
-    )
-
-
-def cell(shown: Cell) -> str:
-    """Return a table's cell with a number, marked if it is among the best two."""
-    value = "" if shown.value is None else f' data-value="{shown.value!r}"'
-    if shown.mark is Mark.BEST:
-        return f'<td class="number best" title="best"{value}><strong>{shown.text}</strong></td>'
-    if shown.mark is Mark.SECOND:
-        return f'<td class="number second" title="second best"{value}><em>{shown.text}</em></td>'
-    return f'<td class="number"{value}>{shown.text}</td>'
+        entries.append(f"{to_html(note)}: {names}{more}")
+    return f"<h3>Notes</h3>{listed(entries)}" if entries else ""

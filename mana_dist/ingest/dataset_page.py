@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from mana_dist import pages, pictures, storage
-from mana_dist.data.manifest import Manifest, load_manifest
+from mana_dist.data.manifest import SETTINGS, Manifest, load_manifest
 from mana_dist.data.shard_reader import ShardReader
 from mana_dist.errors import UserError
 from mana_dist.ingest import contact_sheet, sources_table
@@ -23,10 +23,6 @@ _INCHES = 2.4
 _READERS = 16
 _SETTING = (Column("setting"), Column("value"))
 _COLUMNS = ("frames", "samples", "cuts", "duplicates", "flat", "wrong_motion", "detail", "blockiness", "blur")
-_SETTINGS = (
-    *("degradation", "degradation_version", "scale", "frames", "stride", "patch", "cut_detector", "min_change"),
-    *("min_detail", "min_motion", "max_motion", "drop_near_duplicates", "max_blockiness", "max_blur", "reader"),
-)
 
 
 def write(uri: str) -> str:
@@ -74,7 +70,7 @@ def page(uri: str, manifest: Manifest, rows: Sequence[SourceRow], flows: Sequenc
         f"{size:.1f} MB · {len(manifest.rejected)} rejected"
     )
     picture = f'<img src="{pictures.png_data_uri(sheet)}" alt="random samples" style="width:100%;height:auto">'
-    chosen = ((name.replace("_", " "), getattr(manifest, name)) for name in _SETTINGS)
+    chosen = ((name.replace("_", " "), getattr(manifest, name)) for name in SETTINGS)
     settings = [(name, "any" if value is None else str(value)) for name, value in chosen]
     sections = [
         Section(

@@ -9,11 +9,11 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mana_dist.data.config import SampleSettings
-from mana_dist.data.manifest import SCHEMA_VERSION, Shard
+from mana_dist.data.manifest import CLIP_FILTERS, NEWER_SETTINGS, SCHEMA_VERSION, Shard
 from mana_dist.errors import redacted
 from mana_dist.footage.expand import Clip
 from mana_dist.video import READER_VERSION
@@ -30,10 +30,6 @@ VIDEO_WEIGHT = 32
 
 
 _FILES = ("files", "lr_files")
-_OF_CLIPS: Mapping[str, object] = {"drop_near_duplicates": False, "max_blockiness": None, "max_blur": None}
-"""Settings that choose among whole clips, and change no sample."""
-_NEWER: Mapping[str, object] = {"scale": 4, "min_motion": 0.0, "max_motion": None, **_OF_CLIPS}
-"""Settings that older versions did not have, as they were there: units keep the names that those gave them."""
 
 
 @dataclass(frozen=True)
@@ -240,8 +236,8 @@ def unit_name(clips: Sequence[Clip], settings: SampleSettings, segments: Sequenc
     versions = {"version": settings.degradation.version, "reader": READER_VERSION, "cuts": CUT_DETECTOR}
     made_by = {**vars(settings), "degradation": settings.degradation.name, **versions, "schema": SCHEMA_VERSION}
     made_by |= {} if settings.recipe is None else {"recipe": settings.recipe}
-    for name, before in _NEWER.items():
-        if name in _OF_CLIPS or made_by[name] == before:
+    for name in ("scale", *NEWER_SETTINGS):  # units keep the names that older versions gave them
+        if name in CLIP_FILTERS or made_by[name] == getattr(SampleSettings, name):
             del made_by[name]
     sources = [_identity(clip) for clip in clips]
     identity = json.dumps([made_by, sources, [dataclasses.astuple(segment) for segment in segments]])

@@ -38,11 +38,11 @@ class SampleSettings:
         min_change: a frame in which no block of 8x8 LR pixels changed by this much on average (luma, grey levels) is
             left out as a repetition of the one before; 0 keeps every frame. Of frames that a recipe degrades, repeats,
             shot cuts and motion are looked for before it does.
-        min_detail: smallest detail of a sample's HR centre (see :func:`mana_dist.data.looks.detail`), grey levels.
+        min_detail: smallest detail of a sample's HR centre (:func:`mana_dist.data.frame_quality.detail`), grey levels.
         min_motion: smallest ``flow`` of a sample, LR pixels per frame.
         max_motion: largest; None for any.
         drop_near_duplicates: whether to leave out clips whose frames are in another clip.
-        max_blockiness: greatest mean blockiness of a clip's frames (see :mod:`mana_dist.data.looks`); None for any.
+        max_blockiness: greatest mean blockiness of a clip's frames (:mod:`mana_dist.data.frame_quality`); None for any.
         max_blur: greatest mean blur; None for any.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Look up what lies at many URIs with few requests."""
+"""FrameQuality up what lies at many URIs with few requests."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence

@@ -6,17 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mana_dist import pages, pictures, storage
+from mana_dist import pictures, report_pages, storage
 from mana_dist.data.manifest import SETTINGS, Manifest, load_manifest
 from mana_dist.data.shard_reader import ShardReader
 from mana_dist.errors import UserError
 from mana_dist.ingest import contact_sheet, sources_table
 from mana_dist.ingest.dataset import PAGE_NAME
 from mana_dist.ingest.sources_table import SourceRow
-from mana_dist.pages import Section, plots
-from mana_dist.pages.tables import Cell, Column, Row, table
-from mana_dist.pages.text import to_html
 from mana_dist.progress import count
+from mana_dist.report_pages import Section, svg_plots
+from mana_dist.report_pages.tables import Cell, Column, Row, table
+from mana_dist.report_pages.text import to_html
 
 _BARS = 24
 _INCHES = 2.4
@@ -76,13 +76,13 @@ def page(uri: str, manifest: Manifest, rows: Sequence[SourceRow], flows: Sequenc
         Section(
             "Sizes", table("Samples by size of the HR frames", _numbers("HR", ["samples"]), list(_sizes(manifest)))
         ),
-        Section("Histograms", pages.figures(drawn)),
+        Section("Histograms", report_pages.figures(drawn)),
         Section("Some of them", picture, "Pictures"),
         Section("What was left out, and why", _refused(manifest) + _left_out(rows), "Left out"),
         Section("Clips", _clips(rows)),
         Section("How they were made", table("Settings of the ingest", _SETTING, settings, "protocol"), "Settings"),
     ]
-    return pages.page("Training samples", summary, sections)
+    return report_pages.page("Training samples", summary, sections)
 
 
 def histogram(values: Sequence[float], label: str, what: str) -> tuple[str, str | None]:
@@ -95,11 +95,11 @@ def histogram(values: Sequence[float], label: str, what: str) -> tuple[str, str 
     """
     if not values:
         return label, None
-    plot = plots.axes(_INCHES, "", what)
-    plot.hist(values, bins=_BARS, color=plots.COLOURS[0])
+    plot = svg_plots.axes(_INCHES, "", what)
+    plot.hist(values, bins=_BARS, color=svg_plots.COLOURS[0])
     plot.locator_params(axis="y", integer=True)
     figure = plot.get_figure(root=True)
-    return label, None if figure is None else plots.to_svg(figure, label)
+    return label, None if figure is None else svg_plots.to_svg(figure, label)
 
 
 def _numbers(first: str, headings: Iterable[str]) -> list[Column]:

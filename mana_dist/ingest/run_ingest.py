@@ -92,7 +92,7 @@ class _Part(NamedTuple):
 
 
 def _look(options: IngestOptions) -> list[_Part]:
-    """Look for clips, and return what each dataset gets of them, that of the held-out clips first.
+    """FrameQuality for clips, and return what each dataset gets of them, that of the held-out clips first.
 
     A mistake in the few clips that are held out is found before the many others are worked on.
     """

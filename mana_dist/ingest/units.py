@@ -68,8 +68,8 @@ class Unit:
 
 COUNTS = ("frames", "samples", "cuts", "duplicates", "flat", "wrong_motion")
 """The fields of a clip's result, of its row in the table of sources and of a tally that count."""
-LOOKS = ("detail", "blockiness", "blur")
-"""What is measured of the frames that are looked at (:mod:`mana_dist.data.looks`)."""
+QUALITIES = ("detail", "blockiness", "blur")
+"""What is measured of the frames that are looked at (:mod:`mana_dist.data.frame_quality`)."""
 _NO_PART = "none of its parts gives a sample; the first: "
 
 
@@ -93,7 +93,7 @@ class ClipResult:
     reason: str = ""  # why there are no samples; empty where there are
 
     def mean(self, name: str) -> float | None:
-        """Return the mean of one of :data:`LOOKS`; None where no frame was looked at."""
+        """Return the mean of one of :data:`QUALITIES`; None where no frame was looked at."""
         return float(getattr(self, name)) / self.looks if self.looks else None
 
     def __post_init__(self) -> None:
@@ -150,7 +150,7 @@ def by_clip(results: Iterable[UnitResult]) -> dict[str, tuple[str, ClipResult]]:
 
 def _sum(a: ClipResult, b: ClipResult) -> ClipResult:
     notes = dict.fromkeys(note for note in (a.note, b.note) if note)
-    counts = {name: getattr(a, name) + getattr(b, name) for name in (*COUNTS, "looks", *LOOKS, "hashes")}
+    counts = {name: getattr(a, name) + getattr(b, name) for name in (*COUNTS, "looks", *QUALITIES, "hashes")}
     added = ClipResult(a.uri, **counts, note="; ".join(notes))
     first = a.reason.removeprefix(_NO_PART)  # it counts the frames of its part alone
     return dataclasses.replace(added, reason="" if added.samples else _NO_PART + (first or b.reason))

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-from mana_dist import pages, storage
-from mana_dist.pages import Section, figures, listed
-from mana_dist.pages.plots import standalone, to_svg
-from mana_dist.pages.tables import KEY
-from mana_dist.pages.text import to_html
+from mana_dist import report_pages, storage
 from mana_dist.progress import count
+from mana_dist.report_pages import Section, figures, listed
+from mana_dist.report_pages.svg_plots import standalone, to_svg
+from mana_dist.report_pages.tables import KEY
+from mana_dist.report_pages.text import to_html
 from mana_dist.sweep import results_table, sweep_plots
 from mana_dist.sweep.results_table import Table
 from mana_dist.sweep.variations import Sweep
@@ -51,7 +51,7 @@ def page(found: Table, svgs: Mapping[str, str], lines: tuple[str, ...]) -> str:
         (f"PSNR against {_what(name)}." + ("" if name == QUALITY_FILE else f" {front}"), svg)
         for name, svg in svgs.items()
     )
-    return pages.page(
+    return report_pages.page(
         found.title,
         f"{count(len(found.rows), 'setting')} · {count(found.seeds, 'seed')} each",
         [Section("Results", "".join(results)), Section("Plots", plots)],

@@ -13,10 +13,10 @@ from mana_dist.evaluate.report.metrics_table import NOTHING, marked
 from mana_dist.evaluate.results import Scores
 from mana_dist.metrics import METRICS, Metric
 from mana_dist.model.mana import parameter_count
-from mana_dist.pages import tables
-from mana_dist.pages.tables import Cell, Column
-from mana_dist.pages.text import to_markdown
 from mana_dist.progress import count
+from mana_dist.report_pages import tables
+from mana_dist.report_pages.tables import Cell, Column
+from mana_dist.report_pages.text import to_markdown
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import Plan, Trial
 from mana_dist.sweep.variations import Setting, Sweep

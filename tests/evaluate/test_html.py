@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mana_dist.data.degradation import bicubic_upsample
-from mana_dist.evaluate.report import html as report_html
+from mana_dist.evaluate.report import evaluation_page
 from mana_dist.evaluate.results import Evaluation
 from tests.evaluate.evaluations import HOSTILE, clip, evaluation, example, page_of, scores
 
@@ -134,7 +134,7 @@ def test_a_page_of_many_methods_and_clips_stays_below_ten_megabytes() -> None:
     clips = [clip(f"clip {number}", *(scores(20 + number % 9) for _ in methods)) for number in range(1000)]
     text = page_of(evaluation(methods, *clips, examples=tuple(noisy)))
     assert len(text.encode()) < 10_000_000
-    assert 2 <= text.count('<article class="example">') <= report_html.EXAMPLES_SHOWN
+    assert 2 <= text.count('<article class="example">') <= evaluation_page.EXAMPLES_SHOWN
     assert "800 clips more" in text
 
 

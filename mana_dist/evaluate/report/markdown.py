@@ -6,9 +6,9 @@ from dataclasses import fields
 from mana_dist.evaluate.protocol import DatasetProtocol, MethodSource, Protocol
 from mana_dist.evaluate.report import metrics_table
 from mana_dist.evaluate.results import Evaluation
-from mana_dist.pages.tables import Cell, Group, Mark, Row
-from mana_dist.pages.text import to_markdown
 from mana_dist.progress import count
+from mana_dist.report_pages.tables import Cell, Group, Mark, Row
+from mana_dist.report_pages.text import to_markdown
 
 LEGEND = "**best**, _second best_; ↑ larger is better, ↓ smaller is better"
 CLIPS_SHOWN = 200

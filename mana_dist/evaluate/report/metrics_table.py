@@ -14,8 +14,8 @@ from mana_dist.evaluate.methods import BICUBIC
 from mana_dist.evaluate.neighbours import NeighbourMetric
 from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
 from mana_dist.metrics import METRICS, Metric
-from mana_dist.pages.tables import Cell, Column, Group, Mark, Row
 from mana_dist.progress import count
+from mana_dist.report_pages.tables import Cell, Column, Group, Mark, Row
 
 NOTHING = "\N{EN DASH}"
 LEAST_CLIPS = 5

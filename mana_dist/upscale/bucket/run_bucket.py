@@ -201,7 +201,7 @@ def _look(
 ) -> list[Video]:
     """Return the videos of ``todo`` that can be read, the longest first: they would end last."""
     videos = []
-    for output, found in stages.look(todo, [records.folder(output) for output in todo], recipe):
+    for output, found in stages.inspect(todo, [records.folder(output) for output in todo], recipe):
         if isinstance(found, Failure):
             failures[output] = found
         else:

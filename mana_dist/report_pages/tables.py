@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-from mana_dist.pages.text import to_html
+from mana_dist.report_pages.text import to_html
 
 ROWS_SHOWN = 2000
 _LONG = 16  # letters of a heading

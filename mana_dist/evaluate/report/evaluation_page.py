@@ -3,16 +3,16 @@
 import itertools
 from collections.abc import Mapping, Sequence
 
-from mana_dist import pages, pictures
+from mana_dist import pictures, report_pages
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.evaluate.methods import BICUBIC
 from mana_dist.evaluate.protocol import Protocol
-from mana_dist.evaluate.report import markdown, metrics_table, plots
+from mana_dist.evaluate.report import evaluation_plots, markdown, metrics_table
 from mana_dist.evaluate.results import Evaluation, Example
-from mana_dist.pages import Section, figures, listed
-from mana_dist.pages.tables import KEY, ROWS_SHOWN, Column, Group, grouped, table
-from mana_dist.pages.text import to_html
 from mana_dist.progress import count
+from mana_dist.report_pages import Section, figures, listed
+from mana_dist.report_pages.tables import KEY, ROWS_SHOWN, Column, Group, grouped, table
+from mana_dist.report_pages.text import to_html
 
 EXAMPLES_SHOWN = 12
 EXAMPLES_SIZE = 7_000_000
@@ -25,12 +25,12 @@ def page(evaluation: Evaluation, svgs: Mapping[str, str]) -> str:
 
     Args:
         evaluation: of at least one clip; its names may hold anything.
-        svgs: its plots, as :func:`mana_dist.evaluate.report.plots.svgs` gives them.
+        svgs: its plots, as :func:`mana_dist.evaluate.report.evaluation_plots.svgs` gives them.
 
     Returns:
         HTML that can be written as UTF-8; at most about 10 MB where crops are of some hundred pixels a side.
     """
-    return pages.page(
+    return report_pages.page(
         "Evaluation",
         _summary(evaluation),
         [
@@ -84,11 +84,11 @@ def _protocol(protocol: Protocol) -> str:
 def _plots(evaluation: Evaluation, svgs: Mapping[str, str]) -> str:
     missing = [clip for clip in evaluation.clips if clip.motion is None]
     without = f" {count(len(missing), 'clip')} of a single frame left out." if missing else ""
-    less = len(evaluation.clips) > plots.CLIPS_SHOWN
-    which = f" The {plots.CLIPS_SHOWN} clips in which the methods differ most." if less else ""
+    less = len(evaluation.clips) > evaluation_plots.CLIPS_SHOWN
+    which = f" The {evaluation_plots.CLIPS_SHOWN} clips in which the methods differ most." if less else ""
     captions = {
-        plots.GAIN: f"PSNR gain over bicubic against motion. A point per clip and method.{without}",
-        plots.PSNR: f"PSNR per clip.{which}",
+        evaluation_plots.GAIN: f"PSNR gain over bicubic against motion. A point per clip and method.{without}",
+        evaluation_plots.PSNR: f"PSNR per clip.{which}",
     }
     return figures((captions[what], svg) for what, svg in svgs.items()) or "<p>No finite PSNR to plot.</p>"
 

@@ -2,8 +2,8 @@
 
 from xml.etree import ElementTree
 
-from mana_dist.pages import figures, listed
-from mana_dist.pages.tables import ROWS_SHOWN, Cell, Column, Group, Mark, grouped, table
+from mana_dist.report_pages import figures, listed
+from mana_dist.report_pages.tables import ROWS_SHOWN, Cell, Column, Group, Mark, grouped, table
 
 COLUMNS = (Column("clip"), Column("PSNR (dB)", "ratio", "number", over="one & all"), Column("note", over="one & all"))
 

@@ -15,8 +15,8 @@ from string import Template
 
 import mana_dist
 from mana_dist.arguments import command
-from mana_dist.pages.tables import scrollable
-from mana_dist.pages.text import to_html
+from mana_dist.report_pages.tables import scrollable
+from mana_dist.report_pages.text import to_html
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ def page(title: str, summary: str, sections: Sequence[Section]) -> str:
     """
     shown = [section for section in sections if section.content]
     files = resources.files(__package__)
-    style, script, outline = ((files / name).read_text("utf-8") for name in ("page.css", "page.js", "page.html"))
+    style, script, outline = (
+        (files / name).read_text("utf-8") for name in ("report_page.css", "report_page.js", "report_page.html")
+    )
     return Template(outline).substitute(
         style=style,
         script=script,

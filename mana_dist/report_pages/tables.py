@@ -57,7 +57,15 @@ class Column:
     over: str = ""
 
 
+@dataclass(frozen=True)
+class Links:
+    """Texts, each with the address that it leads to."""
+
+    entries: tuple[tuple[str, str], ...]
+
+
 Row = Sequence[str | Cell]
+LinkedRow = Sequence[str | Cell | Links]
 
 
 @dataclass(frozen=True)
@@ -79,35 +87,40 @@ Kind = Literal["means", "sortable", "entries", "protocol"]
 """How a table looks. The first text of a row of ``means`` or of a ``protocol`` is the row's heading."""
 
 
-def table(caption: str, columns: Sequence[Column], rows: Sequence[Row], kind: Kind = "means") -> str:
+def table(caption: str, columns: Sequence[Column], rows: Sequence[LinkedRow], kind: Kind = "means") -> str:
     """Return a table that scrolls where it is wider than the window; nothing without rows.
 
     Args:
         caption: what it shows.
         columns: in order.
-        rows: with a text or a number for every column; :data:`ROWS_SHOWN` are shown.
+        rows: with something for every column; :data:`ROWS_SHOWN` are shown.
         kind: how it looks.
     """
     if not rows:
         return ""
     more = f'<p class="key">and {len(rows) - ROWS_SHOWN} more</p>' if len(rows) > ROWS_SHOWN else ""
-    return grouped(caption, columns, [Group("", "", rows[:ROWS_SHOWN])], kind) + more
+    return _whole(caption, columns, _body(rows[:ROWS_SHOWN], columns, kind), kind) + more
 
 
-def grouped(caption: str, columns: Sequence[Column], groups: Sequence[Group], kind: Kind = "means") -> str:
-    """Return a table like :func:`table`'s of groups of rows."""
-    bodies = "".join(
-        f"<tbody>{_title(group, len(columns))}"
-        f"{''.join(_row(row, columns, kind in ('means', 'protocol')) for row in group.rows)}</tbody>"
-        for group in groups
-    )
-    made = f'<table class="{kind}"><caption>{to_html(caption)}</caption><thead>{_head(columns)}</thead>{bodies}</table>'
-    return scrollable(caption, made)
+def grouped(caption: str, columns: Sequence[Column], groups: Sequence[Group]) -> str:
+    """Return a table of means like :func:`table`'s, of groups of rows."""
+    bodies = [_body(group.rows, columns, "means", _title(group, len(columns))) for group in groups]
+    return _whole(caption, columns, "".join(bodies), "means")
 
 
 def scrollable(label: str, content: str) -> str:
     """Let content scroll that is wider than the window, by keys too; ``label`` says what it is."""
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{to_html(label)}">{content}</div>'
+
+
+def _whole(caption: str, columns: Sequence[Column], bodies: str, kind: Kind) -> str:
+    head = f"<caption>{to_html(caption)}</caption><thead>{_head(columns)}</thead>"
+    return scrollable(caption, f'<table class="{kind}">{head}{bodies}</table>')
+
+
+def _body(rows: Sequence[LinkedRow], columns: Sequence[Column], kind: Kind, title: str = "") -> str:
+    named = kind in ("means", "protocol")
+    return f"<tbody>{title}{''.join(_row(row, columns, named) for row in rows)}</tbody>"
 
 
 def _head(columns: Sequence[Column]) -> str:
@@ -135,17 +148,18 @@ def _unbroken(heading: str) -> str:
 
 
 def _title(group: Group, width: int) -> str:
-    if not group.title:
-        return ""
     text = f"<bdi>{to_html(group.title)}</bdi> <small>{to_html(group.size)}</small>"
     return f'<tr class="group"><th colspan="{width}" scope="rowgroup">{text}</th></tr>'
 
 
-def _row(row: Row, columns: Sequence[Column], named: bool) -> str:
+def _row(row: LinkedRow, columns: Sequence[Column], named: bool) -> str:
     cells = []
     for place, (content, column) in enumerate(zip(row, columns, strict=True)):
         if isinstance(content, Cell):
             cells.append(_number(content))
+        elif isinstance(content, Links):
+            links = ", ".join(f'<a href="{to_html(address)}">{to_html(text)}</a>' for text, address in content.entries)
+            cells.append(f'<td class="{column.kind}">{links}</td>')
         elif named and not place:
             cells.append(f'<th scope="row" class="name"><bdi>{to_html(content)}</bdi></th>')
         else:

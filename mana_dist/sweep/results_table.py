@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from mana_dist.evaluate.neighbours import GAIN
 from mana_dist.evaluate.report import markdown
@@ -15,7 +16,7 @@ from mana_dist.metrics import METRICS, Metric
 from mana_dist.model.mana import parameter_count
 from mana_dist.progress import count
 from mana_dist.report_pages import tables
-from mana_dist.report_pages.tables import Cell, Column
+from mana_dist.report_pages.tables import Cell, Column, Links
 from mana_dist.report_pages.text import to_markdown
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import Plan, Trial
@@ -47,6 +48,7 @@ class Row:
     neighbour_gain: Value = Value(None)  # over all clips, dB; of models that see neighbour frames
     parameters: int | None = None  # of the model
     note: str = ""  # which trials are missing and why; mostly empty
+    links: tuple[tuple[str, str], ...] = ()  # to its trials: text and address
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,22 @@ class Table:
     seeds: int
 
 
-def make_table(sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome]) -> Table:
-    """Return the table of what has finished; what has not is in the rows' notes."""
+def make_table(
+    sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome], links: Mapping[str, str] = MappingProxyType({})
+) -> Table:
+    """Return the table of what has finished; what has not is in the rows' notes.
+
+    Args:
+        sweep: its settings are the rows.
+        plan: the trials.
+        outcomes: by the trials' names.
+        links: the trials' addresses, by their names.
+    """
     finished = [outcome for outcome in outcomes.values() if outcome.status is Status.FINISHED and outcome.scores]
     datasets = tuple(dict.fromkeys(name for outcome in finished for name in outcome.scores))
     if len(datasets) > 1:
         datasets = (*datasets, ALL)
-    rows = tuple(_row(setting, plan, outcomes, datasets) for setting in sweep.settings)
+    rows = tuple(_row(setting, plan, outcomes, datasets, links) for setting in sweep.settings)
     return Table(sweep.title, datasets, rows, len({trial.seed for trial in plan.trials}))
 
 
@@ -132,9 +143,11 @@ def to_html_table(table: Table) -> str:
     columns = [Column("setting")]
     columns += [Column(metric.heading, metric.what, "number", name) for name in table.datasets for metric in COLUMNS]
     columns += [Column(name, kind="number", over="model") for name in _ASIDE]
-    rows: list[tables.Row] = [
-        (label(row, table), *shown, *map(Cell, costs(row))) for row, shown in zip(table.rows, cells(table), strict=True)
-    ]
+    linked = any(row.links for row in table.rows)
+    columns += [Column("trials")] * linked
+    rows: list[tables.LinkedRow] = []
+    for row, shown in zip(table.rows, cells(table), strict=True):
+        rows.append((label(row, table), *shown, *map(Cell, costs(row)), *[Links(row.links)] * linked))
     return tables.table("A row per setting", columns, rows)
 
 
@@ -162,7 +175,13 @@ def costs(row: Row) -> list[str]:
     ]
 
 
-def _row(setting: Setting, plan: Plan, outcomes: Mapping[str, Outcome], datasets: Sequence[str]) -> Row:
+def _row(
+    setting: Setting,
+    plan: Plan,
+    outcomes: Mapping[str, Outcome],
+    datasets: Sequence[str],
+    links: Mapping[str, str],
+) -> Row:
     trials = [trial for trial in plan.trials if trial.setting == setting]
     scored = {name for name, outcome in outcomes.items() if outcome.status is Status.FINISHED and outcome.scores}
     done = tuple(trial for trial in trials if trial.name in scored)
@@ -187,6 +206,7 @@ def _row(setting: Setting, plan: Plan, outcomes: Mapping[str, Outcome], datasets
         memory_bytes=_value(memory),
         note="; ".join(notes),
         neighbour_gain=_value(gains),
+        links=tuple((f"seed {trial.seed}", links[trial.name]) for trial in trials if trial.name in links),
         parameters=None if setting.model is None else parameter_count(setting.model),
     )
 

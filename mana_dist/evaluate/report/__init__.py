@@ -32,7 +32,7 @@ def publish(out: str, evaluation: Evaluation) -> list[str]:
     Raises:
         OSError: it cannot be written.
     """
-    examples = evaluation_page.ordered(evaluation.examples)
+    examples = [clip[0] for clip in evaluation_page.by_clip(evaluation.examples)]
     shown: list[tuple[str, str, bytes]] = []
     if examples:
         rows = [_row(example, evaluation.methods) for example in examples[:ROWS_SHOWN]]

@@ -1,11 +1,11 @@
 """The report of an evaluation as one HTML page."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mana_dist import pictures, report_pages
 from mana_dist.data.degradation import bicubic_upsample
-from mana_dist.evaluate.methods import BICUBIC
+from mana_dist.evaluate.config import BICUBIC
 from mana_dist.evaluate.protocol import Protocol
 from mana_dist.evaluate.report import evaluation_plots, markdown, metrics_table
 from mana_dist.evaluate.results import Evaluation, Example
@@ -14,7 +14,7 @@ from mana_dist.report_pages import Section, figures, listed
 from mana_dist.report_pages.tables import KEY, ROWS_SHOWN, Column, Group, grouped, table
 from mana_dist.report_pages.text import to_html
 
-EXAMPLES_SHOWN = 12
+CLIPS_WITH_EXAMPLES = 12
 EXAMPLES_SIZE = 7_000_000
 """Limit of the examples in a page, characters; the first example is shown whatever its size."""
 NAMES_SHOWN = 20
@@ -43,9 +43,12 @@ def page(evaluation: Evaluation, svgs: Mapping[str, str]) -> str:
     )
 
 
-def ordered(examples: Sequence[Example]) -> list[Example]:
-    """Return the examples, those first in which the compared frames differ most."""
-    return sorted(examples, key=lambda example: -example.region.difference)
+def by_clip(examples: Iterable[Example]) -> list[list[Example]]:
+    """Return each clip's examples; in both lists those come first in which the compared frames differ most."""
+    found: dict[str, list[Example]] = {}
+    for example in sorted(examples, key=lambda example: -example.region.difference):
+        found.setdefault(example.clip, []).append(example)
+    return list(found.values())
 
 
 def _summary(evaluation: Evaluation) -> str:
@@ -94,16 +97,17 @@ def _plots(evaluation: Evaluation, svgs: Mapping[str, str]) -> str:
 
 
 def _examples(evaluation: Evaluation) -> str:
-    shown: list[str] = []
+    clips = by_clip(evaluation.examples)[:CLIPS_WITH_EXAMPLES]
+    if not clips:
+        return "<p>No pictures were kept.</p>"
+    shown: list[list[str]] = [[] for _ in clips]
     size = 0
-    for example in ordered(evaluation.examples)[:EXAMPLES_SHOWN]:
+    for place, example in _by_turns(clips):
         text = _example(example, evaluation.methods)
         size += len(text)
-        if shown and size > EXAMPLES_SIZE:
+        if any(shown) and size > EXAMPLES_SIZE:
             break
-        shown.append(text)
-    if not shown:
-        return "<p>No pictures were kept.</p>"
+        shown[place].append(text)
     names = ["LR", *_upscaled_lr(evaluation.methods), *evaluation.methods, "HR"]
     first = names.index(BICUBIC) if BICUBIC in names else 1
     best = max(range(len(evaluation.methods)), key=lambda method: evaluation.mean(method).psnr_rgb)
@@ -115,8 +119,14 @@ def _examples(evaluation: Evaluation) -> str:
     return (
         f'<form class="pair" hidden>{selects}</form><p class="hint">Drag over a picture to move the border. The wheel '
         "over the picture clicked last, Ctrl and the wheel, or the buttons zoom; drag beside the border then moves the "
-        f'picture.</p><div class="examples">{"".join(shown)}</div>'
+        f'picture.</p><div class="examples">{"".join(itertools.chain(*shown))}</div>'
     )
+
+
+def _by_turns(clips: Sequence[Sequence[Example]]) -> Iterator[tuple[int, Example]]:
+    """Yield a clip's place and its example: the first of all clips, then the second of all, and so on."""
+    for turn in itertools.zip_longest(*clips):
+        yield from ((place, example) for place, example in enumerate(turn) if example is not None)
 
 
 def _upscaled_lr(methods: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from mana_dist.evaluate.methods import BICUBIC
+from mana_dist.evaluate.config import BICUBIC
 from mana_dist.evaluate.report import metrics_table
 from mana_dist.evaluate.results import Evaluation
 from mana_dist.report_pages import svg_plots

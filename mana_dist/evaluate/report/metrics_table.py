@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mana_dist.evaluate import neighbours
-from mana_dist.evaluate.methods import BICUBIC
+from mana_dist.evaluate.config import BICUBIC
 from mana_dist.evaluate.neighbours import NeighbourMetric
 from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
 from mana_dist.metrics import METRICS, Metric

@@ -1,4 +1,4 @@
-"""FrameQuality up what lies at many URIs with few requests."""
+"""Look up what lies at many URIs with few requests."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence

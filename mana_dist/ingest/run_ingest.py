@@ -20,7 +20,7 @@ from mana_dist.ingest.header import reason_to_refuse, reject_lookalikes
 from mana_dist.ingest.progress_lines import UnitLines
 from mana_dist.ingest.sources_table import SourceRow
 from mana_dist.ingest.units import Unit, UnitResult
-from mana_dist.progress import count
+from mana_dist.progress import count, some
 from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease
 from mana_dist.video.frame_names import parse_frame_range
@@ -92,7 +92,7 @@ class _Part(NamedTuple):
 
 
 def _look(options: IngestOptions) -> list[_Part]:
-    """FrameQuality for clips, and return what each dataset gets of them, that of the held-out clips first.
+    """Look for clips, and return what each dataset gets of them, that of the held-out clips first.
 
     A mistake in the few clips that are held out is found before the many others are worked on.
     """
@@ -147,7 +147,7 @@ def _hold_out(clips: Sequence[Clip], before: dataset.Dataset, options: IngestOpt
         return not reason_to_refuse(clip, options.settings)
 
     chosen = hold_out.choose(clips, options.hold_out, before, beside, is_usable)
-    names = ", ".join(clip.name for clip in chosen[:_NAMED]) + (", ..." if len(chosen) > _NAMED else "")
+    names = some([clip.name for clip in chosen], _NAMED)
     log.info(f"held out, by a hash of their names: {count(len(chosen), 'clip')} of {len(clips)} ({names})")
     return _Part(beside.out, chosen, dataset.to_do(beside, chosen), (), ())
 

@@ -9,7 +9,7 @@ from mana_dist.evaluate.config import BICUBIC
 from mana_dist.evaluate.protocol import Protocol
 from mana_dist.evaluate.report import evaluation_plots, markdown, metrics_table
 from mana_dist.evaluate.results import Evaluation, Example
-from mana_dist.progress import count
+from mana_dist.progress import count, some
 from mana_dist.report_pages import Section, figures, listed
 from mana_dist.report_pages.tables import KEY, ROWS_SHOWN, Column, Group, grouped, table
 from mana_dist.report_pages.text import to_html
@@ -169,7 +169,6 @@ def _clips(evaluation: Evaluation) -> str:
 def _notes(evaluation: Evaluation) -> str:
     entries = []
     for note, clips in metrics_table.notes_by_text(evaluation).items():
-        names = ", ".join(f"<bdi>{to_html(name)}</bdi>" for name in clips[:NAMES_SHOWN])
-        more = f" and {len(clips) - NAMES_SHOWN} more" if len(clips) > NAMES_SHOWN else ""
-        entries.append(f"{to_html(note)}: {names}{more}")
+        names = [f"<bdi>{to_html(name)}</bdi>" for name in clips]
+        entries.append(f"{to_html(note)}: {some(names, NAMES_SHOWN)}")
     return f"<h3>Notes</h3>{listed(entries)}" if entries else ""

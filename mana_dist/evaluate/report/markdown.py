@@ -6,7 +6,7 @@ from dataclasses import fields
 from mana_dist.evaluate.protocol import DatasetProtocol, MethodSource, Protocol
 from mana_dist.evaluate.report import metrics_table
 from mana_dist.evaluate.results import Evaluation
-from mana_dist.progress import count
+from mana_dist.progress import count, some
 from mana_dist.report_pages.tables import Cell, Group, Mark, Row
 from mana_dist.report_pages.text import to_markdown
 
@@ -90,9 +90,7 @@ def _clips(evaluation: Evaluation) -> str:
 
 
 def _note(text: str, names: Sequence[str]) -> str:
-    listed = ", ".join(to_markdown(name) for name in names[:NAMES_SHOWN])
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"* {to_markdown(text)}: {listed}{more}"
+    return f"* {to_markdown(text)}: {some(list(map(to_markdown, names)), NAMES_SHOWN)}"
 
 
 def _cells(row: Row, escape: Callable[[str], str]) -> list[str]:

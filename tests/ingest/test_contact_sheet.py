@@ -15,10 +15,11 @@ from mana_dist import pictures
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.degradation import BI, degrade
 from mana_dist.data.manifest import Manifest, Shard, load_manifest
-from mana_dist.data.samples import Sample, write_dataset
+from mana_dist.data.samples import Sample
 from mana_dist.errors import UserError
 from mana_dist.ingest import contact_sheet
 from mana_dist.pictures import GAP, LABEL_HEIGHT
+from tests.data.written_dataset import write_dataset
 from tests.video.videos import moving_frames
 
 SIDE = 240

@@ -172,7 +172,8 @@ class ShardReader:
                 return attempt()
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise UserError(
-                    f"{name}: the shard is missing though the manifest lists it; run its ingest again"
+                    f"{name}: the shard is missing though the manifest lists it; run its ingest again (`mana ingest "
+                    f"--verify {self._uri}` says what else is missing)"
                 ) from error
             except PermissionError as error:
                 raise UserError(f"{name}: no permission to read it ({_line(error)})") from error

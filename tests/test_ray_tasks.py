@@ -114,7 +114,7 @@ def test_a_task_says_that_it_is_done() -> None:
     class Progress:
         said: ClassVar[list[tuple[int, int | None]]] = []
 
-        class sign:  # noqa: N801  (in the place of an actor's method)
+        class report:  # noqa: N801  (in the place of an actor's method)
             @staticmethod
             def remote(number: int, frames: int | None) -> None:
                 Progress.said.append((number, frames))

@@ -40,7 +40,8 @@ from mana_dist.data.feed import Feed, augment
 from mana_dist.data.manifest import Manifest, load_manifest
 from mana_dist.data.order import augmentation
 from mana_dist.data.row_groups import RowGroups
-from mana_dist.data.samples import Sample, write_dataset
+from mana_dist.data.samples import Sample
+from tests.data.written_dataset import write_dataset
 
 BATCH, CROP, FRAMES = 16, 64, 7
 

@@ -6,8 +6,9 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import IO, Any
 
 Step = Callable[[], None]
 """A function that a task calls after every frame."""
@@ -31,19 +32,8 @@ def run_in_child(task: Task, item: str, threads: int, step: Step) -> str | None:
     """
     from ray import cloudpickle  # what a program's own main module defines travels too, as to Ray's tasks
 
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    with subprocess.Popen(
-        [sys.executable, "-m", "mana_dist.child_task"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # stray lines of FFmpeg's; Ray keeps them in files that nobody opens
-        env=environment,
-        start_new_session=True,
-    ) as process:
+    stray = subprocess.DEVNULL  # lines of FFmpeg's; Ray keeps them in files that nobody opens
+    with start_child("mana_dist.child_task", stray, {"OMP_NUM_THREADS": str(threads)}) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -62,6 +52,27 @@ def run_in_child(task: Task, item: str, threads: int, step: Step) -> str | None:
             process.kill()
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
+
+
+def start_child(
+    module: str, errors: int | IO[bytes], environment: Mapping[str, str] = MappingProxyType({})
+) -> "subprocess.Popen[bytes]":
+    """Start ``python -m module``, with pipes to it and from it; a terminal's Ctrl-C does not reach it.
+
+    Args:
+        module: what this process could import.
+        errors: where its standard error goes.
+        environment: variables beside this process's own.
+    """
+    path = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.Popen(
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env={**os.environ, **environment, "PYTHONPATH": path},
+        start_new_session=True,
+    )
 
 
 def main() -> None:

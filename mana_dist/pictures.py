@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,6 +105,11 @@ class Region:
         """Return this part of an HR frame."""
         return frame[self.top : self.top + self.height, self.left : self.left + self.width]
 
+    def overlaps(self, other: "Region") -> bool:
+        """Return whether the two have a pixel in common."""
+        across = self.left < other.left + other.width and other.left < self.left + self.width
+        return across and self.top < other.top + other.height and other.top < self.top + self.height
+
     def of_lr(self, frame: Frame) -> Frame:
         """Return the corresponding part of an LR frame."""
         top, left, height, width = (side // self.scale for side in (self.top, self.left, self.height, self.width))
@@ -120,6 +125,14 @@ def most_different_region(a: Frame, b: Frame, scale: int = 4, side: int = 160) -
         scale: HR pixels to a LR pixel.
         side: side of the region in HR pixels, rounded down to a multiple of ``scale``; a smaller frame limits it.
     """
+    return next(most_different_regions(a, b, scale, side))
+
+
+def most_different_regions(a: Frame, b: Frame, scale: int = 4, side: int = 160) -> Iterator[Region]:
+    """Yield regions where two HR frames differ, by falling difference, each as large as possible beside those before.
+
+    The arguments are those of :func:`most_different_region`, which the first one is; regions do not overlap.
+    """
     # On the LR grid: sums over the pixels of each LR pixel, then every window of them from a summed-area table.
     difference = np.abs(a.astype(np.int32) - b).sum(axis=2)
     rows, columns = difference.shape[0] // scale, difference.shape[1] // scale
@@ -128,9 +141,11 @@ def most_different_region(a: Frame, b: Frame, scale: int = 4, side: int = 160) -
     table[1:, 1:] = blocks.cumsum(0).cumsum(1)
     height, width = min(side // scale, rows), min(side // scale, columns)
     sums = table[height:, width:] - table[:-height, width:] - table[height:, :-width] + table[:-height, :-width]
-    top, left = np.unravel_index(int(sums.argmax()), sums.shape)
-    mean = float(sums[top, left]) / (height * width * scale**2 * 3)
-    return Region(int(top) * scale, int(left) * scale, height * scale, width * scale, mean, scale)
+    while (largest := int(sums.max())) >= 0:
+        top, left = map(int, np.unravel_index(int(sums.argmax()), sums.shape))
+        mean = largest / (height * width * scale**2 * 3)
+        yield Region(top * scale, left * scale, height * scale, width * scale, mean, scale)
+        sums[max(0, top - height + 1) : top + height, max(0, left - width + 1) : left + width] = -1
 
 
 def _fitting(label: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -1,7 +1,8 @@
-"""One live line on the console: how far, how fast, how long still."""
+"""One live line on the console: how far, how fast, how long still; and words for numbers of things."""
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import TextIO
 
 from mana_dist import console
@@ -69,3 +70,9 @@ def duration(seconds: float) -> str:
 def count(number: int, what: str) -> str:
     """Return ``1 clip``, ``2 clips``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """Return ``a, b and 3 more``: at most so many of the names."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

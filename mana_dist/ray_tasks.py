@@ -15,13 +15,13 @@ from mana_dist.console import log
 from mana_dist.model.precision import PrecisionChoice, WantedPrecision, choose_precision, processor_here
 from mana_dist.progress import count, duration
 
-_Signs = dict[int, tuple[int | None, float]]  # frames done, and age in seconds of the last report, by task
+_Reports = dict[int, tuple[int | None, float]]  # frames done, and age in seconds of the last report, by task
 
 _BLOCKS = 10_000
 _RETRIES = 2  # of an item whose process died
 _SILENCE = 60.0  # seconds without a result before the first line about it; doubles with each line
 _MAX_SILENCE = 900.0
-_SIGN_SECONDS = 5.0  # between two signs of life of a task
+_REPORT_SECONDS = 5.0  # between two reports of life of a task
 _NAMED = 4  # tasks in a line
 
 
@@ -85,7 +85,7 @@ def map_on_ray(
     context.max_errored_blocks = -1
     # Ray Data counts half an hour without a result as a hang; a segment, or a new node, may take longer.
     context.execution_no_progress_timeout_s = -1
-    desk = ray.remote(num_cpus=0)(_Desk).remote()
+    progress = ray.remote(num_cpus=0)(_TaskProgress).remote()
     rows = [{"number": number, "item": item} for number, item in enumerate(items)]
     work = ray.data.from_items(rows, override_num_blocks=min(len(items), _BLOCKS))
     with warnings.catch_warnings():
@@ -94,7 +94,7 @@ def map_on_ray(
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*ray_remote_args")
         results = work.map(
-            functools.partial(_run, task=task, desk=desk),
+            functools.partial(_run, task=task, progress=progress),
             compute=ray.data.TaskPoolStrategy(at_once),
             num_cpus=0 if gpus else cpus,
             num_gpus=gpus,
@@ -103,14 +103,14 @@ def map_on_ray(
         )
     left = {number: name(item) for number, item in enumerate(items)}
 
-    def signs() -> _Signs:
+    def reports() -> _Reports:
         try:
-            found: _Signs = ray.get(desk.signs.remote(), timeout=_SIGN_SECONDS)
+            found: _Reports = ray.get(progress.reports.remote(), timeout=_REPORT_SECONDS)
         except ray.exceptions.RayError:  # its node may be gone
             return {}
         return found
 
-    with _Reminder(left, signs) as reminder:
+    with _Reminder(left, reports) as reminder:
         for row in results.iter_rows():
             del left[row["number"]]
             reminder.restart()
@@ -125,17 +125,17 @@ def _has_ray() -> bool:
 
 def _run_beside(item: str, task: Task, name: Callable[[str], str], cpus: int) -> Iterator[str]:
     """Yield the result of a task in a process of its own, which is tried again if it dies as often as Ray would."""
-    desk, frames = _Desk(), 0
+    progress, frames = _TaskProgress(), 0
 
     def step() -> None:
         nonlocal frames
         frames += 1
-        desk.sign(0, frames)
+        progress.report(0, frames)
 
-    with _Reminder({0: name(item)}, desk.signs):
+    with _Reminder({0: name(item)}, progress.reports):
         for _ in range(1 + _RETRIES):
             frames = 0
-            desk.sign(0, frames)
+            progress.report(0, frames)
             done = run_in_child(task, item, cpus, step)
             if done is not None:
                 break
@@ -143,43 +143,43 @@ def _run_beside(item: str, task: Task, name: Callable[[str], str], cpus: int) ->
         yield done
 
 
-class _Desk:
+class _TaskProgress:
     """An actor, or its like in this process, to which tasks report their progress."""
 
     def __init__(self) -> None:
-        self._signs: _Signs = {}
+        self._reports: _Reports = {}
 
-    def sign(self, number: int, frames: int | None) -> None:
+    def report(self, number: int, frames: int | None) -> None:
         """Record the frames that task ``number`` has done; None if it has ended and its result is on its way."""
-        self._signs[number] = frames, time.monotonic()
+        self._reports[number] = frames, time.monotonic()
 
-    def signs(self) -> _Signs:
+    def reports(self) -> _Reports:
         """Return the last report of each task that began, and its age in seconds."""
         now = time.monotonic()
-        return {number: (frames, now - when) for number, (frames, when) in self._signs.items()}
+        return {number: (frames, now - when) for number, (frames, when) in self._reports.items()}
 
 
-def _run(row: dict[str, Any], task: Task, desk: Any) -> dict[str, Any]:
+def _run(row: dict[str, Any], task: Task, progress: Any) -> dict[str, Any]:
     frames, reported = 0, time.monotonic()
-    desk.sign.remote(row["number"], frames)
+    progress.report.remote(row["number"], frames)
 
     def step() -> None:
         nonlocal frames, reported
         frames += 1
-        if time.monotonic() - reported > _SIGN_SECONDS:
+        if time.monotonic() - reported > _REPORT_SECONDS:
             reported = time.monotonic()
-            desk.sign.remote(row["number"], frames)
+            progress.report.remote(row["number"], frames)
 
     done = task(row["item"], step)
-    desk.sign.remote(row["number"], None)
+    progress.report.remote(row["number"], None)
     return {"number": row["number"], "item": done}
 
 
 class _Reminder:
     """A thread that prints which tasks are at work if no result has come for long."""
 
-    def __init__(self, left: dict[int, str], signs: Callable[[], _Signs]) -> None:
-        self._left, self._signs = left, signs
+    def __init__(self, left: dict[int, str], reports: Callable[[], _Reports]) -> None:
+        self._left, self._reports = left, reports
         self._last = time.monotonic()
         self._silence = _SILENCE
         self._end = threading.Event()
@@ -202,19 +202,21 @@ class _Reminder:
             if silent < self._silence:
                 continue
             self._silence += min(self._silence, _MAX_SILENCE)
-            log.info(waiting_line(silent, dict(self._left), self._signs()))
+            log.info(waiting_line(silent, dict(self._left), self._reports()))
 
 
-def waiting_line(silent: float, left: dict[int, str], signs: _Signs) -> str:
+def waiting_line(silent: float, left: dict[int, str], reports: _Reports) -> str:
     """Return the line that says which tasks are at work.
 
     Args:
         silent: seconds since the last result.
         left: names of the tasks without a result.
-        signs: number of frames done (None for all) and age in seconds of the last report, for tasks that have begun.
+        reports: number of frames done (None for all) and age in seconds of the last report, for tasks that have begun.
     """
-    begun = {number: signs[number] for number in left if number in signs}
-    parts = [f"{left[number]} ({_sign(frames, ago)})" for number, (frames, ago) in begun.items() if frames is not None]
+    begun = {number: reports[number] for number in left if number in reports}
+    parts = [
+        f"{left[number]} ({_last_sign(frames, ago)})" for number, (frames, ago) in begun.items() if frames is not None
+    ]
     parts = [*parts[:_NAMED], *([f"{len(parts) - _NAMED} more"] if len(parts) > _NAMED else [])]
     none = "the results of all that began are on their way" if begun else "none has begun"
     at_work = f"at work on {', '.join(parts)}" if parts else none
@@ -223,6 +225,6 @@ def waiting_line(silent: float, left: dict[int, str], signs: _Signs) -> str:
     return f"nothing finished for {duration(silent)}: {at_work}{room}"
 
 
-def _sign(frames: int, ago: float) -> str:
+def _last_sign(frames: int, ago: float) -> str:
     done = f"{count(frames, 'frame')} done, " if frames else ""
     return f"{done}last sign {duration(ago)} ago"

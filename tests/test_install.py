@@ -115,7 +115,8 @@ def test_the_wheel_is_one_package_with_all_that_it_reads(wheel: Path) -> None:
     listed = subprocess.run(
         ["git", "ls-files", "mana_dist"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert {"mana_dist/ops/fused_cpu.c", "mana_dist/presets/tiny.yaml", "mana_dist/pages/page.js"} <= {*listed}
+    read = ("ops/fused_cpu.c", "presets/tiny.yaml", "report_pages/report_page.js", "serve/web_page/web_page.html")
+    assert {f"mana_dist/{name}" for name in read} <= {*listed}
     assert {f"mana_dist/pretrained/{name}" for name in ("card.md", "config.yaml", "model.safetensors")} <= names
     assert {name for name in listed if (REPOSITORY / name).is_file()} <= names
     (scripts,) = [name for name in names if name.endswith("entry_points.txt")]

@@ -80,3 +80,26 @@ def test_most_different_region_against_trying_every_place(height: int, width: in
     np.testing.assert_allclose(region.difference, places[best])
     assert region.of(a).shape == (rows, columns, 3)
     np.testing.assert_array_equal(region.of_lr(a[::scale, ::scale]), region.of(a)[::scale, ::scale])
+
+
+def test_further_regions_are_the_best_of_the_places_beside_those_before() -> None:
+    height, width, side, scale = 36, 44, 12, 4
+    a, b = np.random.default_rng(2).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    free = {(top, left) for top in range(0, height - side + 1, scale) for left in range(0, width - side + 1, scale)}
+    found = list(pictures.most_different_regions(a, b, scale, side))
+    assert len(found) > 3
+    for region in found:
+        differences = {
+            (top, left): np.abs(
+                a[top : top + side, left : left + side].astype(int) - b[top : top + side, left : left + side]
+            ).mean()
+            for top, left in free
+        }
+        best = max(sorted(free), key=lambda place: differences[place])
+        assert (region.top, region.left) == best
+        np.testing.assert_allclose(region.difference, differences[best])
+        free = {place for place in free if abs(place[0] - best[0]) >= side or abs(place[1] - best[1]) >= side}
+    assert not free
+    pairs = [(one, other) for one in found for other in found if one is not other]
+    assert not any(one.overlaps(other) for one, other in pairs)
+    assert all(one.overlaps(one) for one in found)

@@ -72,8 +72,8 @@ def test_a_slow_task_outlives_ray_datas_limit_and_is_named(
 
     item, said = tmp_path / "go on", []
 
-    def go_on(silent: float, left: dict[int, str], signs: dict[int, tuple[int | None, float]]) -> str:
-        if signs:  # it is at work, and has been silent for longer than Ray Data would wait
+    def go_on(silent: float, left: dict[int, str], reports: dict[int, tuple[int | None, float]]) -> str:
+        if reports:  # it is at work, and has been silent for longer than Ray Data would wait
             item.touch()
         said.append((left, silent))
         return "waiting"
@@ -111,16 +111,16 @@ def test_what_is_done_is_neither_at_work_nor_does_it_wait() -> None:
 
 
 def test_a_task_says_that_it_is_done() -> None:
-    class Desk:
+    class Progress:
         said: ClassVar[list[tuple[int, int | None]]] = []
 
-        class sign:  # noqa: N801  (in the place of an actor's method)
+        class report:  # noqa: N801  (in the place of an actor's method)
             @staticmethod
             def remote(number: int, frames: int | None) -> None:
-                Desk.said.append((number, frames))
+                Progress.said.append((number, frames))
 
-    assert ray_tasks._run({"number": 4, "item": "a"}, lambda item, _: item * 2, Desk) == {"number": 4, "item": "aa"}
-    assert Desk.said == [(4, 0), (4, None)]
+    assert ray_tasks._run({"number": 4, "item": "a"}, lambda item, _: item * 2, Progress) == {"number": 4, "item": "aa"}
+    assert Progress.said == [(4, 0), (4, None)]
 
 
 def test_a_single_item_needs_no_ray(tmp_path: Path) -> None:

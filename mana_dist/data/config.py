@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mana_dist.data.degradation import BI, Degradation
-from mana_dist.data.manifest import Manifest
+from mana_dist.data.manifest import SETTINGS, Manifest
 from mana_dist.video import READER_VERSION
 from mana_dist.video.shots import CUT_DETECTOR
 
@@ -38,11 +38,11 @@ class SampleSettings:
         min_change: a frame in which no block of 8x8 LR pixels changed by this much on average (luma, grey levels) is
             left out as a repetition of the one before; 0 keeps every frame. Of frames that a recipe degrades, repeats,
             shot cuts and motion are looked for before it does.
-        min_detail: smallest detail of a sample's HR centre (see :func:`mana_dist.data.looks.detail`), grey levels.
+        min_detail: smallest detail of a sample's HR centre (:func:`mana_dist.data.frame_quality.detail`), grey levels.
         min_motion: smallest ``flow`` of a sample, LR pixels per frame.
         max_motion: largest; None for any.
         drop_near_duplicates: whether to leave out clips whose frames are in another clip.
-        max_blockiness: greatest mean blockiness of a clip's frames (see :mod:`mana_dist.data.looks`); None for any.
+        max_blockiness: greatest mean blockiness of a clip's frames (:mod:`mana_dist.data.frame_quality`); None for any.
         max_blur: greatest mean blur; None for any.
 
     Raises:
@@ -73,23 +73,15 @@ class SampleSettings:
 
     def empty_manifest(self) -> Manifest:
         """Return the manifest of an empty dataset with these settings."""
+        same = {name: value for name, value in vars(self).items() if name in SETTINGS and name != "degradation"}
         return Manifest(
             reader=READER_VERSION,
             degradation=self.degradation.name,
             degradation_version=self.degradation.version,
             recipe=self.recipe,
-            scale=self.scale,
             frames=self.frames_per_sample,
-            stride=self.stride,
-            patch=self.patch,
             cut_detector=CUT_DETECTOR if self.detect_cuts else "",
-            min_change=self.min_change,
-            min_detail=self.min_detail,
-            min_motion=self.min_motion,
-            max_motion=self.max_motion,
-            drop_near_duplicates=self.drop_near_duplicates,
-            max_blockiness=self.max_blockiness,
-            max_blur=self.max_blur,
+            **same,
             samples=0,
             clips=0,
             sources=None,

@@ -12,21 +12,10 @@ from mana_dist.errors import UserError, redacted
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 3
 
-_SETTINGS = (
-    *("reader", "degradation", "degradation_version", "scale", "frames", "stride", "patch", "cut_detector"),
-    *("min_change", "min_detail", "min_motion", "max_motion", "drop_near_duplicates", "max_blockiness", "max_blur"),
-)
-
-
-_NEWER: Mapping[str, Any] = {
-    "recipe": None,
-    "min_motion": 0.0,
-    "max_motion": None,
-    "drop_near_duplicates": False,
-    "max_blockiness": None,
-    "max_blur": None,
-}
-"""Settings that older versions did not have, as they were there; they are written where they are others."""
+CLIP_FILTERS = ("drop_near_duplicates", "max_blockiness", "max_blur")
+"""Settings that choose among whole clips, and change no sample."""
+NEWER_SETTINGS = ("min_motion", "max_motion", *CLIP_FILTERS)
+"""Settings that older versions did not have, which did as their defaults say."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +116,17 @@ class Manifest:
         ]
 
 
+SETTINGS = tuple(
+    field.name
+    for field in dataclasses.fields(Manifest)
+    if field.name not in {"schema_version", "recipe", "samples", "clips", "sources", "shards", "rejected"}
+)
+"""The fields that say how samples were made; of a recipe, :func:`_settings_of` adds the parts."""
+
+
 def _settings_of(manifest: Manifest) -> dict[str, Any]:
     """Return the settings by name, those of a recipe and its operations each for itself."""
-    values = {name: getattr(manifest, name) for name in _SETTINGS}
+    values = {name: getattr(manifest, name) for name in SETTINGS}
     recipe = dict(manifest.recipe or {})
     steps = {f"operations[{place}]": step for place, step in enumerate(recipe.pop("operations", []))}
     return values | {f"recipe.{name}": value for name, value in {**recipe, **steps}.items()}
@@ -205,8 +202,8 @@ def check_dataset(uri: str, key: str, frames: int, crop: int, scale: int = 4) ->
 def save_manifest(uri: str, manifest: Manifest) -> None:
     """Write ``manifest`` into the dataset's folder ``uri``; readers see the old one or the new."""
     values = dataclasses.asdict(manifest)
-    for name, before in _NEWER.items():
-        if values[name] == before:
+    for name in ("recipe", *NEWER_SETTINGS):  # so that datasets without them can be read by older versions
+        if values[name] == getattr(Manifest, name):
             del values[name]
     text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
     storage.write_bytes(storage.join(uri, MANIFEST_NAME), text.encode())

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mana_dist.data import looks
+from mana_dist.data import frame_quality
 from mana_dist.data.config import MIN_LR_SIDE, SampleSettings
 from mana_dist.data.degradation import crop_to_multiple, degrade_clip
-from mana_dist.data.looks import Look, detail
+from mana_dist.data.frame_quality import FrameQuality, detail
 from mana_dist.data.resize import imresize
 from mana_dist.data.samples import Sample
 from mana_dist.video.shots import mark_cuts
@@ -59,13 +59,13 @@ class Sampler:
 
     Attributes:
         tally: counts so far; final once :meth:`samples` has ended.
-        looks: what frames look like, one of :data:`mana_dist.data.looks.EVERY`, in their order.
+        looks: what frames look like, one of :data:`mana_dist.data.frame_quality.EVERY`, in their order.
     """
 
     def __init__(self, settings: SampleSettings, downscale: int = 1, compare: Compare | None = None) -> None:
         self._settings, self._downscale, self._compare = settings, downscale, compare
         self.tally = Tally()
-        self.looks: list[Look] = []
+        self.qualities: list[FrameQuality] = []
 
     def samples(
         self,
@@ -106,8 +106,8 @@ class Sampler:
     def _seen(self, frames: Iterable[Given], first: int, centres: range | None) -> Iterator[Given]:
         """Pass frames on, and look at some of them."""
         for frame in frames:
-            if (frame[0] - first) % looks.EVERY == 0 and (centres is None or frame[0] in centres):
-                self.looks.append(looks.look_at(frame[1]))
+            if (frame[0] - first) % frame_quality.EVERY == 0 and (centres is None or frame[0] in centres):
+                self.qualities.append(frame_quality.measure(frame[1]))
             yield frame
 
     def _full_windows(

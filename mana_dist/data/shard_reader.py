@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -69,6 +69,15 @@ class ShardReader:
                 raise ValueError(f"{len(column)} samples, the manifest says {shard.rows}")
         return column
 
+    def table(self, shard: Shard, index: int, columns: Sequence[str]) -> pa.Table:
+        """Return columns of row group ``index`` of ``shard``; what lies between them in the file is read too.
+
+        Raises:
+            UserError: as :meth:`read`.
+        """
+        with self._damage_named(shard), self._opened(shard) as (image, file):
+            return self._columns(image, file, shard, index, columns)
+
     @contextlib.contextmanager
     def _damage_named(self, shard: Shard) -> Iterator[None]:
         try:
@@ -82,14 +91,19 @@ class ShardReader:
 
     def _read(self, shard: Shard, index: int) -> SampleGroup:
         with self._opened(shard) as (image, file):
-            self._fill(image, shard, *_bytes_of(file.metadata, index, ("lr", "hr")))
-            table = file.read_row_group(index, columns=["lr", "hr"], use_threads=False)
+            table = self._columns(image, file, shard, index, ("lr", "hr"))
         group = SampleGroup(pixels(table, "lr"), pixels(table, "hr"))
         rows = min(shard.group_rows, shard.rows - index * shard.group_rows)
         lr, hr = self._manifest.shapes(shard)
         if (group.lr.shape, group.hr.shape) != ((rows, *lr), (rows, *hr)):
             raise ValueError(f"row group {index} holds lr {group.lr.shape}, the manifest says {(rows, *lr)}")
         return group
+
+    def _columns(
+        self, image: NDArray[np.uint8], file: pq.ParquetFile, shard: Shard, index: int, columns: Sequence[str]
+    ) -> pa.Table:
+        self._fill(image, shard, *_bytes_of(file.metadata, index, columns))
+        return file.read_row_group(index, columns=list(columns), use_threads=False)
 
     @contextlib.contextmanager
     def _opened(self, shard: Shard) -> Iterator[tuple[NDArray[np.uint8], pq.ParquetFile]]:
@@ -158,7 +172,8 @@ class ShardReader:
                 return attempt()
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise UserError(
-                    f"{name}: the shard is missing though the manifest lists it; run its ingest again"
+                    f"{name}: the shard is missing though the manifest lists it; run its ingest again (`mana ingest "
+                    f"--verify {self._uri}` says what else is missing)"
                 ) from error
             except PermissionError as error:
                 raise UserError(f"{name}: no permission to read it ({_line(error)})") from error
@@ -181,7 +196,7 @@ def _line(error: BaseException) -> str:
     return one_line(error)[:300] or type(error).__name__
 
 
-def _bytes_of(metadata: pq.FileMetaData, index: int, columns: tuple[str, ...]) -> tuple[int, int]:
+def _bytes_of(metadata: pq.FileMetaData, index: int, columns: Sequence[str]) -> tuple[int, int]:
     """Return the first byte of columns of row group ``index``, which lie side by side, and the byte after the last."""
     group = metadata.row_group(index)
     chunks = [group.column(metadata.schema.names.index(name)) for name in columns]

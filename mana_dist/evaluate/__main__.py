@@ -51,7 +51,8 @@ def _parser() -> Parser:
          "Vimeo90K")  # fmt: skip
     inputs("--method", dest="methods", required=True, nargs="+", action="extend", metavar="METHOD", help="bicubic, "
          "pretrained (the model in the package), a model folder (./pretrained for one of that name), "
-         "models:/NAME/VERSION, models:/NAME@ALIAS, or frames:NAME=URI for the output of any other method")  # fmt: skip
+         "models:/NAME/VERSION, models:/NAME@ALIAS, or frames:NAME=URI for the output of any other method; LABEL=MODEL "
+         "gives a model the name LABEL in tables, plots and metrics.json")  # fmt: skip
     inputs("--out", required=True, metavar="DIR", help="folder for metrics.json and the report")
     inputs("--overwrite", action="store_true", help="replace another evaluation's files in --out")
     protocol = parser.add_argument_group("protocol (the defaults are the paper's)").add_argument

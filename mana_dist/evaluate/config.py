@@ -4,10 +4,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mana_dist.errors import UserError
+from mana_dist.model_names import PRETRAINED
 
 if TYPE_CHECKING:
     from mana_dist.model import Padding
     from mana_dist.model.precision import WantedPrecision
+
+
+BICUBIC = "bicubic"
+FRAMES_SCHEME = "frames:"
+"""Before the NAME of a method of which the frames are there."""
+_RESERVED = {BICUBIC: "a method", PRETRAINED: "a model", "LR": "a picture", "HR": "a picture"}
+
+
+def split_label(method: str) -> tuple[str, str]:
+    """Return the label and the model of ``LABEL=MODEL``; an empty label where there is none.
+
+    A folder with ``=`` in its name has no label if ``/`` or ``:`` stands before it: ``./step=9``.
+    """
+    label, equals, model = method.partition("=")
+    return (label, model) if equals and not set("/:") & set(label) else ("", method)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +34,7 @@ class EvaluationOptions:
         data: URIs of the ground truth, each a dataset: a video, a folder of frames or of several of either, or one of
             the field's datasets.
         methods: ``bicubic``, ``pretrained``, model folders, ``models:/`` names, or ``frames:NAME=URI`` for the output
-            of any other method.
+            of any other method. ``LABEL=MODEL`` gives a model the name that tables, plots and files have.
         out: URI of the folder for ``metrics.json`` and the report.
         overwrite: replace another evaluation's files there.
         degradation: name of the degradation by which LR frames are made, or given ones were; or a recipe's YAML file.
@@ -71,7 +87,25 @@ class EvaluationOptions:
             # An unset variable of a shell: the working folder would be taken for it.
             if not all(value.strip() for value in values):
                 raise UserError(f"{key} '': an empty name; say what is meant")
+        names = [_checked_name(method) for method in self.methods]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"--method names {twice[0]} twice")
         if self.border_crop < 0:
             raise UserError(f"--border-crop {self.border_crop}: give a number of pixels, 0 or more")
         if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers {self.workers}: write auto, or a number like 2")
+
+
+def _checked_name(method: str) -> str:
+    """Return the name of a method in the tables; that of a folder or registered model without a label is its own."""
+    label, model = split_label(method)
+    if model == method:
+        name, _, uri = method.removeprefix(FRAMES_SCHEME).partition("=")
+        return name if method.startswith(FRAMES_SCHEME) and uri else method
+    if not label.strip() or not model.strip():
+        raise UserError(f"--method {method}: write LABEL=MODEL, like best=models:/mana-x4/1")
+    if label in _RESERVED:
+        raise UserError(f"--method {method}: {label} is the name of {_RESERVED[label]} already; give another label")
+    if model == BICUBIC or model.startswith(FRAMES_SCHEME):
+        raise UserError(f"--method {method}: only models take a label; write {model}")
+    return label

@@ -21,7 +21,7 @@ from mana_dist.footage.layouts import (
     lr_folder_of,
     numbers_differ,
 )
-from mana_dist.progress import count
+from mana_dist.progress import count, some
 from mana_dist.storage import ListedFile
 from mana_dist.video.frame_folders import clip_name
 from mana_dist.video.frame_names import check_one_clip
@@ -336,8 +336,7 @@ def _with_notes(dataset: Dataset, notes: Sequence[str]) -> Dataset:
 
 
 def _left_out(paths: Sequence[str], why: str) -> str:
-    few = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
-    return f"{count(len(paths), 'clip')} {why} left out: {few}"
+    return f"{count(len(paths), 'clip')} {why} left out: {some(paths, 3)}"
 
 
 def _only_reds4(dataset: Dataset) -> Dataset:

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 from mana_dist import storage
 from mana_dist.errors import UserError
+from mana_dist.evaluate.config import FRAMES_SCHEME
 from mana_dist.evaluate.datasets import frame_count, stem
 from mana_dist.evaluate.scored_clips import Clip, LrFrame, count_frames
 from mana_dist.footage.found import below, clips_in, outside
 from mana_dist.model.inference import Frame
 from mana_dist.video import reading
 from mana_dist.video.frame_names import check_one_clip
-
-FRAMES_SCHEME = "frames:"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from mana_dist import storage
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.errors import UserError, redacted
 from mana_dist.evaluate import given_outputs
-from mana_dist.evaluate.given_outputs import FRAMES_SCHEME
+from mana_dist.evaluate.config import BICUBIC, FRAMES_SCHEME
 from mana_dist.evaluate.protocol import MethodSource
 from mana_dist.evaluate.scored_clips import Clip, LrFrame
 from mana_dist.model import Mana, Padding
@@ -22,8 +22,6 @@ from mana_dist.model.precision import Precision
 from mana_dist.model_names import is_folder
 from mana_dist.registry import model_folder
 from mana_dist.registry.versions import Registered
-
-BICUBIC = "bicubic"
 
 
 class Method(Protocol):
@@ -64,7 +62,7 @@ class Trained:
     """A MANA model.
 
     Attributes:
-        name: the folder or registry name that it was loaded from.
+        name: its label, or the folder or registry name that it was loaded from.
         model: in evaluation mode.
         padding: the rule for windows beyond a clip's ends.
         registered: the version that a registry name stood for when it was loaded.
@@ -110,12 +108,19 @@ class Wanted:
     """A method as the command line names it.
 
     Attributes:
-        name: as given; the table has it too, except for ``frames:NAME=URI``.
+        name: as given, without the label.
         registered: the version of a registered model to load; None: the one that the name means.
+        label: of ``LABEL=MODEL``; empty: none.
     """
 
     name: str
     registered: Registered | None = None
+    label: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The name in tables; of ``frames:NAME=URI``, it is NAME instead."""
+        return self.label or self.name
 
 
 def load_methods(
@@ -196,4 +201,4 @@ def _load(
     if method.name.startswith(FRAMES_SCHEME):
         return given_outputs.find(method.name, clips, without)
     found = model_folder.load_identified(_pinned(method), tracking_uri)
-    return Trained(method.name, found.model, padding, method.registered, found.sha256)
+    return Trained(method.shown, found.model, padding, method.registered, found.sha256)

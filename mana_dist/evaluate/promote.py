@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from mana_dist.errors import UserError
-from mana_dist.evaluate.methods import BICUBIC, Wanted
+from mana_dist.evaluate.config import BICUBIC
+from mana_dist.evaluate.methods import Wanted
 from mana_dist.evaluate.results import Evaluation
 from mana_dist.metrics import METRICS, Metric
 from mana_dist.registry.model_folder import REGISTRY_SCHEME
@@ -161,9 +162,9 @@ def arrange(
         raise UserError(f"--promote-if: --method names {found}; {_hint(alias)}")
     same = [method for method in models if current is not None and method.registered == current]
     added: tuple[Wanted, ...] = (Wanted(named, current),) if current is not None and not same else ()
-    champion = next((method.name for method in (*same, *added)), None)
+    champion = next((method.shown for method in (*same, *added)), None)
     version = candidates[0].registered
-    contest = Contest(tuple(conditions), alias, candidates[0].name, version, champion, current)
+    contest = Contest(tuple(conditions), alias, candidates[0].shown, version, champion, current)
     named_bicubic = any(method.name == BICUBIC for method in methods)
     if current not in (None, version) and not named_bicubic:
         added += (Wanted(BICUBIC),)

@@ -107,7 +107,8 @@ class Evaluation:
         protocol: every choice that moves a number.
         methods: names, in the order of the command line.
         clips: results of every clip, in the data's order.
-        examples: one of every clip, in the same order; of very many clips, those in which methods differ most.
+        examples: some of every clip, in the same order, those in which methods differ most first; of very many clips,
+            those in which methods differ most.
         top_motion: names of the clips with the largest motion; None: they are not reported.
     """
 

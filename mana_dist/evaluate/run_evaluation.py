@@ -11,7 +11,7 @@ from mana_dist.console import log
 from mana_dist.data.degradation import Degradation, find_degradation
 from mana_dist.errors import UserError, one_line, redacted
 from mana_dist.evaluate import metrics_file, promote, report
-from mana_dist.evaluate.config import EvaluationOptions
+from mana_dist.evaluate.config import EvaluationOptions, split_label
 from mana_dist.evaluate.datasets import Dataset, find_datasets
 from mana_dist.evaluate.evaluation_run import Tracking
 from mana_dist.evaluate.methods import Method, Wanted, load_methods, source
@@ -114,7 +114,7 @@ def _evaluate(prepared: _Prepared, held: Lease) -> Evaluation:
 def _prepare(options: EvaluationOptions) -> _Prepared:
     options.check()
     for name in options.methods:
-        pretrained.announce(name, hint="")
+        pretrained.announce(split_label(name)[1], hint="")
     top = None if options.top_motion is None else parse_top_motion(options.top_motion)
     subset = None if options.frame_subset is None else parse_subset(options.frame_subset)
     conditions = [promote.parse_condition(text) for text in options.promote_if]
@@ -193,7 +193,7 @@ def _score(prepared: _Prepared, held: Lease) -> Evaluation:
     evaluation = _evaluation(prepared, tuple(entry.scores for entry in scored))
     return replace(
         evaluation,
-        examples=tuple(entry.example for entry in scored if entry.example is not None),
+        examples=tuple(example for entry in scored for example in entry.examples),
         top_motion=None if prepared.top is None else top_motion(evaluation.clips, prepared.top),
     )
 
@@ -260,7 +260,7 @@ def _wanted(
     def version(name: str) -> Registered | None:
         return resolve(name, registry) if name.startswith(REGISTRY_SCHEME) else None
 
-    wanted = tuple(Wanted(name, version(name)) for name in names)
+    wanted = tuple(Wanted(model, version(model), label) for label, model in map(split_label, names))
     if not conditions:
         return wanted, None
     contest, wanted = promote.arrange(conditions, wanted, version)

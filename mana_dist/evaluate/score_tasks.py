@@ -33,7 +33,7 @@ RETRIES = 2
 _LOOK = 1.0  # seconds between counts of the workers' frames
 _SILENCE = 60.0  # seconds without a frame after which the clips that are waited for are logged
 
-EXAMPLES = 64
+EXAMPLES = 24
 """Number of clips, those in which methods differ most, whose pictures are kept."""
 
 OnScored = Callable[[int, ScoredClip], None]
@@ -132,12 +132,12 @@ class _Gathered:
 
     def add(self, position: int, scored: ScoredClip) -> None:
         self._results[position] = scored
-        if scored.example is None:
+        if not scored.examples:
             return
-        heapq.heappush(self._shown, (scored.example.region.difference, -position))
+        heapq.heappush(self._shown, (scored.examples[0].region.difference, -position))
         if len(self._shown) > EXAMPLES:
             _, dropped = heapq.heappop(self._shown)
-            self._results[-dropped] = self._results[-dropped]._replace(example=None)
+            self._results[-dropped] = self._results[-dropped]._replace(examples=())
 
     def in_order(self) -> list[ScoredClip]:
         return [self._results[position] for position in sorted(self._results)]

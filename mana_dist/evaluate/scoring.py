@@ -19,9 +19,10 @@ from mana_dist.footage.given_lr import GivenLr
 from mana_dist.metrics import METRICS, Measure, Metric, PairMeasure, Trail, follow, psnr
 from mana_dist.metrics.psnr_ssim import SSIM_SIZE
 from mana_dist.model.inference import Frame
-from mana_dist.pictures import most_different_region
+from mana_dist.pictures import Region, most_different_regions
 
 DIGEST_BYTES = 16
+EXAMPLES_PER_CLIP = 3
 RECENT = 32
 """Number of LR frames that are held for methods that read later than others."""
 
@@ -53,10 +54,10 @@ class Settings:
 
 
 class ScoredClip(NamedTuple):
-    """Results of a clip: its scores, the part of it to show (None: dropped), and the number of frames used."""
+    """Results of a clip: its scores, the parts of it to show (none: dropped), and the number of frames used."""
 
     scores: ClipScores
-    example: Example | None
+    examples: tuple[Example, ...]
     frames: int
 
 
@@ -117,7 +118,7 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
     scores: list[list[Scores]] = [[] for _ in settings.methods]
     sample, before = Sample(), deque[Frame](maxlen=neighbours.BEFORE)
     earlier: _Compared | None = None
-    example: Example | None = None
+    examples: list[Example] = []
     notes: tuple[str, ...] = ()
     count, run = 0, 0
     for pair in source.pairs():
@@ -143,11 +144,11 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
             if clip.name in settings.sampled:
                 psnrs = tuple(collected[-1].psnr_rgb for collected in scores)
                 sample.add(SampledFrame(pair.lr.pixels, tuple(before), hr, psnrs))
-            example = _clearer_example(example, clip, number, pair, frames)
+            examples = _clearest_examples(examples, clip, number, pair, frames)
         before.append(pair.lr.pixels)
         count += 1
         progress()
-    if example is None:
+    if not examples:
         raise UserError(f"{clip.uri}: no frame of it is scored; see --frames and --frame-subset")
     result = ClipScores(
         clip=clip.name,
@@ -160,7 +161,7 @@ def score_clip(clip: Clip, settings: Settings, progress: Callable[[], None] = la
         notes=(*notes, *(() if compared is None else compared.notes()), *dict.fromkeys(damage)),
         digest=digest.hexdigest(),
     )
-    return ScoredClip(result, example, count)
+    return ScoredClip(result, tuple(examples), count)
 
 
 class _Source:
@@ -267,14 +268,30 @@ def _next(method: str, output: Iterator[Frame], pair: _Pair, clip: Clip, number:
     )
 
 
-def _clearer_example(best: Example | None, clip: Clip, number: int, pair: _Pair, frames: Sequence[Frame]) -> Example:
+def _clearest_examples(
+    kept: Sequence[Example], clip: Clip, number: int, pair: _Pair, frames: Sequence[Frame]
+) -> list[Example]:
+    """Return the clip's examples after one more frame: the parts that differ most, each at a place of its own."""
     # The first method is compared with the last; a single one with the ground truth.
     scale = pair.hr.shape[0] // pair.lr.pixels.shape[0]
-    region = most_different_region(frames[0], frames[-1] if len(frames) > 1 else pair.hr, scale)
-    if best is not None and region.difference <= best.region.difference:
-        return best
-    cut = [region.of(frame).copy() for frame in frames]
-    return Example(clip.name, number, region, region.of_lr(pair.lr.pixels).copy(), region.of(pair.hr).copy(), cut)
+    regions = most_different_regions(frames[0], frames[-1] if len(frames) > 1 else pair.hr, scale)
+    found: list[Example | Region] = [*kept, *islice(regions, EXAMPLES_PER_CLIP)]
+    chosen: list[Example] = []
+    for item in sorted(found, key=lambda item: -_region(item).difference):  # of equal ones the earlier frame's
+        region = _region(item)
+        if len(chosen) == EXAMPLES_PER_CLIP or any(region.overlaps(other.region) for other in chosen):
+            continue
+        if isinstance(item, Example):
+            chosen.append(item)
+        elif region.difference or not chosen:
+            cut = [region.of(frame).copy() for frame in frames]
+            lr, hr = region.of_lr(pair.lr.pixels).copy(), region.of(pair.hr).copy()
+            chosen.append(Example(clip.name, number, region, lr, hr, cut))
+    return chosen
+
+
+def _region(item: Example | Region) -> Region:
+    return item.region if isinstance(item, Example) else item
 
 
 def _score(now: _Compared, earlier: _Compared | None, measures: Mapping[str, Measure | PairMeasure]) -> list[Scores]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mana_dist.model import Mana
 from mana_dist.model.tiling import decoder_reach
-from mana_dist.ops.plain import Instead, Plain
+from mana_dist.ops.plain import Plain, ReplaceOperators
 
 Run = Callable[[Tensor], Tensor]
 """Windows (1, 3T, H, W) to centre frames (1, 3, sH, sW)."""
@@ -64,7 +64,7 @@ def compare(network: Mana, run: Run) -> Comparison:
             return operator(*arguments)
 
         frames = _moving(network.config.frames, height, width)
-        with torch.no_grad(), Instead(watch):
+        with torch.no_grad(), ReplaceOperators(watch):
             expected = network(frames)
         difference = (run(frames.flatten(1, 2)) - expected).abs().amax(1)
         near = torch.zeros(1, 1, height, width)

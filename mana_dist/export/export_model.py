@@ -16,7 +16,7 @@ from mana_dist.export.compare import Run, compare
 from mana_dist.export.config import FORMATS
 from mana_dist.model import Mana
 from mana_dist.model_names import PRETRAINED
-from mana_dist.ops.plain import Instead
+from mana_dist.ops.plain import ReplaceOperators
 from mana_dist.registry import model_folder, pretrained
 
 _LEAST_SIDE = 8
@@ -91,7 +91,7 @@ class _Window(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(1, 3T, H, W) -> (1, 3, sH, sW)."""
-        with Instead(lambda _, plain, arguments: plain.run(*arguments)):
+        with ReplaceOperators(lambda _, plain, arguments: plain.run(*arguments)):
             centre: Tensor = self.network(frames.unflatten(1, (-1, 3)))
         return centre
 

@@ -6,17 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
-from pyarrow import ArrowException
 
 from mana_dist import pictures, storage
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.data.degradation.recipe import Recipe
 from mana_dist.data.degradation.recipe_file import recipe_of
-from mana_dist.data.manifest import Manifest
+from mana_dist.data.manifest import Manifest, Shard
 from mana_dist.data.samples import pixels
+from mana_dist.data.shard_reader import ShardReader
 from mana_dist.errors import UserError
 from mana_dist.pictures import Frame, Panel
 
@@ -43,22 +42,23 @@ def write(uri: str, manifest: Manifest, count: int = 24, seed: int = 0) -> str:
     Raises:
         UserError: the dataset holds no samples, or a shard cannot be read.
     """
-    rows: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for path, group, row in _choose(manifest, count, seed):
-        rows[path, group].append(row)
+    rows: dict[tuple[Shard, int], list[int]] = defaultdict(list)
+    for shard, group, row in _choose(manifest, count, seed):
+        rows[shard, group].append(row)
+    reader = ShardReader(uri, manifest)
     with ThreadPoolExecutor(_READERS) as readers:
         recipe = None if manifest.recipe is None else recipe_of(manifest.recipe)
-        cells = list(chain.from_iterable(readers.map(lambda place: _cells(uri, place, rows[place], recipe), rows)))
+        cells = list(chain.from_iterable(readers.map(lambda place: _cells(reader, place, rows[place], recipe), rows)))
     sheet = storage.join(uri, SHEET_NAME)
     storage.write_bytes(sheet, pictures.to_png(_grid(cells)))
     return sheet
 
 
-def _choose(manifest: Manifest, count: int, seed: int) -> Iterator[tuple[str, int, int]]:
+def _choose(manifest: Manifest, count: int, seed: int) -> Iterator[tuple[Shard, int, int]]:
     """Choose samples as evenly from all sources as there are samples of each: a long one must not fill the sheet.
 
     Yields:
-        Name of the shard, number of the row group in it, number of the row in that.
+        The shard, number of the row group in it, number of the row in that.
     """
     ends = list(accumulate(shard.rows for shard in manifest.shards))
     if not ends or not ends[-1]:
@@ -73,20 +73,13 @@ def _choose(manifest: Manifest, count: int, seed: int) -> Iterator[tuple[str, in
         position = int(np.searchsorted(ends, number, side="right"))
         shard = manifest.shards[position]
         group, row = divmod(int(number) - (ends[position] - shard.rows), shard.group_rows)
-        yield shard.path, group, row
+        yield shard, group, row
 
 
-def _cells(uri: str, place: tuple[str, int], rows: Sequence[int], recipe: Recipe | None) -> list[Frame]:
-    shard, group = place
-    name = storage.join(uri, shard)
-    filesystem, path = storage.filesystem(name)
+def _cells(reader: ShardReader, place: tuple[Shard, int], rows: Sequence[int], recipe: Recipe | None) -> list[Frame]:
     columns = ["lr", "hr", "clip", "centre", "flow", "source"]
-    try:
-        with pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True) as file:
-            table = file.read_row_group(group, columns=columns, use_threads=False)
-        lr, hr = pixels(table, "lr"), pixels(table, "hr")
-    except (OSError, ValueError, ArrowException) as error:
-        raise UserError(f"{name}: cannot be read ({error}); mana ingest --verify {uri}") from error
+    table = reader.table(*place, columns)
+    lr, hr = pixels(table, "lr"), pixels(table, "hr")
     clip, centre, flow, source = (table[column].to_pylist() for column in columns[2:])
     middle = lr.shape[1] // 2
     cells = [_cell(lr[row, middle], hr[row], f"{clip[row]}:{centre[row]}", flow[row]) for row in rows]

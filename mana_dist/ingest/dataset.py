@@ -19,7 +19,7 @@ from mana_dist.footage.found import upwards
 from mana_dist.ingest import sources_table
 from mana_dist.ingest.finished_units import Ledger, are_whole, shard_sizes
 from mana_dist.ingest.sources_table import SourceRow
-from mana_dist.ingest.units import COUNTS, LOOKS, ClipResult, UnitResult, by_clip
+from mana_dist.ingest.units import COUNTS, QUALITIES, ClipResult, UnitResult, by_clip
 
 _OURS = re.compile(r".+-[0-9a-f]{12}(-s\d{5})?-\d{5}\.parquet|sources-[0-9a-f]{12}\.parquet")
 """Files of this form in a dataset's folder are ours to delete when no manifest names them."""
@@ -248,6 +248,6 @@ def _covers(folders: Collection[str], uri: str) -> bool:
 
 def _row(clip: Clip, unit: str, result: ClipResult) -> SourceRow:
     values: dict[str, Any] = {name: getattr(clip, name) for name in ("bytes", "modified", "start", "stop", "downscale")}
-    values |= {name: getattr(result, name) for name in COUNTS} | {name: result.mean(name) for name in LOOKS}
+    values |= {name: getattr(result, name) for name in COUNTS} | {name: result.mean(name) for name in QUALITIES}
     note, hashes = result.note or result.reason, result.hashes or None
     return SourceRow(uri=clip.source, clip=clip.name, unit=unit, note=note, hashes=hashes, lr=clip.lr, **values)

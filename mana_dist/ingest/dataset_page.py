@@ -6,26 +6,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mana_dist import pages, pictures, storage
-from mana_dist.data.manifest import Manifest, load_manifest
+from mana_dist import pictures, report_pages, storage
+from mana_dist.data.manifest import SETTINGS, Manifest, load_manifest
 from mana_dist.data.shard_reader import ShardReader
 from mana_dist.errors import UserError
 from mana_dist.ingest import contact_sheet, sources_table
 from mana_dist.ingest.dataset import PAGE_NAME
 from mana_dist.ingest.sources_table import SourceRow
-from mana_dist.pages import Section, plots
-from mana_dist.pages.text import to_html
 from mana_dist.progress import count
+from mana_dist.report_pages import Section, svg_plots
+from mana_dist.report_pages.tables import Cell, Column, Row, table
+from mana_dist.report_pages.text import to_html
 
-ROWS_SHOWN = 2000
 _BARS = 24
 _INCHES = 2.4
 _READERS = 16
+_SETTING = (Column("setting"), Column("value"))
 _COLUMNS = ("frames", "samples", "cuts", "duplicates", "flat", "wrong_motion", "detail", "blockiness", "blur")
-_SETTINGS = (
-    *("degradation", "degradation_version", "scale", "frames", "stride", "patch", "cut_detector", "min_change"),
-    *("min_detail", "min_motion", "max_motion", "drop_near_duplicates", "max_blockiness", "max_blur", "reader"),
-)
 
 
 def write(uri: str) -> str:
@@ -63,27 +60,29 @@ def page(uri: str, manifest: Manifest, rows: Sequence[SourceRow], flows: Sequenc
         sheet: its contact sheet, a PNG file.
     """
     usable = [row for row in rows if row.samples]
-    drawn = [pages.figure(*histogram(flows, "motion of samples, LR pixels per frame", "samples"))]
+    drawn = [histogram(flows, "motion of samples, LR pixels per frame", "samples")]
     for name in ("detail", "blockiness", "blur"):
         values = [value for row in usable if (value := getattr(row, name)) is not None]
-        drawn.append(pages.figure(*histogram(values, f"{name} of clips that gave samples", "clips")))
+        drawn.append(histogram(values, f"{name} of clips that gave samples", "clips"))
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
     summary = (
         f"<bdi>{to_html(uri)}</bdi> · {count(manifest.samples, 'sample')} of {count(manifest.clips, 'clip')} · "
         f"{size:.1f} MB · {len(manifest.rejected)} rejected"
     )
     picture = f'<img src="{pictures.png_data_uri(sheet)}" alt="random samples" style="width:100%;height:auto">'
-    chosen = ((name.replace("_", " "), getattr(manifest, name)) for name in _SETTINGS)
-    settings = ((name, "any" if value is None else str(value)) for name, value in chosen)
+    chosen = ((name.replace("_", " "), getattr(manifest, name)) for name in SETTINGS)
+    settings = [(name, "any" if value is None else str(value)) for name, value in chosen]
     sections = [
-        Section("Sizes", _table(("HR", "samples"), _sizes(manifest), numbers=1)),
-        Section("Histograms", f'<div class="plots">{"".join(drawn)}</div>'),
+        Section(
+            "Sizes", table("Samples by size of the HR frames", _numbers("HR", ["samples"]), list(_sizes(manifest)))
+        ),
+        Section("Histograms", report_pages.figures(drawn)),
         Section("Some of them", picture, "Pictures"),
         Section("What was left out, and why", _refused(manifest) + _left_out(rows), "Left out"),
         Section("Clips", _clips(rows)),
-        Section("How they were made", _table(("setting", "value"), settings, kind="protocol"), "Settings"),
+        Section("How they were made", table("Settings of the ingest", _SETTING, settings, "protocol"), "Settings"),
     ]
-    return pages.page("Training samples", summary, sections)
+    return report_pages.page("Training samples", summary, sections)
 
 
 def histogram(values: Sequence[float], label: str, what: str) -> tuple[str, str | None]:
@@ -96,26 +95,30 @@ def histogram(values: Sequence[float], label: str, what: str) -> tuple[str, str 
     """
     if not values:
         return label, None
-    plot = plots.axes(_INCHES, "", what)
-    plot.hist(values, bins=_BARS, color=plots.COLOURS[0])
+    plot = svg_plots.axes(_INCHES, "", what)
+    plot.hist(values, bins=_BARS, color=svg_plots.COLOURS[0])
     plot.locator_params(axis="y", integer=True)
     figure = plot.get_figure(root=True)
-    return label, None if figure is None else plots.to_svg(figure, label)
+    return label, None if figure is None else svg_plots.to_svg(figure, label)
 
 
-def _sizes(manifest: Manifest) -> Iterator[tuple[str, str]]:
+def _numbers(first: str, headings: Iterable[str]) -> list[Column]:
+    return [Column(first), *(Column(heading, kind="number") for heading in headings)]
+
+
+def _sizes(manifest: Manifest) -> Iterator[Row]:
     sizes: Counter[tuple[int, int]] = Counter()
     for shard in manifest.shards:
         sizes[manifest.scale * shard.width, manifest.scale * shard.height] += shard.rows
     for (width, height), number in sizes.most_common():
-        yield f"{width}x{height}", str(number)
+        yield f"{width}x{height}", Cell(str(number), number)
 
 
 def _refused(manifest: Manifest) -> str:
     if not manifest.rejected:
         return "<p>No source was rejected.</p>"
     rows = [(item.source, item.reason) for item in manifest.rejected]
-    return f"<h3>{count(len(rows), 'source')} rejected</h3>" + _table(("source", "reason"), rows)
+    return table(f"{count(len(rows), 'source')} rejected", [Column("source"), Column("reason")], rows)
 
 
 def _left_out(rows: Sequence[SourceRow]) -> str:
@@ -124,42 +127,19 @@ def _left_out(rows: Sequence[SourceRow]) -> str:
         "flat": "samples without detail",
         "wrong_motion": "samples that move too little or too much",
     }
-    parts = [(why, str(sum(getattr(row, name) for row in rows))) for name, why in whys.items()]
-    return "<h3>Within clips</h3>" + _table(("what", "number"), parts, numbers=1)
+    sums = {why: sum(getattr(row, name) for row in rows) for name, why in whys.items()}
+    parts: list[Row] = [(why, Cell(str(number), number)) for why, number in sums.items()]
+    return table("Within clips", _numbers("what", ["number"]), parts)
 
 
 def _clips(rows: Sequence[SourceRow]) -> str:
-    cells = [
+    cells: list[Row] = [
         (row.clip, *(_number(getattr(row, name)) for name in _COLUMNS), row.note)
         for row in sorted(rows, key=lambda row: -row.samples)
     ]
-    headings = ("clip", *(name.replace("_", " ") for name in _COLUMNS), "note")
-    return _table(headings, cells, numbers=len(_COLUMNS), kind="sortable")
+    columns = [*_numbers("clip", (name.replace("_", " ") for name in _COLUMNS)), Column("note")]
+    return table("Each clip, those with most samples first", columns, cells, "sortable")
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.2f}"
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int = 0, kind: str = "means") -> str:
-    """Return a table; the first column holds names, the ``numbers`` after it numbers, those behind text."""
-    kinds = ["name", *["number"] * numbers]
-    rows = list(rows)
-    head = "".join(
-        f'<th scope="col" class="{kinds[place] if place < len(kinds) else "name"}">{to_html(heading)}</th>'
-        for place, heading in enumerate(headings)
-    )
-    lines = [
-        f'<tr><th scope="row" class="name"><bdi>{to_html(first)}</bdi></th>'
-        + "".join(
-            f'<td class="number" data-value="{cell}">{cell}</td>'
-            if place <= numbers and cell
-            else f'<td class="name"><bdi>{to_html(cell)}</bdi></td>'
-            for place, cell in enumerate(rest, 1)
-        )
-        + "</tr>"
-        for first, *rest in rows[:ROWS_SHOWN]
-    ]
-    more = f"<p class='key'>and {len(rows) - ROWS_SHOWN} more</p>" if len(rows) > ROWS_SHOWN else ""
-    body = f"<table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    return pages.scrollable(headings[0], body) + more
+def _number(value: float | None) -> Cell:
+    return Cell("" if value is None else str(value) if isinstance(value, int) else f"{value:.2f}", value)

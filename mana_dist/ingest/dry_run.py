@@ -105,7 +105,7 @@ class DryRun:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Inspected:
     """One clip by its header: its size as shown and the work it makes, or why it would be rejected."""
 
     size: tuple[int, int] = (0, 0)
@@ -163,37 +163,37 @@ def estimate(
     if len(clips) > LOOKED_AT:
         chosen = random.Random(seed).sample(clips, LOOKED_AT)  # noqa: S311  (no secret)
     with ThreadPoolExecutor(_READERS) as readers:
-        looks = list(readers.map(lambda clip: _look(clip, settings), chosen))
+        inspected = list(readers.map(lambda clip: _inspect(clip, settings), chosen))
     sizes: dict[tuple[int, int], list[Work]] = defaultdict(list)
-    for look in looks:
-        if look.rejected is None:
-            sizes[look.size].append(look.work)
+    for one in inspected:
+        if one.rejected is None:
+            sizes[one.size].append(one.work)
     factor = len(clips) / max(len(chosen), 1)
     works = {size: Work.sum(parts).times(factor) for size, parts in sizes.items()}
-    refused = [look.rejected for look in looks if look.rejected is not None]
+    refused = [one.rejected for one in inspected if one.rejected is not None]
     return DryRun(
         sizes=tuple(sorted(works.items(), key=lambda item: (-item[1].seconds, item[0]))),
         rejected=tuple(sorted((*rejected, *refused), key=lambda item: item.source)),
         clips=len(clips),
         looked_at=len(chosen),
-        guessed=sum(look.guessed for look in looks),
+        guessed=sum(one.guessed for one in inspected),
         cores=cores or _cores(),
-        longest=max((look.work.longest(segment_frames) for look in looks), default=0.0),
+        longest=max((one.work.longest(segment_frames) for one in inspected), default=0.0),
     )
 
 
-def _look(clip: Clip, settings: SampleSettings) -> _Look:
+def _inspect(clip: Clip, settings: SampleSettings) -> _Inspected:
     try:
         header = probe_header(clip.uri, clip.files)
     except UserError as error:
-        return _Look(rejected=Rejected(clip.uri, bare_reason(error, clip.uri)))
+        return _Inspected(rejected=Rejected(clip.uri, bare_reason(error, clip.uri)))
     except OSError as error:
-        return _Look(rejected=Rejected(clip.uri, f"cannot be read ({one_line(error)})"))
+        return _Inspected(rejected=Rejected(clip.uri, f"cannot be read ({one_line(error)})"))
     frames, guessed = _used_frames(clip, header)
     reason = refusal(header.width, header.height, None if guessed else frames, clip, settings)
     if reason:
-        return _Look(rejected=Rejected(clip.uri, reason))
-    return _Look((header.width, header.height), _work(clip, header, frames, settings), guessed)
+        return _Inspected(rejected=Rejected(clip.uri, reason))
+    return _Inspected((header.width, header.height), _work(clip, header, frames, settings), guessed)
 
 
 def _used_frames(clip: Clip, header: HeaderInfo) -> tuple[int, bool]:

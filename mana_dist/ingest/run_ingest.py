@@ -13,6 +13,7 @@ from mana_dist.data.config import SampleSettings
 from mana_dist.data.manifest import MANIFEST_NAME, Manifest, Rejected, find_manifest
 from mana_dist.errors import UserError
 from mana_dist.footage.expand import Clip, expand
+from mana_dist.footage.rejected_lines import log_rejected, nothing_usable
 from mana_dist.ingest import contact_sheet, curation, dataset, hold_out, sources_table, unit_tasks
 from mana_dist.ingest.config import IngestOptions, held_out_folder
 from mana_dist.ingest.dry_run import estimate
@@ -21,13 +22,14 @@ from mana_dist.ingest.header import reason_to_refuse, reject_lookalikes
 from mana_dist.ingest.progress_lines import UnitLines
 from mana_dist.ingest.sources_table import SourceRow
 from mana_dist.ingest.units import Unit, UnitResult
-from mana_dist.progress import count
+from mana_dist.progress import count, some
 from mana_dist.ray_metrics import RayMetrics
 from mana_dist.storage import lease
 from mana_dist.storage.lease import Lease
 from mana_dist.video.frame_names import parse_frame_range
 
 _NAMED = 20
+_NONE = "no source holds a clip; name videos or folders of frames as --source"
 
 
 def ingest(options: IngestOptions) -> Manifest:
@@ -149,7 +151,7 @@ def _hold_out(clips: Sequence[Clip], before: dataset.Dataset, options: IngestOpt
         return not reason_to_refuse(clip, options.settings)
 
     chosen = hold_out.choose(clips, options.hold_out, before, beside, is_usable)
-    names = ", ".join(clip.name for clip in chosen[:_NAMED]) + (", ..." if len(chosen) > _NAMED else "")
+    names = some([clip.name for clip in chosen], _NAMED)
     log.info(f"held out, by a hash of their names: {count(len(chosen), 'clip')} of {len(clips)} ({names})")
     return _Part(beside.out, chosen, dataset.to_do(beside, chosen), (), ())
 
@@ -175,7 +177,7 @@ def _ingest(part: _Part, options: IngestOptions, beside: Sequence[SourceRow]) ->
         results = _curated(results, part, [*before.rows, *beside], options, held)
         manifest, rows = dataset.merge(before, part.todo, results, part.rejected, part.looked_at)
         if not manifest.samples:
-            raise UserError(_nothing_usable(manifest.rejected))
+            raise UserError(nothing_usable(manifest.rejected, _NONE))
         changed = manifest.shards != before.manifest.shards
         held.check()
         manifest = dataset.publish(before, manifest, rows)
@@ -250,7 +252,7 @@ def _check_usable(part: _Part, options: IngestOptions) -> None:
             return
         refused.append(Rejected(clip.uri, reason))
     if not part.there and len(part.todo) <= 100:
-        raise UserError(_nothing_usable(refused))
+        raise UserError(nothing_usable(refused, _NONE))
 
 
 def _is_sheet(clip: Clip, out: str) -> bool:
@@ -266,18 +268,8 @@ def _is_sheet(clip: Clip, out: str) -> bool:
     return False
 
 
-def _nothing_usable(rejected: Sequence[Rejected]) -> str:
-    if not rejected:
-        return "no source holds a clip; name videos or folders of frames as --source"
-    first = f"{rejected[0].source}: {rejected[0].reason}"
-    return first if len(rejected) == 1 else f"none of the {len(rejected)} sources is usable; the first: {first}"
-
-
 def _say_summary(manifest: Manifest, rows: Sequence[SourceRow], out: str, seconds: float) -> None:
-    for item in manifest.rejected[:20]:
-        log.warning(f"rejected: {item.source}: {item.reason}")
-    if len(manifest.rejected) > 20:
-        log.warning(f"... and {len(manifest.rejected) - 20} more: see {MANIFEST_NAME}")
+    log_rejected(manifest.rejected, MANIFEST_NAME)
     for row in [row for row in rows if row.lr and row.samples and row.note][:20]:
         log.warning(f"{row.uri}: {row.note}")
     size = sum(shard.bytes for shard in manifest.shards) / 1e6

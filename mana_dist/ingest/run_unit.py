@@ -16,7 +16,7 @@ from mana_dist.footage.expand import Clip
 from mana_dist.footage.pairs import MismatchError
 from mana_dist.ingest.finished_units import Ledger
 from mana_dist.ingest.pair_frames import MEND, frames_of, pair_frames
-from mana_dist.ingest.units import COUNTS, LOOKS, ClipResult, Unit, UnitResult
+from mana_dist.ingest.units import COUNTS, QUALITIES, ClipResult, Unit, UnitResult
 from mana_dist.storage.lease import LostError
 from mana_dist.video.colours import Frame
 from mana_dist.video.frame_names import breaks_in, describe_breaks
@@ -230,9 +230,9 @@ def _write_clip(
     result = ClipResult(
         clip.uri,
         **{name: getattr(tally, name) for name in COUNTS},
-        looks=len(sampler.looks),
-        **{name: sum(getattr(look, name) for look in sampler.looks) for name in LOOKS},
-        hashes="".join(f"{look.hash:016x}" for look in sampler.looks if look.hash is not None),
+        looks=len(sampler.qualities),
+        **{name: sum(getattr(look, name) for look in sampler.qualities) for name in QUALITIES},
+        hashes="".join(f"{look.hash:016x}" for look in sampler.qualities if look.hash is not None),
         note=trouble or lost,
     )
     if tally.samples:

@@ -9,11 +9,11 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mana_dist.data.config import SampleSettings
-from mana_dist.data.manifest import SCHEMA_VERSION, Shard
+from mana_dist.data.manifest import CLIP_FILTERS, NEWER_SETTINGS, SCHEMA_VERSION, Shard
 from mana_dist.errors import redacted
 from mana_dist.footage.expand import Clip
 from mana_dist.video import READER_VERSION
@@ -30,10 +30,6 @@ VIDEO_WEIGHT = 32
 
 
 _FILES = ("files", "lr_files")
-_OF_CLIPS: Mapping[str, object] = {"drop_near_duplicates": False, "max_blockiness": None, "max_blur": None}
-"""Settings that choose among whole clips, and change no sample."""
-_NEWER: Mapping[str, object] = {"scale": 4, "min_motion": 0.0, "max_motion": None, **_OF_CLIPS}
-"""Settings that older versions did not have, as they were there: units keep the names that those gave them."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +68,8 @@ class Unit:
 
 COUNTS = ("frames", "samples", "cuts", "duplicates", "flat", "wrong_motion")
 """The fields of a clip's result, of its row in the table of sources and of a tally that count."""
-LOOKS = ("detail", "blockiness", "blur")
-"""What is measured of the frames that are looked at (:mod:`mana_dist.data.looks`)."""
+QUALITIES = ("detail", "blockiness", "blur")
+"""What is measured of the frames that are looked at (:mod:`mana_dist.data.frame_quality`)."""
 _NO_PART = "none of its parts gives a sample; the first: "
 
 
@@ -97,7 +93,7 @@ class ClipResult:
     reason: str = ""  # why there are no samples; empty where there are
 
     def mean(self, name: str) -> float | None:
-        """Return the mean of one of :data:`LOOKS`; None where no frame was looked at."""
+        """Return the mean of one of :data:`QUALITIES`; None where no frame was looked at."""
         return float(getattr(self, name)) / self.looks if self.looks else None
 
     def __post_init__(self) -> None:
@@ -154,7 +150,7 @@ def by_clip(results: Iterable[UnitResult]) -> dict[str, tuple[str, ClipResult]]:
 
 def _sum(a: ClipResult, b: ClipResult) -> ClipResult:
     notes = dict.fromkeys(note for note in (a.note, b.note) if note)
-    counts = {name: getattr(a, name) + getattr(b, name) for name in (*COUNTS, "looks", *LOOKS, "hashes")}
+    counts = {name: getattr(a, name) + getattr(b, name) for name in (*COUNTS, "looks", *QUALITIES, "hashes")}
     added = ClipResult(a.uri, **counts, note="; ".join(notes))
     first = a.reason.removeprefix(_NO_PART)  # it counts the frames of its part alone
     return dataclasses.replace(added, reason="" if added.samples else _NO_PART + (first or b.reason))
@@ -240,8 +236,8 @@ def unit_name(clips: Sequence[Clip], settings: SampleSettings, segments: Sequenc
     versions = {"version": settings.degradation.version, "reader": READER_VERSION, "cuts": CUT_DETECTOR}
     made_by = {**vars(settings), "degradation": settings.degradation.name, **versions, "schema": SCHEMA_VERSION}
     made_by |= {} if settings.recipe is None else {"recipe": settings.recipe}
-    for name, before in _NEWER.items():
-        if name in _OF_CLIPS or made_by[name] == before:
+    for name in ("scale", *NEWER_SETTINGS):  # units keep the names that older versions gave them
+        if name in CLIP_FILTERS or made_by[name] == getattr(SampleSettings, name):
             del made_by[name]
     sources = [_identity(clip) for clip in clips]
     identity = json.dumps([made_by, sources, [dataclasses.astuple(segment) for segment in segments]])

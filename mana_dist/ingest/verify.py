@@ -22,7 +22,7 @@ from mana_dist.errors import UserError, one_line, redacted
 from mana_dist.ingest import sources_table
 from mana_dist.ingest.finished_units import shard_sizes
 from mana_dist.ingest.sources_table import SourceRow
-from mana_dist.progress import LOG_INTERVAL, duration
+from mana_dist.progress import LOG_INTERVAL, duration, some
 
 _SHARD_NAME = re.compile(r".+-\d{5}\.parquet|sources-.+\.parquet")
 _PLACE = ["source", "centre", "top", "left"]
@@ -113,7 +113,7 @@ def _file_problems(manifest: Manifest, sizes: Mapping[str, int], mends: _Mends) 
     strays = sorted(name for name in sizes if name not in known and _SHARD_NAME.fullmatch(name))
     if strays:
         yield (
-            f"{_some(strays)}: not in the manifest, left by an ingest that runs or was stopped; "
+            f"{some(strays, _LISTED)}: not in the manifest, left by an ingest that runs or was stopped; "
             "run it again to its end, or delete them"
         )
 
@@ -174,7 +174,7 @@ def _check_groups(file: pq.ParquetFile) -> tuple[str, pa.Table | None]:
             source, *numbers = (table[name] for name in _PLACE)
             places.append(pa.table([source.dictionary_encode(), *numbers], names=_PLACE))
     if damaged:
-        groups = f"row group {_some([str(index) for index, _ in damaged])} of {file.metadata.num_row_groups}"
+        groups = f"row group {some([str(index) for index, _ in damaged], _LISTED)} of {file.metadata.num_row_groups}"
         return f"{groups} cannot be read ({damaged[0][1]})", None
     return "", pa.concat_tables(places)
 
@@ -257,8 +257,3 @@ def _report(checked: Iterable[_Checked], shards: Sequence[Shard], stream: TextIO
             print(f"verify: shard {number}/{len(shards)}, {rate / 1e6:.0f} MB/s, ETA {left}", file=stream, flush=True)
             said = now
         yield one
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

@@ -102,7 +102,7 @@ OPERATORS = {
 """By the operator's name in ``torch.ops.mana``."""
 
 
-class Instead(TorchFunctionMode):
+class ReplaceOperators(TorchFunctionMode):
     """Within this context ``do(operator, its plain form, arguments)`` is called where an operator is."""
 
     def __init__(self, do: Callable[[Callable[..., Any], Plain, tuple[Any, ...]], Any]) -> None:

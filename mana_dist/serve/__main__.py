@@ -13,7 +13,7 @@ from mana_dist.errors import UserError
 from mana_dist.registry import pretrained
 from mana_dist.registry.names import check_model_folder
 from mana_dist.serve.config import ServeOptions
-from mana_dist.serve.page.offered_models import wanted_models
+from mana_dist.serve.web_page.offered_models import wanted_models
 
 _OF_THE_APP = ("replicas", "max_batch", "batch_wait", "max_queued", "max_request")
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     for name in wanted_models(options):
         check_model_folder(name)
     if options.page:
-        from mana_dist.serve.page.local_server import serve_page
+        from mana_dist.serve.web_page.local_server import serve_page
 
         serve_page(options, host, port)
         return

@@ -18,8 +18,8 @@ from mana_dist.registry.tracking_uri import resolve_tracking_uri
 from mana_dist.serve.batches import super_resolve_each
 from mana_dist.serve.config import ServeOptions
 from mana_dist.serve.front import UPSCALER, Api
-from mana_dist.serve.page.desk import Desk, in_threads
-from mana_dist.serve.page.offered_models import fixed, offered, public_name, wanted_models
+from mana_dist.serve.web_page.offered_models import fixed, offered, public_name, wanted_models
+from mana_dist.serve.web_page.page_service import PageService, in_threads
 from mana_dist.serve.windows import Limits
 
 _SPARE_REQUESTS = 16  # which are being read, or ask for the health, while all others wait for the model
@@ -55,20 +55,20 @@ class Upscaler:
 
 
 @serve.deployment(name="Page")
-class PageDesk:
+class PageReplica:
     """The page's clips. One replica has them all, so that each request finds its clip."""
 
     def __init__(self, options: ServeOptions, models: dict[str, str], settings: dict[str, Any]) -> None:
-        """Take in clips; see :class:`mana_dist.serve.page.desk.Desk`."""
-        self._desk = Desk(options, models, settings).start_threads()
-        self._ask = in_threads(self._desk)
+        """Take in clips; see :class:`mana_dist.serve.web_page.page_service.PageService`."""
+        self._service = PageService(options, models, settings).start_threads()
+        self._call = in_threads(self._service)
 
-    async def ask(self, name: str, *arguments: Any) -> Any:
-        """Call a method of the desk."""
-        return await self._ask(name, *arguments)
+    async def call(self, name: str, *arguments: Any) -> Any:
+        """Call a method of the service."""
+        return await self._call(name, *arguments)
 
     def __del__(self) -> None:
-        self._desk.close()  # Serve calls this when the replica ends
+        self._service.close()  # Serve calls this when the replica ends
 
 
 class _UsageError(click.ClickException):
@@ -122,12 +122,12 @@ def _page(options: ServeOptions, tracking_uri: str, device: str, precision: Prec
         return {}
     models = offered(fixed(name, tracking_uri) for name in wanted_models(options))
     settings = {"device": device, "precision": precision.precision, "threads": options.cpus, "memory": options.memory}
-    desk = PageDesk.options(  # type: ignore[attr-defined]
+    service = PageReplica.options(  # type: ignore[attr-defined]
         num_replicas=1,
         max_ongoing_requests=256,
         ray_actor_options={"num_cpus": options.cpus, "num_gpus": int(device == "cuda")},
     ).bind(options.model_copy(update={"tracking_uri": tracking_uri}), models, settings)
-    return {"desk": desk, "client_header": options.page_client_header}
+    return {"service": service, "client_header": options.page_client_header}
 
 
 def _precision(wanted: WantedPrecision, device: str) -> PrecisionChoice:

@@ -12,7 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 import mana_dist
 from mana_dist.errors import one_line
-from mana_dist.serve.page.routes import Door, routes
+from mana_dist.serve.web_page.routes import PageBackend, routes
 from mana_dist.serve.windows import ARRAY_TYPES, FIELD, MULTIPART, REASON, Limits, RefusedError, read_window, to_png
 
 UPSCALER = "Upscaler"
@@ -59,12 +59,12 @@ def _refusal(status: HTTPStatus, reason: str) -> Response:
     return JSONResponse({"detail": reason}, status, headers)
 
 
-def _door() -> Door | None:
-    door: Door | None = serve.get_replica_context().servable_object.door
-    return door
+def _backend() -> PageBackend | None:
+    backend: PageBackend | None = serve.get_replica_context().servable_object.backend
+    return backend
 
 
-api.router.routes.extend(routes(_door))
+api.router.routes.extend(routes(_backend))
 
 
 @serve.deployment(name="Api")
@@ -77,7 +77,7 @@ class Api:
         upscaler: DeploymentHandle,
         limits: Limits,
         model: str,
-        desk: DeploymentHandle | None = None,
+        service: DeploymentHandle | None = None,
         client_header: str | None = None,
     ) -> None:
         """Keep the model's replicas and what a request must keep to.
@@ -86,10 +86,10 @@ class Api:
             upscaler: the model's replicas.
             limits: of a window.
             model: shown with the health.
-            desk: the page's, which is the :class:`mana_dist.serve.application.PageDesk`; None: there is no page.
-            client_header: as :attr:`mana_dist.serve.page.routes.Door.client_header`.
+            service: the page's, which is the :class:`mana_dist.serve.application.PageReplica`; None: there is no page.
+            client_header: as :attr:`mana_dist.serve.web_page.routes.PageBackend.client_header`.
         """
-        self.door = None if desk is None else Door(desk.ask.remote, client_header)
+        self.backend = None if service is None else PageBackend(service.call.remote, client_header)
         self._upscaler = upscaler
         self._limits = limits
         self._model = model

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-from mana_dist import pages, storage
-from mana_dist.evaluate.report import html
-from mana_dist.pages import Section, figure, scrollable
-from mana_dist.pages.plots import standalone, to_svg
-from mana_dist.pages.text import to_html
+from mana_dist import report_pages, storage
 from mana_dist.progress import count
+from mana_dist.report_pages import Section, figures, listed
+from mana_dist.report_pages.svg_plots import standalone, to_svg
+from mana_dist.report_pages.tables import KEY
+from mana_dist.report_pages.text import to_html
 from mana_dist.sweep import results_table, sweep_plots
 from mana_dist.sweep.results_table import Table
 from mana_dist.sweep.variations import Sweep
@@ -43,20 +43,18 @@ def markdown(found: Table, pictures: list[str], lines: tuple[str, ...]) -> str:
 
 def page(found: Table, svgs: Mapping[str, str], lines: tuple[str, ...]) -> str:
     """Return one HTML page that needs no other file, with the plots by their files' names."""
-    notes = "".join(f"<li>{to_html(row.setting.label)}: {to_html(row.note)}</li>" for row in found.rows if row.note)
-    key = html.KEY + results_table.spread(found)
-    table = scrollable("Results", results_table.to_html_table(found))
-    results = [table, f'<p class="key">{key}</p>', f"<ul>{notes}</ul>" if notes else ""]
-    results += [f"<p>{to_html(line)}</p>" for line in lines]
+    notes = [f"{to_html(row.setting.label)}: {to_html(row.note)}" for row in found.rows if row.note]
+    key = f'<p class="key">{KEY}{results_table.spread(found)}</p>'
+    results = [results_table.to_html_table(found), key, listed(notes), *(f"<p>{to_html(line)}</p>" for line in lines)]
     front = "The dashed line is the Pareto front: no other setting is better at no more cost."
-    drawn = "".join(
-        figure(f"PSNR against {_what(name)}." + ("" if name == QUALITY_FILE else f" {front}"), svg)
+    plots = figures(
+        (f"PSNR against {_what(name)}." + ("" if name == QUALITY_FILE else f" {front}"), svg)
         for name, svg in svgs.items()
     )
-    return pages.page(
+    return report_pages.page(
         found.title,
         f"{count(len(found.rows), 'setting')} · {count(found.seeds, 'seed')} each",
-        [Section("Results", "".join(results)), Section("Plots", f'<div class="plots">{drawn}</div>' if drawn else "")],
+        [Section("Results", "".join(results)), Section("Plots", plots)],
     )
 
 

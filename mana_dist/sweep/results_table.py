@@ -6,15 +6,18 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from mana_dist.evaluate.neighbours import GAIN
-from mana_dist.evaluate.report import html, markdown
-from mana_dist.evaluate.report.metrics_table import NOTHING, Cell, marked
+from mana_dist.evaluate.report import markdown
+from mana_dist.evaluate.report.metrics_table import NOTHING, marked
 from mana_dist.evaluate.results import Scores
 from mana_dist.metrics import METRICS, Metric
 from mana_dist.model.mana import parameter_count
-from mana_dist.pages.text import to_html, to_markdown
 from mana_dist.progress import count
+from mana_dist.report_pages import tables
+from mana_dist.report_pages.tables import Cell, Column, Links
+from mana_dist.report_pages.text import to_markdown
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import Plan, Trial
 from mana_dist.sweep.variations import Setting, Sweep
@@ -45,6 +48,7 @@ class Row:
     neighbour_gain: Value = Value(None)  # over all clips, dB; of models that see neighbour frames
     parameters: int | None = None  # of the model
     note: str = ""  # which trials are missing and why; mostly empty
+    links: tuple[tuple[str, str], ...] = ()  # to its trials: text and address
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,22 @@ class Table:
     seeds: int
 
 
-def make_table(sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome]) -> Table:
-    """Return the table of what has finished; what has not is in the rows' notes."""
+def make_table(
+    sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome], links: Mapping[str, str] = MappingProxyType({})
+) -> Table:
+    """Return the table of what has finished; what has not is in the rows' notes.
+
+    Args:
+        sweep: its settings are the rows.
+        plan: the trials.
+        outcomes: by the trials' names.
+        links: the trials' addresses, by their names.
+    """
     finished = [outcome for outcome in outcomes.values() if outcome.status is Status.FINISHED and outcome.scores]
     datasets = tuple(dict.fromkeys(name for outcome in finished for name in outcome.scores))
     if len(datasets) > 1:
         datasets = (*datasets, ALL)
-    rows = tuple(_row(setting, plan, outcomes, datasets) for setting in sweep.settings)
+    rows = tuple(_row(setting, plan, outcomes, datasets, links) for setting in sweep.settings)
     return Table(sweep.title, datasets, rows, len({trial.seed for trial in plan.trials}))
 
 
@@ -127,19 +140,15 @@ def to_csv(table: Table) -> str:
 
 def to_html_table(table: Table) -> str:
     """Return the table as an HTML element."""
-    groups = "".join(f'<th colspan="{len(COLUMNS)}">{to_html(name)}</th>' for name in table.datasets)
-    heads = "".join(
-        f'<th class="number" title="{column.what}">{column.heading}</th>' for _ in table.datasets for column in COLUMNS
-    )
-    heads += "".join(f'<th class="number">{name}</th>' for name in _ASIDE)
-    body = []
+    columns = [Column("setting")]
+    columns += [Column(metric.heading, metric.what, "number", name) for name in table.datasets for metric in COLUMNS]
+    columns += [Column(name, kind="number", over="model") for name in _ASIDE]
+    linked = any(row.links for row in table.rows)
+    columns += [Column("trials")] * linked
+    rows: list[tables.LinkedRow] = []
     for row, shown in zip(table.rows, cells(table), strict=True):
-        parts = [*map(html.cell, shown), *(f'<td class="number">{text}</td>' for text in costs(row))]
-        body.append(f'<tr><th scope="row" class="name">{to_html(label(row, table))}</th>{"".join(parts)}</tr>')
-    return (
-        f'<table class="means"><thead><tr><td></td>{groups}<th colspan="{len(_ASIDE)}">model</th></tr>'
-        f"<tr><td></td>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    )
+        rows.append((label(row, table), *shown, *map(Cell, costs(row)), *[Links(row.links)] * linked))
+    return tables.table("A row per setting", columns, rows)
 
 
 def spread(table: Table) -> str:
@@ -166,7 +175,13 @@ def costs(row: Row) -> list[str]:
     ]
 
 
-def _row(setting: Setting, plan: Plan, outcomes: Mapping[str, Outcome], datasets: Sequence[str]) -> Row:
+def _row(
+    setting: Setting,
+    plan: Plan,
+    outcomes: Mapping[str, Outcome],
+    datasets: Sequence[str],
+    links: Mapping[str, str],
+) -> Row:
     trials = [trial for trial in plan.trials if trial.setting == setting]
     scored = {name for name, outcome in outcomes.items() if outcome.status is Status.FINISHED and outcome.scores}
     done = tuple(trial for trial in trials if trial.name in scored)
@@ -191,6 +206,7 @@ def _row(setting: Setting, plan: Plan, outcomes: Mapping[str, Outcome], datasets
         memory_bytes=_value(memory),
         note="; ".join(notes),
         neighbour_gain=_value(gains),
+        links=tuple((f"seed {trial.seed}", links[trial.name]) for trial in trials if trial.name in links),
         parameters=None if setting.model is None else parameter_count(setting.model),
     )
 

@@ -25,6 +25,7 @@ from mana_dist.sweep.board import Board
 from mana_dist.sweep.config import Judging, Options
 from mana_dist.sweep.halving import Halving
 from mana_dist.sweep.sweep_record import Record
+from mana_dist.sweep.trial_links import trial_links
 from mana_dist.sweep.trial_messages import Task
 from mana_dist.sweep.trial_outcomes import Outcome, Status
 from mana_dist.sweep.trial_plan import Plan, Trial, bases_left, left_to_do, make_plan, shared_steps, total_steps
@@ -254,10 +255,12 @@ def _publish(
 ) -> None:
     from mlflow import MlflowClient
 
-    found = results_table.make_table(sweep, plan, outcomes)
-    best = results_table.best(found, outcomes)
     try:
         client = MlflowClient(record.tracking_uri)
+        experiment = client.get_run(record.mlflow_run_id).info.experiment_id
+        links = trial_links(plan, outcomes, record.tracking_uri, experiment)
+        found = results_table.make_table(sweep, plan, outcomes, links)
+        best = results_table.best(found, outcomes)
         held.check()
         if best is not None:
             record = _register(best, outcomes[best.name], record, held, judge)

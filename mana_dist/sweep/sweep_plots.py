@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from mana_dist.pages import plots
+from mana_dist.report_pages import svg_plots
 from mana_dist.sweep.results_table import COLUMNS, Row, Table
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 def _plot(table: Table, cost: Callable[[Row], float | None], x_label: str, *, front: bool) -> "Figure | None":
     series: dict[str, list[Point]] = {row.setting.series: [] for row in table.rows}
-    plot = plots.axes(4.2, x_label, "PSNR (dB)")
+    plot = svg_plots.axes(4.2, x_label, "PSNR (dB)")
     position = (len(table.datasets) - 1) * len(COLUMNS)
     for row in table.rows:
         psnr = row.values[position].mean if row.values else None
         x = cost(row)
         if psnr is not None and math.isfinite(psnr) and x is not None:
             series[row.setting.series].append((x, psnr))
-            plots.name_point(plot, row.setting.label, (x, psnr))
+            svg_plots.name_point(plot, row.setting.label, (x, psnr))
     for number, (name, points) in enumerate(series.items()):
         if points:
-            plots.scatter(plot, name, number, points)
+            svg_plots.scatter(plot, name, number, points)
     found = [point for points in series.values() for point in points]
     for line in filter(None, [pareto(found)] if front else map(sorted, series.values())):
-        plot.plot(*zip(*line, strict=True), **plots.DASHED)
-    return plots.with_legend(plot)
+        plot.plot(*zip(*line, strict=True), **svg_plots.DASHED)
+    return svg_plots.with_legend(plot)

@@ -109,11 +109,6 @@ def parse_frame_range(text: str) -> tuple[int, int | None]:
     return start, stop
 
 
-def few(names: Sequence[str]) -> str:
-    """Return the first of many names, as text."""
-    return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")
-
-
 def _usual(steps: Sequence[int]) -> int:
     """Return the most frequent step, of several the smallest."""
     counts = Counter(steps)

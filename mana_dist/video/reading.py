@@ -6,9 +6,9 @@ from itertools import islice, repeat
 import av
 
 from mana_dist.errors import UserError
+from mana_dist.progress import some
 from mana_dist.video.colours import Frame
 from mana_dist.video.frame_folders import folder_frames, frame_files, is_folder
-from mana_dist.video.frame_names import few
 from mana_dist.video.strict import Damage, numbered_frames, survey
 
 
@@ -111,4 +111,4 @@ def _folder_places(uri: str, start: int, stop: int | None, damaged: Callable[[st
         raise UserError(f"{uri}: cannot be read ({error})") from error
     yield from repeat(None, len(names[:stop]) - place)
     if lost:
-        damaged(f"{len(lost)} of its pictures cannot be read: {few(lost)}")
+        damaged(f"{len(lost)} of its pictures cannot be read: {some(lost, 3)}")

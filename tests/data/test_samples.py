@@ -13,9 +13,10 @@ import pytest
 from mana_dist import ray_runtime
 from mana_dist.data.degradation import BD
 from mana_dist.data.manifest import Manifest, Rejected, Shard, find_manifest, load_manifest, save_manifest
-from mana_dist.data.samples import Sample, ShardWriter, pixels, write_dataset
+from mana_dist.data.samples import Sample, ShardWriter, pixels
 from mana_dist.errors import UserError
 from tests.data.shards import plain_array, shaped
+from tests.data.written_dataset import write_dataset
 from tests.video.videos import noise_frames
 
 RAW_BYTES = 7 * 8 * 12 * 3 + 32 * 48 * 3  # of one sample below

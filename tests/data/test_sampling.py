@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.degradation import BD, BI, degrade
-from mana_dist.data.looks import detail
+from mana_dist.data.frame_quality import detail
 from mana_dist.data.resize import imresize
 from mana_dist.data.samples import Sample
 from mana_dist.data.sampling import Sampler, Tally, flow_magnitude, greatest_change

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mana_dist.evaluate.protocol import Protocol
-from mana_dist.evaluate.report import html, plots
+from mana_dist.evaluate.report import evaluation_page, evaluation_plots
 from mana_dist.evaluate.results import ClipScores, Evaluation, Example, Scores
 from mana_dist.metrics import psnr, psnr_y, ssim, ssim_y
 from mana_dist.pictures import Region
@@ -57,4 +57,4 @@ def example(name: str, methods: int, difference: float = 1.0, side: int = 32) ->
 
 def page_of(found: Evaluation) -> str:
     """The report's page, with the plots."""
-    return html.page(found, plots.svgs(found))
+    return evaluation_page.page(found, evaluation_plots.svgs(found))

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mana_dist.data.degradation import bicubic_upsample
-from mana_dist.evaluate.report import html as report_html
+from mana_dist.evaluate.report import evaluation_page
 from mana_dist.evaluate.results import Evaluation
 from tests.evaluate.evaluations import HOSTILE, clip, evaluation, example, page_of, scores
 
@@ -109,6 +109,24 @@ def test_pictures_are_the_examples_most_different_first() -> None:
     assert headings == ["clip 10", "clip 1", "clip 2"]
 
 
+def test_crops_of_a_clip_stand_together_and_where_there_is_no_room_every_clip_keeps_its_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = evaluation(
+        ("bicubic", "MANA"),
+        *(clip(name, scores(20), scores(21)) for name in "ab"),
+        examples=tuple(example(name, 2, difference) for name, difference in zip("aaab", (9, 8, 7, 6), strict=True)),
+    )
+
+    def shown() -> list[tuple[str, str]]:
+        return re.findall(r"<h3><bdi>(\w)</bdi>.*?difference ([\d.]+) of 255", page_of(found))
+
+    assert shown() == [("a", "9.0"), ("a", "8.0"), ("a", "7.0"), ("b", "6.0")]
+    one = page_of(found).split("</article>")[0]
+    monkeypatch.setattr(evaluation_page, "EXAMPLES_SIZE", 3.5 * len(one[one.index("<article") :]))
+    assert shown() == [("a", "9.0"), ("a", "8.0"), ("b", "6.0")]
+
+
 def test_without_the_bicubic_method_its_picture_is_made_from_the_lr_crop() -> None:
     found = example("a", 1)
     page = Reader(page_of(evaluation(("MANA",), clip("a", scores(20)), examples=(found,))))
@@ -134,7 +152,7 @@ def test_a_page_of_many_methods_and_clips_stays_below_ten_megabytes() -> None:
     clips = [clip(f"clip {number}", *(scores(20 + number % 9) for _ in methods)) for number in range(1000)]
     text = page_of(evaluation(methods, *clips, examples=tuple(noisy)))
     assert len(text.encode()) < 10_000_000
-    assert 2 <= text.count('<article class="example">') <= report_html.EXAMPLES_SHOWN
+    assert 2 <= text.count('<article class="example">') <= evaluation_page.CLIPS_WITH_EXAMPLES
     assert "800 clips more" in text
 
 

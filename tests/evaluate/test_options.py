@@ -1,5 +1,6 @@
 """Every option that moves a number, against the number computed by hand."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from mana_dist import metrics
 from mana_dist.data.degradation import BI, bicubic_upsample, degrade
 from mana_dist.errors import UserError
+from mana_dist.evaluate.config import EvaluationOptions, split_label
 from mana_dist.evaluate.subset import FrameSubset, parse_subset
 from mana_dist.model import Padding, inference
 from mana_dist.registry import model_folder
@@ -120,3 +122,54 @@ def test_a_subset_that_leaves_nothing_is_refused_before_any_work(tmp_path: Path)
         evaluate(
             tmp_path / "out", *["--data", str(tmp_path / "clip"), "--method", "bicubic", "--frame-subset", "inner:2"]
         )
+
+
+def test_a_label_is_the_name_of_a_model_in_the_table_the_page_and_the_numbers(tmp_path: Path, model: str) -> None:
+    write_folder(tmp_path / "clip", frames_of(2))
+    data = ("--data", str(tmp_path / "clip"))
+    plain = evaluate(tmp_path / "plain", *data, "--method", "bicubic", model)
+    report = evaluate(tmp_path / "out", *data, "--method", "bicubic", f"best one={model}")
+    assert list(report["methods"]) == ["bicubic", "best one"]
+    assert report["methods"]["best one"] == plain["methods"][model]
+    (_, source) = report["protocol"]["models"]
+    assert (source["name"], source["uri"]) == ("best one", model)
+    for name in ("report.html", "report.md", "psnr_per_clip.svg"):
+        shown = (tmp_path / "out" / name).read_text()
+        assert "best one" in shown
+    assert model not in (tmp_path / "out" / "psnr_per_clip.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("method", "found"),
+    [
+        ("best=models:/mana-x4/1", ("best", "models:/mana-x4/1")),
+        ("a b=runs/x=1", ("a b", "runs/x=1")),
+        ("runs/lr=0.1/model", ("", "runs/lr=0.1/model")),
+        ("./lr=0.1", ("", "./lr=0.1")),
+        ("s3://bucket/lr=1", ("", "s3://bucket/lr=1")),
+        ("frames:EDVR=x", ("", "frames:EDVR=x")),
+        ("bicubic", ("", "bicubic")),
+    ],
+)
+def test_what_is_a_label_and_what_a_folder(method: str, found: tuple[str, str]) -> None:
+    assert split_label(method) == found
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (["bicubic=runs/x"], "bicubic=runs/x: bicubic is the name of a method already; give another label"),
+        (["pretrained=runs/x"], "pretrained is the name of a model already"),
+        (["HR=runs/x"], "HR is the name of a picture already"),
+        (["=runs/x"], "=runs/x: write LABEL=MODEL, like best=models:/mana-x4/1"),
+        (["best="], "best=: write LABEL=MODEL"),
+        (["best=bicubic"], "only models take a label; write bicubic"),
+        (["best=frames:x=y"], "only models take a label; write frames:x=y"),
+        (["best=a", "bicubic", "best=b"], "--method names best twice"),
+        (["frames:best=a", "best=b"], "--method names best twice"),
+    ],
+)
+def test_labels_that_would_mislead_are_refused_in_one_line(methods: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as found:
+        EvaluationOptions(data=("x",), methods=tuple(methods), out="o").check()
+    assert "\n" not in str(found.value)

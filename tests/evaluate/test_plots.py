@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mana_dist.evaluate.report.plots import CLIPS_SHOWN, gain_over_motion, psnr_per_clip, svgs
+from mana_dist.evaluate.report.evaluation_plots import CLIPS_SHOWN, gain_over_motion, psnr_per_clip, svgs
 from mana_dist.evaluate.results import Evaluation
-from mana_dist.pages.plots import COLOURS, MARKERS, standalone
+from mana_dist.report_pages.svg_plots import COLOURS, MARKERS, standalone
 from tests.evaluate.evaluations import HOSTILE, clip, evaluation, scores
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -106,6 +106,13 @@ def test_a_champion_that_is_named_is_not_evaluated_twice(name: str) -> None:
     assert (found.candidate, found.champion) == (CANDIDATE, name)
 
 
+def test_the_contest_knows_models_by_their_labels() -> None:
+    methods = (Wanted(CHAMPION, OLD, "old one"), Wanted(CANDIDATE, NEW, "new one"))
+    found, all_methods = arrange([parse_condition("psnr_rgb > @champion")], methods, registry(OLD))
+    assert all_methods == (*methods, Wanted("bicubic"))
+    assert (found.candidate, found.champion) == ("new one", "old one")
+
+
 @pytest.mark.parametrize(
     ("methods", "texts", "message"),
     [

@@ -14,8 +14,9 @@ from PIL import Image
 from mana_dist.evaluate import report
 from mana_dist.evaluate.protocol import DatasetProtocol, MethodSource, Protocol
 from mana_dist.evaluate.report import markdown
-from mana_dist.evaluate.report.metrics_table import Mark, marked, most_different_clips, paired_differences
-from mana_dist.pages import text
+from mana_dist.evaluate.report.metrics_table import marked, most_different_clips, paired_differences
+from mana_dist.report_pages import text
+from mana_dist.report_pages.tables import Mark
 from tests.evaluate.evaluations import HOSTILE, PROTOCOL, clip, evaluation, example, scores
 
 BEST, SECOND, NONE = Mark.BEST, Mark.SECOND, Mark.NONE

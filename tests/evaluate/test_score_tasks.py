@@ -74,7 +74,7 @@ def test_pictures_of_the_clips_that_differ_most_are_kept(tmp_path: Path, monkeyp
         lambda _: lambda: None,
     )
     assert [entry.scores.clip for entry in scored] == ["0", "1", "2", "3"]
-    assert [entry.example is not None for entry in scored] == [True, False, False, True]
+    assert [bool(entry.examples) for entry in scored] == [True, False, False, True]
 
 
 def evaluate_apart(out: Path, *arguments: str) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class WaitingWorker:
         del shared
         while not Path(clip.uri).exists():
             time.sleep(0.01)
-        return SimpleNamespace(example=None, name=clip.name, frames=3)
+        return SimpleNamespace(examples=(), name=clip.name, frames=3)
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ class LeavingWorker:
         tries.write_text("x" * (before + 1))
         if clip.name == "always" or (clip.name == "once" and not before):
             sys.exit(0)
-        return SimpleNamespace(example=None, name=clip.name, frames=1)
+        return SimpleNamespace(examples=(), name=clip.name, frames=1)
 
     def frames(self) -> int:
         return 0

@@ -199,3 +199,20 @@ def test_damage_is_said_beside_the_numbers(tmp_path: Path, capsys: pytest.Captur
     assert "of the 30 that its header promises" in note
     assert 0 < clip["frames"] < 30
     assert note in capsys.readouterr().out
+
+
+def test_the_examples_of_a_clip_are_the_places_where_it_differs_most(tmp_path: Path) -> None:
+    """Noise, which bicubic loses, at three places; the fainter noise over the strongest is no place of its own."""
+    frames = np.full((3, 400, 400, 3), 128, np.uint8)
+    random = np.random.default_rng(0)
+    for number, top, left, strength in ((0, 0, 0, 20), (1, 240, 0, 60), (1, 0, 0, 100), (2, 240, 240, 40)):
+        noise = random.integers(-strength, strength + 1, (160, 160, 1))
+        frames[number, top : top + 160, left : left + 160] = 128 + noise
+    write_folder(tmp_path / "clip", frames)
+    (clip,) = find_clips(find_datasets([str(tmp_path / "clip")], BI, "auto"))
+    found = score_clip(clip, Settings(methods=(Bicubic(),), degradation=BI, measures={})).examples
+    places = [(one.frame, one.region.top, one.region.left) for one in found]
+    assert places == [(1, 0, 0), (1, 240, 0), (2, 240, 240)]
+    for one in found:
+        assert one.region.height == one.region.width == 160
+        np.testing.assert_array_equal(one.hr, one.region.of(frames[one.frame]))

@@ -15,10 +15,11 @@ from mana_dist import pictures
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.degradation import BI, degrade
 from mana_dist.data.manifest import Manifest, Shard, load_manifest
-from mana_dist.data.samples import Sample, write_dataset
+from mana_dist.data.samples import Sample
 from mana_dist.errors import UserError
 from mana_dist.ingest import contact_sheet
 from mana_dist.pictures import GAP, LABEL_HEIGHT
+from tests.data.written_dataset import write_dataset
 from tests.video.videos import moving_frames
 
 SIDE = 240
@@ -83,12 +84,12 @@ def test_a_long_source_does_not_fill_the_sheet() -> None:
     manifest = replace(SampleSettings().empty_manifest(), shards=shards)
     places = list(contact_sheet._choose(manifest, 24, 0))
     assert len(set(places)) == 24
-    assert Counter(rows[path][0] for path, _, _ in places) in (
+    assert Counter(rows[shard.path][0] for shard, _, _ in places) in (
         {"a": 3, "b": 11, "long": 10},
         {"a": 3, "b": 10, "long": 11},
     )
     many = tuple(Shard(f"{number}", 5, 10, 16, 16, 1, f"{number}") for number in range(1000))
-    chosen = [int(path) for path, _, _ in contact_sheet._choose(replace(manifest, shards=many), 24, 0)]
+    chosen = [int(shard.path) for shard, _, _ in contact_sheet._choose(replace(manifest, shards=many), 24, 0)]
     assert len(set(chosen)) == 24
     assert min(chosen) < 250
     assert max(chosen) > 750

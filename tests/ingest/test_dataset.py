@@ -16,7 +16,7 @@ import pytest
 from mana_dist.child_task import Task
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.manifest import find_manifest, load_manifest, save_manifest
-from mana_dist.data.samples import Sample, write_dataset
+from mana_dist.data.samples import Sample
 from mana_dist.errors import UserError
 from mana_dist.ingest import contact_sheet, dataset, unit_tasks, units
 from mana_dist.ingest.__main__ import main
@@ -24,6 +24,7 @@ from mana_dist.storage import lease
 from mana_dist.storage.lease import Owner
 from mana_dist.video import READER_VERSION
 from mana_dist.video.strict import numbered_frames
+from tests.data.written_dataset import write_dataset
 from tests.ingest.datasets import rows, tree, without_ray
 from tests.video.videos import moving_frames, noise_frames, write_pictures, write_video
 from tests.web_server import WebServer, web_server

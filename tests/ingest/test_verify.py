@@ -13,10 +13,11 @@ import pytest
 
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.manifest import Manifest, Shard, load_manifest, save_manifest
-from mana_dist.data.samples import Sample, ShardWriter, write_dataset
+from mana_dist.data.samples import Sample, ShardWriter
 from mana_dist.errors import UserError
 from mana_dist.ingest import sources_table, verify
 from mana_dist.ingest.sources_table import SourceRow
+from tests.data.written_dataset import write_dataset
 
 FRAMES = 3
 

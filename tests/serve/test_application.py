@@ -8,7 +8,7 @@ from mana_dist.errors import UserError
 from mana_dist.registry import model_folder, pretrained
 from mana_dist.serve import ServeOptions, app
 from mana_dist.serve.__main__ import main
-from mana_dist.serve.page.offered_models import offered
+from mana_dist.serve.web_page.offered_models import offered
 from tests.serve.models import CONFIG, tiny_model
 
 
@@ -54,7 +54,7 @@ def test_the_page_has_one_replica_and_the_precision_of_the_others(
         model=model, page=True, page_models=more, precision="bf16", cpus=2, memory=64, page_client_header="X-Real-IP"
     )
     given = app(options)._bound_deployment.init_kwargs
-    page = given["desk"]._bound_deployment
+    page = given["service"]._bound_deployment
     assert (page.name, page.num_replicas, given["client_header"]) == ("Page", 1, "X-Real-IP")
     assert page.ray_actor_options["num_gpus"] == min(gpus, 1)
     _, models, settings = page.init_args
@@ -74,7 +74,7 @@ def test_models_of_one_name_are_told_apart_without_their_paths() -> None:
 
 
 def test_the_command_serves_the_page_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mana_dist.serve.page import local_server
+    from mana_dist.serve.web_page import local_server
 
     served: list[tuple[ServeOptions, str, int]] = []
     monkeypatch.setattr(local_server, "serve_page", lambda *given: served.append(given))

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from mana_dist.data.samples import Sample, write_dataset
+from mana_dist.data.samples import Sample
+from tests.data.written_dataset import write_dataset
 
 
 def make_dataset(folder: str, samples: int, side: int = 16, frames: int = 7, scale: int = 4) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from mana_dist import pictures, storage
-from mana_dist.evaluate.report import html, markdown, plots
+from mana_dist.evaluate.report import evaluation_page, evaluation_plots, markdown
 from mana_dist.evaluate.results import Evaluation, Example
-from mana_dist.pages.plots import standalone
-from mana_dist.pages.text import clean
+from mana_dist.report_pages.svg_plots import standalone
+from mana_dist.report_pages.text import clean
 
 PAGE_FILE, MARKDOWN_FILE, PICTURE_FILE = "report.html", "report.md", "side_by_side.png"
 GAIN_FILE, PSNR_FILE = "gain_over_motion.svg", "psnr_per_clip.svg"
@@ -32,17 +32,17 @@ def publish(out: str, evaluation: Evaluation) -> list[str]:
     Raises:
         OSError: it cannot be written.
     """
-    examples = html.ordered(evaluation.examples)
+    examples = [clip[0] for clip in evaluation_page.by_clip(evaluation.examples)]
     shown: list[tuple[str, str, bytes]] = []
     if examples:
         rows = [_row(example, evaluation.methods) for example in examples[:ROWS_SHOWN]]
         shown.append(("side by side", PICTURE_FILE, pictures.to_png(pictures.column(rows))))
-    svgs = plots.svgs(evaluation)
-    names = {plots.GAIN: GAIN_FILE, plots.PSNR: PSNR_FILE}
+    svgs = evaluation_plots.svgs(evaluation)
+    names = {evaluation_plots.GAIN: GAIN_FILE, evaluation_plots.PSNR: PSNR_FILE}
     shown += [(what, names[what], standalone(svg)) for what, svg in svgs.items()]
     text = markdown.report(evaluation, [(what, name) for what, name, _ in shown])
     files = [(name, data) for _, name, data in shown]
-    files += [(MARKDOWN_FILE, text.encode()), (PAGE_FILE, html.page(evaluation, svgs).encode())]
+    files += [(MARKDOWN_FILE, text.encode()), (PAGE_FILE, evaluation_page.page(evaluation, svgs).encode())]
     for name, data in files:
         storage.write_bytes(storage.join(out, name), data)
     return [storage.join(storage.resolve(out), name) for name, _ in reversed(files)]

@@ -5,10 +5,10 @@ from dataclasses import fields
 
 from mana_dist.evaluate.protocol import DatasetProtocol, MethodSource, Protocol
 from mana_dist.evaluate.report import metrics_table
-from mana_dist.evaluate.report.metrics_table import Cell, Group, Mark
 from mana_dist.evaluate.results import Evaluation
-from mana_dist.pages.text import to_markdown
-from mana_dist.progress import count
+from mana_dist.progress import count, some
+from mana_dist.report_pages.tables import Cell, Group, Mark, Row
+from mana_dist.report_pages.text import to_markdown
 
 LEGEND = "**best**, _second best_; ↑ larger is better, ↓ smaller is better"
 CLIPS_SHOWN = 200
@@ -23,10 +23,10 @@ def tables(evaluation: Evaluation, escape: Callable[[str], str] = to_markdown) -
         escape: makes names and notes safe to show where the tables go.
     """
     headings = [column.heading for column in metrics_table.columns(evaluation)]
-    parts = [_titled(group, evaluation.methods, headings, escape) for group in metrics_table.groups(evaluation)]
+    parts = [_titled(group, headings, escape) for group in metrics_table.groups(evaluation)]
     large = metrics_table.top_motion(evaluation)
     if large is not None:
-        parts.append(_titled(large, evaluation.methods, headings, escape))
+        parts.append(_titled(large, headings, escape))
     if len(evaluation.methods) > 1:
         parts.append(LEGEND)
     parts += [escape(note) for note in metrics_table.footnotes(evaluation)]
@@ -76,26 +76,25 @@ def _as_text(value: object) -> str:
     return "none" if value is None or value == "" else str(value)
 
 
-def _titled(group: Group, methods: Sequence[str], headings: Sequence[str], escape: Callable[[str], str]) -> str:
-    head = ["method", *headings]
-    rows = [[escape(name), *map(marked, cells)] for name, cells in zip(methods, group.rows, strict=True)]
-    return f"{escape(group.title)} ({group.size}):\n\n{_aligned([head, *rows])}"
+def _titled(group: Group, headings: Sequence[str], escape: Callable[[str], str]) -> str:
+    rows = [_cells(row, escape) for row in group.rows]
+    return f"{escape(group.title)} ({group.size}):\n\n{_aligned([['method', *headings], *rows])}"
 
 
 def _clips(evaluation: Evaluation) -> str:
     found, left_out = metrics_table.clip_rows(evaluation, CLIPS_SHOWN)
-    columns = ["clip", "dataset", "method"] if len(evaluation.datasets) > 1 else ["clip", "method"]
-    columns += [column.heading for column in metrics_table.columns(evaluation)]
-    rows = [[*columns, "motion (LR pixels/frame)", "frames"]]
-    rows += [[*map(to_markdown, names), *map(marked, cells)] for names, cells in found]
+    rows = [[column.heading for column in metrics_table.clip_columns(evaluation)]]
+    rows += [_cells(row, to_markdown) for row in found]
     more = f"\n\nand {count(left_out, 'clip')} more, where the methods differ less, in metrics.json"
     return _aligned(rows) + (more if left_out else "")
 
 
 def _note(text: str, names: Sequence[str]) -> str:
-    listed = ", ".join(to_markdown(name) for name in names[:NAMES_SHOWN])
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"* {to_markdown(text)}: {listed}{more}"
+    return f"* {to_markdown(text)}: {some(list(map(to_markdown, names)), NAMES_SHOWN)}"
+
+
+def _cells(row: Row, escape: Callable[[str], str]) -> list[str]:
+    return [marked(content) if isinstance(content, Cell) else escape(content) for content in row]
 
 
 def marked(cell: Cell) -> str:

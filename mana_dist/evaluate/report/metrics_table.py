@@ -6,85 +6,37 @@ RGB metrics first.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 
 from mana_dist.evaluate import neighbours
-from mana_dist.evaluate.methods import BICUBIC
+from mana_dist.evaluate.config import BICUBIC
 from mana_dist.evaluate.neighbours import NeighbourMetric
 from mana_dist.evaluate.results import ClipScores, Evaluation, Scores
 from mana_dist.metrics import METRICS, Metric
 from mana_dist.progress import count
+from mana_dist.report_pages.tables import Cell, Column, Group, Mark, Row
 
 NOTHING = "\N{EN DASH}"
 LEAST_CLIPS = 5
 
 
-class Mark(Enum):
-    """A cell's place in its column."""
-
-    NONE = ""
-    BEST = "best"
-    SECOND = "second best"
-
-
 GAIN = "gain over bicubic (dB)"
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of numbers.
-
-    Attributes:
-        heading: with the unit.
-        meaning: explanation for a reader.
-    """
-
-    heading: str
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number as shown.
-
-    Attributes:
-        text: the number at the column's precision, ∞, or a dash where there is none.
-        value: the number itself; None where there is none.
-        mark: only where at least two methods are compared.
-    """
-
-    text: str
-    value: float | None
-    mark: Mark = Mark.NONE
-
-
-@dataclass(frozen=True)
-class Group:
-    """The rows of one comparison.
-
-    Attributes:
-        title: the dataset's, the clip's, or what the rows are the mean of.
-        size: number of clips and frames, in words.
-        rows: one per method, in the evaluation's order: a cell for each of the :func:`columns`.
-    """
-
-    title: str
-    size: str
-    rows: tuple[tuple[Cell, ...], ...]
-
-
 def columns(evaluation: Evaluation) -> list[Column]:
-    """Return the columns of all tables: metrics, the gain over bicubic and, where there are any, neighbour metrics."""
-    found = [Column(metric.heading, metric.what) for metric in _metrics(evaluation)]
-    found.append(Column(GAIN, "PSNR over that of bicubic"))
-    return found + [Column(metric.heading, metric.what) for metric in _neighbour_metrics(evaluation)]
+    """Return the columns of numbers: metrics, the gain over bicubic and, where there are any, neighbour metrics."""
+    found = [(metric.heading, metric.what) for metric in _metrics(evaluation)]
+    found.append((GAIN, "PSNR over that of bicubic"))
+    found += [(metric.heading, metric.what) for metric in _neighbour_metrics(evaluation)]
+    return [Column(heading, meaning, "number") for heading, meaning in found]
 
 
 def groups(evaluation: Evaluation) -> list[Group]:
-    """Return Table 1: a group per dataset, and where there are several a last one over all clips."""
+    """Return Table 1: a group per dataset, and where there are several a last one over all clips.
+
+    A row has a method's name and a number for each of the :func:`columns`.
+    """
     found = [_means(evaluation, name, evaluation.of_dataset(name)) for name in evaluation.datasets]
     if len(found) > 1:
         found.append(_means(evaluation, "mean over all clips", evaluation.clips))
@@ -102,21 +54,28 @@ def top_motion(evaluation: Evaluation) -> Group | None:
     return _means(evaluation, title + motion, clips)
 
 
-def clip_rows(evaluation: Evaluation, limit: int) -> tuple[list[tuple[list[str], list[Cell]]], int]:
+def clip_rows(evaluation: Evaluation, limit: int) -> tuple[list[Row], int]:
     """Return a row for each method of the ``limit`` clips in which methods differ most, and the number of other clips.
 
-    A row has names (clip, dataset where there are several, method) and cells (:func:`columns`, motion, frames).
+    A row has what :func:`clip_columns` says.
     """
     shown = most_different_clips(evaluation, limit)
     several = len(evaluation.datasets) > 1
-    rows = []
+    rows: list[Row] = []
     for clip in shown:
         motion = Cell(NOTHING if clip.motion is None else f"{clip.motion:.2f}", clip.motion)
         means = _means(evaluation, clip.clip, [clip])
-        for method, cells, scores in zip(evaluation.methods, means.rows, clip.scores, strict=True):
-            names = [clip.clip, *([clip.dataset] if several else []), method]
-            rows.append((names, [*cells, motion, Cell(str(scores.frames), scores.frames)]))
+        where = [clip.clip, *([clip.dataset] if several else [])]
+        for row, scores in zip(means.rows, clip.scores, strict=True):
+            rows.append([*where, *row, motion, Cell(str(scores.frames), scores.frames)])
     return rows, len(evaluation.clips) - len(shown)
+
+
+def clip_columns(evaluation: Evaluation) -> list[Column]:
+    """Return the columns of the table of clips: names, :func:`columns`, motion and frames."""
+    dataset = [Column("dataset", kind="short")] if len(evaluation.datasets) > 1 else []
+    last = [Column("motion (LR px/frame)", "LR pixels per frame", "number"), Column("frames", kind="number")]
+    return [Column("clip"), *dataset, Column("method"), *columns(evaluation), *last]
 
 
 def most_different_clips(evaluation: Evaluation, limit: int) -> list[ClipScores]:
@@ -223,7 +182,8 @@ def _means(evaluation: Evaluation, title: str, clips: Sequence[ClipScores]) -> G
         values = [entry.sampled.get(metric.name) for entry in scores]
         cells.append([Cell(NOTHING if value is None else _formatted(value, metric.format), value) for value in values])
     clip_count = "" if len(clips) == 1 and title == clips[0].clip else count(len(clips), "clip") + ", "
-    return Group(title, clip_count + count(scores[0].frames, "frame"), tuple(zip(*cells, strict=True)))
+    rows = tuple(zip(evaluation.methods, *cells, strict=True))
+    return Group(title, clip_count + count(scores[0].frames, "frame"), rows)
 
 
 def gain(psnr: float, base: float) -> float | None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _POLL = 0.5  # seconds
 
 
-class _Desk:
+class _Requests:
     """The actor: who wants the workers to leave, and whether they have."""
 
     def __init__(self) -> None:
@@ -41,18 +41,18 @@ class LeaveRequests:
     """The driver's requests to save everything and leave; can be sent to other processes.
 
     Args:
-        desk: the actor; made with :meth:`open`.
+        requests: the actor; made with :meth:`open`.
     """
 
-    def __init__(self, desk: "ActorHandle") -> None:
-        self._desk = desk
+    def __init__(self, requests: "ActorHandle") -> None:
+        self._requests = requests
 
     @classmethod
     def open(cls, options: dict[str, Any]) -> Self:
         """Start the actor with Ray's ``options``."""
         import ray
 
-        return cls(ray.remote(_Desk).options(**options).remote())
+        return cls(ray.remote(_Requests).options(**options).remote())
 
     def leave(self, who: str) -> None:
         """Ask the workers, and all that come after them, to save everything and leave; does not wait.
@@ -60,11 +60,11 @@ class LeaveRequests:
         Args:
             who: name of who asks; the request holds until :meth:`withdraw` with the same name.
         """
-        self._desk.want.remote(who)
+        self._requests.want.remote(who)
 
     def withdraw(self, who: str) -> None:
         """Take a request back: the next workers stay, unless somebody else asks them to leave."""
-        self._desk.withdraw.remote(who)
+        self._requests.withdraw.remote(who)
 
     def wait_until_left(self, seconds: float) -> None:
         """Wait until the latest workers have saved everything, at most ``seconds``.
@@ -74,16 +74,16 @@ class LeaveRequests:
         import ray
 
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and ray.get(self._desk.saved.remote()) is None:
+        while time.monotonic() < deadline and ray.get(self._requests.saved.remote()) is None:
             time.sleep(0.1)
 
     def report_left(self, step: int) -> None:
         """Report, as a worker, that everything up to ``step`` is saved and it leaves."""
-        self._desk.left.remote(step)
+        self._requests.left.remote(step)
 
     def listen(self) -> "Listener":
         """Return a listener for the requests, as a worker."""
-        return Listener(self._desk)
+        return Listener(self._requests)
 
 
 class Listener:
@@ -93,14 +93,14 @@ class Listener:
         leave: whether the worker shall save everything and leave.
     """
 
-    def __init__(self, desk: "ActorHandle") -> None:
-        self._desk = desk
+    def __init__(self, requests: "ActorHandle") -> None:
+        self._requests = requests
         self._finished = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="leave-requests", daemon=True)
         self.leave = False
 
     def __enter__(self) -> Self:
-        self._desk.arrived.remote()  # what workers before these have saved is no answer any more
+        self._requests.arrived.remote()  # what workers before these have saved is no answer any more
         self._thread.start()
         return self
 
@@ -112,4 +112,4 @@ class Listener:
 
         with contextlib.suppress(ray.exceptions.RayError):  # where the driver ends, so do the workers
             while not self._finished.wait(_POLL):
-                self.leave = ray.get(self._desk.is_wanted.remote())
+                self.leave = ray.get(self._requests.is_wanted.remote())

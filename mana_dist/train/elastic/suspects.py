@@ -4,14 +4,14 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
-import pyarrow.parquet as pq
-
 from mana_dist import storage
 from mana_dist.config import Config
 from mana_dist.data.manifest import Shard
 from mana_dist.data.mixture import Mixture, group_rows
 from mana_dist.data.motion import read_repeats
 from mana_dist.data.order import SampleOrder, slots_of
+from mana_dist.data.shard_reader import ShardReader
+from mana_dist.errors import UserError
 from mana_dist.storage.retry import persistently
 from mana_dist.train.run_record import run_folder
 
@@ -47,9 +47,10 @@ def suspects(config: Config, mixture: Mixture, step: int, finite: list[bool]) ->
         finite: whether the worker's part of the loss was finite, by rank.
     """
     data, seed = config.data, config.run.seed
+    readers = [(ShardReader(dataset.uri, dataset.manifest, patience=0), dataset) for dataset in mixture]
     groups = [
-        (dataset, shard, index)
-        for dataset in mixture
+        (reader, dataset.uri, shard, index)
+        for reader, dataset in readers
         for shard in dataset.manifest.shards
         for index in range(shard.groups)
     ]
@@ -59,10 +60,10 @@ def suspects(config: Config, mixture: Mixture, step: int, finite: list[bool]) ->
     for rank, is_finite in enumerate(finite):
         for slot in slots_of(rank, len(finite), data.batch_size):
             reference = order.sample(step - 1, slot)
-            dataset, shard, index = groups[reference.group]
-            clip, centre = _origin(dataset.uri, shard, index, reference.row)
+            reader, uri, shard, index = groups[reference.group]
+            clip, centre = _origin(reader, shard, index, reference.row)
             row = index * shard.group_rows + reference.row
-            found.append(Suspect(slot, storage.join(dataset.uri, shard.path), row, clip, centre, not is_finite))
+            found.append(Suspect(slot, storage.join(uri, shard.path), row, clip, centre, not is_finite))
     return found
 
 
@@ -79,13 +80,11 @@ def record(config: Config, mixture: Mixture, step: int, loss: float, norm: float
     return uri
 
 
-def _origin(folder: str, shard: Shard, group: int, row: int) -> tuple[str | None, int | None]:
-    filesystem, root = storage.filesystem(folder)
+def _origin(reader: ShardReader, shard: Shard, group: int, row: int) -> tuple[str | None, int | None]:
     try:
-        with pq.ParquetFile(storage.join(root, shard.path), filesystem=filesystem) as file:
-            table = file.read_row_group(group, columns=["clip", "centre"], use_threads=False)
+        table = reader.table(shard, group, ("clip", "centre"))
         return table["clip"][row].as_py(), table["centre"][row].as_py()
-    except (OSError, KeyError, IndexError, ValueError):  # a damaged shard may well be what is wrong
+    except (UserError, IndexError):  # a damaged shard may well be what is wrong
         return None, None
 
 

@@ -9,6 +9,7 @@ from mana_dist import __version__, storage
 from mana_dist.console import log
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError, redacted
+from mana_dist.footage.rejected_lines import log_rejected
 from mana_dist.progress import count, duration
 from mana_dist.upscale.bucket.finished import as_json
 from mana_dist.upscale.bucket.output_names import Output
@@ -19,7 +20,6 @@ from mana_dist.upscale.segments import Segment
 REPORT_NAME = "upscale.json"
 _EVERY_LINE = 40  # segments up to which each gets a line
 _SECONDS = 5.0  # between lines of a longer job
-_LISTED = 20
 
 
 class SegmentLines:
@@ -117,11 +117,8 @@ class BucketReport:
 
     def log(self, out: str, there: int, seconds: float) -> None:
         """Log the summary; ``there`` results were there before."""
-        for what, items in (("rejected", self.rejected), ("failed", self.failed)):
-            for item in items[:_LISTED]:
-                log.warning(f"{what}: {item.source}: {item.reason}")
-            if len(items) > _LISTED:
-                log.warning(f"... and {len(items) - _LISTED} more: see {REPORT_NAME}")
+        log_rejected(self.rejected, REPORT_NAME)
+        log_rejected(self.failed, REPORT_NAME, "failed")
         frames = sum(summary.frames for _, summary in self.results)
         before = f" ({there} there before)" if there else ""
         failed = f", {len(self.failed)} failed" if self.failed else ""

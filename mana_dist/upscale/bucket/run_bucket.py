@@ -11,6 +11,7 @@ from mana_dist.console import log
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError
 from mana_dist.footage.expand import Clip, expand
+from mana_dist.footage.rejected_lines import nothing_usable
 from mana_dist.model.precision import PrecisionChoice
 from mana_dist.model_names import is_folder
 from mana_dist.progress import count
@@ -30,6 +31,8 @@ from mana_dist.upscale.comparison import comparison_of
 from mana_dist.upscale.destination import check_destination, clear_comparison, is_done
 from mana_dist.upscale.join import Summary
 from mana_dist.upscale.segments import Segment
+
+_NONE = "no source holds a video; name videos or folders of them as --source"
 
 
 def upscale_all(options: BucketOptions) -> BucketReport:
@@ -53,7 +56,7 @@ def _upscale_all(options: BucketOptions) -> BucketReport:
     begun = time.monotonic()
     outputs, rejected = _sources(options)
     if not outputs:
-        raise UserError(_nothing_usable(rejected))
+        raise UserError(nothing_usable(rejected, _NONE))
     storage.check_writable(options.out, "--out")
     if not options.overwrite:
         check_free(options.out)
@@ -82,7 +85,7 @@ def _run(
     report = BucketReport([*there, *made], [*rejected, *refused], failed)
     report.write(options.out, recipe)
     if not report.results and not failed:
-        raise UserError(_nothing_usable(report.rejected))
+        raise UserError(nothing_usable(report.rejected, _NONE))
     report.log(options.out, len(there), time.monotonic() - begun)
     if failed:
         raise UserError(
@@ -205,7 +208,7 @@ def _look(
 ) -> list[Video]:
     """Return the videos of ``todo`` that can be read, the longest first: they would end last."""
     videos = []
-    for output, found in stages.look(todo, [records.folder(output) for output in todo], recipe):
+    for output, found in stages.inspect(todo, [records.folder(output) for output in todo], recipe):
         if isinstance(found, Failure):
             failures[output] = found
         else:
@@ -248,10 +251,3 @@ def _made(
             yield video, failure
         yield from joins.done(wait=False)
     yield from joins.done(wait=True)
-
-
-def _nothing_usable(rejected: Sequence[Rejected]) -> str:
-    if not rejected:
-        return "no source holds a video; name videos or folders of them as --source"
-    first = f"{rejected[0].source}: {rejected[0].reason}"
-    return first if len(rejected) == 1 else f"none of the {len(rejected)} sources is usable; the first: {first}"

@@ -99,7 +99,7 @@ class Recipe:
             self.fence.check()
 
 
-def look(output: Output, folder: str, recipe: Recipe) -> Video | Failure:
+def inspect(output: Output, folder: str, recipe: Recipe) -> Video | Failure:
     """Read the packets of a video, and cut it into segments."""
 
     def looked() -> Video:

@@ -27,11 +27,13 @@ DIED = Failure("the process that worked on it died, again and again (out of memo
 Job = tuple[Video, Segment]
 
 
-def look(outputs: Sequence[Output], folders: Sequence[str], recipe: Recipe) -> Iterator[tuple[Output, Video | Failure]]:
+def inspect(
+    outputs: Sequence[Output], folders: Sequence[str], recipe: Recipe
+) -> Iterator[tuple[Output, Video | Failure]]:
     """Look at all sources; in any order."""
     if sum(_LOOK_HERE if output.bytes is None else output.bytes for output in outputs) < _LOOK_HERE:
         for output, folder in zip(outputs, folders, strict=True):
-            yield output, segment_tasks.look(output, folder, recipe)
+            yield output, segment_tasks.inspect(output, folder, recipe)
         return
     missing = {output.key: output for output in outputs}
     items = [_pack(pair) for pair in zip(outputs, folders, strict=True)]
@@ -135,7 +137,7 @@ class Joins:
 
 def _look(item: str, _: Step, recipe: Recipe) -> str:
     output, folder = _unpack(item)
-    return _pack((output, segment_tasks.look(output, folder, recipe)))
+    return _pack((output, segment_tasks.inspect(output, folder, recipe)))
 
 
 def _upscale(item: str, step: Step, recipe: Recipe) -> str:

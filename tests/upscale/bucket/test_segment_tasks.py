@@ -28,7 +28,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 def looked(path: Path, tmp_path: Path, recipe: Recipe) -> Video | Failure:
     output = Output(str(path), "out.mp4", str(tmp_path / "results" / "out.mp4"), None, None, "key")
-    return segment_tasks.look(output, str(tmp_path / "work"), recipe)
+    return segment_tasks.inspect(output, str(tmp_path / "work"), recipe)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_longest_name_that_a_file_can_have_is_written(
     assert len(name.encode()) == 255
     recipe = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, codec=codec))
     output = Output(str(film), name, str(tmp_path / "results" / name), None, None, "key")
-    video = segment_tasks.look(output, str(tmp_path / "work"), recipe)
+    video = segment_tasks.inspect(output, str(tmp_path / "work"), recipe)
     assert isinstance(video, Video)
     assert Upscaler(recipe).upscale(video, video.segments[0]) is None
     for _ in range(2):  # the second time over the first one's

@@ -37,7 +37,7 @@ def test_large_sources_are_looked_at_on_the_cluster(
 ) -> None:
     made = outputs(tmp_path)
     folders = [str(tmp_path / "work" / output.key) for output in made]
-    here = dict(stages.look(made, folders, recipe))
+    here = dict(stages.inspect(made, folders, recipe))
 
     def all_but_the_first(items: Sequence[str], task: Task, name: Callable[[str], str]) -> Iterator[str]:
         assert list(map(name, items)) == ["a", "b", "c"]
@@ -46,7 +46,7 @@ def test_large_sources_are_looked_at_on_the_cluster(
 
     monkeypatch.setattr(stages, "map_on_ray", all_but_the_first)
     monkeypatch.setattr(stages, "_LOOK_HERE", 0)
-    there = dict(stages.look(made, folders, recipe))
+    there = dict(stages.inspect(made, folders, recipe))
     assert there[made[0]] == stages.DIED
     assert [here[output] for output in made[1:]] == [there[output] for output in made[1:]]
     refused, video = there[made[1]], there[made[2]]
@@ -72,7 +72,7 @@ def test_a_segment_that_kills_its_worker_is_given_up(
     tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = outputs(tmp_path)[:1]
-    ((_, video),) = stages.look(made, [str(tmp_path / "work")], recipe)
+    ((_, video),) = stages.inspect(made, [str(tmp_path / "work")], recipe)
     assert isinstance(video, Video)
     assert stages.device("auto") == "cpu"  # starts Ray
     with pytest.raises(UserError, match="--device cuda: the Ray cluster has no GPU"):

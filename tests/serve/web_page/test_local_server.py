@@ -14,7 +14,7 @@ from mana_dist.errors import UserError
 from mana_dist.model_names import PRETRAINED
 from mana_dist.serve import ServeOptions
 from mana_dist.serve.__main__ import main
-from mana_dist.serve.page import local_server
+from mana_dist.serve.web_page import local_server
 from tests.conftest import RunHere
 from tests.ports import free_ports
 from tests.serve.models import register
@@ -49,10 +49,10 @@ class Opened(Exception):  # noqa: N818  # not an error: what the page was opened
 def opened_with(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[ServeOptions, dict[str, str], Any]:
     """The options, models and settings of the page that the command would serve."""
 
-    def desk(*given: Any) -> None:
+    def service(*given: Any) -> None:
         raise Opened(*given)
 
-    monkeypatch.setattr(local_server, "Desk", desk)
+    monkeypatch.setattr(local_server, "PageService", service)
     with pytest.raises(Opened) as opened:
         main(["--page", "--port", "0", *arguments])
     options, models, settings = opened.value.args

@@ -1,4 +1,4 @@
-"""What frames look like as a whole: how much detail, how blocky, how blurred, and a hash that copies share."""
+"""The quality of whole frames: how much detail, how blocky, how blurred, and a hash that copies share."""
 
 from typing import NamedTuple
 
@@ -18,8 +18,8 @@ _FLAT = 4.0
 _Grey = NDArray[np.uint8]
 
 
-class Look(NamedTuple):
-    """What one frame looks like.
+class FrameQuality(NamedTuple):
+    """The quality of one frame.
 
     Attributes:
         detail: grey levels; see :func:`detail`.
@@ -34,10 +34,10 @@ class Look(NamedTuple):
     hash: int | None
 
 
-def look_at(frame: NDArray[np.uint8]) -> Look:
-    """Return what a frame, uint8 (H, W, 3) RGB, looks like."""
+def measure(frame: NDArray[np.uint8]) -> FrameQuality:
+    """Return the quality of a frame, uint8 (H, W, 3) RGB."""
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    return Look(_detail(grey), blockiness(grey), blur(grey), picture_hash(grey))
+    return FrameQuality(_detail(grey), blockiness(grey), blur(grey), picture_hash(grey))
 
 
 def detail(hr: NDArray[np.uint8]) -> float:

@@ -1,13 +1,13 @@
-"""An evaluation's plots."""
+"""An evaluation's svg_plots."""
 
 import math
 from typing import TYPE_CHECKING
 
-from mana_dist.evaluate.methods import BICUBIC
+from mana_dist.evaluate.config import BICUBIC
 from mana_dist.evaluate.report import metrics_table
 from mana_dist.evaluate.results import Evaluation
-from mana_dist.pages import plots
-from mana_dist.pages.text import clean, shortened
+from mana_dist.report_pages import svg_plots
+from mana_dist.report_pages.text import clean, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ GAIN, PSNR = "PSNR gain over bicubic against motion", "PSNR per clip"
 def svgs(evaluation: Evaluation) -> dict[str, str]:
     """Return the plots that have something to show, as SVG elements by what they show."""
     drawn = {GAIN: gain_over_motion(evaluation), PSNR: psnr_per_clip(evaluation)}
-    return {what: plots.to_svg(figure, what) for what, figure in drawn.items() if figure is not None}
+    return {what: svg_plots.to_svg(figure, what) for what, figure in drawn.items() if figure is not None}
 
 
 def gain_over_motion(evaluation: Evaluation) -> "Figure | None":
@@ -31,8 +31,8 @@ def gain_over_motion(evaluation: Evaluation) -> "Figure | None":
     if BICUBIC not in evaluation.methods:
         return None
     base = evaluation.methods.index(BICUBIC)
-    plot = plots.axes(4.2, "motion (LR pixels per frame)", "PSNR gain over bicubic (dB)")
-    plot.axhline(0, **plots.DASHED)
+    plot = svg_plots.axes(4.2, "motion (LR pixels per frame)", "PSNR gain over bicubic (dB)")
+    plot.axhline(0, **svg_plots.DASHED)
     for number, method in enumerate(evaluation.methods):
         points = [
             (clip.motion, gain)
@@ -41,8 +41,8 @@ def gain_over_motion(evaluation: Evaluation) -> "Figure | None":
             and (gain := metrics_table.gain(clip.scores[number].psnr_rgb, clip.scores[base].psnr_rgb)) is not None
         ]
         if points and number != base:
-            plots.scatter(plot, method, number, points)
-    return plots.with_legend(plot)
+            svg_plots.scatter(plot, method, number, points)
+    return svg_plots.with_legend(plot)
 
 
 def psnr_per_clip(evaluation: Evaluation) -> "Figure | None":
@@ -52,12 +52,12 @@ def psnr_per_clip(evaluation: Evaluation) -> "Figure | None":
         None if no PSNR is finite.
     """
     clips = metrics_table.most_different_clips(evaluation, CLIPS_SHOWN)
-    plot = plots.axes(1.2 + 0.28 * len(clips), "PSNR (dB)", "")
+    plot = svg_plots.axes(1.2 + 0.28 * len(clips), "PSNR (dB)", "")
     for number, method in enumerate(evaluation.methods):
         rows = enumerate(clip.scores[number].psnr_rgb for clip in clips)
         points = [(psnr, float(row)) for row, psnr in rows if math.isfinite(psnr)]
         if points:
-            plots.scatter(plot, method, number, points)
+            svg_plots.scatter(plot, method, number, points)
     plot.set_yticks(range(len(clips)), [shortened(clean(clip.clip), 30) for clip in clips], parse_math=False)
     plot.set_ylim(len(clips) - 0.5, -0.5)
-    return plots.with_legend(plot)
+    return svg_plots.with_legend(plot)

@@ -1,4 +1,4 @@
-"""A desk whose clips are looked at and upscaled by nobody, a page in front of it, and what its clients send."""
+"""A service whose clips are looked at and upscaled by nobody, a page in front of it, and what its clients send."""
 
 import os
 import shutil
@@ -15,10 +15,10 @@ from starlette.applications import Starlette
 
 from mana_dist.errors import UserError
 from mana_dist.serve import ServeOptions
-from mana_dist.serve.page.child import Report
-from mana_dist.serve.page.clip import Client
-from mana_dist.serve.page.desk import Desk, in_threads
-from mana_dist.serve.page.routes import Door, routes
+from mana_dist.serve.web_page.clip import Client
+from mana_dist.serve.web_page.page_service import PageService, in_threads
+from mana_dist.serve.web_page.routes import PageBackend, routes
+from mana_dist.serve.web_page.run_clip_job import Report
 from tests.ports import free_ports
 
 FACTS = {"width": 48, "height": 32, "frames": 6, "rate": 25.0}
@@ -46,7 +46,7 @@ class Work:
         self.tasks.append(task)
         if self.error:
             raise UserError(self.error.format(**task))
-        if task["kind"] == "look":
+        if task["kind"] == "inspect":
             picture = Image.new("RGB", (48, 32))
             picture.save(task["poster"])
             report(dict(self.facts))
@@ -64,24 +64,24 @@ class Work:
         report({"done": 4, "of": 4, "out_width": 192, "out_height": 128, "notes": []})
 
 
-def desk_of(work: Any, clock: Any = time.monotonic, **options: Any) -> Desk:
-    return Desk(ServeOptions(page=True, **options), {"first": "models/a", "second": "models/b"}, {}, work, clock)
+def service_of(work: Any, clock: Any = time.monotonic, **options: Any) -> PageService:
+    return PageService(ServeOptions(page=True, **options), {"first": "models/a", "second": "models/b"}, {}, work, clock)
 
 
-def bring(desk: Desk, client: Client, name: str = "clip.mp4", data: bytes = b"frames") -> str:
+def bring(service: PageService, client: Client, name: str = "clip.mp4", data: bytes = b"frames") -> str:
     """A clip that is ready."""
-    clip = desk.create(client, name)
-    desk.add(clip, data)
-    assert desk.finish(clip)["state"] == "ready"
+    clip = service.create(client, name)
+    service.add(clip, data)
+    assert service.finish(clip)["state"] == "ready"
     return clip
 
 
 @contextmanager
-def served(desk: Desk, client_header: str | None = None) -> Iterator[str]:
+def served(service: PageService, client_header: str | None = None) -> Iterator[str]:
     """The page's address, as long as the context is open."""
-    door = Door(in_threads(desk), client_header)
+    backend = PageBackend(in_threads(service), client_header)
     (port,) = free_ports(1)
-    app = Starlette(routes=routes(lambda: door))
+    app = Starlette(routes=routes(lambda: backend))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", proxy_headers=False))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -18,11 +18,11 @@ from PIL import Image
 
 from mana_dist.registry import model_folder
 from mana_dist.serve import ServeOptions
-from mana_dist.serve.page.desk import Desk
+from mana_dist.serve.web_page.page_service import PageService
 from mana_dist.upscale import Settings, upscale
 from tests.ports import free_ports
 from tests.serve.models import CONFIG, tiny_model
-from tests.serve.page.servers import Work, desk_of, served
+from tests.serve.web_page.servers import Work, served, service_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -100,13 +100,13 @@ def check_result(page: "Page", url: str, place: Path, tmp_path: Path) -> None:
 
 def test_the_download_is_the_commands_result(opened: "Page", place: Path, tmp_path: Path) -> None:
     with (
-        Desk(ServeOptions(page=True), {"tiny": str(place / "tiny")}, SETTINGS).start_threads() as desk,
-        served(desk) as url,
+        PageService(ServeOptions(page=True), {"tiny": str(place / "tiny")}, SETTINGS).start_threads() as service,
+        served(service) as url,
     ):
         check_result(opened, url, place, tmp_path)
         opened.get_by_role("button", name="Delete now").click()
         opened.get_by_text("Drop a video here").wait_for()
-        assert desk._clips == {}
+        assert service._clips == {}
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def levels(page: "Page") -> list[int]:
 
 
 def test_the_slider_shows_before_left_and_after_right_of_it(opened: "Page", work: Work, place: Path) -> None:
-    with desk_of(work).start_threads() as desk, served(desk) as url:
+    with service_of(work).start_threads() as service, served(service) as url:
         opened.goto(url)
         opened.locator("#file").set_input_files(place / "clip.mp4")
         opened.get_by_role("button", name="Upscale").click()
@@ -196,7 +196,7 @@ def test_the_slider_shows_before_left_and_after_right_of_it(opened: "Page", work
 def test_two_people_see_their_places_and_come_back_to_their_clips(browser: "Browser", work: Work, place: Path) -> None:
     go = threading.Event()
     work.during = lambda: go.wait(60) and None
-    with desk_of(work).start_threads() as desk, served(desk) as url:
+    with service_of(work).start_threads() as service, served(service) as url:
         people = [browser.new_context().new_page() for _ in range(2)]
         for page in people:
             page.goto(url)
@@ -225,14 +225,14 @@ def test_a_clip_may_come_before_the_server_has_told_its_limits(opened: "Page", w
         route.continue_()
 
     opened.route("**/page/about", choose_first)
-    with desk_of(work).start_threads() as desk, served(desk) as url:
+    with service_of(work).start_threads() as service, served(service) as url:
         opened.goto(url)
         opened.get_by_text(f"48 {TIMES} 32, 6 frames").wait_for()
 
 
 def test_what_cannot_be_taken_gets_its_line(opened: "Page", work: Work, tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"x" * 2**21)
-    with desk_of(work, page_upload=1) as desk, served(desk) as url:
+    with service_of(work, page_upload=1) as service, served(service) as url:
         opened.goto(url)
         opened.locator("#file").set_input_files(tmp_path / "bad.mp4")
         alert = opened.get_by_role("alert")
@@ -250,7 +250,7 @@ def test_no_window_scrolls_sideways_and_everything_has_a_name(
 ) -> None:
     opened.set_viewport_size({"width": width, "height": 800})
     unnamed = "e => !(e.ariaLabel || e.textContent.trim() || (e.labels && e.labels.length))"
-    with desk_of(work).start_threads() as desk, served(desk) as url:
+    with service_of(work).start_threads() as service, served(service) as url:
         opened.goto(url)
         for then in ("#pick", "#ready", "#done"):
             opened.locator(then).wait_for()

@@ -9,9 +9,9 @@ from mana_dist.console import log
 from mana_dist.errors import UserError, terminable
 from mana_dist.registry.tracking_uri import resolve_tracking_uri
 from mana_dist.serve.config import ServeOptions
-from mana_dist.serve.page.desk import Desk, in_threads
-from mana_dist.serve.page.offered_models import fixed, offered, wanted_models
-from mana_dist.serve.page.routes import Door, routes
+from mana_dist.serve.web_page.offered_models import fixed, offered, wanted_models
+from mana_dist.serve.web_page.page_service import PageService, in_threads
+from mana_dist.serve.web_page.routes import PageBackend, routes
 
 _END_SECONDS = 3  # that requests get to end
 
@@ -36,10 +36,10 @@ def serve_page(options: ServeOptions, host: str, port: int) -> None:
         settings["threads"] = options.cpus
     if "memory" in options.model_fields_set:
         settings["memory"] = options.memory
-    with listening, terminable(), Desk(options, models, settings).start_threads() as desk:
-        door = Door(in_threads(desk), options.page_client_header)
+    with listening, terminable(), PageService(options, models, settings).start_threads() as service:
+        backend = PageBackend(in_threads(service), options.page_client_header)
         config = uvicorn.Config(
-            Starlette(routes=routes(lambda: door)),
+            Starlette(routes=routes(lambda: backend)),
             log_level="warning",
             proxy_headers=False,  # the options say which header counts
             timeout_graceful_shutdown=_END_SECONDS,

@@ -13,11 +13,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from urllib3 import HTTPHeaderDict
 
-from mana_dist.serve.page import desk as desks
-from mana_dist.serve.page.desk import Desk
-from mana_dist.serve.page.routes import COOKIE, _pieces, routes
+from mana_dist.serve.web_page import page_service
+from mana_dist.serve.web_page.page_service import PageService
+from mana_dist.serve.web_page.routes import COOKIE, _pieces, routes
 from mana_dist.serve.windows import RefusedError
-from tests.serve.page.servers import ANNE, Clock, Work, desk_of, served
+from tests.serve.web_page.servers import ANNE, Clock, Work, served, service_of
 
 BYTES = {"Content-Type": "application/octet-stream"}
 
@@ -28,14 +28,14 @@ def work() -> Work:
 
 
 @pytest.fixture
-def desk(work: Work) -> Iterator[Desk]:
-    with desk_of(work, page_upload=1) as made:
+def service(work: Work) -> Iterator[PageService]:
+    with service_of(work, page_upload=1) as made:
         yield made
 
 
 @pytest.fixture
-def url(desk: Desk) -> Iterator[str]:
-    with served(desk) as address:
+def url(service: PageService) -> Iterator[str]:
+    with served(service) as address:
         yield address
 
 
@@ -85,15 +85,15 @@ def test_a_browser_is_known_by_a_cookie_that_no_script_and_no_other_sites_form_u
     assert ask("GET", f"{url}/page/clips").json() == []
 
 
-def test_from_upload_to_deletion(url: str, desk: Desk) -> None:
+def test_from_upload_to_deletion(url: str, service: PageService) -> None:
     data = bytes(range(256)) * 3000
     answer = bring(url, data)
     clip = answer.json()["id"]
     assert (answer.status, answer.json()["state"], answer.json()["frames"]) == (201, "ready", 6)
-    with open(desk._clips[clip].source, "rb") as file:
+    with open(service._clips[clip].source, "rb") as file:
         assert file.read() == data
     assert start(url, clip).json()["state"] == "waiting"
-    desk.work_one()
+    service.work_one()
     assert ask("GET", f"{url}/page/clips/{clip}").json()["state"] == "done"
     result = ask("GET", f"{url}/page/clips/{clip}/result.mp4")
     assert (result.status, result.data, result.headers["content-type"]) == (200, b"made of 0:4", "video/mp4")
@@ -119,18 +119,18 @@ def test_from_upload_to_deletion(url: str, desk: Desk) -> None:
     ],
 )
 def test_players_get_the_parts_that_they_ask_for(
-    url: str, desk: Desk, asked: str, status: int, data: bytes, told: str | None
+    url: str, service: PageService, asked: str, status: int, data: bytes, told: str | None
 ) -> None:
     clip = bring(url).json()["id"]
     start(url, clip)
-    desk.work_one()
+    service.work_one()
     answer = ask("GET", f"{url}/page/clips/{clip}/compare.mp4", headers={"Range": asked})
     assert answer.status == status
     assert answer.headers.get("content-range") == told
     assert answer.data == data
 
 
-def test_longer_than_said_is_413_with_and_without_a_length(url: str, desk: Desk) -> None:
+def test_longer_than_said_is_413_with_and_without_a_length(url: str, service: PageService) -> None:
     line = {"detail": "clip.mp4: is longer than 1 MiB, the server's page_upload; cut it first"}
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=300)
     connection.putrequest("POST", "/page/clips?name=clip.mp4")
@@ -143,31 +143,31 @@ def test_longer_than_said_is_413_with_and_without_a_length(url: str, desk: Desk)
     endless = (bytes(65536) for _ in range(1000))
     answer = bring(url, endless, **{"Transfer-Encoding": "chunked"})
     assert (answer.status, answer.json()) == (413, line)
-    assert desk._clips == {}
+    assert service._clips == {}
 
 
-@pytest.mark.parametrize("interval", [desks.SILENCE / 3, desks.SILENCE * 2])
+@pytest.mark.parametrize("interval", [page_service.SILENCE / 3, page_service.SILENCE * 2])
 def test_a_slow_upload_is_not_taken_for_a_silent_one(interval: float) -> None:
     """It brings 100 bytes at a time; one that falls silent for longer than the server waits is deleted."""
     clock = Clock()
-    with desk_of(Work(), clock) as desk:
-        clip = desk.create(ANNE, "clip.mp4")
+    with service_of(Work(), clock) as service:
+        clip = service.create(ANNE, "clip.mp4")
 
         async def receive() -> dict[str, object]:
             clock.now += interval
-            desk.sweep()
+            service.sweep()
             return {"type": "http.request", "body": bytes(100), "more_body": clock.now < 1000 + 10 * interval}
 
         async def upload() -> None:
             async for piece in _pieces(Request({"type": "http"}, receive), clock):
-                desk.add(clip, piece)
+                service.add(clip, piece)
 
-        if interval > desks.SILENCE:
+        if interval > page_service.SILENCE:
             with pytest.raises(RefusedError, match="no such clip"):
                 asyncio.run(upload())
         else:
             asyncio.run(upload())
-            assert desk.state(clip)["bytes"] == 1000
+            assert service.state(clip)["bytes"] == 1000
 
 
 @pytest.mark.parametrize(
@@ -181,12 +181,12 @@ def test_a_slow_upload_is_not_taken_for_a_silent_one(interval: float) -> None:
         ((b" " * 1024 for _ in range(5)), 413),
     ],
 )
-def test_wishes_that_are_none_get_one_line(url: str, desk: Desk, body: object, status: int) -> None:
+def test_wishes_that_are_none_get_one_line(url: str, service: PageService, body: object, status: int) -> None:
     clip = bring(url).json()["id"]
     json_type = {"Content-Type": "application/json"}
     answer = ask("POST", f"{url}/page/clips/{clip}/start", body=body, headers=json_type)
     assert (answer.status, list(answer.json())) == (status, ["detail"])
-    assert desk.state(clip)["state"] == "ready"
+    assert service.state(clip)["state"] == "ready"
 
 
 def test_a_clip_that_is_refused_says_why(url: str, work: Work) -> None:
@@ -195,18 +195,18 @@ def test_a_clip_that_is_refused_says_why(url: str, work: Work) -> None:
     assert (answer.status, answer.json()) == (422, {"detail": "clip.mp4: not a video that can be read (x)"})
 
 
-def test_forms_of_other_sites_get_nothing_done(url: str, desk: Desk) -> None:
+def test_forms_of_other_sites_get_nothing_done(url: str, service: PageService) -> None:
     for kind in ("text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"):
         assert bring(url, **{"Content-Type": kind}).status == 415
     clip = bring(url).json()["id"]
     answer = ask("POST", f"{url}/page/clips/{clip}/start", body=b"{}", headers={"Content-Type": "text/plain"})
     assert answer.status == 400
-    assert desk.state(clip)["state"] == "ready"
+    assert service.state(clip)["state"] == "ready"
     assert start(url, clip, first="x").status == 400
 
 
 def test_clients_are_told_apart_by_the_proxys_header_where_one_is_named(work: Work) -> None:
-    with desk_of(work, page_clips_each=1) as desk, served(desk, "X-Forwarded-For") as url:
+    with service_of(work, page_clips_each=1) as service, served(service, "X-Forwarded-For") as url:
         for address, status in (
             ("6.6.6.6, 192.0.2.1", 201),
             ("7.7.7.7, 192.0.2.1", 429),  # what the client itself wrote before the proxy's entry does not count
@@ -221,7 +221,7 @@ def test_clients_are_told_apart_by_the_proxys_header_where_one_is_named(work: Wo
                 headers.add("X-Forwarded-For", line)
             answer = ask("POST", f"{url}/page/clips?name=clip.mp4", body=b"frames", headers=headers)
             assert answer.status == status, address
-    with desk_of(work, page_clips_each=1) as desk, served(desk) as url:
+    with service_of(work, page_clips_each=1) as service, served(service) as url:
         statuses = [bring(url, **{"X-Forwarded-For": address}).status for address in ("192.0.2.1", "192.0.2.2")]
         assert statuses == [201, 429]
 

@@ -38,7 +38,7 @@ class Clip:
         bytes: of the upload so far.
         began: when the first frames were done, and how many.
         stop: set to end the work on it.
-        facts: what :mod:`mana_dist.serve.page.job_process` says of it.
+        facts: what :mod:`mana_dist.serve.web_page.clip_job` says of it.
         wanted: the model and the frames that the person asked for.
     """
 

@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 from mana_dist.console import log
 from mana_dist.errors import UserError, one_line
 from mana_dist.serve.config import ServeOptions
-from mana_dist.serve.page import sample_clip
-from mana_dist.serve.page.child import Report, run_child
-from mana_dist.serve.page.clip import FILES, Client, Clip, State, shown_name
+from mana_dist.serve.web_page import sample_clip
+from mana_dist.serve.web_page.clip import FILES, Client, Clip, State, shown_name
+from mana_dist.serve.web_page.run_clip_job import Report, run_clip_job
 from mana_dist.serve.windows import RefusedError
 from mana_dist.upscale.config import ALL_FRAMES
 
@@ -29,15 +29,15 @@ Child = Callable[[dict[str, Any], Report, threading.Event, float], None]
 
 SILENCE = 60.0
 """Seconds without a piece after which an upload is given up."""
-_LOOK_SECONDS = 120.0
-_LOOKS = 2  # clips that are looked at at a time
+_INSPECT_SECONDS = 120.0
+_INSPECTIONS_AT_ONCE = 2  # clips that are looked at at a time
 _FOLDER = "mana_dist-page-"
 _SWEEP_SECONDS = 10.0
 _NOT_STARTED = ("uploading", "reading", "ready")
 _KEPT = ("ready", "done", "failed")
 
 
-class Desk:
+class PageService:
     """Takes clips in, has them upscaled one at a time, first come, first served, and deletes them.
 
     Every method that takes a client or a clip's id may raise :class:`RefusedError`. Use as a context manager: leaving
@@ -49,7 +49,7 @@ class Desk:
         options: ServeOptions,
         models: Mapping[str, str],
         settings: Mapping[str, Any],
-        child: Child = run_child,
+        child: Child = run_clip_job,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make a folder for the clips; nothing runs before :meth:`start_threads`.
@@ -58,7 +58,7 @@ class Desk:
             options: the limits.
             models: those that people may choose, by the names that are shown; the first is the default.
             settings: of :class:`mana_dist.upscale.Settings`, for every clip.
-            child: does a task of :mod:`mana_dist.serve.page.job_process`.
+            child: does a task of :mod:`mana_dist.serve.web_page.clip_job`.
             clock: seconds.
         """
         self._options, self._models, self._settings = options, dict(models), dict(settings)
@@ -67,7 +67,7 @@ class Desk:
         self._clips: dict[str, Clip] = {}
         self._queue: list[Clip] = []
         self._changed = threading.Condition(threading.RLock())
-        self._looks = threading.Semaphore(_LOOKS)
+        self._inspections = threading.Semaphore(_INSPECTIONS_AT_ONCE)
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
         _delete_abandoned()
@@ -75,13 +75,13 @@ class Desk:
         self._lock = FileLock(os.path.join(self._folder, "lock"))
         self._lock.acquire()
 
-    def __enter__(self) -> "Desk":
+    def __enter__(self) -> "PageService":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start_threads(self) -> "Desk":
+    def start_threads(self) -> "PageService":
         """Start to upscale what waits, and to delete what is over its time."""
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._work, self._watch)]
         for thread in self._threads:
@@ -147,7 +147,7 @@ class Desk:
             os.mkdir(clip.folder)
             self._clips[id_] = clip
         if sample:
-            self._look(clip, sample=True)
+            self._inspect(clip, sample=True)
         return id_
 
     def add(self, id_: str, piece: bytes) -> None:
@@ -177,7 +177,7 @@ class Desk:
         if not clip.bytes:
             self.delete(id_)
             raise RefusedError(HTTPStatus.BAD_REQUEST, f"{clip.name}: is empty")
-        self._look(clip)
+        self._inspect(clip)
         return self.state(id_)
 
     def start(self, id_: str, model: str, first: int, stop: int) -> dict[str, Any]:
@@ -301,13 +301,13 @@ class Desk:
             self._child(task, lambda values: self._report(clip, values), clip.stop, self._options.page_seconds)
         return True
 
-    def _look(self, clip: Clip, *, sample: bool = False) -> None:
+    def _inspect(self, clip: Clip, *, sample: bool = False) -> None:
         self._enter(clip, "reading")
         poster = os.path.join(clip.folder, FILES["poster.png"])
         pixels = self._options.max_pixels
-        task = {"kind": "look", "source": clip.source, "poster": poster, "pixels": pixels, "sample": sample}
-        with self._looks, self._ending(clip, "ready"):
-            self._child(task, clip.facts.update, clip.stop, _LOOK_SECONDS)
+        task = {"kind": "inspect", "source": clip.source, "poster": poster, "pixels": pixels, "sample": sample}
+        with self._inspections, self._ending(clip, "ready"):
+            self._child(task, clip.facts.update, clip.stop, _INSPECT_SECONDS)
             width, height = clip.facts["width"], clip.facts["height"]
             if width * height > pixels:
                 more = f"more than {pixels} pixels, the server's max_pixels"
@@ -379,14 +379,14 @@ class Desk:
             self.sweep()
 
 
-def in_threads(desk: Desk) -> Callable[..., Awaitable[Any]]:
-    """Return a function that calls a desk's methods by their names, in threads: some wait for a clip's process."""
+def in_threads(service: PageService) -> Callable[..., Awaitable[Any]]:
+    """Return a function that calls a service's methods by their names, in threads: some wait for a clip's process."""
     threads = ThreadPoolExecutor(64, "page")
 
-    async def ask(name: str, *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(threads, getattr(desk, name), *arguments)
+    async def call(name: str, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(threads, getattr(service, name), *arguments)
 
-    return ask
+    return call
 
 
 def _delete_abandoned() -> None:

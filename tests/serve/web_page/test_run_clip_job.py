@@ -14,24 +14,24 @@ from mana_dist.console import log
 from mana_dist.errors import UserError
 from mana_dist.registry.names import check_model_folder
 from mana_dist.serve import ServeOptions
-from mana_dist.serve.page import sample_clip
-from mana_dist.serve.page.child import run_child
-from mana_dist.serve.page.desk import Desk
+from mana_dist.serve.web_page import sample_clip
+from mana_dist.serve.web_page.page_service import PageService
+from mana_dist.serve.web_page.run_clip_job import run_clip_job
 from mana_dist.upscale.config import Settings
 from mana_dist.upscale.sources import survey_of
 from mana_dist.video.reading import read_frames
-from tests.serve.page.servers import ANNE
+from tests.serve.web_page.servers import ANNE
 from tests.train.trainings import environment
 
 
 def look(source: Path, **changes: Any) -> dict[str, Any]:
     poster = str(source.with_name("poster.png"))
-    return {"kind": "look", "source": str(source), "poster": poster, "pixels": 10**6, "sample": False} | changes
+    return {"kind": "inspect", "source": str(source), "poster": poster, "pixels": 10**6, "sample": False} | changes
 
 
 def run(task: dict[str, Any], seconds: float = 120) -> dict[str, Any]:
     said: dict[str, Any] = {}
-    run_child(task, said.update, threading.Event(), seconds)
+    run_clip_job(task, said.update, threading.Event(), seconds)
     return said
 
 
@@ -70,9 +70,9 @@ def test_it_ends_when_it_is_stopped_or_late(monkeypatch: pytest.MonkeyPatch) -> 
     run_instead(monkeypatch, "import threading; print('{\"done\": 1}', flush=True); threading.Event().wait()")
     stop = threading.Event()
     with pytest.raises(UserError, match="it was stopped"):
-        run_child({}, lambda _: stop.set(), stop, 600)
+        run_clip_job({}, lambda _: stop.set(), stop, 600)
     with pytest.raises(UserError, match="it took longer than 0.5 s, the most that this server spends on a clip"):
-        run_child({}, lambda _: None, threading.Event(), 0.5)
+        run_clip_job({}, lambda _: None, threading.Event(), 0.5)
 
 
 def test_one_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_one_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     warned: list[str] = []
     monkeypatch.setattr(log, "warning", warned.append)
     with pytest.raises(UserError, match=r"its process died \(exit code -9\)"):
-        run_child({}, lambda _: None, threading.Event(), 600)
+        run_clip_job({}, lambda _: None, threading.Event(), 600)
     assert warned == ["a clip's process ended with -9: last words\n"]
 
 
@@ -99,17 +99,17 @@ def test_an_error_alone_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     run_instead(monkeypatch, 'print(\'{"error": "why"}\')')
     said: list[dict[str, Any]] = []
     with pytest.raises(UserError, match="^why$"):
-        run_child({}, said.append, threading.Event(), 600)
+        run_clip_job({}, said.append, threading.Event(), 600)
     assert said == []
 
 
 def test_a_model_that_is_gone_gets_the_commands_line_without_its_path(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone")
-    with Desk(ServeOptions(page=True), {"shown": gone}, {"device": "cpu", "precision": "fp32"}) as desk:
-        clip = desk.create(ANNE, "", sample=True)
-        desk.start(clip, "shown", 0, 2)
-        desk.work_one()
-        state = desk.state(clip)
+    with PageService(ServeOptions(page=True), {"shown": gone}, {"device": "cpu", "precision": "fp32"}) as service:
+        clip = service.create(ANNE, "", sample=True)
+        service.start(clip, "shown", 0, 2)
+        service.work_one()
+        state = service.state(clip)
     with pytest.raises(UserError) as expected:
         check_model_folder(gone)
     assert (state["state"], state["error"]) == ("failed", str(expected.value).replace(gone, "shown"))
@@ -118,7 +118,7 @@ def test_a_model_that_is_gone_gets_the_commands_line_without_its_path(tmp_path: 
 def test_it_ends_with_the_server(tmp_path: Path) -> None:
     """The server's end closes its stdin; the clip is a pipe that nobody writes to, so that it would wait for ever."""
     os.mkfifo(tmp_path / "clip.mp4")
-    command = [sys.executable, "-m", "mana_dist.serve.page.job_process"]
+    command = [sys.executable, "-m", "mana_dist.serve.web_page.clip_job"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment()) as process:
         assert process.stdin is not None
         process.stdin.write(json.dumps(look(tmp_path / "clip.mp4")).encode() + b"\n")

@@ -1,15 +1,18 @@
-"""One piece of work on a clip in a process of its own, as the server sees it."""
+"""One piece of work on a clip in a process of its own, as the server sees it.
+
+The two speak JSON, unlike :mod:`mana_dist.child_task`, whose answers are pickles: a stranger's clip that breaks into
+the decoder must not get from there into the server.
+"""
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from mana_dist.child_task import start_child
 from mana_dist.console import log
 from mana_dist.errors import UserError
 
@@ -17,8 +20,8 @@ _SPOKEN = 4000  # characters of what a process that died wrote at last that go t
 Report = Callable[[dict[str, Any]], None]
 
 
-def run_child(task: dict[str, Any], report: Report, stop: threading.Event, seconds: float) -> None:
-    """Do a task of :mod:`mana_dist.serve.page.job_process`.
+def run_clip_job(task: dict[str, Any], report: Report, stop: threading.Event, seconds: float) -> None:
+    """Do a task of :mod:`mana_dist.serve.web_page.clip_job`.
 
     Args:
         task: as that module takes it.
@@ -29,19 +32,10 @@ def run_child(task: dict[str, Any], report: Report, stop: threading.Event, secon
     Raises:
         UserError: as the command's; or it took too long, or died.
     """
-    command = [sys.executable, "-m", "mana_dist.serve.page.job_process"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     error, late, ended = "", threading.Event(), threading.Event()
     with (
         tempfile.TemporaryFile() as errors,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=environment,
-            start_new_session=True,  # a terminal's Ctrl-C is the server's
-        ) as process,
+        start_child("mana_dist.serve.web_page.clip_job", errors) as process,
     ):
         assert process.stdin is not None
         assert process.stdout is not None

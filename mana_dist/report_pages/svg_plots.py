@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mana_dist.pages.text import clean, shortened, to_html
+from mana_dist.report_pages.text import clean, shortened, to_html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

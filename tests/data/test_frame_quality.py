@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mana_dist.data.looks import blockiness, blur, look_at, picture_hash
+from mana_dist.data.frame_quality import blockiness, blur, measure, picture_hash
 
 Grey = NDArray[np.uint8]
 
@@ -67,4 +67,4 @@ def test_copies_share_a_hash_and_other_pictures_do_not() -> None:
     others = [picture_hash(texture(seed)) or 0 for seed in range(1, 30)]
     assert min((first ^ other).bit_count() for other in others) > 12
     assert picture_hash(np.full((64, 64), 9, np.uint8)) is None
-    assert look_at(np.dstack([texture()] * 3)).hash == first
+    assert measure(np.dstack([texture()] * 3)).hash == first

@@ -7,7 +7,7 @@ content security policy lets that script run and nothing be fetched, so that no 
 import base64
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -15,7 +15,8 @@ from string import Template
 
 import mana_dist
 from mana_dist.arguments import command
-from mana_dist.pages.text import to_html
+from mana_dist.report_pages.tables import scrollable
+from mana_dist.report_pages.text import to_html
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ def page(title: str, summary: str, sections: Sequence[Section]) -> str:
     """
     shown = [section for section in sections if section.content]
     files = resources.files(__package__)
-    style, script, outline = ((files / name).read_text("utf-8") for name in ("page.css", "page.js", "page.html"))
+    style, script, outline = (
+        (files / name).read_text("utf-8") for name in ("report_page.css", "report_page.js", "report_page.html")
+    )
     return Template(outline).substitute(
         style=style,
         script=script,
@@ -65,16 +68,20 @@ def page(title: str, summary: str, sections: Sequence[Section]) -> str:
     )
 
 
-def scrollable(label: str, content: str) -> str:
-    """Let content scroll that is wider than the window, by keys too; ``label`` says what it is."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{to_html(label)}">{content}</div>'
+def figures(plots: Iterable[tuple[str, str | None]]) -> str:
+    """Return plots with their captions, side by side where there is room; nothing for those that are None."""
+    drawn = "".join(
+        f'<figure class="plot">{scrollable(caption, svg)}<figcaption>{to_html(caption)}</figcaption></figure>'
+        for caption, svg in plots
+        if svg is not None
+    )
+    return f'<div class="plots">{drawn}</div>' if drawn else ""
 
 
-def figure(caption: str, svg: str | None) -> str:
-    """Return a plot with its caption; nothing for None."""
-    if svg is None:
-        return ""
-    return f"<figure class='plot'>{scrollable(caption, svg)}<figcaption>{to_html(caption)}</figcaption></figure>"
+def listed(entries: Iterable[str], kind: str = "notes") -> str:
+    """Return entries, which are HTML, as a list; nothing without any."""
+    items = "".join(f"<li>{entry}</li>" for entry in entries)
+    return f'<ul class="{kind}">{items}</ul>' if items else ""
 
 
 def _section(section: Section) -> str:

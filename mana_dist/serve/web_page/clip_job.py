@@ -1,6 +1,6 @@
 """The process of one piece of a clip's work, so that a crash of a decoder, or of the network, does not end the server.
 
-``python -m mana_dist.serve.page.job_process`` reads a task, a line of JSON, and writes lines of JSON. It shares the
+``python -m mana_dist.serve.web_page.clip_job`` reads a task, a line of JSON, and writes lines of JSON. It shares the
 machine's memory, disk and GPU with the server.
 """
 
@@ -19,16 +19,16 @@ def main(task: dict[str, Any]) -> None:
     """Do the task; its last line holds what came of it, or ``error``."""
     end_with_parent()
     try:
-        _say((_upscale if task["kind"] == "upscale" else _look)(task))
+        _say((_upscale if task["kind"] == "upscale" else _inspect)(task))
     except UserError as error:
         _say({"error": one_line(error)})
         sys.exit(2)
 
 
-def _look(task: dict[str, Any]) -> dict[str, Any]:
+def _inspect(task: dict[str, Any]) -> dict[str, Any]:
     """Return the clip's size, number of frames and rate, and write a picture of its first frame."""
     from mana_dist import pictures
-    from mana_dist.serve.page import sample_clip
+    from mana_dist.serve.web_page import sample_clip
     from mana_dist.upscale.config import Settings
     from mana_dist.upscale.sources import survey_of
     from mana_dist.video.frame_stream import open_frames

@@ -28,6 +28,7 @@ image:
 	cluster/image/build.sh $(IMAGE_OPTIONS)
 
 # What the images hold, and pods of them run by crun, in a network of their own. Needs root, buildah and crun.
+test-image: export IMAGE_BUILDER = buildah
 test-image: install image
 	unshare --net sh -c 'ip link set lo up && ip addr add 10.79.0.1/32 dev lo && exec $(BIN)/python -m pytest tests/image'
 

@@ -3,13 +3,15 @@
 #
 #   cluster/image/build.sh [OPTION ...]     options of `docker build` or `buildah build`, for both images
 #
+# IMAGE_BUILDER=buildah takes that one in any case.
+#
 # Where no registry answers, buildah's base is made of Debian's packages instead: the same Debian and Python 3.11 as
 # Docker's python:3.11-slim-bookworm, of an older patch release, and named so that nobody takes it for that.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' mana_dist/__init__.py)
 
-if docker info >/dev/null 2>&1; then
+if [ "${IMAGE_BUILDER:-docker}" = docker ] && docker info >/dev/null 2>&1; then
   docker build "$@" --target mlflow -t "mana-mlflow:$version" .
   exec docker build "$@" --target ray -t "mana-dist:$version" .
 fi

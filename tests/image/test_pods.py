@@ -88,6 +88,10 @@ def cluster(ray_image: Image, mlflow: Pod, values: Data, folder: Path) -> Iterat
         head.wait("ray-head", lambda: head.run("ray-head", *health).returncode == 0)
         started = ray_start(group, address=f"{ADDRESS}:6379", **_ELSEWHERE)
         worker.start("ray-worker", started, token | {"RAY_ADDRESS": f"{ADDRESS}:6379"})
+        # Ready by its probes, and the dashboard takes jobs.
+        urls = [f"http://{ADDRESS}:{port}/api/healthz" for port in (52365, 52366)]
+        urls.append("http://127.0.0.1:8265/api/gcs_healthz")
+        worker.wait("ray-worker", lambda: all(ask(url)[0] == 200 for url in urls))
         yield head, worker
 
 
@@ -95,7 +99,7 @@ def test_kuberays_probes_are_answered(cluster: tuple[Pod, Pod]) -> None:
     """Those of its version 1.7 for Ray 2.53 and newer, and the commands for workers that serve and older ones."""
     head, worker = cluster
     for pod, name, port in ((head, "ray-head", 52365), (worker, "ray-worker", 52366)):
-        pod.wait(name, lambda port=port: ask(f"http://{ADDRESS}:{port}/api/healthz")[0] == 200)  # type: ignore[misc]
+        assert ask(f"http://{ADDRESS}:{port}/api/healthz")[0] == 200
         command = f"wget --tries 1 -T 2 -q -O- http://localhost:{port}/api/local_raylet_healthz | grep success"
         done = pod.run(name, "bash", "-c", command)
         assert done.returncode == 0, done.stdout + done.stderr

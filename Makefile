@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-s3 test-cluster lint docs bench bench-gpu install clean
+.PHONY: demo test test-s3 test-cluster image test-image lint docs bench bench-gpu install clean
 .DELETE_ON_ERROR:
 
 demo: install
@@ -22,6 +22,15 @@ test-cluster: install
 # On a SeaweedFS server of its own, on loopback.
 test-s3: install
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile tests/s3
+
+# mana-dist and mana-mlflow, by docker or buildah: about 8 GB, 10 minutes. IMAGE_OPTIONS are its build's.
+image:
+	cluster/image/build.sh $(IMAGE_OPTIONS)
+
+# What the images hold, and pods of them run by crun, in a network of their own. Needs root, buildah and crun.
+test-image: export IMAGE_BUILDER = buildah
+test-image: install image
+	unshare --net sh -c 'ip link set lo up && ip addr add 10.79.0.1/32 dev lo && exec $(BIN)/python -m pytest tests/image'
 
 lint: install
 	$(BIN)/ruff check .

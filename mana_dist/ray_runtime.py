@@ -114,8 +114,12 @@ def ask_nodes(question: Callable[[], Answer], *, gpus: bool) -> list[Answer]:
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind, 0) > 0]
     if nodes == [ray.get_runtime_context().get_node_id()]:
         return [question()]  # this one: no process need start for it
+
+    def ask() -> Answer:  # Ray takes functions alone, and the question may be a partial one
+        return question()
+
     # Without a share of a GPU, a task sees none.
-    task = ray.remote(num_cpus=0, num_gpus=0.001 if gpus else 0, max_retries=0)(question)
+    task = ray.remote(num_cpus=0, num_gpus=0.001 if gpus else 0, max_retries=0)(ask)
     pending = [
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes
     ]

@@ -112,6 +112,7 @@ def test_a_cluster_that_cannot_be_joined_is_a_line(starts: list[str]) -> None:
 
 
 NODES = """
+import functools
 import ray
 from ray.cluster_utils import Cluster
 from mana_dist.ray_runtime import ask_nodes
@@ -119,7 +120,7 @@ from mana_dist.ray_runtime import ask_nodes
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 others = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=0, num_gpus=1)]
 ray.init(address=cluster.address, log_to_driver=False)
-where = lambda: ray.get_runtime_context().get_node_id()
+where = functools.partial(lambda kind: getattr(ray.get_runtime_context(), f"get_{kind}_id")(), "node")
 print(sorted(ask_nodes(where, gpus=False)) == sorted([cluster.head_node.node_id, others[0].node_id]))
 print(ask_nodes(where, gpus=True) == [others[1].node_id])
 ray.shutdown()

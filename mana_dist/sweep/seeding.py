@@ -3,6 +3,10 @@
 Stage 1 does not train the memory, and the memory does not change what is trained: its projection starts at zero, so it
 adds exact zeros to features and to gradients. Nor does it change the other initial weights: its own are drawn last. So
 the weights after stage 1 are those of the shared training and the trial's own memory as it was drawn, to the bit.
+
+Where the memory alone needs a query (:class:`~mana_dist.model.alignment.cross_frame.FrameAlignment`), the shared
+training has none, and the trial's own is as it was drawn, too. It is drawn before the decoder: a training from scratch
+draws another decoder.
 """
 
 from collections.abc import Mapping
@@ -22,9 +26,10 @@ MEMORY = "memory."
 def seeded(base: TrainState, trial: Trial) -> TrainState:
     """Return the state of ``trial`` after stage 1, from that of its base."""
     own = initial_weights(trial.config.model, trial.seed)
+    trained = {name for name in base.weights if not name.startswith(MEMORY)}
 
     def with_own_memory(shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: own[name] if name.startswith(MEMORY) else shared[name] for name in own}
+        return {name: shared[name] if name in trained else own[name] for name in own}
 
     average = with_own_memory(base.average) if base.average else {}
     return TrainState(base.step, with_own_memory(base.weights), {}, base.losses, average)

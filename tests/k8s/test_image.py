@@ -1,4 +1,4 @@
-"""The images' recipe: no daemon here builds it, but a linter reads it, and what it runs is run."""
+"""The images' recipe: a linter reads it, and what it runs is run. For the images themselves: `make test-image`."""
 
 import os
 import re

@@ -19,14 +19,23 @@ from mana_dist.train.schedule import Stage
 from tests.sweep.outcomes import CONFIG
 
 
-def trials(tmp_path: Path) -> tuple[Trial, Trial, Trial]:
-    config = dataclasses.replace(CONFIG, run=dataclasses.replace(CONFIG.run, storage=str(tmp_path)))
+def trials(tmp_path: Path, attention: str = CONFIG.model.attention) -> tuple[Trial, Trial, Trial]:
+    run, model = (
+        dataclasses.replace(CONFIG.run, storage=str(tmp_path)),
+        dataclasses.replace(CONFIG.model, attention=attention),
+    )
+    config = dataclasses.replace(CONFIG, run=run, model=model)
     plan = make_plan(config, memory_sweep(config, (0, 4)), samples=1)
     return plan.bases[0], *plan.trials  # type: ignore[return-value]
 
 
-def test_shared_weights_are_taken_and_the_memory_is_the_trials_own(tmp_path: Path) -> None:
-    base, none, four = trials(tmp_path)
+@pytest.mark.parametrize(
+    ("attention", "own_parts"), [("one_hot", ("memory.",)), ("phases", ("memory.", "attention.to_query."))]
+)
+def test_shared_weights_are_taken_and_the_memory_is_the_trials_own(
+    tmp_path: Path, attention: str, own_parts: tuple[str, ...]
+) -> None:
+    base, none, four = trials(tmp_path, attention)
     trained = {name: tensor + 1 for name, tensor in initial_weights(base.config.model, 5).items()}
     average = {name: tensor - 1 for name, tensor in trained.items()}
     Checkpoints(base.config).write(TrainState(10, trained, {}, (0.5, 0.25), average))
@@ -38,8 +47,8 @@ def test_shared_weights_are_taken_and_the_memory_is_the_trials_own(tmp_path: Pat
         assert state is not None
         assert (state.step, state.losses, dict(state.moments)) == (10, (0.5, 0.25), {})
         for name, tensor in state.weights.items():
-            assert tensor.equal(own[name] if name.startswith("memory.") else trained[name])
-            assert state.average[name].equal(own[name] if name.startswith("memory.") else average[name])
+            assert tensor.equal(own[name] if name.startswith(own_parts) else trained[name])
+            assert state.average[name].equal(own[name] if name.startswith(own_parts) else average[name])
     assert "memory.bank" in Checkpoints(four.config).read(10).weights
     assert not seed(four)  # it has a checkpoint
 

@@ -1,0 +1,1 @@
+"""What only the built images can show: `make test-image`."""

@@ -37,7 +37,9 @@ def printed(program: str, home: Path, **ours: str) -> list[str]:
 TWICE = f"""{PROGRAM}
 import os
 from ray._private import worker
-print(os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"]), worker._global_node.dashboard_agent_listen_port)
+node = worker._global_node
+print(os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"]), node.dashboard_agent_listen_port)
+print(",".join(node.all_processes))
 ray.shutdown()
 os.environ["RAY_AUTH_TOKEN"] = "b" * 64
 {PROGRAM}"""
@@ -69,7 +71,14 @@ def test_a_private_cluster_leaves_the_default_port_of_agents_to_others(said: lis
 
 @pytest.mark.slow
 def test_a_second_cluster_of_a_process_has_the_token_that_the_environment_has_by_then(said: list[str]) -> None:
-    assert said[5:] == ["answer", "42"]
+    assert said[6:] == ["answer", "42"]
+
+
+@pytest.mark.slow
+def test_a_private_cluster_starts_no_process_that_it_has_no_use_for(said: list[str]) -> None:
+    started = set(said[5].split(","))
+    assert started >= {"gcs_server", "raylet"}  # as this version of Ray names them
+    assert not started & {"log_monitor", "monitor"}
 
 
 @pytest.fixture

@@ -221,10 +221,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder: Path = tmp_path_factory.mktemp("engine")
     run_workers(worker, 2, 2, str(folder))
     run_workers(single_worker, 1, str(folder))
-    back, said = torch.load(folder / "single.pt", weights_only=True)
-    found = Trained(*torch.load(folder / "results.pt", weights_only=True), said)
-    found.carried.update(back)
-    return found
+    results, clipped, accumulated, carried_by_two = torch.load(folder / "results.pt", weights_only=True)
+    carried_by_one, said = torch.load(folder / "single.pt", weights_only=True)
+    return Trained(results, clipped, accumulated, carried_by_two | carried_by_one, said)
 
 
 @pytest.fixture(scope="module")

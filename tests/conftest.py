@@ -25,20 +25,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 LONG = (
-    *("benchmarks", "cluster", "export", "ingest", "k8s", "s3", "stack", "upscale", "evaluate/test_evaluate.py"),
-    *("evaluate/test_html.py", "evaluate/test_score_tasks.py", "registry/test_pyfunc.py", "serve/test_app.py"),
-    *(
-        "serve/page/test_browser.py",
-        "serve/page/test_child.py",
-        "serve/page/test_local_server.py",
-        "sweep/test_sweep.py",
-    ),
-    *("sweep/test_tuning.py", "test_api.py", "test_install.py", "test_memory_growth.py", "test_ray_runtime.py"),
-    *("test_ray_tasks.py", "train/elastic/test_elastic.py", "train/elastic/test_faults.py", "train/test_averaging.py"),
-    *("train/test_engine.py", "train/test_exactness.py", "train/test_ray_job.py", "train/test_train.py"),
-    *("train/test_variants.py", "train/tracking/test_outage.py", "train/tracking/test_tracking_server.py"),
+    *("benchmarks", "cluster", "evaluate", "export", "ingest", "k8s", "ops", "s3", "serve", "stack", "upscale"),
+    *("video", "data/test_recipe.py", "registry/test_pyfunc.py", "sweep/test_sweep.py", "sweep/test_tuning.py"),
+    *("test_api.py", "test_install.py", "test_memory_growth.py", "test_ray_runtime.py", "test_ray_tasks.py"),
+    *("train/elastic/test_consensus.py", "train/elastic/test_elastic.py", "train/elastic/test_faults.py"),
+    *("train/test_averaging.py", "train/test_engine.py", "train/test_exactness.py", "train/test_ray_job.py"),
+    *("train/test_train.py", "train/test_variants.py", "train/tracking/test_outage.py"),
+    *("train/tracking/test_tracking_server.py",),
 )
-"""Folders and files that start Ray, servers, browsers, encoders or trainings, or take seconds for another reason."""
+"""Folders and files of which much starts Ray, servers, browsers, encoders or trainings, or else takes seconds."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

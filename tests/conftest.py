@@ -31,7 +31,9 @@ LONG = (
     *("train/elastic/test_consensus.py", "train/elastic/test_elastic.py", "train/elastic/test_faults.py"),
     *("train/test_averaging.py", "train/test_engine.py", "train/test_exactness.py", "train/test_ray_job.py"),
     *("train/test_train.py", "train/test_variants.py", "train/tracking/test_outage.py"),
-    *("train/tracking/test_tracking_server.py",),
+    *("train/tracking/test_tracking_server.py", "train/test_ray_fit.py", "train/test_validate_candidate.py"),
+    *("train/planning/test_run_plan.py", "registry/test_versions.py", "registry/test_tracking_uri.py"),
+    *("model/test_graphs.py", "sweep/test_candidate_scores.py", "test_cases.py"),
 )
 """Folders and files of which much starts Ray, servers, browsers, encoders or trainings, or else takes seconds."""
 

@@ -173,9 +173,9 @@ def _own_process_group() -> Iterator[None]:
         services.ConsolePopen = start
 
 
-# What a private cluster has no use for: the workers' output, which we do not show, and an autoscaler. And its agent takes
-# any free port: beside another cluster of this machine, Ray (2.60) would wait 3.5 s for its default one, and another that
-# is started later, with that port taken, would never take jobs.
+# What a private cluster has no use for: an autoscaler, and the reading of the workers' output, which we do not show.
+# And its agent takes any free port: beside another cluster of this machine, Ray (2.60) would wait 3.5 s for its default
+# one, and another that is started later, with that port taken, would never take jobs.
 _LEAN = {"include_log_monitor": False, "no_monitor": True, "dashboard_agent_listen_port": 0}
 
 

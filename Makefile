@@ -6,11 +6,18 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-s3 test-cluster image test-image lint docs bench bench-gpu install clean
+.PHONY: demo check test test-s3 test-cluster image test-image lint docs bench bench-gpu install clean
 .DELETE_ON_ERROR:
 
 demo: install
 	$(BIN)/python -m pipelines.demo
+
+# While one works: at most a minute on two cores. Which tests are left out: LONG in tests/conftest.py, and the marks.
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --quick
 
 test: install
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not cluster'

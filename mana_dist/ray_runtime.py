@@ -85,7 +85,7 @@ def start_ray(cpus: int | None = None) -> None:
         return
     for left in reversed(range(_STARTS)):
         try:
-            with _own_process_group(), _any_agent_port():
+            with _own_process_group(), _lean():
                 ray.init(
                     address="local",
                     num_cpus=max(cpus or 1, os.cpu_count() or 1),
@@ -177,21 +177,24 @@ def _own_process_group() -> Iterator[None]:
         services.ConsolePopen = start
 
 
-@contextlib.contextmanager
-def _any_agent_port() -> Iterator[None]:
-    """Let the node's agent take any free port while the context is open.
+# What a private cluster has no use for: an autoscaler, and the reading of the workers' output, which we do not show.
+# And its agent takes any free port: beside another cluster of this machine, Ray (2.60) would wait 3.5 s for its default
+# one, and another that is started later, with that port taken, would never take jobs.
+_LEAN = {"include_log_monitor": False, "no_monitor": True, "dashboard_agent_listen_port": 0}
 
-    Beside another cluster of this machine, Ray (2.60) would wait 3.5 s for its default one; and another that is started
-    later, with that port taken, would never take jobs. Ray has no option for it in ``init``; a version whose parameters
-    have another name waits.
+
+@contextlib.contextmanager
+def _lean() -> Iterator[None]:
+    """Let a node start with ``_LEAN`` while the context is open.
+
+    Ray has no options for it in ``init``; a version whose parameters have other names starts all, and waits.
     """
     from ray._private import parameter
 
     initialise = parameter.RayParams.__init__
-    if "dashboard_agent_listen_port" not in inspect.signature(initialise).parameters:
-        yield
-        return
-    parameter.RayParams.__init__ = functools.partialmethod(initialise, dashboard_agent_listen_port=0)
+    known = inspect.signature(initialise).parameters
+    lean = {name: value for name, value in _LEAN.items() if name in known}
+    parameter.RayParams.__init__ = functools.partialmethod(initialise, **lean)
     try:
         yield
     finally:

@@ -24,6 +24,31 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
+LONG = (
+    *("benchmarks", "cluster", "evaluate", "export", "ingest", "k8s", "ops", "s3", "serve", "stack", "upscale"),
+    *("video", "data/test_recipe.py", "registry/test_pyfunc.py", "sweep/test_sweep.py", "sweep/test_tuning.py"),
+    *("test_api.py", "test_install.py", "test_memory_growth.py", "test_ray_runtime.py", "test_ray_tasks.py"),
+    *("train/elastic/test_consensus.py", "train/elastic/test_elastic.py", "train/elastic/test_faults.py"),
+    *("train/test_averaging.py", "train/test_engine.py", "train/test_exactness.py", "train/test_ray_job.py"),
+    *("train/test_train.py", "train/test_variants.py", "train/tracking/test_outage.py"),
+    *("train/tracking/test_tracking_server.py", "train/test_ray_fit.py", "train/test_validate_candidate.py"),
+    *("train/planning/test_run_plan.py", "registry/test_versions.py", "registry/test_tracking_uri.py"),
+    *("model/test_graphs.py", "sweep/test_candidate_scores.py", "test_cases.py"),
+)
+"""Folders and files of which much starts Ray, servers, browsers, encoders or trainings, or else takes seconds."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="only tests that take no time, as `make check` does")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import what is long: that alone would take half of the time."""
+    below = Path(__file__).parent
+    is_long = any(collection_path == below / name for name in LONG)
+    return True if is_long and config.getoption("--quick") else None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Show what commands say, as their own processes do.
 
@@ -35,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Long files first, so that two processes that share them out end at about the same time."""
     seconds: dict[Path, float] = defaultdict(float)
     for item in items:
@@ -44,6 +69,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 seconds[item.path] += mark.kwargs.get("seconds", usual)
                 break
     items.sort(key=lambda item: -seconds[item.path])
+    if config.getoption("--quick"):
+        items[:] = [item for item in items if not any(map(item.get_closest_marker, ("slow", "cluster")))]
 
 
 RunHere = Callable[..., "subprocess.CompletedProcess[str]"]

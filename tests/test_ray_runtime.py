@@ -34,23 +34,51 @@ def printed(program: str, home: Path, **ours: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_a_process_that_imported_ray_before_gets_its_private_cluster_with_a_token(tmp_path: Path) -> None:
-    program = PROGRAM + "import os; print(os.environ['RAY_AUTH_MODE'], len(os.environ['RAY_AUTH_TOKEN']))"
-    assert printed(program, tmp_path) == ["answer", "42", "token", "64"]
-    assert not (tmp_path / ".ray").exists()  # no token is left for others to find
+TWICE = f"""{PROGRAM}
+import os
+from ray._private import worker
+node = worker._global_node
+print(os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"]), node.dashboard_agent_listen_port)
+print(",".join(node.all_processes))
+ray.shutdown()
+os.environ["RAY_AUTH_TOKEN"] = "b" * 64
+{PROGRAM}"""
 
 
-def test_a_private_cluster_leaves_the_default_port_of_agents_to_others(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def said(home: Path) -> list[str]:
+    """What a program with two private clusters, one after the other, prints."""
+    return printed(TWICE, home)
+
+
+@pytest.mark.slow
+def test_a_process_that_imported_ray_before_gets_its_private_cluster_with_a_token(said: list[str], home: Path) -> None:
+    assert said[:4] == ["answer", "42", "token", "64"]
+    assert not (home / ".ray").exists()  # no token is left for others to find
+
+
+@pytest.mark.slow
+def test_a_private_cluster_leaves_the_default_port_of_agents_to_others(said: list[str]) -> None:
     """Beside another cluster it would wait for that port, and another would take no jobs without it."""
-    program = PROGRAM + "from ray._private import worker; print(worker._global_node.dashboard_agent_listen_port)"
-    *_, port = printed(program, tmp_path)
-    assert int(port) > 0
-    assert int(port) != 52365
+    assert int(said[4]) > 0
+    assert int(said[4]) != 52365
 
 
-def test_a_second_cluster_of_a_process_has_the_token_that_the_environment_has_by_then(tmp_path: Path) -> None:
-    again = 'ray.shutdown()\nimport os; os.environ["RAY_AUTH_TOKEN"] = "b" * 64\n'
-    assert printed(PROGRAM + again + PROGRAM, tmp_path) == ["answer", "42", "answer", "42"]
+@pytest.mark.slow
+def test_a_second_cluster_of_a_process_has_the_token_that_the_environment_has_by_then(said: list[str]) -> None:
+    assert said[6:] == ["answer", "42"]
+
+
+@pytest.mark.slow
+def test_a_private_cluster_starts_no_process_that_it_has_no_use_for(said: list[str]) -> None:
+    started = set(said[5].split(","))
+    assert started >= {"gcs_server", "raylet"}  # as this version of Ray names them
+    assert not started & {"log_monitor", "monitor"}
 
 
 @pytest.fixture
@@ -128,6 +156,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_every_node_with_cpus_or_with_gpus_is_asked_once(tmp_path: Path) -> None:
     ours = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     assert printed(NODES, tmp_path, **ours) == ["True", "True"]

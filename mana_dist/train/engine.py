@@ -5,7 +5,7 @@ so that a checkpoint written under one setting continues under any other.
 """
 
 import contextlib
-import io
+import functools
 import logging
 import sys
 from collections.abc import Mapping
@@ -78,13 +78,12 @@ class StageEngine:
         objective = StageObjective(model, stage).to(device)
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimizer = torch.optim.Adam(self._trained.values(), lr=stage.lr, betas=ADAM_BETAS)
-        with contextlib.redirect_stdout(io.StringIO()):  # BF16_Optimizer prints the memory in use, always
-            self._engine, *_ = deepspeed.initialize(
-                model=objective,
-                optimizer=optimizer,
-                model_parameters=list(self._trained.values()),
-                config=_deepspeed_config(run),
-            )
+        self._engine, *_ = deepspeed.initialize(
+            model=objective,
+            optimizer=optimizer,
+            model_parameters=list(self._trained.values()),
+            config=_deepspeed_config(run),
+        )
         if self._plain:
             for parameter in self._trained.values():
                 parameter.grad_dtype = torch.float32
@@ -308,6 +307,7 @@ def _deepspeed_config(run: RunConfig) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _import_deepspeed() -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # DeepSpeed's autotuner imports MLflow where there is one, which takes longer than all the rest of DeepSpeed.
@@ -317,10 +317,21 @@ def _import_deepspeed() -> Any:
     try:
         import deepspeed  # takes seconds, and needs no import to describe a stage
         import deepspeed.ops
+        from deepspeed.runtime import bf16_optimizer, compiler
     finally:
         if needless:
             del sys.modules["mlflow"]
+    # ZeRO imports Muon to see that Adam is another optimizer, and Muon's import starts torch's compiler, for seconds.
+    # Not compiled, it would still work.
+    compile_, compiler.compile = compiler.compile, lambda *_, **__: lambda function: function
+    try:
+        with contextlib.suppress(ImportError):
+            import deepspeed.runtime.zero.muon.original_muon
+    finally:
+        compiler.compile = compile_
 
     # DeepSpeed would compile its shared-memory reduction for 40 s at first use on CPU; gloo does not need it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # It would print the memory in use, always, and collect garbage several times before, for a second in all.
+    bf16_optimizer.see_memory_usage = lambda *_, **__: None
     return deepspeed

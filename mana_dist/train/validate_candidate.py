@@ -1,5 +1,7 @@
 """The comparison of a trained model with the holder of the registry's alias ``candidate``, on validation data."""
 
+import os
+
 import torch
 
 from mana_dist import ray_runtime, storage
@@ -33,7 +35,9 @@ def settle(config: Config, model: str, version: Registered, tracking_uri: str, i
     def score(holder: Registered) -> Scores:
         log.info(f"comparing with version {holder.version}, which is @{candidate.CANDIDATE}")
         models = model_folder.load(model)[0], _comparable(config, holder, tracking_uri)
-        return _on_ray(config, *models, interrupts)
+        if "RAY_ADDRESS" in os.environ:
+            return _on_ray(config, *models, interrupts)
+        return _here(config, *models)
 
     has_validation = config.data.validation_path is not None
     return candidate.settle(version, tracking_uri, config.mlflow.candidate, score if has_validation else None)
@@ -72,8 +76,26 @@ def _comparable(config: Config, holder: Registered, tracking_uri: str) -> Mana:
     return model
 
 
+def _here(config: Config, newcomer: Mana, holder: Mana) -> Scores:
+    """Call :func:`scores` in this process, whose machine is that of the run's workers: Ray takes seconds to start.
+
+    Raises:
+        UserError: it failed.
+    """
+    run = config.run
+    threads = torch.get_num_threads()
+    try:
+        on_gpu = run.device != "cpu" and torch.cuda.is_available()
+        uri = storage.resolve(str(config.data.validation_path))
+        return _score(run.cpus_per_worker, on_gpu, uri, run.validate_samples, newcomer, holder)
+    except Exception as error:
+        raise UserError(one_line(error)[:500]) from error
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _on_ray(config: Config, newcomer: Mana, holder: Mana, interrupts: Interrupts) -> Scores:
-    """Call :func:`scores` where the run's workers were: the driver's machine may have neither GPU nor cores for it.
+    """Call :func:`scores` on the cluster of the run's workers: the driver's machine may have neither GPU nor cores.
 
     Raises:
         UserError: it failed there.
@@ -100,6 +122,6 @@ def _on_ray(config: Config, newcomer: Mana, holder: Mana, interrupts: Interrupts
 
 
 def _score(threads: int, on_gpu: bool, uri: str, samples: int, newcomer: Mana, holder: Mana) -> Scores:
-    """The task on Ray."""
+    """Call :func:`scores` with the threads and on the device of a worker."""
     torch.set_num_threads(threads)
     return scores(uri, samples, newcomer, holder, choose_device("cuda" if on_gpu else "cpu"))

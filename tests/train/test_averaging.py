@@ -7,12 +7,12 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from mana_dist.config import RunConfig
 from mana_dist.model.mana import initial_weights
 from mana_dist.train import averaging
 from mana_dist.train.schedule import Stage
+from tests.train.forked import run_workers
 from tests.train.test_engine import (
     MODEL,
     SETTINGS,
@@ -24,7 +24,7 @@ from tests.train.test_engine import (
     engine_loop,
     in_two_parts,
     join,
-    plain_loop,
+    oracle,
 )
 
 COURSE = Stage(1, 0, STEPS, 1e-3, "cosine", warmup=2)
@@ -63,7 +63,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder: Path = tmp_path_factory.mktemp("averaging")
     found = Trained({}, {})
     for world_size in (1, 2, 3):
-        spawn(worker, args=(world_size, str(folder)), nprocs=world_size)
+        run_workers(worker, world_size, world_size, str(folder))
         courses, worlds = torch.load(folder / f"results-{world_size}.pt", weights_only=True)
         found.courses.update(courses)
         found.worlds.update(worlds)
@@ -72,14 +72,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.mark.parametrize("zero", ZERO)
 def test_the_rate_takes_its_course(trained: Trained, zero: int) -> None:
-    assert_same_training(trained.courses[zero, "fp32"][0], plain_loop(1, rates=RATES))
+    assert_same_training(trained.courses[zero, "fp32"][0], oracle(1, rates=RATES))
 
 
 @pytest.mark.parametrize(("zero", "precision"), KEYS)
 def test_the_average_follows_the_weights(trained: Trained, zero: int, precision: str) -> None:
     """All of them, frozen ones too, from the average before the stage on; by hand, and without ZeRO in fp32."""
     weights, _, _, _, average = trained.courses[zero, precision][0]
-    path = [plain_loop(1, steps=steps, rates=RATES)[0] for steps in range(1, STEPS + 1)]
+    path = [oracle(1, steps=steps, rates=RATES)[0] for steps in range(1, STEPS + 1)]
     start = initial_weights(MODEL, 0)
     assert average.keys() == start.keys()
     for name, before in begun_average(start).items():

@@ -119,10 +119,13 @@ def test_ray_train_starts_no_process_that_a_training_has_no_use_for() -> None:
     assert left == own - ray_fit._NEEDLESS_IN_PRIVATE
 
 
-def test_deepspeed_comes_without_mlflow_which_can_still_be_imported() -> None:
+def test_deepspeed_comes_without_mlflow_and_torchs_compiler_which_can_still_be_imported() -> None:
     program = (
         "import sys; from mana_dist.train.engine import _import_deepspeed; _import_deepspeed();"
-        "assert 'mlflow' not in sys.modules; import mlflow.version; assert 'deepspeed' in sys.modules"
+        "import deepspeed.runtime.zero.muon.muon_optimizer;"  # by every engine with ZeRO
+        "assert not {'mlflow', 'torch._inductor.compile_fx'} & set(sys.modules);"
+        "import mlflow.version; assert 'deepspeed' in sys.modules;"
+        "from deepspeed.runtime import compiler; assert compiler.compile.__module__ == compiler.__name__"
     )
     environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)

@@ -14,32 +14,54 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from mana_dist.config import Config
+from mana_dist.model import ModelConfig
+from mana_dist.model.mana import initial_weights
 from mana_dist.registry import model_folder
 from mana_dist.train.__main__ import main
 from tests.conftest import RunHere
 from tests.train.trainings import DATA, STEPS, TINY, Training, environment, history, make_workplace, train, weights
 
+BEGIN = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, window=3, memory_slots=4)  # of TINY
+ALL = [
+    *TINY,
+    *DATA,
+    *["--schedule.stage1.decay", "cosine", "--schedule.stage1.warmup", "15", "--schedule.stage3.decay", "cosine"],
+    *["--schedule.loss", "charbonnier", "--data.reverse", "true", "--run.init", "begin", "--run.ema", "0.9"],
+    *["--run.keep_best", "psnr", "--data.motion", "3"],
+]
+"""A training with all of training's keys."""
+WHOLE = [*ALL, "--run.name", "whole"]
+
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with data, as a user has it."""
-    return make_workplace(tmp_path_factory.mktemp("workplace"))
+    """A working folder with data and a model to start from, as a user has it."""
+    folder = make_workplace(tmp_path_factory.mktemp("workplace"))
+    model_folder.save(str(folder / "begin"), initial_weights(BEGIN, 1), Config(model=BEGIN))
+    return folder
 
 
 @pytest.fixture(scope="module")
 def finished(workplace: Path) -> subprocess.CompletedProcess[str]:
     """An undisturbed run."""
-    done = train(workplace, *TINY, *DATA, "--run.name", "whole")
+    done = train(workplace, *WHOLE)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def best(workplace: Path) -> tuple[float, int]:
+    """The highest PSNR of the undisturbed run, and its step."""
+    return max((score, step) for step, score in history(workplace, "whole", "val/psnr").items())
 
 
 @pytest.mark.slow
 def test_the_console_shows_the_course(finished: subprocess.CompletedProcess[str]) -> None:
     out = finished.stdout
     assert "steps: stage 1: 20, stage 2: 8, stage 3: 12" in out
-    assert "data: 22 samples an epoch, batch 5, so 9.1 passes over them" in out
+    assert "data: 22 samples an epoch, batch 5, what moves up to 3 times as often" in out
     assert "starting: 2 worker(s)" in out
+    assert "starting from " in out
     lines = re.findall(
         r"stage (\d)  step +(\d+)/40  loss [\d.]+  .*[\d.]+ samples/s  .*data-wait [\d.]+%  .*ETA \d+:\d\d", out
     )
@@ -70,14 +92,15 @@ def test_mlflow_holds_one_run_with_everything(workplace: Path, finished: subproc
     assert version.run_id == run.info.run_id
     inputs = {given.tags[0].value: given.dataset.name for given in run.inputs.dataset_inputs}
     assert inputs == {"training": "samples", "validation": "held-out"}
-    assert "train --run.name whole" in run.data.tags["mlflow.source.name"].replace(" ".join(TINY + DATA) + " ", "")
+    assert "train --run.name whole" in run.data.tags["mlflow.source.name"].replace(" ".join(ALL) + " ", "")
     assert sorted(history(workplace, "whole", "train/loss_stage2")) == list(range(21, 29))
     assert 0 < history(workplace, "whole", "system/cpu_utilization_percentage")[40] <= 100
-    # The model's results are those of its last validation.
+    # The model's results are those of its validation, which is the best.
+    score, step = best(workplace)
     logged = client.get_logged_model(run.outputs.model_outputs[0].model_id)
     results = {metric.key: (metric.value, metric.step, metric.dataset_name) for metric in logged.metrics}
-    assert results["psnr_rgb"] == (history(workplace, "whole", "val/psnr")[40], 40, "held-out")
-    assert f"PSNR {results['psnr_rgb'][0]:.2f} dB" in version.description
+    assert results["psnr_rgb"] == (score, step, "held-out")
+    assert f"PSNR {score:.2f} dB" in version.description
 
 
 @pytest.mark.slow
@@ -113,32 +136,22 @@ def train_here(workplace: Path, run_here: RunHere, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_the_same_command_again_does_nothing(finished: subprocess.CompletedProcess[str], train_here: RunHere) -> None:
-    again = train_here(*TINY, *DATA, "--run.name", "whole")
+    again = train_here(*WHOLE)
     assert again.returncode == 0
     assert "run whole is finished already" in again.stdout
     assert "starting" not in again.stdout
     assert finished.stdout.splitlines()[-1] == again.stdout.splitlines()[-1]
 
 
-ALL = [
-    *["--schedule.stage1.decay", "cosine", "--schedule.stage1.warmup", "15", "--schedule.stage3.decay", "cosine"],
-    *["--schedule.loss", "charbonnier", "--data.reverse", "true", "--run.init", "runs/whole/model", "--run.ema", "0.9"],
-    *["--run.keep_best", "psnr", "--data.motion", "3"],
-]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("keys", [[], ALL], ids=["plain", "with all of training's keys"])
 def test_killed_and_resumed_is_the_same_training_to_the_last_bit(
-    workplace: Path, finished: subprocess.CompletedProcess[str], keys: list[str]
+    workplace: Path, finished: subprocess.CompletedProcess[str]
 ) -> None:
-    """Also: same seed and same number of workers, so two runs give the same losses. ``test_exactness`` has more."""
-    killed, whole = ("killed-all", "whole-all") if keys else ("killed", "whole")
-    if keys:
-        done = train(workplace, *TINY, *DATA, *keys, "--run.name", whole)
-        assert done.returncode == 0, done.stderr
-        assert "starting from " in done.stdout
-    arguments = [*TINY, *DATA, *keys, "--run.name", killed]
+    """With all of training's keys; ``test_exactness`` has more, and without them.
+
+    Also: same seed and same number of workers, so two runs give the same losses.
+    """
+    arguments = [*ALL, "--run.name", "killed"]
     with Training(workplace, *arguments) as run:
         run.wait_for("checkpoint at step 12")
         run.process.kill()
@@ -147,31 +160,29 @@ def test_killed_and_resumed_is_the_same_training_to_the_last_bit(
     start = int(re.findall(r"resuming after step (\d+): 2 worker", resumed.stdout)[0])
     assert start >= 12
     assert "another attempt" not in resumed.stdout  # the dead driver was on this machine: nobody waits for it
-    assert history(workplace, killed) == history(workplace, whole)
-    assert history(workplace, killed, "val/psnr") == history(workplace, whole, "val/psnr")
-    assert weights(workplace, killed) == weights(workplace, whole)
-    if keys:
-        rates = history(workplace, whole, "train/lr")  # a killed driver may not have logged all
-        assert (rates[12], rates[20]) == pytest.approx((0.8e-3, 0.02e-3))  # rising, and the stage's last
-        one, other = (workplace / "runs" / name / f"checkpoint_{STEPS:08d}" for name in (killed, whole))
-        average, last, _ = names = ("model.safetensors", "training.safetensors", "optimizer.safetensors")
-        for name in names:
-            assert (one / name).read_bytes() == (other / name).read_bytes()
-        assert (one / average).read_bytes() != (one / last).read_bytes()
-        return
+    for key in ("train/loss", "val/psnr"):
+        assert history(workplace, "killed", key) == history(workplace, "whole", key)
+    assert weights(workplace, "killed") == weights(workplace, "whole")
+    rates = history(workplace, "whole", "train/lr")  # a killed driver may not have logged all
+    assert (rates[12], rates[20]) == pytest.approx((0.8e-3, 0.02e-3))  # rising, and the stage's last
+    one, other = (workplace / "runs" / name / f"checkpoint_{STEPS:08d}" for name in ("killed", "whole"))
+    average, last, _ = names = ("model.safetensors", "training.safetensors", "optimizer.safetensors")
+    for name in names:
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    assert (one / average).read_bytes() != (one / last).read_bytes()
     # No better than the model that has the alias, which it then keeps.
-    score = history(workplace, "whole", "val/psnr")[STEPS]
+    score, _ = best(workplace)
     decision = f"without alias 'candidate': PSNR {score:.3f} dB against {score:.3f} of version 1 and "
     assert decision in resumed.stdout.splitlines()[-1]
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_leaves_no_process_and_says_how_to_go_on(workplace: Path) -> None:
+def test_ctrl_c_saves_leaves_no_process_and_says_how_to_go_on(workplace: Path, train_here: RunHere) -> None:
     """And a second attempt meanwhile is refused, and changes nothing."""
     arguments = [*TINY, *DATA, "--run.name", "interrupted", "--schedule.stage1.steps", "5000"]
     with Training(workplace, *arguments, "--run.checkpoint_every", "4000") as run:
         run.wait_for_step(4)
-        refused = one_line_error(train(workplace, *arguments, "--run.checkpoint_every", "4000"))
+        refused = one_line_error(train_here(*arguments, "--run.checkpoint_every", "4000"))
         owner = rf"process {run.process.pid} on {re.escape(socket.gethostname())}, since 20\d\d-.* UTC"
         line = rf"error: run interrupted belongs to another attempt, which is at work \({owner}\); wait for it, "
         assert re.fullmatch(line + "stop it, or give another run.name", refused)
@@ -239,7 +250,7 @@ def test_a_dry_run_checks_and_prints_and_starts_nothing(workplace: Path, train_h
 def test_another_configuration_under_the_same_name_is_refused(
     finished: subprocess.CompletedProcess[str], train_here: RunHere
 ) -> None:
-    done = train_here(*TINY, *DATA, "--run.name", "whole", "--model.channels", "16")
+    done = train_here(*WHOLE, "--model.channels", "16")
     assert "run whole was started with model.channels 8, now it is 16" in one_line_error(done)
 
 

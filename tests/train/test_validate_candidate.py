@@ -10,6 +10,7 @@ import torch
 from mlflow import MlflowClient
 from skimage.metrics import peak_signal_noise_ratio
 
+from mana_dist import ray_runtime
 from mana_dist.config import Config, DataConfig, MlflowConfig, RunConfig
 from mana_dist.data.degradation import bicubic_upsample
 from mana_dist.data.manifest import load_manifest
@@ -93,12 +94,7 @@ def arranged(tmp_path: Path, held_out: str, monkeypatch: pytest.MonkeyPatch) -> 
     for folder in (worse, better):
         client.create_model_version("x", f"file://{folder}")
     client.set_registered_model_alias("x", "candidate", "1")
-
-    def here(config: Config, newcomer: Mana, holder: Mana, interrupts: Interrupts) -> Scores:
-        uri, run = str(config.data.validation_path), config.run
-        return validate_candidate.scores(uri, run.validate_samples, newcomer, holder, "cpu")
-
-    monkeypatch.setattr(validate_candidate, "_on_ray", here)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return config, str(better), Registered("x", "2")
 
 
@@ -114,6 +110,37 @@ def test_a_better_model_that_is_no_better_than_bicubic_takes_nothing(
     assert not decision.holds
     assert "so it stays at version 1" in decision.reason
     assert "comparing with version 1, which is @candidate" in capsys.readouterr().out
+
+
+def test_a_private_machine_compares_without_ray_and_keeps_its_threads(
+    arranged: tuple[Config, str, Registered], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = list[int]()
+    scores = validate_candidate.scores
+
+    def noted(*arguments: Any) -> Scores:
+        seen.append(torch.get_num_threads())
+        return scores(*arguments)
+
+    monkeypatch.setattr(validate_candidate, "scores", noted)
+    monkeypatch.setattr(ray_runtime, "start_ray", lambda **_: pytest.fail("Ray is started"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        settled(arranged)
+        assert (seen, torch.get_num_threads()) == ([arranged[0].run.cpus_per_worker], 3)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.cluster
+def test_a_cluster_compares_on_its_nodes(held_out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = Config(data=DataConfig(validation_path=held_out), run=RunConfig(validate_samples=3, device="cpu"))
+    models = model(1), model(2, frames=3)
+    found = validate_candidate._on_ray(config, *models, Interrupts())
+    expected = validate_candidate.scores(held_out, 3, *models, "cpu")
+    assert vars(found) == pytest.approx(vars(expected), abs=1e-4)
 
 
 @pytest.mark.parametrize("harm", ["gone", "damaged", "foreign", "longer"])

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from mana_dist.errors import UserError
 from mana_dist.train.elastic.consensus import Consensus
+from tests.train.forked import run_workers
 
 STEPS = 50
 
@@ -29,7 +29,7 @@ def worker(rank: int, world_size: int, folder: str) -> None:
 
 
 def test_every_worker_hears_the_same_at_the_same_step(tmp_path: Path) -> None:
-    spawn(worker, args=(3, str(tmp_path)), nprocs=3)
+    run_workers(worker, 3, 3, str(tmp_path))
     for rank in range(3):
         heard, received, gathered = json.loads((tmp_path / f"{rank}.json").read_text())
         assert heard == [0] + [step * step for step in range(STEPS - 1)]  # one step later

@@ -25,7 +25,7 @@ COUNTERS = {
     "mana_ingest_bytes_total": "Bytes of shards written.",
     "mana_upscale_segments_total": "Segments upscaled.",
     "mana_upscale_frames_total": "Frames of those, about.",
-    "mana_upscale_failed_videos_total": "Videos that could not be finished.",
+    "mana_upscale_failed_videos_total": "Videos that were refused or could not be finished.",
 }
 GAUGES = {
     "mana_train_step": "Global optimizer steps done.",
@@ -76,11 +76,16 @@ class RayMetrics:
 
     def add(self, name: str, amount: float = 1) -> None:
         """Count ``amount`` more of what :data:`COUNTERS` says; 0 is none."""
+        if name not in COUNTERS:
+            raise KeyError(name)
         if amount > 0 and _is_connected():
-            _counter(name, tuple(self._tags)).inc(amount, tags=self._tags)
+            with contextlib.suppress(Exception):  # the work is worth more than its figures
+                _counter(name, tuple(self._tags)).inc(amount, tags=self._tags)
 
     def set(self, name: str, value: float) -> None:
         """Show ``value`` as what :data:`GAUGES` says."""
+        if name not in GAUGES:
+            raise KeyError(name)
         with self._lock:
             self._values[name] = value
             self._show(name)
@@ -100,11 +105,12 @@ class RayMetrics:
 
     def _show(self, name: str) -> None:
         if _is_connected():
-            _gauge(name, tuple(self._tags)).set(self._values[name], tags=self._tags)
+            with contextlib.suppress(Exception):  # the same; or Ray is ending
+                _gauge(name, tuple(self._tags)).set(self._values[name], tags=self._tags)
 
     def _show_again(self) -> None:
         while not self._closed.wait(_AGAIN):
-            with self._lock, contextlib.suppress(Exception):  # Ray may be ending
+            with self._lock:
                 for name in self._values:
                     self._show(name)
 

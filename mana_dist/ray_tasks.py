@@ -21,7 +21,7 @@ _BLOCKS = 10_000
 _RETRIES = 2  # of an item whose process died
 _SILENCE = 60.0  # seconds without a result before the first line about it; doubles with each line
 _MAX_SILENCE = 900.0
-_REPORT_SECONDS = 5.0  # between two reports of life of a task
+_REPORT_SECONDS = 5.0  # between two reports of a task
 _NAMED = 4  # tasks in a line
 
 

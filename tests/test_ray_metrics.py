@@ -63,7 +63,21 @@ def test_gauges_are_set_again_until_the_end(monkeypatch: pytest.MonkeyPatch) -> 
     assert seen == [(3, {"run": "a"})] * len(seen)
 
 
+def test_ray_that_takes_no_metrics_disturbs_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str, tags: tuple[str, ...]) -> Any:
+        raise RuntimeError("the cluster is gone")
+
+    monkeypatch.setattr(ray_metrics, "_is_connected", lambda: True)
+    monkeypatch.setattr(ray_metrics, "_gauge", broken)
+    monkeypatch.setattr(ray_metrics, "_counter", broken)
+    with RayMetrics(run="a") as metrics:
+        metrics.set("mana_train_step", 3)
+        metrics.add("mana_train_samples_total", 5)
+
+
 def test_a_name_that_is_in_no_table_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_metrics, "_is_connected", lambda: True)
     with pytest.raises(KeyError):
         RayMetrics(run="a").add("mana_train_sample_total")
+    with pytest.raises(KeyError):
+        RayMetrics(run="a").set("mana_train_steps", 1)

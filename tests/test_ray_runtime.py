@@ -27,7 +27,7 @@ def printed(program: str, home: Path, **ours: str) -> list[str]:
         env={**environment, "HOME": str(home), **ours},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr

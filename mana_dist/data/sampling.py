@@ -59,7 +59,7 @@ class Sampler:
 
     Attributes:
         tally: counts so far; final once :meth:`samples` has ended.
-        looks: what frames look like, one of :data:`mana_dist.data.frame_quality.EVERY`, in their order.
+        qualities: of frames, one of :data:`mana_dist.data.frame_quality.EVERY`, in their order.
     """
 
     def __init__(self, settings: SampleSettings, downscale: int = 1, compare: Compare | None = None) -> None:

@@ -149,9 +149,10 @@ def load_methods(
     """
     folders: dict[str, str] = {}
     for name in (method.name for method in methods if _is_folder(method.name)):
-        first = folders.setdefault(storage.resolve(name), name)
-        if first != name:
-            raise UserError(f"--method names {first} twice, the second time as {name}")
+        folder = storage.resolve(name)
+        if folder in folders:
+            raise UserError(f"--method names {folders[folder]} twice, the second time as {name}")
+        folders[folder] = name
     loaded: list[Method] = []
     for method in methods:
         made = _load(method, clips, padding, tracking_uri, without, scale)
@@ -162,7 +163,7 @@ def load_methods(
                     f"--method {made.name}: a model of scale {made.model.config.scale}; give --scale "
                     f"{made.model.config.scale}, with models of that scale alone"
                 )
-        if made.name in [other.name for other in loaded]:
+        if made.name in [other.name for other in loaded]:  # an alias that --promote-if brings, say
             raise UserError(f"--method names {made.name} twice")
         loaded.append(made)
     return tuple(loaded)

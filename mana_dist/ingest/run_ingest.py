@@ -44,7 +44,7 @@ def ingest(options: IngestOptions) -> Manifest:
     """
     options = options.checked()
     with _storage_errors(options.out):
-        *held_out, main = _look(options)
+        *held_out, main = _parts(options)
         for part in (*held_out, main):
             _check_usable(part, options)
             storage.check_writable(part.out, "--out")
@@ -64,7 +64,7 @@ def dry_run(options: IngestOptions) -> None:
     """
     options = options.checked()
     with _storage_errors(options.out):
-        for part in _look(options):
+        for part in _parts(options):
             settings, segment_frames = options.settings, options.segment_frames
             log.info(estimate(part.todo, settings, rejected=part.rejected, segment_frames=segment_frames))
             _check_usable(part, options)
@@ -95,7 +95,7 @@ class _Part(NamedTuple):
         return len(set(self.clips) - set(self.todo))
 
 
-def _look(options: IngestOptions) -> list[_Part]:
+def _parts(options: IngestOptions) -> list[_Part]:
     """Look for clips, and return what each dataset gets of them, that of the held-out clips first.
 
     A mistake in the few clips that are held out is found before the many others are worked on.

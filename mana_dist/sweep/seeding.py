@@ -20,16 +20,17 @@ from mana_dist.sweep.trial_plan import Trial, total_steps
 from mana_dist.train.checkpoints.checkpoint import TrainState
 from mana_dist.train.checkpoints.history import Checkpoints
 
-MEMORY = "memory."
+MEMORY, QUERY = "memory.", "attention.to_query."
 
 
 def seeded(base: TrainState, trial: Trial) -> TrainState:
     """Return the state of ``trial`` after stage 1, from that of its base."""
     own = initial_weights(trial.config.model, trial.seed)
-    trained = {name for name in base.weights if not name.startswith(MEMORY)}
+    kept = {name for name in own if name.startswith(MEMORY)}
+    kept |= {name for name in own if name.startswith(QUERY)} - base.weights.keys()
 
     def with_own_memory(shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: shared[name] if name in trained else own[name] for name in own}
+        return {name: own[name] if name in kept else shared[name] for name in own}
 
     average = with_own_memory(base.average) if base.average else {}
     return TrainState(base.step, with_own_memory(base.weights), {}, base.losses, average)

@@ -101,7 +101,7 @@ def _on_ray(config: Config, newcomer: Mana, holder: Mana, interrupts: Interrupts
         UserError: it failed there.
     """
     run = config.run
-    ray_runtime.start_ray(cpus=run.worker_range[1] * run.cpus_per_worker)
+    ray_runtime.start_ray()
     import ray
 
     try:

@@ -71,7 +71,7 @@ def test_a_run_that_is_stalled_killed_and_resumed(tmp_path: Path) -> None:
             prometheus.wait("steps", lambda: "ManaTrainNoStep" not in prometheus.firing())
             os.kill(cluster.processes("ray::RayTrainWorker")[0], signal.SIGSTOP)
             prometheus.wait("stalled", lambda: "ManaTrainNoStep" in prometheus.firing())
-            assert prometheus.ask("ray_mana_train_loss")  # still shown
+            prometheus.wait_for("ray_mana_train_loss")  # still shown
             training.wait_for("has made no step for")
             prometheus.wait_for("ray_mana_train_stalls_total >= 1")
             prometheus.wait("going on", lambda: "ManaTrainNoStep" not in prometheus.firing())

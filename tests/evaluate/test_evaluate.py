@@ -115,7 +115,7 @@ def test_options_that_are_given_twice_add_up(tmp_path: Path, model: str) -> None
         evaluate(tmp_path / "out", *arguments, *["--promote-if", "psnr_y > @a", "--promote-if", "lpips < @b"])
 
 
-@pytest.mark.parametrize("again", ["{}/", "{}/.", "file://{}", "{}/../{name}"])
+@pytest.mark.parametrize("again", ["{}/", "{}/.", "file://{}", "{}/../{name}", "label={}"])
 def test_a_model_is_itself_however_its_folder_is_written(tmp_path: Path, model: str, again: str) -> None:
     write_folder(tmp_path / "clip", frames_of(1))
     other = again.format(model, name=Path(model).name)

@@ -26,7 +26,7 @@ def ask(
         return 0, ""
 
 
-def wait(ready: Callable[[], bool], seconds: float = 180) -> None:
+def wait(ready: Callable[[], bool], seconds: float = 900) -> None:
     """Until something is so."""
     deadline = time.monotonic() + seconds
     while not ready():

@@ -1,7 +1,7 @@
 """The components that an overlay may take: monitoring and logs."""
 
-import fnmatch
 import re
+from pathlib import PurePosixPath
 
 import pytest
 import yaml
@@ -132,10 +132,10 @@ def test_the_bucket_of_the_logs_is_that_of_the_runs() -> None:
         assert not re.search("key_id|secret|password", str(output), re.IGNORECASE)
 
 
-@pytest.mark.parametrize("file", ["raylet.out", "job-driver-a.log", "worker-0-01-7.err"])
+@pytest.mark.parametrize("file", ["raylet.out", "job-driver-a.log", "worker-0-01-7.err", "serve/replica_mana_1.log"])
 def test_what_ray_writes_is_read_as_logs(file: str) -> None:
     (tail,) = fluent_bit("dev")["pipeline"]["inputs"]
-    path = f"/tmp/ray/session_2026-11-30_20-31-55_377638_1/logs/{file}"
-    assert any(fnmatch.fnmatch(path, pattern) for pattern in tail["path"].split(","))
-    latest = path.replace("session_2026-11-30_20-31-55_377638_1", "session_latest")  # a link to it
-    assert not any(fnmatch.fnmatch(latest, pattern) for pattern in tail["path"].split(","))
+    path = PurePosixPath(f"/tmp/ray/session_2026-11-30_20-31-55_377638_1/logs/{file}")
+    assert any(path.match(pattern) for pattern in tail["path"].split(","))
+    latest = PurePosixPath(f"/tmp/ray/session_latest/logs/{file}")  # a link to it
+    assert not any(latest.match(pattern) for pattern in tail["path"].split(","))

@@ -53,6 +53,15 @@ def test_shared_weights_are_taken_and_the_memory_is_the_trials_own(
     assert not seed(four)  # it has a checkpoint
 
 
+def test_a_shared_training_that_lacks_weights_is_no_start(tmp_path: Path) -> None:
+    base, _, four = trials(tmp_path)
+    weights = initial_weights(base.config.model, 5)
+    del weights["stem.weight"]
+    Checkpoints(base.config).write(TrainState(10, weights, {}))
+    with pytest.raises(KeyError, match=r"stem\.weight"):
+        seed(four)
+
+
 def test_without_a_finished_stage_1_there_is_no_start(tmp_path: Path) -> None:
     base, none, _ = trials(tmp_path)
     Checkpoints(base.config).write(TrainState(0, initial_weights(base.config.model, 5), {}))

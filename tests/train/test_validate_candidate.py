@@ -1,5 +1,6 @@
 """Two models on the same held-out samples: their scores are those of another library, and decide the alias."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from mana_dist.registry.versions import Registered
 from mana_dist.train import validate_candidate
 from mana_dist.train.elastic.interrupts import Interrupts
 from tests.train.datasets import make_dataset
+from tests.train.nodes import Nodes
 
 MODEL = ModelConfig(channels=8, encoder_blocks=1, decoder_blocks=1, frames=5, window=3, memory_slots=4)
 
@@ -134,13 +136,16 @@ def test_a_private_machine_compares_without_ray_and_keeps_its_threads(
 
 
 @pytest.mark.cluster
-def test_a_cluster_compares_on_its_nodes(held_out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    config = Config(data=DataConfig(validation_path=held_out), run=RunConfig(validate_samples=3, device="cpu"))
-    models = model(1), model(2, frames=3)
-    found = validate_candidate._on_ray(config, *models, Interrupts())
-    expected = validate_candidate.scores(held_out, 3, *models, "cpu")
-    assert vars(found) == pytest.approx(vars(expected), abs=1e-4)
+def test_a_cluster_compares_on_its_nodes(
+    arranged: tuple[Config, str, Registered], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = settled(arranged).reason  # here
+    with Nodes(cpus=2) as cluster:
+        for name, value in cluster.driver_environment.items():
+            if os.environ.get(name) != value:
+                monkeypatch.setenv(name, value)
+        monkeypatch.setattr(validate_candidate, "scores", lambda *_: pytest.fail("compared in the driver"))
+        assert settled(arranged).reason == expected
 
 
 @pytest.mark.parametrize("harm", ["gone", "damaged", "foreign", "longer"])

@@ -12,13 +12,13 @@ from tests.train.trainings import DATA, TINY, history, make_workplace, train
 
 
 @pytest.mark.slow
-def test_a_softmax_window_without_memory_trains_at_another_scale_and_its_model_loads(
+def test_matched_patches_without_memory_train_at_another_scale_and_its_model_loads(
     tmp_path: Path, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The paper's No_Mem has no stage 2; ``test_schedule`` has every variant in every stage, without Ray."""
     make_workplace(tmp_path, scale=2)
     few = ["--schedule.stage1.steps", "6", "--schedule.stage3.steps", "2", "--run.workers", "1"]
-    variant = ["--model.attention", "softmax_window", "--model.memory_slots", "0", "--model.scale", "2"]
+    variant = ["--model.attention", "phases", "--model.memory_slots", "0", "--model.scale", "2"]
     arguments = [*TINY, *DATA, *few, "--run.validate_every", "8", "--run.name", "variant", *variant]
     done = train(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
@@ -29,7 +29,7 @@ def test_a_softmax_window_without_memory_trains_at_another_scale_and_its_model_l
     assert sorted(history(tmp_path, "variant")) == list(range(1, 9))
 
     model, config = model_folder.load(str(tmp_path / "runs" / "variant" / "model"))
-    assert (config.model.attention, config.model.memory_slots) == ("softmax_window", 0)
+    assert (config.model.attention, config.model.memory_slots) == ("phases", 0)
     assert model.attention.project.weight.any()  # it started at zero
     with torch.no_grad():
         frame = model(torch.rand(1, 7, 3, 9, 8))
@@ -40,7 +40,7 @@ def test_a_softmax_window_without_memory_trains_at_another_scale_and_its_model_l
     for keys, message in (
         (
             ["--model.attention", "dense"],
-            "run variant was started with model.attention softmax_window, now it is dense",
+            "run variant was started with model.attention phases, now it is dense",
         ),
         (
             ["--model.scale", "3"],

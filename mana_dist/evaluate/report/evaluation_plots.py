@@ -1,4 +1,4 @@
-"""An evaluation's svg_plots."""
+"""An evaluation's plots."""
 
 import math
 from typing import TYPE_CHECKING

@@ -4,6 +4,7 @@ import time
 
 from mana_dist.config import Config
 from mana_dist.ray_metrics import RayMetrics
+from mana_dist.train.schedule import stages
 from mana_dist.train.tracking.events import Checkpointed, Event, Failed, Progress, Stalled, Started, Stopped, Validated
 
 
@@ -19,6 +20,7 @@ class Gauges:
     def __init__(self, config: Config, *, alone: bool = True) -> None:
         self._metrics = RayMetrics(run=str(config.run.name))
         self._batch, self._checkpoint_every = config.data.batch_size, config.run.checkpoint_every
+        self._last_step = stages(config)[-1].stop
         self._alone, self._started = alone, False
 
     def set(self, event: Event) -> None:
@@ -28,7 +30,9 @@ class Gauges:
         now = time.time()
         if self._alone and isinstance(event, Started | Progress):
             self._metrics.set("mana_train_last_step_timestamp_seconds", now)
-        if self._alone and (isinstance(event, Stopped) or (isinstance(event, Progress) and event.step >= event.total)):
+        # A run that was killed after its last step starts again, and makes no step.
+        made_all = isinstance(event, Started | Progress) and event.step >= self._last_step
+        if self._alone and (made_all or isinstance(event, Stopped)):
             self._metrics.set("mana_train_ended_timestamp_seconds", now)
         match event:
             case Started():

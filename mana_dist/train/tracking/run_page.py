@@ -91,12 +91,12 @@ def _input(context: str, dataset: Dataset) -> "DatasetInput":
 
 def _note(config: Config, mixture: Mixture) -> str:
     model = config.model
-    samples = count(sum(dataset.manifest.samples for dataset in mixture), "sample")
+    samples = sum(dataset.manifest.samples for dataset in mixture)
     clips = count(sum(dataset.manifest.clips for dataset in mixture), "clip")
     planned = ", ".join(f"stage {stage.number}: {stage.stop - stage.start}" for stage in stages(config))
     return redacted(
         f"Training of an x{model.scale} model (attention `{model.attention}`, {model.channels} channels, windows of "
-        f"{model.frames} frames) on {samples} of {clips}; steps: {planned}.\n\n"
+        f"{model.frames} frames) on {samples:,} samples of {clips}; steps: {planned}.\n\n"
         f"Everything of the run is in `{run_folder(config)}`. If it ended early, the same command with "
         f"`--run.name {config.run.name}` goes on with it."
     )

@@ -182,11 +182,12 @@ def _work(
     records.clear_partial(todo)
     results: list[tuple[Output, Summary]] = []
     failures: dict[Output, Failure] = {}
-    videos = _look(todo, records, recipe, failures)
+    videos = _readable(todo, records, recipe, failures)
     for output, failure in failures.items():
         if failure.rejected:
             records.forget(output)  # here alone: segments that were finished show that later trouble may pass
     with RayMetrics(results=os.path.basename(options.out.rstrip("/"))) as metrics:
+        metrics.add("mana_upscale_failed_videos_total", len(failures))
         for video, found in _made(videos, records, recipe, options, metrics):
             held.check_lately()
             if isinstance(found, Failure):
@@ -203,7 +204,7 @@ def _work(
     return results, refused, failed
 
 
-def _look(
+def _readable(
     todo: Sequence[Output], records: ResultRecords, recipe: Recipe, failures: dict[Output, Failure]
 ) -> list[Video]:
     """Return the videos of ``todo`` that can be read, the longest first: they would end last."""

@@ -37,7 +37,7 @@ def inspect(
         return
     missing = {output.key: output for output in outputs}
     items = [_pack(pair) for pair in zip(outputs, folders, strict=True)]
-    task = functools.partial(_look, recipe=recipe)
+    task = functools.partial(_inspect, recipe=recipe)
     for text in map_on_ray(items, task, lambda item: str(_unpack(item)[0].name)):
         output, found = _unpack(text)
         del missing[output.key]
@@ -135,7 +135,7 @@ class Joins:
                 log.info(f"joining {', '.join(video.output.name for video in self._running.values())}")
 
 
-def _look(item: str, _: Step, recipe: Recipe) -> str:
+def _inspect(item: str, _: Step, recipe: Recipe) -> str:
     output, folder = _unpack(item)
     return _pack((output, segment_tasks.inspect(output, folder, recipe)))
 

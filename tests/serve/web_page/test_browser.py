@@ -51,6 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(browser: "Browser") -> Iterator["Page"]:
     """A page; at the end it must have complained of nothing, and asked no other server."""
     page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(600_000)
     said: list[str] = []
     asked: set[str] = set()
     page.on("console", lambda message: said.append(message.text))

@@ -1,5 +1,6 @@
 """All who tell of a training hear of every event; the summary adds them up."""
 
+import contextlib
 import dataclasses
 import io
 from collections.abc import Iterator
@@ -26,7 +27,10 @@ from mana_dist.train.tracking.summary import Summary
 
 PICTURE = np.zeros((1, 1, 3), np.uint8)
 CONFIG = configuration.parse(
-    ["--data.path", "x", "--data.batch_size", "5", "--run.name", "mine", "--run.checkpoint_every", "6"]
+    [
+        *["--data.path", "x", "--data.batch_size", "5", "--run.name", "mine", "--run.checkpoint_every", "6"],
+        *["--schedule.stage1.steps", "100", "--schedule.stage2.steps", "0", "--schedule.stage3.steps", "0"],
+    ]
 )
 
 
@@ -166,7 +170,7 @@ def test_everybody_hears_of_every_event(gauges: type[FakeMetric], capsys: pytest
     assert lines[-2].startswith("summary: steps 41 to 60")
 
 
-@pytest.mark.parametrize("last", [progress(100), Stopped(60, "SIGTERM")])
+@pytest.mark.parametrize("last", [progress(100), Stopped(60, "SIGTERM"), Started(100, 2, "CPU", ())])
 def test_a_run_that_ended_in_order_says_so_unless_a_sweep_looks_after_it(gauges: type[FakeMetric], last: Event) -> None:
     for alone in (False, True):
         observer = Gauges(CONFIG, alone=alone)
@@ -200,13 +204,15 @@ def test_an_event_that_cannot_be_put_in_words_is_tracked(
 ) -> None:
     tracker: Any = FakeTracker()
     odd = dataclasses.replace(progress(50), eta_seconds=float("nan"))
-    Observer(tracker, CONFIG).see(odd)
+    with contextlib.closing(Observer(tracker, CONFIG)) as observer:
+        observer.see(odd)
     assert tracker.seen == [odd]
     assert "warning: Progress is not tracked" in capsys.readouterr().out
 
 
 def test_a_broken_tracker_disturbs_nobody(gauges: type[FakeMetric], capsys: pytest.CaptureFixture[str]) -> None:
     tracker: Any = FakeTracker(OSError("no room"))
-    Observer(tracker, CONFIG).see(progress(50))
+    with contextlib.closing(Observer(tracker, CONFIG)) as observer:
+        observer.see(progress(50))
     assert "warning: Progress is not tracked: no room" in capsys.readouterr().out
     assert gauges.values["mana_train_loss"] == [0.375]

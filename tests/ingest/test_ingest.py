@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -74,27 +73,17 @@ def test_wrong_options_say_which(arguments: list[str], message: str) -> None:
         main(arguments)
 
 
-@pytest.fixture(scope="module")
-def left_behind() -> Iterator[list[psutil.Process]]:
-    """The processes of killed commands, which must end. Ray's agents try for a minute to tell Ray that it is gone."""
-    processes: list[psutil.Process] = []
-    yield processes
-    _, alive = psutil.wait_procs(processes, timeout=300)
-    assert not alive
-
-
 def title(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now
         return " ".join(process.cmdline())
     return ""
 
 
-def kill_when_recorded(
-    arguments: tuple[str | Path, ...], work: Path, records: int, held: Path, count: int
-) -> list[psutil.Process]:
+def kill_when_recorded(arguments: tuple[str | Path, ...], work: Path, records: int, held: Path, count: int) -> None:
     """Start the command, kill -9 it when at least ``records`` units are recorded, and wait until no unit is worked on.
 
-    Of its units ``count`` are done: see ``held_ingest``. Gives all processes that it had started.
+    Of its units ``count`` are done: see ``held_ingest``. Ray's agents are not waited for: they try for a minute to tell
+    Ray that it is gone.
     """
     held.mkdir()
     line = [sys.executable, "-m", "tests.ingest.held_ingest", str(held), str(count), *map(str, arguments)]
@@ -109,12 +98,14 @@ def kill_when_recorded(
         process.send_signal(signal.SIGKILL)
     _, alive = psutil.wait_procs(set(rest).difference(agents), timeout=300)  # when they see that their driver is gone
     assert not alive
-    return rest
+    for agent in agents:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            agent.kill()
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
-    tmp_path: Path, clips: list[Path], left_behind: list[psutil.Process], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And two that go on with it at once do so one at a time."""
     film = write_video(tmp_path / "film" / "film.mp4", noise_frames(200, 96, 128, seed=1), keyframes=10)
@@ -123,7 +114,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patched:
         without_ray(patched)
         main([*sources, "--out", str(undisturbed)])
-    left_behind += kill_when_recorded((*sources, "--out", out), out / ".work", 2, tmp_path / "held", 7)
+    kill_when_recorded((*sources, "--out", out), out / ".work", 2, tmp_path / "held", 7)
     recorded = len(list((out / ".work").glob("*.json")))
     assert 2 <= recorded <= 7
     assert not (out / "manifest.json").exists()
@@ -149,7 +140,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
 @pytest.mark.cluster(seconds=40)
 @pytest.mark.parametrize("kind", ["BD", "real", "pairs"])
 def test_killed_it_goes_on_to_the_same_bytes_with_any_degradation(
-    tmp_path: Path, kind: str, left_behind: list[psutil.Process], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for part in range(4):
         frames = noise_frames(50, 96, 128, seed=part)
@@ -162,7 +153,7 @@ def test_killed_it_goes_on_to_the_same_bytes_with_any_degradation(
     with monkeypatch.context() as patched:
         without_ray(patched)
         main([*sources, "--out", str(undisturbed)])
-    left_behind += kill_when_recorded((*sources, "--out", out), out / ".work", 2, tmp_path / "held", 3)
+    kill_when_recorded((*sources, "--out", out), out / ".work", 2, tmp_path / "held", 3)
     recorded = len(list((out / ".work").glob("*.json")))
     assert not (out / "manifest.json").exists()
     result = run_command_line(*sources, "--out", out)

@@ -256,6 +256,7 @@ def test_mistakes_are_named_and_leave_nothing_behind(
     message: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("urllib3.util.retry.Retry.get_backoff_time", lambda _: 0.0)
     synthesise(tmp_path / "a.mp4", CONSTANT[:2])
     write_video(tmp_path / "pixel.mkv", noise_frames(2, 1, 1))
     (tmp_path / "link.mp4").symlink_to(tmp_path / "a.mp4")

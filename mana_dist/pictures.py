@@ -141,9 +141,11 @@ def most_different_regions(a: Frame, b: Frame, scale: int = 4, side: int = 160) 
     table[1:, 1:] = blocks.cumsum(0).cumsum(1)
     height, width = min(side // scale, rows), min(side // scale, columns)
     sums = table[height:, width:] - table[:-height, width:] - table[height:, :-width] + table[:-height, :-width]
-    while (largest := int(sums.max())) >= 0:
+    while True:
         top, left = map(int, np.unravel_index(int(sums.argmax()), sums.shape))
-        mean = largest / (height * width * scale**2 * 3)
+        if sums[top, left] < 0:  # all are taken
+            return
+        mean = float(sums[top, left]) / (height * width * scale**2 * 3)
         yield Region(top * scale, left * scale, height * scale, width * scale, mean, scale)
         sums[max(0, top - height + 1) : top + height, max(0, left - width + 1) : left + width] = -1
 

@@ -44,6 +44,11 @@ _ANSWERS = 30.0  # seconds for the nodes to answer
 Answer = TypeVar("Answer")
 
 
+def cluster_address() -> str:
+    """Return the address of the cluster that :func:`start_ray` joins; empty: it starts a private one."""
+    return os.environ.get("RAY_ADDRESS", "")
+
+
 def limit_hangs(seconds: float) -> None:
     """Let Ray Train count a worker process as lost if it does not answer for ``seconds``; the default is 10 min.
 
@@ -64,7 +69,7 @@ def start_ray(cpus: int | None = None) -> None:
     Raises:
         UserError: ``RAY_ADDRESS`` names a cluster that cannot be reached, or none can be started.
     """
-    address = os.environ.get("RAY_ADDRESS", "")
+    address = cluster_address()
     environment = _QUIET | _RECOVERY if address else _QUIET | _RECOVERY | _PRIVATE_CLUSTER
     for name, value in environment.items():
         os.environ.setdefault(name, value)

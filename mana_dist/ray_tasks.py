@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 import sys
 import threading
 import time
@@ -10,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from mana_dist import ray_runtime
 from mana_dist.child_task import Task, run_in_child
 from mana_dist.console import log
 from mana_dist.model.precision import PrecisionChoice, WantedPrecision, choose_precision, processor_here
@@ -34,8 +34,6 @@ def precision_on_cluster(wanted: WantedPrecision, device: str) -> PrecisionChoic
     """
     if wanted != "auto":
         return choose_precision(wanted, [])
-    from mana_dist import ray_runtime
-
     ray_runtime.start_ray()
     found = ray_runtime.ask_nodes(functools.partial(processor_here, device), gpus=device == "cuda")
     if not found and device == "cuda":
@@ -72,8 +70,6 @@ def map_on_ray(
     if len(items) == 1 and not gpus and not _has_ray():
         yield from _run_beside(items[0], task, name, cpus)
         return
-    from mana_dist import ray_runtime  # imports Ray, which takes seconds: only if there is work
-
     ray_runtime.start_ray()
     import ray.data
 
@@ -120,7 +116,7 @@ def map_on_ray(
 def _has_ray() -> bool:
     """Return whether a cluster is named, or this process has one already."""
     ray = sys.modules.get("ray")
-    return "RAY_ADDRESS" in os.environ or (ray is not None and ray.is_initialized())
+    return bool(ray_runtime.cluster_address()) or (ray is not None and ray.is_initialized())
 
 
 def _run_beside(item: str, task: Task, name: Callable[[str], str], cpus: int) -> Iterator[str]:

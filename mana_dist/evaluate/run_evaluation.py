@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mana_dist import __version__, storage
+from mana_dist import __version__, ray_runtime, storage
 from mana_dist.config import MlflowConfig
 from mana_dist.console import log
 from mana_dist.data.degradation import Degradation, find_degradation
@@ -127,7 +127,7 @@ def _prepare(options: EvaluationOptions) -> _Prepared:
 
     datasets = find_datasets(options.data, degradation, options.lr, out.uri, options.scale)
     clips = tuple(find_clips(datasets, start, stop, subset))
-    elsewhere = len(clips) > 1 and options.workers != 1 and bool(os.environ.get("RAY_ADDRESS"))
+    elsewhere = len(clips) > 1 and options.workers != 1 and bool(ray_runtime.cluster_address())
     device = _device(options.device, elsewhere=elsewhere)
     storage.check_writable(out.uri, "--out")
     tracking = _tracking(options)

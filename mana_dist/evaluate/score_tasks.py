@@ -109,7 +109,7 @@ def score_clips(
     places = torch.cuda.device_count() if settings.device == "cuda" else os.cpu_count() or 1
     shared = plan(len(clips), workers, places, torch.get_num_threads())
     settings = replace(settings, threads=shared.threads)
-    elsewhere = bool(os.environ.get("RAY_ADDRESS")) and len(clips) > 1 and workers != 1
+    elsewhere = bool(ray_runtime.cluster_address()) and len(clips) > 1 and workers != 1
     if shared.workers > 1 or elsewhere:
         with _ray(shared) as cluster:
             return _on_ray(clips, settings, workers, cluster, on_scored, on_frames)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 
+from mana_dist import ray_runtime
 from mana_dist.data.config import SampleSettings
 from mana_dist.data.manifest import Rejected
 from mana_dist.errors import UserError, one_line
@@ -219,12 +220,10 @@ def _work(clip: Clip, header: HeaderInfo, frames: int, settings: SampleSettings)
 
 def _cores() -> int:
     """Return the CPU cores that would do the work: of the cluster that ``RAY_ADDRESS`` names, else of this machine."""
-    if not os.environ.get("RAY_ADDRESS"):
+    if not ray_runtime.cluster_address():
         return os.cpu_count() or 1
-    from mana_dist import ray_runtime  # Ray takes seconds to import
-
     ray_runtime.start_ray()
-    import ray
+    import ray  # takes seconds
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 

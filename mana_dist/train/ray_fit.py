@@ -1,6 +1,5 @@
 """The driver's part on Ray Train: starts the workers, receives their events, and stops them in order."""
 
-import os
 import threading
 from collections.abc import Callable, Set
 from concurrent.futures import Future, wait
@@ -184,7 +183,7 @@ def _trainer(config: Config, mixture: Mixture, events: "Queue", leave_requests: 
             worker_runtime_env={"env_vars": environment},
         ),
     )
-    _leave_out(trainer, _NEEDLESS if "RAY_ADDRESS" in os.environ else _NEEDLESS_IN_PRIVATE)
+    _leave_out(trainer, _NEEDLESS if ray_runtime.cluster_address() else _NEEDLESS_IN_PRIVATE)
     return trainer
 
 
@@ -270,7 +269,7 @@ def worker_precision(run: RunConfig) -> PrecisionChoice:
     """Return what ``run.precision`` means on the processors that the workers will run on."""
     import torch
 
-    if "RAY_ADDRESS" not in os.environ:
+    if not ray_runtime.cluster_address():
         return precision_here(run.precision, "cuda" if _takes_gpus(run, torch.cuda.device_count()) else "cpu")
     ray_runtime.start_ray()
     import ray
@@ -296,7 +295,7 @@ def _use_gpu(config: Config) -> bool:
     use_gpu = _takes_gpus(run, gpus)
     if gpus and not use_gpu and run.device == "auto":
         log.info(f"training on CPU: run.workers {run.workers}, but {gpus} GPU(s); lower run.workers to train on GPU")
-    elif run.device == "auto" and "RAY_ADDRESS" in os.environ:
+    elif run.device == "auto" and ray_runtime.cluster_address():
         if use_gpu:
             log.info(f"training on GPU: the cluster has {gpus}")
         else:
@@ -306,7 +305,7 @@ def _use_gpu(config: Config) -> bool:
         if have.get(resource, 0) >= amount:
             continue
         shortage = f"{least} worker(s) need {amount} {resource}(s), there are {have.get(resource, 0):g}"
-        if "RAY_ADDRESS" not in os.environ:
+        if not ray_runtime.cluster_address():
             raise UserError(f"{shortage}; lower run.workers or change run.device")
         log.info(f"waiting: {shortage} in the cluster now; without an autoscaler, lower run.workers")
     return use_gpu

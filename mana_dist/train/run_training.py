@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mana_dist import config as configuration
+from mana_dist import ray_runtime
 from mana_dist.config import Config
 from mana_dist.console import log
 from mana_dist.data.mixture import Mixture, fingerprint, samples
@@ -268,7 +269,7 @@ def _print_plan(config: Config, mixture: Mixture, tracking_uri: str, *, resumed:
     log.info(f"model: {parameter_count(config.model):,} parameters; steps: {planned}")
     log.info(f"data: {samples(mixture)} samples an epoch, batch {data.batch_size}, {often}")
     wanted, there = run.worker_range[1] * run.cpus_per_worker, os.cpu_count() or 1
-    if not os.environ.get("RAY_ADDRESS") and wanted > there:  # in a cluster they wait for CPUs, here they share them
+    if not ray_runtime.cluster_address() and wanted > there:  # in a cluster they wait for CPUs, here they share them
         log.info(f"note: {run.workers} workers ask for {wanted} CPUs and share the {there} of this machine: no faster")
     warn_of_loss(config, tracking_uri)
 

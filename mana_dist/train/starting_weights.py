@@ -135,18 +135,18 @@ def _fitting(config: Config, loaded: model_folder.Loaded) -> dict[str, Tensor]:
 
     A network that is wider or deeper, and otherwise the model's, begins as the model.
     """
+    model = redacted(str(config.run.init))
+    begins = f"starting from {model} (SHA-256 {loaded.sha256[:12]})"
     larger = grown(loaded.model, config.model, config.run.seed)
     if larger is not None:
         there, here = (
             f"{sizes.channels} channels, {sizes.encoder_blocks} and {sizes.decoder_blocks} blocks"
             for sizes in (loaded.model.config, config.model)
         )
-        begun = f"grown from {there} to {here}, as which it computes the same"
-        log.info(f"starting from {redacted(str(config.run.init))} (SHA-256 {loaded.sha256[:12]}): {begun}")
+        log.info(f"{begins}: grown from {there} to {here}, as which it computes the same")
         return larger
     theirs, ours = loaded.model.state_dict(), initial_weights(config.model, config.run.seed)
     taken = {name: theirs[name] for name in ours if name in theirs and theirs[name].shape == ours[name].shape}
-    model = redacted(str(config.run.init))
     if not taken:
         raise UserError(f"run.init {model}: none of its weights fits this network; name another model, or leave it out")
     anew = [_with_shapes(name, theirs, ours) for name in ours if name not in taken]
@@ -154,7 +154,7 @@ def _fitting(config: Config, loaded: model_folder.Loaded) -> dict[str, Tensor]:
     parts = [f"{len(taken)} of {len(ours)} tensors"]
     parts += [f"these start anew: {', '.join(anew)}"] if anew else []
     parts += [f"these of it are left out: {', '.join(left)}"] if left else []
-    log.info(f"starting from {model} (SHA-256 {loaded.sha256[:12]}): {'; '.join(parts)}")
+    log.info(f"{begins}: {'; '.join(parts)}")
     return ours | taken
 
 

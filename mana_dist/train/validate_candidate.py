@@ -1,7 +1,5 @@
 """The comparison of a trained model with the holder of the registry's alias ``candidate``, on validation data."""
 
-import os
-
 import torch
 
 from mana_dist import ray_runtime, storage
@@ -35,7 +33,7 @@ def settle(config: Config, model: str, version: Registered, tracking_uri: str, i
     def score(holder: Registered) -> Scores:
         log.info(f"comparing with version {holder.version}, which is @{candidate.CANDIDATE}")
         models = model_folder.load(model)[0], _comparable(config, holder, tracking_uri)
-        if "RAY_ADDRESS" in os.environ:
+        if ray_runtime.cluster_address():
             return _on_ray(config, *models, interrupts)
         return _here(config, *models)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -103,6 +104,21 @@ def kill_when_recorded(arguments: tuple[str | Path, ...], work: Path, records: i
             agent.kill()
 
 
+def whole_and_killed(
+    tmp_path: Path, sources: Sequence[str], count: int, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Path, int]:
+    """The dataset of an undisturbed ingest, that of one that was killed with ``count`` units at most, and how many."""
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
+    with monkeypatch.context() as patched:
+        without_ray(patched)
+        main([*sources, "--out", str(undisturbed)])
+    kill_when_recorded((*sources, "--out", out), out / ".work", 2, tmp_path / "held", count)
+    recorded = len(list((out / ".work").glob("*.json")))
+    assert 2 <= recorded <= count
+    assert not (out / "manifest.json").exists()
+    return undisturbed, out, recorded
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     tmp_path: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
@@ -110,14 +126,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     """And two that go on with it at once do so one at a time."""
     film = write_video(tmp_path / "film" / "film.mp4", noise_frames(200, 96, 128, seed=1), keyframes=10)
     sources = tuple(map(str, ("--source", film, *clips, "--segment-frames", "20")))
-    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
-    with monkeypatch.context() as patched:
-        without_ray(patched)
-        main([*sources, "--out", str(undisturbed)])
-    kill_when_recorded((*sources, "--out", out), out / ".work", 2, tmp_path / "held", 7)
-    recorded = len(list((out / ".work").glob("*.json")))
-    assert 2 <= recorded <= 7
-    assert not (out / "manifest.json").exists()
+    undisturbed, out, recorded = whole_and_killed(tmp_path, sources, 7, monkeypatch)
     records = [json.loads(path.read_text()) for path in (out / ".work").glob("*.json")]
     finished = {out / shard["path"] for record in records for shard in record["shards"]}
     assert len(finished) >= recorded
@@ -149,13 +158,7 @@ def test_killed_it_goes_on_to_the_same_bytes_with_any_degradation(
             write_video(tmp_path / "films" / "LR" / f"{part}.mp4", degrade(frames, BI), keyframes=7)
     sources = ["--source", str(tmp_path / "films"), "--segment-frames", "20"]
     sources += ["--pairs"] if kind == "pairs" else ["--degradation", kind]
-    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
-    with monkeypatch.context() as patched:
-        without_ray(patched)
-        main([*sources, "--out", str(undisturbed)])
-    kill_when_recorded((*sources, "--out", out), out / ".work", 2, tmp_path / "held", 3)
-    recorded = len(list((out / ".work").glob("*.json")))
-    assert not (out / "manifest.json").exists()
+    undisturbed, out, recorded = whole_and_killed(tmp_path, sources, 3, monkeypatch)
     result = run_command_line(*sources, "--out", out)
     assert re.search(rf"\b{recorded} of \d+ tasks were done before it was", result.stdout), result.stderr
     assert tree(out) == tree(undisturbed)

@@ -16,6 +16,7 @@ from typing import Self
 
 from tests.cluster.hosts import HEALTH_CHECKS
 from tests.ports import free_ports
+from tests.train.trainings import PATIENCE
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -80,7 +81,7 @@ class Nodes:
         """One more node, once it has joined."""
         log = f"{self._folder}/node{len(self._nodes)}.log"
         node = self._start(f"--address={self.address}", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1")
-        deadline = time.monotonic() + 900
+        deadline = time.monotonic() + PATIENCE
         while "Ray runtime started" not in Path(log).read_text(encoding="utf-8"):
             assert node.poll() is None, Path(log).read_text(encoding="utf-8")
             assert time.monotonic() < deadline, Path(log).read_text(encoding="utf-8")
@@ -116,7 +117,7 @@ class Nodes:
         self._nodes.append(node)
         return node
 
-    def _wait_for_dashboard(self, seconds: float = 900) -> None:
+    def _wait_for_dashboard(self, seconds: float = PATIENCE) -> None:
         authorized = {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
         request = urllib.request.Request(f"{self.dashboard}/api/version", headers=authorized)
         deadline = time.monotonic() + seconds

@@ -114,9 +114,12 @@ def test_a_better_model_that_is_no_better_than_bicubic_takes_nothing(
     assert "comparing with version 1, which is @candidate" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("address", [None, ""])
 def test_a_private_machine_compares_without_ray_and_keeps_its_threads(
-    arranged: tuple[Config, str, Registered], monkeypatch: pytest.MonkeyPatch
+    arranged: tuple[Config, str, Registered], monkeypatch: pytest.MonkeyPatch, address: str | None
 ) -> None:
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
     seen = list[int]()
     scores = validate_candidate.scores
 

@@ -1,12 +1,12 @@
 """``--dry-run``: the plan of a training, checked and printed without Ray and without a GPU."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
+from mana_dist import ray_runtime
 from mana_dist.config import Config, RunConfig
 from mana_dist.console import log
 from mana_dist.data.mixture import Dataset, Mixture, samples
@@ -152,7 +152,8 @@ def _precision_here(run: RunConfig) -> PrecisionChoice:
     """Return what ``auto`` would mean if the workers ran on this machine."""
     on_gpus = torch.cuda.is_available() and (run.device == "cuda" or torch.cuda.device_count() >= run.worker_range[0])
     choice = precision_here("auto", "cuda" if on_gpus and run.device != "cpu" else "cpu")
-    return replace(choice, reason=f"{choice.reason}; the cluster's nodes may differ") if _on_a_cluster() else choice
+    differs = "; the cluster's nodes may differ" if ray_runtime.cluster_address() else ""
+    return replace(choice, reason=choice.reason + differs)
 
 
 def _target(config: Config, mixture: Mixture, tracking_uri: str, record: RunRecord | None) -> list[str]:
@@ -214,17 +215,14 @@ def pace(config: Config, plan: Plan, record: RunRecord | None) -> Pace | None:
             seconds = {number: step_seconds * flop / flops[stage] for number, flop in flops.items()}
             return Pace(seconds, f"from the run's own rate in stage {stage}, scaled by operations")
     device = config.run.device
-    if device == "cuda" or (device == "auto" and (_on_a_cluster() or torch.cuda.device_count() >= plan.workers)):
+    may_have_gpus = ray_runtime.cluster_address() or torch.cuda.device_count() >= plan.workers
+    if device == "cuda" or (device == "auto" and may_have_gpus):
         return None
     share = -(-config.data.batch_size // plan.workers)
     seconds = {planned.stage.number: _measured(config, planned.stage) * share for planned in plan.stages}
     threads = f"{config.run.cpus_per_worker} thread(s) of this machine's CPU"
-    elsewhere = "; the cluster's may differ" if _on_a_cluster() else ""
+    elsewhere = "; the cluster's may differ" if ray_runtime.cluster_address() else ""
     return Pace(seconds, f"one sample measured on {threads}, without DeepSpeed{elsewhere}")
-
-
-def _on_a_cluster() -> bool:
-    return "RAY_ADDRESS" in os.environ
 
 
 def _last_rate(record: RunRecord, tracking_uri: str) -> tuple[int, float] | None:
@@ -275,7 +273,7 @@ def _expected_time(plan: Plan, measured: Pace | None) -> str:
         return f"expected time: {time_} ({measured.source}); checkpoints and validation come on top"
     seconds = {planned.stage.number: planned.step_flops / (_REFERENCE * plan.workers) for planned in plan.stages}
     reason = "GPUs are not measured before they are taken"
-    if _on_a_cluster():
+    if ray_runtime.cluster_address():
         reason = "the cluster at RAY_ADDRESS is not asked; --run.device cpu measures this machine's CPU instead"
     reached = f"if a worker's GPU reaches {_REFERENCE / 1e12:.0f} TFLOP/s"
     return f"expected time: {duration(total(seconds))} {reached} ({reason})"

@@ -28,6 +28,7 @@ from mana_dist.train.tracking.mlflow_run import Tracker, check_server
 from mana_dist.train.tracking.spool import Spool
 from tests.ports import free_ports
 from tests.train.tracking.tracked import AWAY, FakeClient, progress, steps, validated
+from tests.train.trainings import PATIENCE
 
 
 def config(folder: Path) -> Config:
@@ -71,7 +72,7 @@ class Server:
             self._process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=self._folder
             )
-        deadline = time.monotonic() + 900
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=10):
